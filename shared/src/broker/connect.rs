@@ -1,0 +1,99 @@
+//! Connections under our own supervision.
+//!
+//! lapin's auto-recovery is deliberately not used: a recovered consumer gets no signal and stale
+//! acks return `Ok(false)`. Instead a session owns a fresh connection; whatever goes wrong in it
+//! ends it, and the next session rebuilds connection, channels and topology.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use lapin::{Connection, ConnectionProperties, uri::AMQPUri};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::retry::Retry;
+
+/// Bound on TCP connect plus AMQP handshake, and on a clean close.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// A broker that is silent for twice this is gone (RabbitMQ's own default of 60 s would leave
+/// requests to run into their deadlines for two minutes).
+const HEARTBEAT_SECONDS: u16 = 10;
+/// A session that lasted this long was healthy: its loss starts with the shortest delay again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+
+/// What ends a session early.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// lapin or the broker said so.
+    #[error(transparent)]
+    Broker(#[from] lapin::Error),
+    /// The broker did not answer in time.
+    #[error("no answer from the broker within {0:?}")]
+    Timeout(Duration),
+    /// Anything else that makes the connection unusable for its purpose.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// Opens one connection.
+///
+/// # Errors
+/// [`SessionError`] if the URL is malformed or the broker does not complete the handshake in time.
+pub async fn connect(url: &str, name: &str) -> Result<Connection, SessionError> {
+    let mut uri: AMQPUri = url
+        .parse()
+        .map_err(|error| SessionError::Unusable(format!("AMQP_URL: {error}")))?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    timeout(HANDSHAKE_DEADLINE, Connection::connect_uri(uri, properties))
+        .await
+        .map_err(|_| SessionError::Timeout(HANDSHAKE_DEADLINE))?
+        .map_err(SessionError::from)
+}
+
+/// Runs `session` on one connection after the other until `cancel`. A session returns `Ok` when
+/// it stopped because of `cancel`, and an error when it needs a new connection.
+pub async fn supervise<F>(
+    url: &str,
+    name: &str,
+    cancel: &CancellationToken,
+    mut session: impl FnMut(Arc<Connection>) -> F,
+) where
+    F: Future<Output = Result<(), SessionError>>,
+{
+    let mut retry = Retry::reconnect();
+    while !cancel.is_cancelled() {
+        let started = Instant::now();
+        let ended = tokio::select! {
+            biased;
+            connected = connect(url, name) => match connected {
+                Ok(connection) => {
+                    tracing::info!(connection = name, "connected to the broker");
+                    let connection = Arc::new(connection);
+                    let ended = session(Arc::clone(&connection)).await;
+                    close(&connection).await;
+                    ended
+                }
+                Err(error) => Err(error),
+            },
+            () = cancel.cancelled() => Ok(()),
+        };
+        let Err(error) = ended else { continue };
+        if started.elapsed() > HEALTHY_AFTER {
+            retry.reset();
+        }
+        let delay = retry.next_delay();
+        tracing::warn!(connection = name, %error, ?delay, "broker connection lost or refused, retrying");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = cancel.cancelled() => {}
+        }
+    }
+}
+
+/// Closes with a handshake, so that the broker requeues at once and does not log an error.
+pub async fn close(connection: &Connection) {
+    if connection.status().connected() {
+        // A broker that does not answer is left to notice by itself.
+        let _ = timeout(HANDSHAKE_DEADLINE, connection.close(200, "bye".into())).await;
+    }
+}

@@ -1,0 +1,139 @@
+//! Confirmed publishing. The guarantee: what is reported [`Verdict::Confirmed`] is on the disk of
+//! a quorum queue and will be delivered at least once.
+
+use std::{collections::HashMap, pin::Pin, task::Poll};
+
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use uuid::Uuid;
+
+/// What became of a message.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Stored; it will be delivered.
+    Confirmed,
+    /// Refused by the queue, which is full. Not stored.
+    Refused,
+    /// No queue of that name. Not stored.
+    Unroutable,
+    /// The connection was lost before the answer came: stored or not, nobody knows.
+    Unknown(lapin::Error),
+}
+
+type InFlight = Pin<Box<dyn Future<Output = (Uuid, lapin::Result<Confirmation>)> + Send>>;
+
+/// Publishes on a channel of its own, and tells for each message what became of it. `T` is what
+/// the caller wants back with the verdict.
+///
+/// One task owns it (`&mut self`): lapin assigns the delivery tag and queues the frame under
+/// different locks, so tasks that shared a channel could get each other's confirms. For the same
+/// reason every publish is polled once, on the spot, before the next one starts.
+pub struct ConfirmedPublisher<T> {
+    channel: Channel,
+    in_flight: FuturesUnordered<InFlight>,
+    tickets: HashMap<Uuid, T>,
+}
+
+impl<T> ConfirmedPublisher<T> {
+    /// Opens a channel and puts it into confirm mode.
+    ///
+    /// # Errors
+    /// The broker's or the connection's.
+    pub async fn open(connection: &Connection) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self { channel, in_flight: FuturesUnordered::new(), tickets: HashMap::new() })
+    }
+
+    /// Sends a message to a queue, through the default exchange. Does not wait; the verdict comes
+    /// from [`Self::verdicts`]. Messages to one queue arrive in the order of these calls.
+    pub fn publish(&mut self, queue: &str, content_type: &'static str, body: Vec<u8>, ticket: T) {
+        let message_id = Uuid::new_v4();
+        self.tickets.insert(message_id, ticket);
+        let channel = self.channel.clone();
+        let queue = queue.into();
+        let mut sending: InFlight = Box::pin(async move {
+            let properties = BasicProperties::default()
+                .with_message_id(message_id.to_string().into())
+                .with_content_type(content_type.into())
+                .with_delivery_mode(2); // persistent: confirmed means on disk
+            // Mandatory: a message without a queue comes back instead of vanishing.
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let sent = channel.basic_publish("".into(), queue, options, &body, properties).await;
+            let confirmation = match sent {
+                Ok(confirm) => confirm.await,
+                Err(error) => Err(error),
+            };
+            (message_id, confirmation)
+        });
+        // The first poll takes the delivery tag and queues all frames without yielding.
+        match (&mut sending).now_or_never() {
+            Some(done) => self.in_flight.push(Box::pin(std::future::ready(done))),
+            None => self.in_flight.push(sending),
+        }
+    }
+
+    /// How many messages wait for their verdict.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Waits until at least one verdict is known; pending forever while nothing is in flight.
+    /// Cancel-safe.
+    pub async fn verdicts(&mut self) -> Vec<(T, Verdict)> {
+        if self.in_flight.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let mut ready = Vec::new();
+        std::future::poll_fn(|context| {
+            loop {
+                match self.in_flight.poll_next_unpin(context) {
+                    Poll::Ready(Some(done)) => ready.push(done),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending if ready.is_empty() => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+
+        // The broker returns an unroutable message before it acks it, but lapin hands the return
+        // to whichever confirm resolves next: so look at all that resolved together, and match by
+        // message id.
+        let mut returned = Vec::new();
+        let mut judged = Vec::with_capacity(ready.len());
+        for (message_id, confirmation) in ready {
+            let verdict = match confirmation {
+                Ok(Confirmation::Nack(back)) => {
+                    returned.extend(back);
+                    Verdict::Refused
+                }
+                Ok(Confirmation::Ack(back)) => {
+                    returned.extend(back);
+                    Verdict::Confirmed
+                }
+                Ok(Confirmation::NotRequested) => Verdict::Confirmed,
+                Err(error) => Verdict::Unknown(error),
+            };
+            judged.push((message_id, verdict));
+        }
+        let mut verdicts = Vec::with_capacity(judged.len());
+        for back in returned {
+            let id = back.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
+            if let Some(ticket) = id.and_then(|id: Uuid| self.tickets.remove(&id)) {
+                verdicts.push((ticket, Verdict::Unroutable));
+            }
+        }
+        for (message_id, verdict) in judged {
+            // A returned message has its verdict already.
+            if let Some(ticket) = self.tickets.remove(&message_id) {
+                verdicts.push((ticket, verdict));
+            }
+        }
+        verdicts
+    }
+}

@@ -1,0 +1,88 @@
+//! Every exchange, queue and argument, each with its reason.
+//!
+//! Redeclaring with other arguments is a 406 from the broker, so a change here is a migration.
+
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use crate::{job::JobKind, partition::Partition};
+
+/// The most messages in one line; beyond it the broker refuses a publish and the API answers 503.
+/// In a storm a message is a parcel of up to 64 jobs.
+pub const MAX_MESSAGES_PER_LINE: i32 = 100_000;
+
+/// How often a message may come back before the broker sets it aside. Every lost connection and
+/// every killed worker counts once for all that it held, so the limit is far above what a bad day
+/// does to innocent jobs, and only stops a message that brings every process down that reads it.
+pub const DELIVERY_LIMIT: i32 = 1_000;
+
+/// The exchange and the queue for messages that the broker itself gives up on.
+#[must_use]
+pub fn dead_letters(namespace: &str) -> String {
+    format!("{namespace}.dead-letters")
+}
+
+/// Declares everything; idempotent. Whoever connects first creates it.
+///
+/// # Errors
+/// The broker's refusal: 406 if something of that name exists with other arguments.
+pub async fn declare(channel: &Channel, namespace: &str, partitions: u16) -> lapin::Result<()> {
+    let dead_letters = dead_letters(namespace);
+    // Durable: it must be there after a restart, or at-least-once dead-lettering would hold its
+    // messages back forever.
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel
+        .exchange_declare(dead_letters.as_str().into(), ExchangeKind::Fanout, durable, FieldTable::default())
+        .await?;
+    let mut arguments = FieldTable::default();
+    // Quorum: a confirmed message survives a crash (Raft log, fsync), on one node and on several.
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    declare_queue(channel, &dead_letters, arguments).await?;
+    channel
+        .queue_bind(
+            dead_letters.as_str().into(),
+            dead_letters.as_str().into(),
+            "".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+
+    for partition in JobKind::ALL.into_iter().flat_map(|kind| Partition::all(kind, partitions)) {
+        declare_queue(channel, &partition.queue(namespace), line_arguments(&dead_letters)).await?;
+    }
+    Ok(())
+}
+
+fn line_arguments(dead_letters: &str) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    // See above; and on one node quorum queues beat classic ones with confirms.
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    // A seat belt, not the lock: one consumer at a time keeps the line's order. Correctness is
+    // PostgreSQL's.
+    arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    // Explicit, because the default differs: none before RabbitMQ 4.0, 20 since.
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+    // A full line refuses new messages (nack → 503) instead of dropping accepted ones.
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_MESSAGES_PER_LINE));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
+    // What exceeds the delivery limit is set aside, never dropped: at-least-once keeps it in the
+    // line until the dead-letter queue has confirmed it.
+    arguments.insert("x-dead-letter-exchange".into(), text(dead_letters));
+    arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    arguments
+}
+
+async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+    // Durable and neither exclusive nor auto-delete: lines outlive their consumers.
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.into(), options, arguments).await?;
+    Ok(())
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}

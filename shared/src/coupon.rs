@@ -1,0 +1,70 @@
+//! The rules of a coupon campaign, without I/O.
+
+use chrono::{DateTime, Utc};
+
+use crate::rejection::Rejection;
+
+/// What decides whether a campaign can issue a coupon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Campaign {
+    /// First instant at which a submission counts.
+    pub starts_at: DateTime<Utc>,
+    /// First instant at which a submission no longer counts.
+    pub ends_at: DateTime<Utc>,
+    /// How many coupons there are in all.
+    pub total: i64,
+    /// How many of them are issued.
+    pub issued: i64,
+}
+
+impl Campaign {
+    /// Whether the window was open when the request was submitted: startsAt ≤ submittedAt < endsAt.
+    ///
+    /// # Errors
+    /// `CouponNotStarted` or `CouponEnded`.
+    pub fn check_window(&self, submitted_at: DateTime<Utc>) -> Result<(), Rejection> {
+        if submitted_at < self.starts_at {
+            Err(Rejection::CouponNotStarted)
+        } else if submitted_at >= self.ends_at {
+            Err(Rejection::CouponEnded)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether a coupon is left.
+    ///
+    /// # Errors
+    /// `CouponSoldOut`.
+    pub fn check_stock(&self) -> Result<(), Rejection> {
+        if self.issued < self.total { Ok(()) } else { Err(Rejection::CouponSoldOut) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_window_is_half_open(start in -1_000i64..1_000, length in 1i64..1_000, at in -3_000i64..3_000) {
+            let epoch = DateTime::<Utc>::UNIX_EPOCH;
+            let campaign = Campaign {
+                starts_at: epoch + TimeDelta::milliseconds(start),
+                ends_at: epoch + TimeDelta::milliseconds(start + length),
+                total: 1,
+                issued: 0,
+            };
+            let expected = if at < start {
+                Err(Rejection::CouponNotStarted)
+            } else if at >= start + length {
+                Err(Rejection::CouponEnded)
+            } else {
+                Ok(())
+            };
+            prop_assert_eq!(campaign.check_window(epoch + TimeDelta::milliseconds(at)), expected);
+        }
+    }
+}

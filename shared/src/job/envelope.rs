@@ -1,0 +1,193 @@
+//! How jobs travel: one line of JSON per job, 1..=64 lines per message (a *parcel*).
+//!
+//! Lines, not an array, so that each job can be decoded alone: whatever one of them holds, its
+//! neighbours are still found.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Job, JobId, JobKind};
+use crate::ids::UserId;
+
+/// The most jobs in one message. Beyond this the broker's cost per job no longer falls, while a
+/// redelivered message gets expensive.
+pub const MAX_PARCEL: usize = 64;
+
+/// The media type of a parcel.
+pub const CONTENT_TYPE: &str = "application/x-ndjson";
+
+/// A job with what was known when it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Identifies the job; also says when it was submitted.
+    pub id: JobId,
+    /// Who submitted it.
+    pub user_id: UserId,
+    /// Set when the request carried an `Idempotency-Key`.
+    pub idempotency: Option<Idempotency>,
+    /// The job itself.
+    pub job: Job,
+}
+
+/// The client's claim that two requests are the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Idempotency {
+    /// The `Idempotency-Key` header, scoped to the caller and the job kind.
+    pub key: String,
+    /// A digest of the request: the same key with another digest is a misuse.
+    pub fingerprint: String,
+}
+
+/// A line that is not a job we know. Whose it is may still be readable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// The job that was accepted, where the line still tells: it must get its outcome.
+    pub accepted: Option<(JobId, UserId)>,
+    /// What is wrong with the line.
+    pub reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    id: JobId,
+    user_id: UserId,
+    #[serde(borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idempotency: Option<Idempotency>,
+    #[serde(borrow)]
+    job: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    id: JobId,
+    user_id: UserId,
+}
+
+impl Envelope {
+    /// Appends the job as one line.
+    ///
+    /// # Errors
+    /// Never for the jobs of this crate: all of them serialize to JSON objects.
+    pub fn encode(&self, line: &mut Vec<u8>) -> serde_json::Result<()> {
+        let job = match &self.job {
+            Job::IssueCoupon(job) => serde_json::value::to_raw_value(job)?,
+        };
+        let wire = Wire {
+            id: self.id,
+            user_id: self.user_id,
+            kind: self.job.kind().as_str().into(),
+            idempotency: self.idempotency.clone(),
+            job: &job,
+        };
+        serde_json::to_writer(&mut *line, &wire)?;
+        line.push(b'\n');
+        Ok(())
+    }
+
+    /// Reads one line of a parcel.
+    ///
+    /// # Errors
+    /// [`Undecodable`], with the accepted job's id where the line still tells it.
+    pub fn decode(line: &[u8]) -> Result<Self, Undecodable> {
+        Self::decode_whole(line).map_err(|reason| Undecodable {
+            accepted: serde_json::from_slice::<Header>(line)
+                .ok()
+                .map(|header| (header.id, header.user_id)),
+            reason,
+        })
+    }
+
+    fn decode_whole(line: &[u8]) -> Result<Self, String> {
+        let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == wire.kind);
+        let job = match kind {
+            Some(JobKind::IssueCoupon) => serde_json::from_str(wire.job.get()).map(Job::IssueCoupon),
+            None => return Err(format!("unknown job kind {:?}", wire.kind)),
+        };
+        Ok(Self {
+            id: wire.id,
+            user_id: wire.user_id,
+            idempotency: wire.idempotency,
+            job: job.map_err(|error| error.to_string())?,
+        })
+    }
+}
+
+/// The lines of a parcel.
+pub fn lines(parcel: &[u8]) -> impl Iterator<Item = &[u8]> {
+    parcel.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ids::CouponId, job::IssueCoupon};
+    use proptest::prelude::*;
+
+    fn envelope(user: i64, coupon: i64, idempotency: Option<(String, String)>) -> Envelope {
+        Envelope {
+            id: JobId::compose(1_750_000_000_000, JobKind::IssueCoupon, 7, 9),
+            user_id: UserId::new(user),
+            idempotency: idempotency.map(|(key, fingerprint)| Idempotency { key, fingerprint }),
+            job: Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }),
+        }
+    }
+
+    #[test]
+    fn the_wire_form_never_changes() {
+        let mut line = Vec::new();
+        envelope(7, 1, Some(("k".into(), "f".into()))).encode(&mut line).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"id\":\"01977420-dc00-7000-8400-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
+             \"idempotency\":{\"key\":\"k\",\"fingerprint\":\"f\"},\"job\":{\"couponId\":1}}\n"
+        );
+    }
+
+    #[test]
+    fn one_bad_line_leaves_its_neighbours_readable() {
+        let mut parcel = Vec::new();
+        envelope(1, 1, None).encode(&mut parcel).unwrap();
+        parcel.extend_from_slice(b"\xff\x00 not json\n");
+        envelope(2, 1, None).encode(&mut parcel).unwrap();
+        let decoded: Vec<_> = lines(&parcel).map(Envelope::decode).collect();
+        assert_eq!(decoded[0], Ok(envelope(1, 1, None)));
+        assert_eq!(decoded[1].as_ref().unwrap_err().accepted, None);
+        assert_eq!(decoded[2], Ok(envelope(2, 1, None)));
+    }
+
+    #[test]
+    fn an_undecodable_job_still_tells_whose_it_is() {
+        let mut line = Vec::new();
+        envelope(7, 1, None).encode(&mut line).unwrap();
+        for (from, to) in [("\"couponId\":1", "\"couponId\":\"one\""), ("issue-coupon", "from-the-future")] {
+            let line = String::from_utf8(line.clone()).unwrap().replace(from, to);
+            let undecodable = Envelope::decode(line.as_bytes()).unwrap_err();
+            let original = envelope(7, 1, None);
+            assert_eq!(undecodable.accepted, Some((original.id, original.user_id)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_reads_back(user: i64, coupon: i64, idempotency: Option<(String, String)>) {
+            let original = envelope(user, coupon, idempotency);
+            let mut parcel = Vec::new();
+            original.encode(&mut parcel).unwrap();
+            let read: Vec<_> = lines(&parcel).map(Envelope::decode).collect();
+            prop_assert_eq!(read, vec![Ok(original)]);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            for line in lines(&bytes) {
+                let _ = Envelope::decode(line);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The job id: a time-ordered UUID (version 7) that carries the job's kind, so that a poll can
+//! answer "queued" with nothing but the id, and a MAC, so that only ids we issued are believed.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::JobKind;
+
+/// Identifies a job. From the top: 48 bits Unix milliseconds of submission · version 7 · 12 bits
+/// sequence · variant · 4 bits kind · 18 bits sequence · 40 bits MAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(Uuid);
+
+/// How many bits of sequence tell one millisecond's ids of one process apart.
+pub const SEQUENCE_BITS: u32 = 30;
+/// How many bits of MAC an id carries: a guess is right once in 10¹² tries.
+pub const MAC_BITS: u32 = 40;
+
+const MAC_MASK: u128 = (1 << MAC_BITS) - 1;
+const VERSION_7: u128 = 0x7 << 76;
+const VARIANT: u128 = 0b10 << 62;
+
+impl JobId {
+    /// Puts an id together. `millis` uses its low 48 bits, `sequence` its low [`SEQUENCE_BITS`],
+    /// `mac` its low [`MAC_BITS`].
+    #[must_use]
+    pub fn compose(millis: u64, kind: JobKind, sequence: u32, mac: u64) -> Self {
+        let high = u128::from(millis & 0xffff_ffff_ffff) << 80;
+        let sequence_high = u128::from((sequence >> 18) & 0xfff) << 64;
+        let kind = u128::from(kind.number()) << 58;
+        let sequence_low = u128::from(sequence & 0x3_ffff) << 40;
+        let mac = u128::from(mac) & MAC_MASK;
+        Self(Uuid::from_u128(
+            high | VERSION_7 | sequence_high | VARIANT | kind | sequence_low | mac,
+        ))
+    }
+
+    /// Everything but the MAC: what the MAC is computed over.
+    #[must_use]
+    pub const fn without_mac(self) -> u128 {
+        self.0.as_u128() & !MAC_MASK
+    }
+
+    /// The MAC's bits.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "MAC_MASK leaves 40 bits")]
+    pub const fn mac(self) -> u64 {
+        (self.0.as_u128() & MAC_MASK) as u64
+    }
+
+    /// When the job was submitted, to the millisecond; windows are judged by this instant.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "a shift by 80 leaves 48 bits")]
+    pub fn submitted_at(self) -> DateTime<Utc> {
+        // 48 bits of milliseconds end in the year 10889, well inside chrono's range.
+        DateTime::from_timestamp_millis((self.0.as_u128() >> 80) as i64).unwrap_or_default()
+    }
+
+    /// The job's kind, if this program knows it.
+    #[must_use]
+    pub fn kind(self) -> Option<JobKind> {
+        #[expect(clippy::cast_possible_truncation, reason = "masked to 4 bits")]
+        let number = ((self.0.as_u128() >> 58) & 0xf) as u8;
+        JobKind::from_number(number)
+    }
+
+    /// The id as the database knows it.
+    #[must_use]
+    pub const fn get(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for JobId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl std::fmt::Display for JobId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parts_survive(millis in 0u64..1 << 48, sequence in 0u32..1 << SEQUENCE_BITS, mac in 0u64..1 << MAC_BITS) {
+            let id = JobId::compose(millis, JobKind::IssueCoupon, sequence, mac);
+            prop_assert_eq!(id.get().get_version_num(), 7);
+            prop_assert_eq!(id.get().get_variant(), uuid::Variant::RFC4122);
+            prop_assert_eq!(id.submitted_at().timestamp_millis(), i64::try_from(millis).unwrap());
+            prop_assert_eq!(id.kind(), Some(JobKind::IssueCoupon));
+            prop_assert_eq!(id.mac(), mac);
+            prop_assert_eq!(JobId::compose(millis, JobKind::IssueCoupon, sequence, 0).without_mac(), id.without_mac());
+        }
+
+        #[test]
+        fn every_sequence_makes_another_id(a in 0u32..1 << SEQUENCE_BITS, b in 0u32..1 << SEQUENCE_BITS) {
+            prop_assume!(a != b);
+            let id = |sequence| JobId::compose(1, JobKind::IssueCoupon, sequence, 0);
+            prop_assert_ne!(id(a), id(b));
+        }
+
+        #[test]
+        fn later_ids_sort_later(a in 0u64..1 << 47, later in 1u64..1000, s in 0u32..1 << SEQUENCE_BITS) {
+            prop_assert!(JobId::compose(a, JobKind::IssueCoupon, s, 9) < JobId::compose(a + later, JobKind::IssueCoupon, 0, 0));
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The `issue-coupon` job.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CouponId, UserCouponId};
+
+/// Asks for one coupon of a campaign for the submitting user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssueCoupon {
+    /// The campaign; also the job's partition key.
+    pub coupon_id: CouponId,
+}
+
+/// The result of a job that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CouponIssued {
+    /// The coupon in the user's hands.
+    pub user_coupon_id: UserCouponId,
+    /// The campaign.
+    pub coupon_id: CouponId,
+    /// Gapless from 1 to the campaign's total, in the order in which the line was settled.
+    pub issue_number: i64,
+}

@@ -1,0 +1,88 @@
+//! Command line and environment.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use firstcome_shared::broker::BrokerArgs;
+use sqlx::{PgPool, postgres::{PgConnectOptions, PgPoolOptions}};
+
+/// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
+///
+/// Every process exits with 0 after SIGTERM or Ctrl-C, once the batches in hand are settled.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What this process does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Role: issue coupons.
+    IssueCoupon(WorkerArgs),
+    /// Every role, in one process.
+    All(WorkerArgs),
+    /// Bring the database schema to this version, then exit.
+    Migrate(DatabaseArgs),
+    /// Create sample users and coupons for development, then exit. Keeps what exists.
+    SampleData {
+        /// How many users.
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=10_000_000))]
+        users: i64,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Check every invariant on a live database, then exit: 0 if all hold, 1 if one is violated.
+    Audit(DatabaseArgs),
+}
+
+/// The database.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseArgs {
+    /// PostgreSQL, as postgres://user:password@host:port/database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// Most connections to PostgreSQL. A partition uses one while it settles a batch.
+    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_connections: u32,
+}
+
+/// What every role needs.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub broker: BrokerArgs,
+    /// Redis, for hints only: without it polls are answered up to a second later.
+    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
+    pub redis_url: String,
+}
+
+impl DatabaseArgs {
+    /// A pool that connects when it is first used, so that a database that is away delays the
+    /// work instead of ending the process.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
+        let options: PgConnectOptions = self.database_url.parse()?;
+        let options = options.application_name("firstcome-worker").options([
+            // A worker that was paused in mid-batch must not hold a campaign's lock forever.
+            ("idle_in_transaction_session_timeout", "10s"),
+            // Far above the slowest batch; ends what hangs.
+            ("statement_timeout", "60s"),
+        ]);
+        Ok(PgPoolOptions::new()
+            .max_connections(self.database_connections)
+            .acquire_timeout(Duration::from_secs(5))
+            // A broken connection shows in the batch, which is retried; a ping per batch would
+            // cost every batch a round trip.
+            .test_before_acquire(false)
+            .connect_lazy_with(options))
+    }
+}

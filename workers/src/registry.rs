@@ -1,0 +1,22 @@
+//! Which code decides which kind of job. The match is exhaustive: a new kind does not compile
+//! until it has a handler, and a role that runs it.
+
+use firstcome_shared::job::{Envelope, JobKind};
+use sqlx::PgConnection;
+
+use crate::{issue_coupon, outcome::Outcome};
+
+/// Applies jobs of one kind, in order, inside the caller's transaction: one outcome per job, in
+/// the same order.
+///
+/// # Errors
+/// Infrastructure only (the database's error); a business "no" is an outcome.
+pub async fn apply(
+    kind: JobKind,
+    transaction: &mut PgConnection,
+    jobs: &[&Envelope],
+) -> Result<Vec<Outcome>, sqlx::Error> {
+    match kind {
+        JobKind::IssueCoupon => issue_coupon::apply(transaction, jobs).await,
+    }
+}

@@ -1,0 +1,94 @@
+//! Natural batching: whatever is waiting, up to a bound, with no artificial delay.
+
+use std::collections::HashSet;
+
+use firstcome_shared::{
+    ids::UserId,
+    job::{Envelope, JobId, JobKind, Undecodable, envelope},
+};
+use lapin::message::Delivery;
+
+/// The most jobs in one transaction. The cost per job no longer falls beyond some hundreds, while
+/// the locks are held longer and a retry costs more.
+pub(super) const MAX_JOBS: usize = 1_000;
+
+/// Where in the broker something was found: what identifies a line across redeliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) message_id: String,
+    pub(super) line: i32,
+}
+
+/// A job of the batch.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) envelope: Envelope,
+    pub(super) origin: Origin,
+    /// The line as it was published, for the dead letter that it may become.
+    pub(super) payload: Vec<u8>,
+}
+
+/// A line that is no job of this partition.
+#[derive(Debug)]
+pub(super) struct Reject {
+    pub(super) accepted: Option<(JobId, UserId)>,
+    pub(super) reason: String,
+    pub(super) origin: Origin,
+    pub(super) payload: Vec<u8>,
+}
+
+/// What one transaction settles.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// In the order of the line; each job id once.
+    pub(super) jobs: Vec<Job>,
+    pub(super) rejects: Vec<Reject>,
+    seen: HashSet<JobId>,
+    last: Option<Delivery>,
+}
+
+impl Batch {
+    /// Adds a message: every line is decoded alone, so that a bad one harms nobody else.
+    pub(super) fn add(&mut self, kind: JobKind, mut delivery: Delivery) {
+        let parcel = std::mem::take(&mut delivery.data);
+        let message_id = match delivery.properties.message_id() {
+            Some(id) => id.to_string(),
+            // Not from our publisher. The tag is unique at least within this delivery attempt.
+            None => format!("unnamed-{}-{}", delivery.routing_key, delivery.delivery_tag),
+        };
+        for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
+            let origin = Origin { message_id: message_id.clone(), line };
+            let payload = payload.to_vec();
+            match decode(kind, &payload) {
+                // The same job published twice (a client's retry of an unconfirmed publish).
+                Ok(envelope) if !self.seen.insert(envelope.id) => {}
+                Ok(envelope) => self.jobs.push(Job { envelope, origin, payload }),
+                Err(Undecodable { accepted, reason }) => {
+                    self.rejects.push(Reject { accepted, reason, origin, payload });
+                }
+            }
+        }
+        self.last = Some(delivery);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.jobs.len() + self.rejects.len() >= MAX_JOBS
+    }
+
+    /// The last message: acknowledging it and all before it acknowledges the batch.
+    pub(super) fn last(&self) -> Option<&Delivery> {
+        self.last.as_ref()
+    }
+}
+
+fn decode(kind: JobKind, line: &[u8]) -> Result<Envelope, Undecodable> {
+    let envelope = Envelope::decode(line)?;
+    if envelope.job.kind() == kind {
+        Ok(envelope)
+    } else {
+        Err(Undecodable {
+            accepted: Some((envelope.id, envelope.user_id)),
+            reason: format!("a job of kind {} in a line of {}", envelope.job.kind().as_str(), kind.as_str()),
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! The machinery around a handler: take what is waiting, settle it in one transaction, acknowledge,
+//! announce. Together with `shared/broker` the only code that knows lapin.
+
+mod announce;
+mod batch;
+mod consume;
+mod record;
+mod settle;
+
+pub use announce::Announcer;
+pub use consume::{Role, run};

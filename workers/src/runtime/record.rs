@@ -1,0 +1,231 @@
+//! The record of what was decided: one `job_outcomes` row per job, in the transaction of its
+//! effects. Also who answers "was this settled before?" and "was this key used before?".
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use firstcome_shared::{
+    ids::UserId,
+    job::{Envelope, Idempotency, JobId, JobKind, Settled, Status},
+};
+use sqlx::{PgConnection, types::Json};
+use serde_json::value::RawValue;
+
+use super::batch::Origin;
+use crate::outcome::Outcome;
+
+/// One row to be.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) job_id: JobId,
+    pub(super) user_id: UserId,
+    pub(super) status: Status,
+    pub(super) code: Option<String>,
+    pub(super) result: Option<Box<RawValue>>,
+    /// Only the job that first used a key owns it.
+    pub(super) idempotency: Option<Idempotency>,
+    pub(super) replay_of: Option<JobId>,
+}
+
+impl Entry {
+    pub(super) fn new(job_id: JobId, user_id: UserId, outcome: &Outcome) -> Self {
+        Self {
+            job_id,
+            user_id,
+            status: outcome.status(),
+            code: outcome.code().map(str::to_owned),
+            result: outcome.result().map(ToOwned::to_owned),
+            idempotency: None,
+            replay_of: None,
+        }
+    }
+
+    /// The outcome of a job whose key an earlier job owns: that job's outcome, or the rejection if
+    /// the two requests differ.
+    pub(super) fn replay(envelope: &Envelope, key: &Idempotency, first: &KeyOwner) -> Self {
+        use crate::outcome::Outcome;
+        use firstcome_shared::rejection::Rejection;
+        if key.fingerprint == first.fingerprint {
+            Self {
+                job_id: envelope.id,
+                user_id: envelope.user_id,
+                status: first.status,
+                code: first.code.clone(),
+                result: first.result.clone(),
+                idempotency: None,
+                replay_of: Some(first.job_id),
+            }
+        } else {
+            Self {
+                replay_of: Some(first.job_id),
+                ..Self::new(envelope.id, envelope.user_id, &Outcome::Rejected(Rejection::IdempotencyKeyReused))
+            }
+        }
+    }
+
+    pub(super) fn settled(self, settled_at: DateTime<Utc>) -> Settled {
+        Settled {
+            job_id: self.job_id,
+            user_id: self.user_id,
+            status: self.status,
+            code: self.code,
+            result: self.result,
+            settled_at,
+        }
+    }
+}
+
+/// The job that first used an idempotency key, and how it ended.
+#[derive(Debug, Clone)]
+pub(super) struct KeyOwner {
+    pub(super) job_id: JobId,
+    pub(super) fingerprint: String,
+    pub(super) status: Status,
+    pub(super) code: Option<String>,
+    pub(super) result: Option<Box<RawValue>>,
+}
+
+impl KeyOwner {
+    /// The owner that this entry makes of its job.
+    pub(super) fn of(entry: &Entry, fingerprint: &str) -> Self {
+        Self {
+            job_id: entry.job_id,
+            fingerprint: fingerprint.to_owned(),
+            status: entry.status,
+            code: entry.code.clone(),
+            result: entry.result.clone(),
+        }
+    }
+}
+
+/// Which of these jobs have their outcome already.
+pub(super) async fn settled_before(
+    transaction: &mut PgConnection,
+    ids: &[uuid::Uuid],
+) -> Result<HashSet<JobId>, sqlx::Error> {
+    let known = sqlx::query_scalar!("SELECT job_id FROM job_outcomes WHERE job_id = ANY($1)", ids)
+        .fetch_all(transaction)
+        .await?;
+    Ok(known.into_iter().map(JobId::from).collect())
+}
+
+/// Who owns the keys of these jobs, where they are owned.
+pub(super) async fn key_owners(
+    transaction: &mut PgConnection,
+    kind: JobKind,
+    jobs: &[&Envelope],
+) -> Result<HashMap<(UserId, String), KeyOwner>, sqlx::Error> {
+    let (users, keys): (Vec<i64>, Vec<String>) = jobs
+        .iter()
+        .filter_map(|job| Some((job.user_id.get(), job.idempotency.as_ref()?.key.clone())))
+        .unzip();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"SELECT job_id, user_id, idempotency_key AS "idempotency_key!", fingerprint AS "fingerprint!",
+                  status, code, result AS "result: Json<Box<RawValue>>"
+           FROM UNNEST($2::bigint[], $3::text[]) AS asked (asker, key)
+           JOIN job_outcomes ON user_id = asker AND kind = $1 AND idempotency_key = key"#,
+        kind.as_str(),
+        &users,
+        &keys,
+    )
+    .fetch_all(transaction)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let owner = KeyOwner {
+                job_id: JobId::from(row.job_id),
+                fingerprint: row.fingerprint,
+                // The check constraint job_outcomes_status admits no other name.
+                status: Status::from_name(&row.status).unwrap_or(Status::Failed),
+                code: row.code,
+                result: row.result.map(|Json(result)| result),
+            };
+            Ok(((UserId::new(row.user_id), row.idempotency_key), owner))
+        })
+        .collect()
+}
+
+/// Stores the outcomes; tells when.
+pub(super) async fn insert(
+    transaction: &mut PgConnection,
+    kind: JobKind,
+    entries: &[Entry],
+) -> Result<DateTime<Utc>, sqlx::Error> {
+    let mut ids = Vec::with_capacity(entries.len());
+    let mut users = Vec::with_capacity(entries.len());
+    let mut statuses = Vec::with_capacity(entries.len());
+    let mut codes = Vec::with_capacity(entries.len());
+    let mut results = Vec::with_capacity(entries.len());
+    let mut keys = Vec::with_capacity(entries.len());
+    let mut fingerprints = Vec::with_capacity(entries.len());
+    let mut replays = Vec::with_capacity(entries.len());
+    for entry in entries {
+        ids.push(entry.job_id.get());
+        users.push(entry.user_id.get());
+        statuses.push(entry.status.as_str());
+        codes.push(entry.code.as_deref());
+        results.push(entry.result.as_ref().map(|result| result.get()));
+        keys.push(entry.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()));
+        fingerprints.push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
+        replays.push(entry.replay_of.map(JobId::get));
+    }
+    sqlx::query_scalar!(
+        r#"WITH inserted AS (
+               INSERT INTO job_outcomes
+                   (kind, job_id, user_id, status, code, result, idempotency_key, fingerprint, replay_of)
+               SELECT $1, job_id, user_id, status, code, result::jsonb, key, fingerprint, replay_of
+               FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::uuid[])
+                 AS batch (job_id, user_id, status, code, result, key, fingerprint, replay_of)
+           )
+           SELECT now() AS "now!""#,
+        kind.as_str(),
+        &ids,
+        &users,
+        &statuses as &[&str],
+        &codes as &[Option<&str>],
+        &results as &[Option<&str>],
+        &keys as &[Option<&str>],
+        &fingerprints as &[Option<&str>],
+        &replays as &[Option<uuid::Uuid>],
+    )
+    .fetch_one(transaction)
+    .await
+}
+
+/// One dead letter to be.
+#[derive(Debug)]
+pub(super) struct DeadLetter<'a> {
+    pub(super) queue: &'a str,
+    pub(super) origin: &'a Origin,
+    pub(super) job: Option<(JobId, UserId)>,
+    pub(super) reason: &'a str,
+    pub(super) attempts: i32,
+    pub(super) payload: &'a [u8],
+}
+
+/// Stores a dead letter, once however often its message is redelivered. Rare, so one statement each.
+pub(super) async fn insert_dead_letter(
+    transaction: &mut PgConnection,
+    letter: &DeadLetter<'_>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
+        letter.queue,
+        letter.origin.message_id,
+        letter.origin.line,
+        letter.job.map(|(id, _)| id.get()),
+        letter.job.map(|(_, user)| user.get()),
+        // PostgreSQL's text holds no NUL; a reason may quote one.
+        letter.reason.replace('\0', "\u{fffd}"),
+        letter.attempts,
+        letter.payload,
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
