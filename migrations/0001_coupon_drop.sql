@@ -106,3 +106,15 @@ CREATE TABLE dead_letters (
     -- A redelivered message adds nothing.
     CONSTRAINT dead_letters_once UNIQUE (message_id, line)
 );
+
+-- Answers of synchronous POSTs that came with an idempotency key, written in the transaction of
+-- their effect.
+CREATE TABLE idempotent_answers (
+    user_id         bigint      NOT NULL,
+    kind            text        NOT NULL,
+    idempotency_key text        NOT NULL,
+    fingerprint     text        NOT NULL,
+    body            jsonb       NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT idempotent_answers_pkey PRIMARY KEY (user_id, kind, idempotency_key)
+);

@@ -1,0 +1,132 @@
+//! The HTTP side of Firstcome: validates, enqueues, answers polls.
+//!
+//! **Architecture invariants.** Submitting writes nothing but one confirmed message. There is
+//! deliberately no code here that decides or writes a job's effects: it lives in `workers`, which
+//! this crate cannot reach. Losing Redis costs speed only.
+
+pub mod accept;
+pub mod admin;
+pub mod auth;
+pub mod batched;
+pub mod config;
+pub mod coupon;
+pub mod enqueue;
+pub mod extract;
+pub mod health;
+pub mod idempotency;
+pub mod job;
+pub mod problem;
+pub mod state;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use config::{Command, ServeArgs};
+use problem::{Code, Problem};
+use state::{AppState, Inner};
+
+/// The endpoints.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/api/coupons", get(coupon::list))
+        .route("/api/coupons/{couponId}", get(coupon::get))
+        .route("/api/coupons/{couponId}/issue", post(coupon::issue))
+        .route("/api/users/coupons", get(coupon::held))
+        .route("/api/jobs/{jobId}", get(job::get))
+        .route("/api/admin/users", post(admin::create_user))
+        .route("/api/admin/coupons", post(admin::create_coupon))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .fallback(async || Problem::new(Code::RouteNotFound))
+        .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
+        .layer(CatchPanicLayer::custom(|_| Problem::new(Code::InternalError).into_response()))
+        .layer(DefaultBodyLimit::max(extract::MAX_BODY))
+        .with_state(state)
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// With a hint for the operator.
+#[expect(clippy::print_stdout, reason = "the token is what the command is for")]
+pub async fn command(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Token(args) => {
+            println!("{}", auth::token(&args)?);
+            Ok(())
+        }
+        Command::Serve(args) => {
+            let stop = CancellationToken::new();
+            firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
+            let listener = TcpListener::bind(args.api_addr)
+                .await
+                .with_context(|| format!("cannot listen on {} (API_ADDR): is another process there?", args.api_addr))?;
+            serve(*args, listener, stop).await
+        }
+    }
+}
+
+/// Serves until `stop`: then it takes no new connections, answers what is under way (waiting polls
+/// at once) and returns.
+///
+/// # Errors
+/// With a hint for the operator.
+pub async fn serve(config: ServeArgs, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let tasks = TaskTracker::new();
+    // The publisher outlives the last request.
+    let publishing = CancellationToken::new();
+    let state = state(config, &stop, &publishing, &tasks)?;
+    tracing::info!(address = %listener.local_addr()?, "serving");
+    axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    publishing.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn state(
+    config: ServeArgs,
+    stop: &CancellationToken,
+    publishing: &CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<AppState> {
+    let namespace = &config.broker.queue_namespace;
+    let pool = config.pool().context("DATABASE_URL")?;
+    let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
+    let coupons = coupon::Board::new(&pool);
+    let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
+    Ok(AppState(Arc::new(Inner {
+        verifier: auth::Verifier::new(&config.secrets)?,
+        signer: job::Signer::new(&config.job_id_keys()?),
+        jobs: job::Board::start(&pool, redis.clone(), namespace, Arc::clone(&coupons), stop.clone()),
+        keys: idempotency::Keys::new(&pool, redis, namespace).context("REDIS_URL")?,
+        enqueuer: enqueue::Enqueuer::start(&config.broker, deadline, publishing.clone(), tasks),
+        coupons,
+        pool,
+        config,
+    })))
+}
+
+/// A JSON answer.
+fn json(body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer did not serialize");
+            Problem::new(Code::InternalError).into_response()
+        }
+    }
+}

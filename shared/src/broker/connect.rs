@@ -6,11 +6,14 @@
 
 use std::{sync::Arc, time::{Duration, Instant}};
 
-use lapin::{Connection, ConnectionProperties, uri::AMQPUri};
+use futures_util::{Stream, StreamExt};
+use lapin::{ConnectionProperties, Event, uri::AMQPUri};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::retry::Retry;
+
+pub use lapin::Connection;
 
 /// Bound on TCP connect plus AMQP handshake, and on a clean close.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -95,5 +98,42 @@ pub async fn close(connection: &Connection) {
     if connection.status().connected() {
         // A broker that does not answer is left to notice by itself.
         let _ = timeout(HANDSHAKE_DEADLINE, connection.close(200, "bye".into())).await;
+    }
+}
+
+/// What the broker says about a connection unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alarm {
+    /// It takes no more messages (memory or disk alarm): lapin's publishes hang from now on, and go
+    /// out when it ends.
+    Raised(String),
+    /// It takes messages again.
+    Cleared,
+}
+
+/// The alarms of a connection.
+pub struct Alarms(std::pin::Pin<Box<dyn Stream<Item = Event> + Send>>);
+
+impl Alarms {
+    /// Listens from now on.
+    #[must_use]
+    pub fn of(connection: &Connection) -> Self {
+        Self(Box::pin(connection.events_listener()))
+    }
+
+    /// The next alarm. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn next(&mut self) -> Result<Alarm, SessionError> {
+        loop {
+            match self.0.next().await {
+                Some(Event::ConnectionBlocked(reason)) => return Ok(Alarm::Raised(reason)),
+                Some(Event::ConnectionUnblocked) => return Ok(Alarm::Cleared),
+                Some(Event::Error(error)) => return Err(error.into()),
+                Some(_) => {}
+                None => return Err(SessionError::Unusable("the connection is gone".to_owned())),
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Redeclaring with other arguments is a 406 from the broker, so a change here is a migration.
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -29,7 +29,8 @@ pub fn dead_letters(namespace: &str) -> String {
 ///
 /// # Errors
 /// The broker's refusal: 406 if something of that name exists with other arguments.
-pub async fn declare(channel: &Channel, namespace: &str, partitions: u16) -> lapin::Result<()> {
+pub async fn declare(connection: &Connection, namespace: &str, partitions: u16) -> lapin::Result<()> {
+    let channel = &connection.create_channel().await?;
     let dead_letters = dead_letters(namespace);
     // Durable: it must be there after a restart, or at-least-once dead-lettering would hold its
     // messages back forever.
@@ -54,7 +55,7 @@ pub async fn declare(channel: &Channel, namespace: &str, partitions: u16) -> lap
     for partition in JobKind::ALL.into_iter().flat_map(|kind| Partition::all(kind, partitions)) {
         declare_queue(channel, &partition.queue(namespace), line_arguments(&dead_letters)).await?;
     }
-    Ok(())
+    channel.close(200, "declared".into()).await
 }
 
 fn line_arguments(dead_letters: &str) -> FieldTable {

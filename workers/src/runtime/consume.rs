@@ -56,9 +56,7 @@ async fn session(
     role: Arc<Role>,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
-    let channel = connection.create_channel().await?;
-    topology::declare(&channel, &role.broker.queue_namespace, role.broker.partitions).await?;
-    channel.close(200, "declared".into()).await?;
+    topology::declare(&connection, &role.broker.queue_namespace, role.broker.partitions).await?;
 
     let mut consumers = JoinSet::new();
     for partition in Partition::all(role.kind, role.broker.partitions) {

@@ -1,0 +1,85 @@
+//! From a valid request to a 202: idempotency, early answer, line.
+
+use axum::{
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use firstcome_shared::{
+    ids::UserId,
+    job::{Envelope, Job, JobId, JobKind},
+};
+use serde::Serialize;
+
+use crate::{
+    idempotency::{self, Claim, Known},
+    problem::Problem,
+    state::AppState,
+};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted {
+    job_id: JobId,
+    kind: &'static str,
+    status: &'static str,
+    links: Links,
+}
+
+#[derive(Serialize)]
+struct Links {
+    #[serde(rename = "self")]
+    this: String,
+}
+
+/// Accepts a job, unless `early` already knows better. A repeated request gets its first answer
+/// even where `early` has changed its mind since.
+///
+/// # Errors
+/// `early`'s; 422 for a key of another request; 503 if the job cannot be queued.
+pub async fn accept(
+    state: &AppState,
+    user_id: UserId,
+    job: Job,
+    headers: &HeaderMap,
+    early: impl Future<Output = Result<(), Problem>>,
+) -> Result<Response, Problem> {
+    let kind = job.kind();
+    let fresh = state.signer.mint(user_id, kind);
+    let Some(key) = idempotency::key(headers)? else {
+        early.await?;
+        state.enqueuer.submit(&Envelope { id: fresh, user_id, idempotency: None, job }).await?;
+        return Ok(accepted(state, fresh, kind));
+    };
+
+    let claim = Claim::new(user_id, key, &job)?;
+    let id = match state.keys.claim(&claim, fresh).await? {
+        Known::Accepted(first) => return Ok(accepted(state, first, kind)),
+        Known::Pending(first) => first,
+        Known::Unused => {
+            if let Err(problem) = early.await {
+                state.keys.release(&claim, fresh).await;
+                return Err(problem);
+            }
+            fresh
+        }
+    };
+    let idempotency = Some(claim.idempotency().clone());
+    if let Err(refusal) = state.enqueuer.submit(&Envelope { id, user_id, idempotency, job }).await {
+        state.keys.release(&claim, fresh).await;
+        return Err(refusal.into());
+    }
+    state.keys.accepted(&claim, id).await;
+    Ok(accepted(state, id, kind))
+}
+
+fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {
+    let location = format!("/api/jobs/{job_id}");
+    let header_value = HeaderValue::from_str(&location);
+    let body = Accepted { job_id, kind: kind.as_str(), status: "queued", links: Links { this: location } };
+    let mut response = crate::json(&body);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let headers = response.headers_mut();
+    headers.extend(header_value.ok().map(|value| (header::LOCATION, value)));
+    headers.insert(header::RETRY_AFTER, state.jobs.pace().as_secs().into());
+    response
+}

@@ -1,0 +1,93 @@
+//! `POST /api/admin/users`
+
+use axum::{extract::State, http::HeaderMap, response::Response};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use super::create;
+use crate::{
+    auth::Admin,
+    extract::{Body, IDS},
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UserView {
+    id: i64,
+    name: String,
+    email: String,
+    balance: i64,
+    created_at: DateTime<Utc>,
+}
+
+/// How many taken ids one request skips at most; the sequence remembers how far it came.
+const MOST_SKIPPED: usize = 10_000;
+
+/// Creates a user with balance 0.
+///
+/// # Errors
+/// 400, 401, 403, 409, 422, 503.
+pub async fn create_user(
+    State(state): State<AppState>,
+    admin: Admin,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Body { mut fields, bytes } = body;
+    let id = fields.optional_integer("id", IDS);
+    let name = fields.text("name", 200);
+    let email = fields.text("email", 254);
+    if !email.is_empty() && !email.trim_matches('@').contains('@') {
+        fields.reject("email", "must be an email address");
+    }
+    fields.finish()?;
+
+    create(&state, admin, "create-user", &headers, &bytes, async |transaction| {
+        let user = match id {
+            Some(id) => insert(transaction, Some(id), &name, &email).await?,
+            None => next_free(transaction, &name, &email).await?,
+        };
+        let user = user.ok_or_else(|| Problem::new(Code::UserExists))?;
+        sqlx::query!("INSERT INTO balances (user_id) VALUES ($1)", user.id).execute(transaction).await?;
+        Ok(user)
+    })
+    .await
+}
+
+/// Ids that were given by hand do not move the sequence, so it may have to skip some.
+async fn next_free(transaction: &mut PgConnection, name: &str, email: &str) -> Result<Option<UserView>, Problem> {
+    for _ in 0..MOST_SKIPPED {
+        if let Some(user) = insert(transaction, None, name, email).await? {
+            return Ok(Some(user));
+        }
+    }
+    Ok(None)
+}
+
+/// `None` if the id is taken.
+async fn insert(
+    transaction: &mut PgConnection,
+    id: Option<i64>,
+    name: &str,
+    email: &str,
+) -> Result<Option<UserView>, Problem> {
+    sqlx::query_as!(
+        UserView,
+        r#"INSERT INTO users (id, name, email)
+           VALUES (COALESCE($1, nextval(pg_get_serial_sequence('users', 'id'))), $2, $3)
+           ON CONFLICT ON CONSTRAINT users_pkey DO NOTHING
+           RETURNING id, name, email, 0::bigint AS "balance!", created_at"#,
+        id,
+        name,
+        email,
+    )
+    .fetch_optional(transaction)
+    .await
+    .map_err(|error| match error.as_database_error().and_then(|error| error.constraint()) {
+        Some("users_email_key") => Problem::new(Code::EmailTaken),
+        _ => error.into(),
+    })
+}

@@ -1,0 +1,181 @@
+//! Who calls: `Authorization: Bearer <JWT>`.
+
+use anyhow::Context;
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::{header, request::Parts},
+};
+use chrono::Utc;
+use firstcome_shared::ids::{MAX_ID, UserId};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{SecretArgs, TokenArgs},
+    problem::{Code, Problem},
+};
+
+/// A signed-in caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// The `sub` of the token.
+    pub user_id: UserId,
+    admin: bool,
+}
+
+/// A caller with the role `admin`.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin(pub Caller);
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: Subject,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<String>,
+    exp: Option<i64>,
+}
+
+/// RFC 7519 says string; issuers that use the database's id as it is are understood too.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Subject {
+    Text(String),
+    Number(i64),
+}
+
+const ADMIN: &str = "admin";
+
+/// Checks tokens.
+#[derive(Clone)]
+pub struct Verifier {
+    /// With the key id that a JWKS gives it.
+    keys: Vec<(Option<String>, DecodingKey, Validation)>,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Reads the keys that the configuration names.
+    ///
+    /// # Errors
+    /// With a hint, if there is none or it cannot be read.
+    pub fn new(secrets: &SecretArgs) -> anyhow::Result<Self> {
+        let Some(path) = &secrets.jwt_public_keys else {
+            let secret = DecodingKey::from_secret(secrets.jwt_secret()?.as_bytes());
+            return Ok(Self { keys: vec![(None, secret, validation(vec![Algorithm::HS256]))] });
+        };
+        let file = std::fs::read(path).with_context(|| format!("JWT_PUBLIC_KEYS: cannot read {}", path.display()))?;
+        let keys = if file.trim_ascii_start().starts_with(b"{") {
+            jwks(&file)
+        } else {
+            pem(&file).map(|(key, algorithms)| vec![(None, key, validation(algorithms))])
+        };
+        let keys = keys.with_context(|| format!("JWT_PUBLIC_KEYS: {} is neither a JWKS nor a PEM public key", path.display()))?;
+        anyhow::ensure!(!keys.is_empty(), "JWT_PUBLIC_KEYS: {} holds no signing key", path.display());
+        Ok(Self { keys })
+    }
+
+    fn caller(&self, token: &str) -> Option<Caller> {
+        let kid = jsonwebtoken::decode_header(token).ok()?.kid;
+        let claims = self
+            .keys
+            .iter()
+            .filter(|(id, ..)| id.is_none() || kid.is_none() || *id == kid)
+            .find_map(|(_, key, validation)| jsonwebtoken::decode::<Claims>(token, key, validation).ok())?
+            .claims;
+        let user_id = match claims.sub {
+            Subject::Text(text) => text.parse().ok()?,
+            Subject::Number(number) => number,
+        };
+        let admin = claims.role.as_deref() == Some(ADMIN) || claims.roles.iter().any(|role| role == ADMIN);
+        (1..=MAX_ID).contains(&user_id).then(|| Caller { user_id: UserId::new(user_id), admin })
+    }
+}
+
+fn validation(algorithms: Vec<Algorithm>) -> Validation {
+    let mut validation = Validation::default();
+    // Only what the key is made for: a public key must never pass for an HMAC secret.
+    validation.algorithms = algorithms;
+    // An expiry is honoured where there is one (checked by default), but issuers may leave it out.
+    validation.required_spec_claims.clear();
+    validation.validate_nbf = true;
+    validation.validate_aud = false;
+    validation
+}
+
+fn jwks(file: &[u8]) -> anyhow::Result<Vec<(Option<String>, DecodingKey, Validation)>> {
+    let set: JwkSet = serde_json::from_slice(file)?;
+    set.keys
+        .iter()
+        .map(|jwk| {
+            let algorithm = jwk.common.key_algorithm.context("a key without `alg`")?;
+            let algorithm: Algorithm = algorithm.to_string().parse()?;
+            anyhow::ensure!(
+                !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512),
+                "a symmetric key is no public key"
+            );
+            Ok((jwk.common.key_id.clone(), DecodingKey::from_jwk(jwk)?, validation(vec![algorithm])))
+        })
+        .collect()
+}
+
+fn pem(file: &[u8]) -> anyhow::Result<(DecodingKey, Vec<Algorithm>)> {
+    let rsa = || Ok((DecodingKey::from_rsa_pem(file)?, vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512]));
+    let ec = || Ok((DecodingKey::from_ec_pem(file)?, vec![Algorithm::ES256]));
+    let ed = || Ok((DecodingKey::from_ed_pem(file)?, vec![Algorithm::EdDSA]));
+    rsa().or_else(|_: anyhow::Error| ec()).or_else(|_: anyhow::Error| ed())
+}
+
+/// A token as [`Verifier`] accepts it, for development and tests.
+///
+/// # Errors
+/// With a hint, if there is no secret.
+pub fn token(args: &TokenArgs) -> anyhow::Result<String> {
+    let claims = Claims {
+        sub: Subject::Text(args.user.to_string()),
+        role: args.admin.then(|| ADMIN.to_owned()),
+        roles: Vec::new(),
+        exp: Some(Utc::now().timestamp() + i64::from(args.expires_in)),
+    };
+    let key = EncodingKey::from_secret(args.secrets.jwt_secret()?.as_bytes());
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)
+}
+
+impl<S> FromRequestParts<S> for Caller
+where
+    S: Send + Sync,
+    Verifier: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
+        });
+        let token = token.ok_or_else(|| Problem::with_detail(Code::Unauthenticated, "Send Authorization: Bearer <token>."))?;
+        Verifier::from_ref(state)
+            .caller(token)
+            .ok_or_else(|| Problem::with_detail(Code::Unauthenticated, "The token is malformed, expired or not signed by a key we trust."))
+    }
+}
+
+impl<S> FromRequestParts<S> for Admin
+where
+    S: Send + Sync,
+    Verifier: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        if caller.admin { Ok(Self(caller)) } else { Err(Problem::with_detail(Code::Forbidden, "The role admin is needed.")) }
+    }
+}

@@ -1,0 +1,80 @@
+//! Natural batching on the reading side: while one query runs, the look-ups that arrive wait, and
+//! the next query asks for all of them at once. A storm of polls costs the database a few queries
+//! per round trip instead of one per poll.
+
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::problem::{Code, Problem};
+
+/// The most keys in one query.
+const MAX_KEYS: usize = 1_000;
+/// Look-ups that may wait; beyond it they are refused.
+const BACKLOG: usize = 65_536;
+/// How long one look-up may take in all.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// The answer did not come: the database is away or too slow.
+#[derive(Debug, Clone, Copy)]
+pub struct Unavailable;
+
+impl From<Unavailable> for Problem {
+    fn from(_: Unavailable) -> Self {
+        Self::new(Code::DatabaseUnavailable).retry_after(1)
+    }
+}
+
+type Question<K, V> = (K, oneshot::Sender<Option<V>>);
+
+/// Looks things up by key, many at a time.
+#[derive(Debug)]
+pub struct Batched<K, V>(mpsc::Sender<Question<K, V>>);
+
+impl<K, V> Batched<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    /// Starts the task that runs `query`. It ends when the handle is dropped.
+    pub fn start<F>(query: impl Fn(Vec<K>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<HashMap<K, V>, sqlx::Error>> + Send,
+    {
+        let (sender, mut inbox) = mpsc::channel::<Question<K, V>>(BACKLOG);
+        tokio::spawn(async move {
+            let mut questions = Vec::new();
+            while inbox.recv_many(&mut questions, MAX_KEYS).await > 0 {
+                // Who no longer waits is not asked for.
+                questions.retain(|(_, answer)| !answer.is_closed());
+                let keys = questions.iter().map(|(key, _)| key.clone()).collect();
+                match query(keys).await {
+                    Ok(found) => {
+                        for (key, answer) in questions.drain(..) {
+                            let _ = answer.send(found.get(&key).cloned());
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "look-up failed");
+                        // Dropping the senders tells the askers.
+                        questions.clear();
+                    }
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    /// Looks one key up.
+    ///
+    /// # Errors
+    /// [`Unavailable`]
+    pub async fn get(&self, key: K) -> Result<Option<V>, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send((key, answer)).map_err(|_| Unavailable)?;
+        timeout(DEADLINE, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+    }
+}

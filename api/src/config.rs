@@ -1,0 +1,154 @@
+//! Command line and environment.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use firstcome_shared::broker::BrokerArgs;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// Accepts first-come requests: validates, enqueues, answers polls.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What this process does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the HTTP API until SIGTERM or Ctrl-C.
+    Serve(Box<ServeArgs>),
+    /// Print a token, signed with JWT_SECRET.
+    Token(TokenArgs),
+}
+
+/// What `serve` needs.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Where to listen.
+    #[arg(long, env = "API_ADDR", default_value = "127.0.0.1:8080")]
+    pub api_addr: SocketAddr,
+    /// PostgreSQL, as postgres://user:password@host:port/database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// Most connections to PostgreSQL.
+    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_connections: u32,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub broker: BrokerArgs,
+    /// Redis, for hints only: without it everything works, and waiting polls are answered up to a
+    /// second later.
+    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
+    pub redis_url: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub secrets: SecretArgs,
+    /// Signs job ids. Several, comma-separated, while rotating: the first signs, all are believed.
+    /// At least 16 characters each.
+    #[arg(long, env = "JOB_ID_KEY", hide_env_values = true)]
+    pub job_id_key: Option<String>,
+    /// How long a job can be polled after its submission, in seconds.
+    #[arg(long, env = "JOB_RETENTION", default_value_t = 7 * 24 * 3600, value_parser = clap::value_parser!(u32).range(60..))]
+    pub job_retention: u32,
+    /// How long a submission may wait for the broker's confirm, in milliseconds, before it is
+    /// answered with 503.
+    #[arg(long, env = "CONFIRM_DEADLINE_MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub confirm_deadline_ms: u32,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Args)]
+pub struct SecretArgs {
+    /// Development mode: missing secrets get a well-known default.
+    #[arg(long, env = "FIRSTCOME_DEV")]
+    pub dev: bool,
+    /// HS256 secret of the tokens; at least 16 characters.
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    pub jwt_secret: Option<String>,
+    /// File with the public keys of the tokens' issuer: a JWKS (JSON) or one PEM public key.
+    /// Replaces JWT_SECRET.
+    #[arg(long, env = "JWT_PUBLIC_KEYS")]
+    pub jwt_public_keys: Option<PathBuf>,
+}
+
+/// What `token` needs.
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    /// The user's id.
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub user: i64,
+    /// Give the role that opens /api/admin.
+    #[arg(long)]
+    pub admin: bool,
+    /// How long the token is valid, in seconds.
+    #[arg(long, default_value_t = 12 * 3600)]
+    pub expires_in: u32,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub secrets: SecretArgs,
+}
+
+/// The well-known secret of development mode.
+const DEVELOPMENT_SECRET: &str = "firstcome-development-only";
+/// Shorter secrets can be guessed.
+const SHORTEST_SECRET: usize = 16;
+
+impl SecretArgs {
+    /// The HS256 secret.
+    ///
+    /// # Errors
+    /// A hint, if it is missing or short.
+    pub fn jwt_secret(&self) -> anyhow::Result<String> {
+        self.secret("JWT_SECRET", self.jwt_secret.as_deref())
+    }
+
+    fn secret(&self, name: &str, value: Option<&str>) -> anyhow::Result<String> {
+        match value {
+            _ if self.dev && value.is_none() => Ok(DEVELOPMENT_SECRET.to_owned()),
+            Some(DEVELOPMENT_SECRET) if !self.dev => {
+                anyhow::bail!("{name} is the well-known development secret; choose another one")
+            }
+            Some(secret) if secret.len() >= SHORTEST_SECRET => Ok(secret.to_owned()),
+            Some(_) => anyhow::bail!("{name} is too short: at least {SHORTEST_SECRET} characters, e.g. from `openssl rand -hex 32`"),
+            None => anyhow::bail!("{name} is not set; outside development mode (--dev) there is no default. Try `openssl rand -hex 32`"),
+        }
+    }
+}
+
+impl ServeArgs {
+    /// The keys that sign job ids: the first signs, all verify.
+    ///
+    /// # Errors
+    /// A hint, if one is missing or short.
+    pub fn job_id_keys(&self) -> anyhow::Result<Vec<String>> {
+        let secret = |key| self.secrets.secret("JOB_ID_KEY", key);
+        match &self.job_id_key {
+            None => Ok(vec![secret(None)?]),
+            Some(keys) => keys.split(',').map(|key| secret(Some(key.trim()))).collect(),
+        }
+    }
+
+    /// A pool that connects when it is first used, so that the API starts and accepts while the
+    /// database is away.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
+        let options: PgConnectOptions = self.database_url.parse()?;
+        let options = options.application_name("firstcome-api").options([
+            // Nothing that the API asks takes long; what does, hangs.
+            ("statement_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+        ]);
+        Ok(PgPoolOptions::new()
+            .max_connections(self.database_connections)
+            .acquire_timeout(Duration::from_secs(2))
+            .connect_lazy_with(options))
+    }
+}

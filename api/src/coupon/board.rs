@@ -1,0 +1,113 @@
+//! What this process knows of the campaigns that are asked for: enough to say "sold out", "ended"
+//! or "no such coupon" without a line. Optional by design: without the database everything goes to
+//! the line, which decides anyway.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use firstcome_shared::{coupon::Campaign, ids::CouponId, rejection::Rejection};
+use quick_cache::sync::Cache;
+use sqlx::PgPool;
+use tokio::time::timeout;
+
+use crate::batched::Batched;
+
+/// How many campaigns are kept in memory.
+const CAPACITY: usize = 10_000;
+/// Younger than this, what we know is used as it is.
+const FRESH: Duration = Duration::from_millis(500);
+/// Younger than this, it is used while it is read again; older, the request waits for the reading.
+/// An operator's change is thus seen everywhere within a second even if its announcement is lost.
+const USABLE: Duration = Duration::from_secs(1);
+/// How long a request waits for the database before it goes to the line unjudged.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The Redis channel for ids of campaigns that an operator changed.
+#[must_use]
+pub fn changed_channel(namespace: &str) -> String {
+    format!("{namespace}:coupon-changed")
+}
+
+#[derive(Debug)]
+struct Seen {
+    campaign: Campaign,
+    at: Instant,
+    refreshing: AtomicBool,
+}
+
+/// Recently asked-for campaigns.
+#[derive(Debug)]
+pub struct Board {
+    seen: Cache<CouponId, Arc<Seen>>,
+    stored: Batched<CouponId, Campaign>,
+}
+
+impl Board {
+    /// An empty board.
+    #[must_use]
+    pub fn new(pool: &PgPool) -> Arc<Self> {
+        let pool = pool.clone();
+        Arc::new(Self { seen: Cache::new(CAPACITY), stored: Batched::start(move |ids| stored(pool.clone(), ids)) })
+    }
+
+    /// Why the line would reject every request for this coupon now, if that is certain.
+    pub async fn early_rejection(self: &Arc<Self>, id: CouponId) -> Option<Rejection> {
+        let seen = self.seen.get(&id).filter(|seen| seen.at.elapsed() < USABLE);
+        let campaign = match seen {
+            Some(seen) => {
+                if seen.at.elapsed() > FRESH && !seen.refreshing.swap(true, Ordering::Relaxed) {
+                    let board = Arc::clone(self);
+                    tokio::spawn(async move { board.read(id).await });
+                }
+                Some(seen.campaign)
+            }
+            None => timeout(PATIENCE, self.read(id)).await.ok().flatten()?,
+        };
+        let Some(campaign) = campaign else { return Some(Rejection::CouponNotFound) };
+        campaign.check_window(Utc::now()).and_then(|()| campaign.check_stock()).err()
+    }
+
+    /// Forgets a campaign that was changed.
+    pub fn forget(&self, id: CouponId) {
+        self.seen.remove(&id);
+    }
+
+    /// `None`: the database is away; `Some(None)`: there is no such campaign.
+    async fn read(&self, id: CouponId) -> Option<Option<Campaign>> {
+        // The age counts from before the reading: what was changed meanwhile is older.
+        let at = Instant::now();
+        let campaign = self.stored.get(id).await.ok()?;
+        match campaign {
+            Some(campaign) => {
+                self.seen.insert(id, Arc::new(Seen { campaign, at, refreshing: AtomicBool::new(false) }));
+            }
+            None => self.forget(id),
+        }
+        Some(campaign)
+    }
+}
+
+async fn stored(pool: PgPool, ids: Vec<CouponId>) -> Result<HashMap<CouponId, Campaign>, sqlx::Error> {
+    let ids: Vec<i64> = ids.into_iter().map(CouponId::get).collect();
+    let rows = sqlx::query!(
+        "SELECT id, total, issued, starts_at, ends_at FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
+        &ids,
+    )
+    .fetch_all(&pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let campaign =
+                Campaign { starts_at: row.starts_at, ends_at: row.ends_at, total: row.total, issued: row.issued };
+            (CouponId::new(row.id), campaign)
+        })
+        .collect())
+}

@@ -1,0 +1,52 @@
+//! `GET /api/coupons`, `GET /api/coupons/{couponId}`
+
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
+use sqlx::PgPool;
+
+use super::CouponView;
+use crate::{
+    extract::{Fields, Page, PathId},
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+/// All campaigns, by id.
+///
+/// # Errors
+/// 400, 503.
+pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut fields = Fields::from_query(query.as_deref());
+    let page = fields.page();
+    fields.finish()?;
+    let coupons = select(&state.pool, None, page).await?;
+    Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
+}
+
+/// One campaign.
+///
+/// # Errors
+/// 404, 503.
+pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
+    let found = select(&state.pool, Some(id), Page { limit: 1, after: None }).await?;
+    let coupon = found.into_iter().next().ok_or_else(|| Problem::new(Code::CouponNotFound))?;
+    Ok(crate::json(&coupon))
+}
+
+async fn select(pool: &PgPool, id: Option<i64>, page: Page) -> Result<Vec<CouponView>, sqlx::Error> {
+    sqlx::query_as!(
+        CouponView,
+        r#"SELECT id, name, discount_type, discount_value, max_discount, total,
+                  total - issued AS "remaining!", starts_at, ends_at
+           FROM coupons
+           WHERE deleted_at IS NULL AND ($1::bigint IS NULL OR id = $1) AND id > COALESCE($2::bigint, 0)
+           ORDER BY id LIMIT $3"#,
+        id,
+        page.after,
+        page.rows(),
+    )
+    .fetch_all(pool)
+    .await
+}

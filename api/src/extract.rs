@@ -1,0 +1,410 @@
+//! Reading requests: every offending field is named at once, nothing is silently ignored.
+
+use std::ops::RangeInclusive;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use firstcome_shared::ids::MAX_ID;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::problem::{Code, FieldError, Problem};
+
+/// Largest body that is read.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// A JSON value that keeps what `serde_json::Value` forgets: duplicate fields, and whether a
+/// number was written as an integer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool,
+    /// A number without fraction and exponent that fits 64 bits.
+    Integer(i64),
+    /// Any other number.
+    Number,
+    /// A string.
+    Text(String),
+    /// An array.
+    List(Vec<Json>),
+    /// An object, in order, duplicates included.
+    Object(Vec<(String, Json)>),
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyJson;
+        impl<'de> Visitor<'de> for AnyJson {
+            type Value = Json;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("JSON")
+            }
+            fn visit_unit<E>(self) -> Result<Json, E> {
+                Ok(Json::Null)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
+                Ok(Json::Bool)
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+                Ok(Json::Integer(value))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+                Ok(i64::try_from(value).map_or(Json::Number, Json::Integer))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
+                Ok(Json::Number)
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+                Ok(Json::Text(value.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Json::List(list))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+                let mut object = Vec::new();
+                while let Some(entry) = entries.next_entry()? {
+                    object.push(entry);
+                }
+                Ok(Json::Object(object))
+            }
+        }
+        deserializer.deserialize_any(AnyJson)
+    }
+}
+
+/// The fields of a body or a query string. Each reader takes one field out and returns its value;
+/// where the field is missing or wrong it notes that and returns a placeholder. So read everything
+/// first, then call [`Fields::finish`]: after it succeeded, every value is a real one.
+#[derive(Debug, Default)]
+pub struct Fields {
+    entries: Vec<(String, Json)>,
+    errors: Vec<FieldError>,
+    /// Query strings know only text, so `7` there is an integer.
+    from_query: bool,
+}
+
+impl Fields {
+    /// Reads a JSON object.
+    ///
+    /// # Errors
+    /// 400 if it is not one.
+    pub fn from_json(body: &[u8]) -> Result<Self, Problem> {
+        match serde_json::from_slice(body) {
+            Ok(Json::Object(entries)) => Ok(Self::new(entries, false)),
+            Ok(_) => Err(Problem::with_detail(Code::MalformedBody, "The body must be a JSON object.")),
+            Err(error) => Err(Problem::with_detail(Code::MalformedBody, format!("Not JSON: {error}."))),
+        }
+    }
+
+    /// Reads a query string.
+    #[must_use]
+    pub fn from_query(query: Option<&str>) -> Self {
+        let entries = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+            .map(|(name, value)| (name.into_owned(), Json::Text(value.into_owned())))
+            .collect();
+        Self::new(entries, true)
+    }
+
+    fn new(entries: Vec<(String, Json)>, from_query: bool) -> Self {
+        let mut fields = Self { entries: Vec::with_capacity(entries.len()), errors: Vec::new(), from_query };
+        for (name, value) in entries {
+            if fields.entries.iter().any(|(seen, _)| *seen == name) {
+                fields.reject(&name, "appears more than once");
+            } else {
+                fields.entries.push((name, value));
+            }
+        }
+        fields
+    }
+
+    /// Notes an error that no reader can find.
+    pub fn reject(&mut self, field: &str, detail: impl Into<String>) {
+        if !self.errors.iter().any(|error| error.field == field) {
+            self.errors.push(FieldError { field: field.to_owned(), detail: detail.into() });
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Json> {
+        let at = self.entries.iter().position(|(field, _)| field == name)?;
+        match self.entries.swap_remove(at).1 {
+            Json::Null => None,
+            value => Some(value),
+        }
+    }
+
+    fn required<T: Default>(&mut self, name: &str, value: Option<T>) -> T {
+        value.unwrap_or_else(|| {
+            self.reject(name, "is required");
+            T::default()
+        })
+    }
+
+    /// An integer that may be absent or `null`.
+    pub fn optional_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let value = match self.take(name)? {
+            Json::Integer(value) => Some(value),
+            // Digits beyond 64 bits are an integer too, just out of range.
+            Json::Text(text) if self.from_query => text.parse().ok(),
+            Json::Null | Json::Bool | Json::Number | Json::Text(_) | Json::List(_) | Json::Object(_) => None,
+        };
+        match value {
+            Some(value) if range.contains(&value) => Some(value),
+            _ => {
+                self.reject(name, format!("must be an integer from {} to {}", range.start(), range.end()));
+                Some(*range.start())
+            }
+        }
+    }
+
+    /// An integer.
+    pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> i64 {
+        let value = self.optional_integer(name, range);
+        self.required(name, value)
+    }
+
+    /// A text that may be absent or `null`, of 1..=`longest` characters, none of them a control
+    /// character.
+    pub fn optional_text(&mut self, name: &str, longest: usize) -> Option<String> {
+        match self.take(name)? {
+            Json::Text(text)
+                if (1..=longest).contains(&text.chars().count()) && !text.chars().any(char::is_control) && !text.trim().is_empty() =>
+            {
+                Some(text)
+            }
+            _ => {
+                self.reject(name, format!("must be a text of 1 to {longest} characters, without control characters"));
+                Some(String::new())
+            }
+        }
+    }
+
+    /// A text.
+    pub fn text(&mut self, name: &str, longest: usize) -> String {
+        let value = self.optional_text(name, longest);
+        self.required(name, value)
+    }
+
+    /// One of a few names, which may be absent or `null`.
+    pub fn optional_choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
+        let value = self.take(name)?;
+        let chosen = choices.iter().find(|(choice, _)| matches!(&value, Json::Text(text) if text == choice));
+        if chosen.is_none() {
+            let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
+            self.reject(name, format!("must be one of: {}", names.join(", ")));
+        }
+        chosen.map(|(_, value)| *value)
+    }
+
+    /// An RFC 3339 instant.
+    pub fn instant(&mut self, name: &str) -> DateTime<Utc> {
+        let value = self.take(name).map(|value| match value {
+            Json::Text(text) => DateTime::parse_from_rfc3339(&text).ok().map(|at| at.to_utc()),
+            _ => None,
+        });
+        match value {
+            // What PostgreSQL and every JSON client can hold.
+            Some(Some(at)) if (1..=9999).contains(&chrono::Datelike::year(&at)) => at,
+            Some(_) => {
+                self.reject(name, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z");
+                DateTime::default()
+            }
+            None => self.required(name, None),
+        }
+    }
+
+    /// `limit` and `cursor` of a list.
+    pub fn page(&mut self) -> Page {
+        let limit = self.optional_integer("limit", 1..=100).unwrap_or(20);
+        let after = self.optional_text("cursor", 64).and_then(|cursor| {
+            let id = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+            if id.is_none() {
+                self.reject("cursor", "must be the `next` of an earlier page");
+            }
+            id
+        });
+        Page { limit, after }
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// 400 `validation-failed` with every field that is wrong, missing, unknown or repeated.
+    pub fn finish(mut self) -> Result<(), Problem> {
+        for (name, _) in std::mem::take(&mut self.entries) {
+            self.reject(&name, "is not a known field");
+        }
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
+    }
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Page {
+    /// At most so many items.
+    pub limit: i64,
+    /// The last id of the page before.
+    pub after: Option<i64>,
+}
+
+impl Page {
+    /// Rows to ask for: one more than the page holds tells whether there is a next one.
+    #[must_use]
+    pub const fn rows(&self) -> i64 {
+        self.limit + 1
+    }
+
+    /// Cuts the rows to the page.
+    #[must_use]
+    pub fn cut<T>(&self, mut items: Vec<T>, id: impl Fn(&T) -> i64) -> List<T> {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|last| BASE64_URL_SAFE_NO_PAD.encode(id(last).to_string()));
+        List { items, next }
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, serde::Serialize)]
+pub struct List<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// What to pass as `cursor` for the next page; `null` on the last one.
+    pub next: Option<String>,
+}
+
+/// The one id in the path. An id that cannot exist reads as one that does not, so that the route
+/// answers its own 404.
+#[derive(Debug, Clone, Copy)]
+pub struct PathId(pub i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::invalid("id", "must be an integer"))?;
+        let (name, value) = params.iter().next().unwrap_or(("id", ""));
+        if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Problem::invalid(name, "must be an integer"));
+        }
+        Ok(Self(value.parse().unwrap_or(i64::MAX)))
+    }
+}
+
+/// A JSON body; an absent one counts as `{}`, so that a POST without fields needs none.
+#[derive(Debug)]
+pub struct Body {
+    /// Its fields.
+    pub fields: Fields,
+    /// Its bytes, for the idempotency fingerprint.
+    pub bytes: Bytes,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let json = is_json(request.headers());
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes."))
+            } else {
+                Problem::with_detail(Code::MalformedBody, rejection.into_response().status().to_string())
+            }
+        })?;
+        if bytes.is_empty() {
+            return Ok(Self { fields: Fields::default(), bytes });
+        }
+        if !json {
+            return Err(Problem::new(Code::UnsupportedMediaType));
+        }
+        Ok(Self { fields: Fields::from_json(&bytes)?, bytes })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else { return false };
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+}
+
+/// The range of ids in bodies.
+pub const IDS: RangeInclusive<i64> = 1..=MAX_ID;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn errors(body: &str, read: impl Fn(&mut Fields)) -> Vec<String> {
+        let mut fields = Fields::from_json(body.as_bytes()).unwrap();
+        read(&mut fields);
+        let problem = fields.finish().map_or_else(|problem| serde_json::to_value(problem).unwrap(), |()| serde_json::Value::Null);
+        let errors = problem["errors"].as_array().cloned().unwrap_or_default();
+        errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_offending_field_is_named_at_once() {
+        let body = r#"{"a": 1.0, "b": "x", "c": 11, "d": null, "e": 1, "e": 2, "f": {}, "g": 99999999999999999999}"#;
+        let named = errors(body, |fields| {
+            for name in ["a", "b", "c", "d", "e", "g"] {
+                fields.integer(name, 1..=10);
+            }
+        });
+        assert_eq!(named, ["e", "a", "b", "c", "d", "g", "f"]);
+    }
+
+    #[test]
+    fn null_is_absent() {
+        assert_eq!(errors(r#"{"a": null}"#, |fields| assert_eq!(fields.optional_integer("a", 1..=2), None)), [""; 0]);
+    }
+
+    #[test]
+    fn queries_are_read_alike() {
+        let mut fields = Fields::from_query(Some("limit=7&cursor=MTI"));
+        let page = fields.page();
+        assert_eq!((page.limit, page.after), (7, Some(12)));
+        assert!(fields.finish().is_ok());
+        for bad in ["limit=0", "limit=101", "limit=1.0", "cursor=!", "limit=1&limit=1", "what=1"] {
+            let mut fields = Fields::from_query(Some(bad));
+            fields.page();
+            assert!(fields.finish().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_tells_whether_there_is_a_next_one() {
+        let page = Page { limit: 2, after: None };
+        assert_eq!(page.cut(vec![5, 4, 3], |id| *id).next, Some(BASE64_URL_SAFE_NO_PAD.encode("4")));
+        assert_eq!(page.cut(vec![5, 4], |id| *id).next, None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body: Vec<u8>) {
+            let _ = Fields::from_json(&body).map(Fields::finish);
+        }
+
+        #[test]
+        fn no_query_makes_it_panic(query: String) {
+            let mut fields = Fields::from_query(Some(&query));
+            fields.page();
+            let _ = fields.finish();
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! `Idempotency-Key`: the same key with the same request gets the same answer.
+//!
+//! The guarantee of one effect is PostgreSQL's: a unique key in the transaction of the effect. For
+//! jobs, Redis makes the replay fast while the first job is still queued, in two phases: a claim
+//! (*pending*) before the publish, *accepted* after the confirm. Who finds a pending claim
+//! publishes the same job id once more, which settles once; so no crash between the two phases
+//! leaves a key that promises a job nobody queued.
+
+use std::{collections::HashMap, time::Duration};
+
+use axum::http::HeaderMap;
+use firstcome_shared::{
+    ids::UserId,
+    job::{Idempotency, Job, JobId},
+};
+use redis::{
+    AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool, types::Json};
+
+use crate::{
+    batched::Batched,
+    problem::{Code, Problem},
+};
+
+/// On purpose: without an answer by then the request goes on without Redis.
+const REDIS_DEADLINE: Duration = Duration::from_millis(300);
+/// How long a claim outlives the process that made it.
+const PENDING_SECONDS: u64 = 30;
+/// How long Redis answers replays; later ones, PostgreSQL does.
+const ACCEPTED_SECONDS: u64 = 24 * 3600;
+
+const HEADER: &str = "idempotency-key";
+
+/// The key of a request, if it has one.
+///
+/// # Errors
+/// 400 if it is not 1..=255 visible ASCII characters, or sent twice.
+pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
+    if !visible || !(1..=255).contains(&value.len()) || values.next().is_some() {
+        return Err(Problem::invalid("Idempotency-Key", "must be one header of 1 to 255 visible ASCII characters"));
+    }
+    Ok(value.to_str().ok().map(str::to_owned))
+}
+
+/// A digest of what was asked for.
+#[must_use]
+pub fn fingerprint(parts: &[&[u8]]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A keyed request for a job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Claim {
+    user_id: UserId,
+    kind: &'static str,
+    idempotency: Idempotency,
+}
+
+/// What is known of a key.
+#[derive(Debug)]
+pub enum Known {
+    /// Nothing: this job is the first.
+    Unused,
+    /// The job may be queued or not; publishing it again is safe.
+    Pending(JobId),
+    /// The job is queued or settled.
+    Accepted(JobId),
+}
+
+/// Looks keys up and remembers them.
+#[derive(Debug)]
+pub struct Keys {
+    redis: ConnectionManager,
+    namespace: String,
+    settled: Batched<(UserId, &'static str, String), (JobId, String)>,
+}
+
+impl Claim {
+    /// The claim of this request.
+    ///
+    /// # Errors
+    /// Never: every job serializes.
+    pub fn new(user_id: UserId, key: String, job: &Job) -> Result<Self, Problem> {
+        let body = match job {
+            Job::IssueCoupon(job) => serde_json::to_vec(job),
+        };
+        let body = body.map_err(|_| Problem::new(Code::InternalError))?;
+        let kind = job.kind().as_str();
+        let idempotency = Idempotency { key, fingerprint: fingerprint(&[kind.as_bytes(), &body]) };
+        Ok(Self { user_id, kind, idempotency })
+    }
+
+    /// What travels with the job.
+    #[must_use]
+    pub fn idempotency(&self) -> &Idempotency {
+        &self.idempotency
+    }
+}
+
+impl Keys {
+    /// Connects lazily.
+    ///
+    /// # Errors
+    /// A malformed Redis URL.
+    pub fn new(pool: &PgPool, redis: redis::Client, namespace: &str) -> redis::RedisResult<Self> {
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(REDIS_DEADLINE))
+            .set_connection_timeout(Some(REDIS_DEADLINE))
+            .set_number_of_retries(1);
+        let pool = pool.clone();
+        Ok(Self {
+            redis: ConnectionManager::new_lazy_with_config(redis, config)?,
+            namespace: namespace.to_owned(),
+            settled: Batched::start(move |keys| settled(pool.clone(), keys)),
+        })
+    }
+
+    /// Claims the key for `candidate`, or tells whose it is.
+    ///
+    /// # Errors
+    /// 422 if it belongs to another request.
+    pub async fn claim(&self, claim: &Claim, candidate: JobId) -> Result<Known, Problem> {
+        match self.claim_in_redis(claim, candidate).await {
+            Ok(Known::Unused) => {}
+            Ok(known) => return Ok(known),
+            Err(Some(reused)) => return Err(reused),
+            Err(None) => tracing::debug!("no Redis for idempotency keys; PostgreSQL decides"),
+        }
+        let key = (claim.user_id, claim.kind, claim.idempotency.key.clone());
+        match self.settled.get(key).await {
+            Ok(Some((id, fingerprint))) if fingerprint == claim.idempotency.fingerprint => {
+                self.accepted(claim, id).await;
+                Ok(Known::Accepted(id))
+            }
+            Ok(Some(_)) => {
+                self.release(claim, candidate).await;
+                Err(Problem::new(Code::IdempotencyKeyReused))
+            }
+            // With the database away too, the worker will decide.
+            Ok(None) | Err(_) => Ok(Known::Unused),
+        }
+    }
+
+    /// Notes that the job is in its line.
+    pub async fn accepted(&self, claim: &Claim, id: JobId) {
+        let options = SetOptions::default().with_expiration(SetExpiry::EX(ACCEPTED_SECONDS));
+        let value = entry('a', id, claim);
+        let _ = self.redis.clone().set_options(self.redis_key(claim), value, options).await;
+    }
+
+    /// Gives the key back: the request was answered before acceptance.
+    pub async fn release(&self, claim: &Claim, candidate: JobId) {
+        let mut redis = self.redis.clone();
+        let key = self.redis_key(claim);
+        // Only our own claim. A claim that changes hands between the two commands is lost to
+        // Redis, not to PostgreSQL.
+        if let Ok(Some(value)) = redis.get(&key).await
+            && value == entry('p', candidate, claim)
+        {
+            let _ = redis.del(&key).await;
+        }
+    }
+
+    /// `Err(None)`: Redis cannot tell.
+    async fn claim_in_redis(&self, claim: &Claim, candidate: JobId) -> Result<Known, Option<Problem>> {
+        let mut redis = self.redis.clone();
+        let key = self.redis_key(claim);
+        let options = SetOptions::default()
+            .conditional_set(ExistenceCheck::NX)
+            .with_expiration(SetExpiry::EX(PENDING_SECONDS));
+        let claimed = redis.set_options(&key, entry('p', candidate, claim), options).await.map_err(|_| None)?;
+        if claimed.is_some() {
+            return Ok(Known::Unused);
+        }
+        let value = redis.get(&key).await.map_err(|_| None)?;
+        let (state, id, fingerprint) = value.as_deref().and_then(parse_entry).ok_or(None)?;
+        if fingerprint != claim.idempotency.fingerprint {
+            return Err(Some(Problem::new(Code::IdempotencyKeyReused)));
+        }
+        Ok(if state == 'a' { Known::Accepted(id) } else { Known::Pending(id) })
+    }
+
+    fn redis_key(&self, claim: &Claim) -> String {
+        format!("{}:idempotency:{}:{}:{}", self.namespace, claim.user_id, claim.kind, claim.idempotency.key)
+    }
+}
+
+fn entry(state: char, id: JobId, claim: &Claim) -> String {
+    format!("{state}:{id}:{}", claim.idempotency.fingerprint)
+}
+
+fn parse_entry(value: &str) -> Option<(char, JobId, String)> {
+    let mut parts = value.splitn(3, ':');
+    let state = parts.next()?.chars().next()?;
+    let id = parts.next()?.parse::<uuid::Uuid>().ok()?;
+    Some((state, JobId::from(id), parts.next()?.to_owned()))
+}
+
+type SettledKeys = HashMap<(UserId, &'static str, String), (JobId, String)>;
+
+async fn settled(pool: PgPool, keys: Vec<(UserId, &'static str, String)>) -> Result<SettledKeys, sqlx::Error> {
+    let users: Vec<i64> = keys.iter().map(|(user, ..)| user.get()).collect();
+    let kinds: Vec<&str> = keys.iter().map(|(_, kind, _)| *kind).collect();
+    let names: Vec<&str> = keys.iter().map(|(.., name)| name.as_str()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT position AS "position!", job_id, fingerprint AS "fingerprint!"
+           FROM UNNEST($1::bigint[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (asker, what, key, position)
+           JOIN job_outcomes ON user_id = asker AND kind = what AND idempotency_key = key"#,
+        &users,
+        &kinds as &[&str],
+        &names as &[&str],
+    )
+    .fetch_all(&pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let key = keys.get(usize::try_from(row.position).ok()?.checked_sub(1)?)?;
+            Some((key.clone(), (JobId::from(row.job_id), row.fingerprint)))
+        })
+        .collect())
+}
+
+/// Takes a key for a synchronous POST, inside the transaction of its effect: `None` if the effect
+/// is still to come, else the first answer. A second request with the key waits for the first
+/// one's commit.
+///
+/// # Errors
+/// 422 if the key belongs to another request; the database's.
+pub async fn first_answer(
+    transaction: &mut PgConnection,
+    user_id: UserId,
+    kind: &str,
+    key: &str,
+    fingerprint: &str,
+) -> Result<Option<serde_json::Value>, Problem> {
+    let taken = sqlx::query!(
+        "INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
+         VALUES ($1, $2, $3, $4, 'null')
+         ON CONFLICT ON CONSTRAINT idempotent_answers_pkey DO NOTHING",
+        user_id.get(),
+        kind,
+        key,
+        fingerprint,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    if taken.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let first = sqlx::query!(
+        r#"SELECT fingerprint, body AS "body: Json<serde_json::Value>" FROM idempotent_answers
+           WHERE user_id = $1 AND kind = $2 AND idempotency_key = $3"#,
+        user_id.get(),
+        kind,
+        key,
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    if first.fingerprint == fingerprint { Ok(Some(first.body.0)) } else { Err(Problem::new(Code::IdempotencyKeyReused)) }
+}
+
+/// Stores the answer of a synchronous POST that took a key.
+///
+/// # Errors
+/// The database's.
+pub async fn store_answer(
+    transaction: &mut PgConnection,
+    user_id: UserId,
+    kind: &str,
+    key: &str,
+    answer: &(impl Serialize + Sync),
+) -> Result<(), sqlx::Error> {
+    let body = serde_json::to_value(answer).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query!(
+        "UPDATE idempotent_answers SET body = $4 WHERE user_id = $1 AND kind = $2 AND idempotency_key = $3",
+        user_id.get(),
+        kind,
+        key,
+        body,
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn keys_are_visible_ascii() {
+        let key_of = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+            }
+            key(&headers).map_err(|_| ())
+        };
+        assert_eq!(key_of(&[]), Ok(None));
+        assert_eq!(key_of(&[b"!az~"]), Ok(Some("!az~".to_owned())));
+        assert_eq!(key_of(&[&[b'k'; 255]]).map(|key| key.map(|key| key.len())), Ok(Some(255)));
+        for bad in [&b""[..], b"a b", b"caf\xc3\xa9", &[b'k'; 256]] {
+            assert_eq!(key_of(&[bad]), Err(()));
+        }
+        assert_eq!(key_of(&[b"a", b"b"]), Err(()));
+    }
+
+    #[test]
+    fn fingerprints_tell_parts_apart() {
+        assert_ne!(fingerprint(&[b"ab", b"c"]), fingerprint(&[b"a", b"bc"]));
+        assert_eq!(fingerprint(&[b"ab"]).len(), 32);
+    }
+}

@@ -1,0 +1,251 @@
+//! Where polls wait for outcomes.
+//!
+//! Workers announce every settled batch over Redis; the announcements feed a bounded memory of
+//! recent outcomes and wake the polls that wait. Redis is a hint: whatever it lost, one query per
+//! second asks PostgreSQL for all waiting polls of this process at once, and no poll says "queued"
+//! before PostgreSQL said so.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::{AtomicBool, AtomicU64, Ordering}},
+    time::Duration,
+};
+
+use chrono::{TimeDelta, Utc};
+use firstcome_shared::{
+    ids::UserId,
+    job::{JobId, Settled, SettledBatch, Status, outcome::settled_channel},
+    retry::Retry,
+};
+use futures_util::StreamExt;
+use quick_cache::sync::Cache;
+use serde_json::value::RawValue;
+use sqlx::{PgPool, types::Json};
+use tokio::{sync::watch, time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at}};
+use tokio_util::sync::CancellationToken;
+
+use crate::{batched::{Batched, Unavailable}, coupon};
+
+/// How many recent outcomes are kept in memory, some 300 bytes each.
+const RECENT: usize = 50_000;
+/// How often PostgreSQL is asked for all that wait.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Waiting polls per query of a sweep.
+const SWEEP_CHUNK: usize = 5_000;
+/// How old a job must be before a waiting poll asks PostgreSQL at once instead of trusting that
+/// its announcement is still to come.
+const YOUNG: TimeDelta = TimeDelta::seconds(1);
+
+/// A poll's place: the sender and how many polls wait on it.
+type Places = HashMap<JobId, (watch::Sender<Option<Arc<Settled>>>, usize)>;
+
+/// Outcomes, known and awaited.
+#[derive(Debug)]
+pub struct Board {
+    recent: Cache<JobId, Arc<Settled>>,
+    places: Mutex<Places>,
+    stored: Batched<JobId, Arc<Settled>>,
+    announced: AtomicBool,
+    /// Milliseconds from submission to outcome, smoothed; per queue of a namespace they differ
+    /// little, so one number per process.
+    pace_millis: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Board {
+    /// Starts the tasks behind it; they end with `stop`.
+    #[must_use]
+    pub fn start(pool: &PgPool, redis: redis::Client, namespace: &str, coupons: Arc<coupon::Board>, stop: CancellationToken) -> Arc<Self> {
+        let lookup = pool.clone();
+        let board = Arc::new(Self {
+            recent: Cache::new(RECENT),
+            places: Mutex::default(),
+            stored: Batched::start(move |ids| stored(lookup.clone(), ids)),
+            announced: AtomicBool::new(false),
+            pace_millis: AtomicU64::new(0),
+            stop: stop.clone(),
+        });
+        let listening = listen(Arc::clone(&board), redis, namespace.to_owned(), coupons);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
+        tokio::spawn(stop.run_until_cancelled_owned(sweep(Arc::clone(&board), pool.clone())));
+        board
+    }
+
+    /// The outcome of a job, waiting for it up to `wait`; `None` while it has none.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if PostgreSQL could not say whether there is one.
+    pub async fn outcome(&self, id: JobId, wait: Option<Duration>) -> Result<Option<Arc<Settled>>, Unavailable> {
+        let Some(wait) = wait else { return self.look(id).await };
+        let deadline = Instant::now() + wait;
+        // Take the place before looking: what is settled in between wakes it.
+        let mut place = self.take_place(id);
+        if let Some(settled) = self.recent.get(&id) {
+            return Ok(Some(settled));
+        }
+        let expected = self.announced.load(Ordering::Relaxed) && Utc::now() - id.submitted_at() < YOUNG;
+        if !expected && let Ok(Some(settled)) = self.look(id).await {
+            return Ok(Some(settled));
+        }
+        tokio::select! {
+            () = place.settled(deadline) => {}
+            () = self.stop.cancelled() => {}
+        }
+        self.look(id).await
+    }
+
+    /// How long a job takes from submission to outcome at present.
+    #[must_use]
+    pub fn pace(&self) -> Duration {
+        Duration::from_millis(self.pace_millis.load(Ordering::Relaxed))
+    }
+
+    async fn look(&self, id: JobId) -> Result<Option<Arc<Settled>>, Unavailable> {
+        if let Some(settled) = self.recent.get(&id) {
+            return Ok(Some(settled));
+        }
+        let settled = self.stored.get(id).await?;
+        if let Some(settled) = &settled {
+            self.recent.insert(id, Arc::clone(settled));
+        }
+        Ok(settled)
+    }
+
+    fn post(&self, settled: Arc<Settled>) {
+        let id = settled.job_id;
+        self.recent.insert(id, Arc::clone(&settled));
+        if let Some((sender, _)) = self.places().get(&id) {
+            sender.send_replace(Some(settled));
+        }
+    }
+
+    fn take_place(&self, id: JobId) -> Place<'_> {
+        let mut places = self.places();
+        let (sender, waiting) = places.entry(id).or_insert_with(|| (watch::channel(None).0, 0));
+        *waiting += 1;
+        Place { board: self, id, receiver: sender.subscribe() }
+    }
+
+    fn places(&self) -> std::sync::MutexGuard<'_, Places> {
+        // Nothing panics while holding it; if it did, the map is still a map.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_pace(&self, batch: &SettledBatch) {
+        let Some(first) = batch.settled.first() else { return };
+        let took = (first.settled_at - first.job_id.submitted_at()).num_milliseconds();
+        let took = u64::try_from(took).unwrap_or_default();
+        let before = self.pace_millis.load(Ordering::Relaxed);
+        self.pace_millis.store((before * 7 + took) / 8, Ordering::Relaxed);
+    }
+}
+
+/// One waiting poll; leaves the board when it goes, also when its client hung up.
+struct Place<'a> {
+    board: &'a Board,
+    id: JobId,
+    receiver: watch::Receiver<Option<Arc<Settled>>>,
+}
+
+impl Place<'_> {
+    async fn settled(&mut self, deadline: Instant) {
+        let _ = timeout_at(deadline, self.receiver.wait_for(Option::is_some)).await;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut places = self.board.places();
+        if let Some((_, waiting)) = places.get_mut(&self.id) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                places.remove(&self.id);
+            }
+        }
+    }
+}
+
+async fn stored(pool: PgPool, ids: Vec<JobId>) -> Result<HashMap<JobId, Arc<Settled>>, sqlx::Error> {
+    let ids: Vec<_> = ids.into_iter().map(JobId::get).collect();
+    let rows = sqlx::query!(
+        r#"SELECT job_id, user_id, status, code, result AS "result: Json<Box<RawValue>>", settled_at
+           FROM job_outcomes WHERE job_id = ANY($1)"#,
+        &ids,
+    )
+    .fetch_all(&pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let settled = Settled {
+                job_id: JobId::from(row.job_id),
+                user_id: UserId::new(row.user_id),
+                // The check constraint job_outcomes_status admits no other name.
+                status: Status::from_name(&row.status).unwrap_or(Status::Failed),
+                code: row.code,
+                result: row.result.map(|Json(result)| result),
+                settled_at: row.settled_at,
+            };
+            (settled.job_id, Arc::new(settled))
+        })
+        .collect())
+}
+
+/// Hears the announcements; reconnects as long as it takes.
+async fn listen(board: Arc<Board>, redis: redis::Client, namespace: String, coupons: Arc<coupon::Board>) {
+    let mut retry = Retry::reconnect();
+    loop {
+        match hear(&board, &redis, &namespace, &coupons, &mut retry).await {
+            Ok(()) => tracing::warn!("Redis closed the subscription"),
+            Err(error) => tracing::warn!(%error, "no announcements from Redis; polls ask the database"),
+        }
+        board.announced.store(false, Ordering::Relaxed);
+        sleep(retry.next_delay()).await;
+    }
+}
+
+async fn hear(board: &Board, redis: &redis::Client, namespace: &str, coupons: &coupon::Board, retry: &mut Retry) -> redis::RedisResult<()> {
+    let connecting = timeout(Duration::from_secs(2), redis.get_async_pubsub()).await;
+    let mut subscription = connecting.map_err(|_| redis::RedisError::from((redis::ErrorKind::Io, "connection timed out")))??;
+    let settled = settled_channel(namespace);
+    let changed = coupon::changed_channel(namespace);
+    subscription.subscribe(&[&settled, &changed]).await?;
+    retry.reset();
+    board.announced.store(true, Ordering::Relaxed);
+    tracing::info!("listening to announcements on Redis");
+    let mut messages = subscription.on_message();
+    while let Some(message) = messages.next().await {
+        if message.get_channel_name() == changed {
+            if let Ok(Ok(id)) = std::str::from_utf8(message.get_payload_bytes()).map(str::parse) {
+                coupons.forget(firstcome_shared::ids::CouponId::new(id));
+            }
+            continue;
+        }
+        match serde_json::from_slice::<SettledBatch>(message.get_payload_bytes()) {
+            Ok(batch) => {
+                board.note_pace(&batch);
+                for settled in batch.settled {
+                    board.post(Arc::new(settled));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "announcement not understood"),
+        }
+    }
+    Ok(())
+}
+
+/// Asks PostgreSQL once per second for every poll that still waits.
+async fn sweep(board: Arc<Board>, pool: PgPool) {
+    let mut ticks = interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let ids: Vec<JobId> = board.places().keys().copied().collect();
+        for chunk in ids.chunks(SWEEP_CHUNK) {
+            match stored(pool.clone(), chunk.to_vec()).await {
+                Ok(found) => found.into_values().for_each(|settled| board.post(settled)),
+                Err(error) => tracing::warn!(%error, waiting = ids.len(), "cannot ask for waiting polls"),
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `GET /api/jobs/{jobId}`
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, HeaderName, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use firstcome_shared::job::JobId;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{auth::Caller, problem::{Code, Problem}, state::AppState};
+
+/// The longest that an answer is held (RFC 7240 leaves the bound to the server).
+const LONGEST_WAIT: u64 = 30;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobView<'a> {
+    job_id: JobId,
+    kind: &'static str,
+    status: &'static str,
+    submitted_at: DateTime<Utc>,
+    settled_at: Option<DateTime<Utc>>,
+    result: Option<&'a RawValue>,
+    error: Option<Problem>,
+}
+
+/// Tells the state of a job; with `Prefer: wait=N` the answer is held until it is settled.
+///
+/// # Errors
+/// 404 for an id never issued to this caller, 410 after the retention, 503 if the state cannot be
+/// told.
+pub async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = id.parse::<Uuid>().map(JobId::from).ok();
+    let id = id.filter(|id| state.signer.issued(*id, caller.user_id));
+    let (Some(id), Some(kind)) = (id, id.and_then(JobId::kind)) else {
+        return Err(Problem::new(Code::JobNotFound));
+    };
+    if Utc::now() - id.submitted_at() > TimeDelta::seconds(state.config.job_retention.into()) {
+        return Err(Problem::new(Code::JobExpired));
+    }
+    let wait = preferred_wait(&headers);
+    let settled = state.jobs.outcome(id, wait).await?;
+
+    let view = JobView {
+        job_id: id,
+        kind: kind.as_str(),
+        status: settled.as_ref().map_or("queued", |settled| settled.status.as_str()),
+        submitted_at: id.submitted_at(),
+        settled_at: settled.as_ref().map(|settled| settled.settled_at),
+        result: settled.as_ref().and_then(|settled| settled.result.as_deref()),
+        error: settled.as_ref().and_then(|settled| Some(Problem::new(Code::of_outcome(settled.code.as_deref()?)))),
+    };
+    let mut response = crate::json(&view);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    if settled.is_none() {
+        headers.insert(header::RETRY_AFTER, state.jobs.pace().as_secs().into());
+    }
+    if let Some(wait) = wait
+        && let Ok(applied) = format!("wait={}", wait.as_secs()).parse()
+    {
+        headers.insert(HeaderName::from_static("preference-applied"), applied);
+    }
+    Ok(response.into_response())
+}
+
+/// The `wait` of the `Prefer` headers, clamped; a malformed preference is ignored, the first of
+/// several counts (RFC 7240, section 2).
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|preference| {
+            let preference = preference.split(';').next()?;
+            let (name, value) = preference.split_once('=')?;
+            let seconds = value.trim().trim_matches('"');
+            let digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+            (name.trim().eq_ignore_ascii_case("wait") && digits)
+                .then(|| Duration::from_secs(seconds.parse().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_are_read_leniently() {
+        let wait = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("prefer", header::HeaderValue::from_static(value));
+            }
+            preferred_wait(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&["wait=5"]), Some(5));
+        assert_eq!(wait(&["respond-async, Wait = \"7\"; x=y"]), Some(7));
+        assert_eq!(wait(&["return=minimal", "wait=3, wait=9"]), Some(3));
+        assert_eq!(wait(&["wait=100"]), Some(30));
+        assert_eq!(wait(&["wait=99999999999999999999"]), Some(30));
+        assert_eq!(wait(&["wait=soon"]), None);
+        assert_eq!(wait(&["wait"]), None);
+        assert_eq!(wait(&["wait=-1"]), None);
+        assert_eq!(wait(&["wait=0"]), Some(0));
+    }
+}

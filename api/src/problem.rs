@@ -1,0 +1,213 @@
+//! Every error answer: RFC 9457 `application/problem+json` with a stable `code`.
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use firstcome_shared::rejection::Rejection;
+use serde::Serialize;
+
+/// What went wrong, as clients may match on it. Codes are public and stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`parts` says for each what it means")]
+pub enum Code {
+    ValidationFailed,
+    MalformedBody,
+    Unauthenticated,
+    Forbidden,
+    RouteNotFound,
+    MethodNotAllowed,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    UserNotFound,
+    CouponNotFound,
+    CouponNotStarted,
+    CouponEnded,
+    CouponAlreadyIssued,
+    CouponSoldOut,
+    IdempotencyKeyReused,
+    JobNotFound,
+    JobExpired,
+    JobUndecodable,
+    JobUnprocessable,
+    UserExists,
+    EmailTaken,
+    LineFull,
+    BrokerUnavailable,
+    DatabaseUnavailable,
+    InternalError,
+}
+
+impl Code {
+    /// The code as the client sees it, its HTTP status and its title.
+    const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::ValidationFailed => ("validation-failed", StatusCode::BAD_REQUEST, "The request is not valid"),
+            Self::MalformedBody => ("malformed-body", StatusCode::BAD_REQUEST, "The body is not well-formed JSON"),
+            Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, "A valid bearer token is needed"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "The caller may not do this"),
+            Self::RouteNotFound => ("route-not-found", StatusCode::NOT_FOUND, "There is nothing at this path"),
+            Self::MethodNotAllowed => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The path does not know this method"),
+            Self::BodyTooLarge => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::UnsupportedMediaType => ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json"),
+            Self::UserNotFound => ("user-not-found", StatusCode::NOT_FOUND, "There is no such user"),
+            Self::CouponNotFound => ("coupon-not-found", StatusCode::NOT_FOUND, "There is no such coupon"),
+            Self::CouponNotStarted => ("coupon-not-started", StatusCode::CONFLICT, "The campaign has not started"),
+            Self::CouponEnded => ("coupon-ended", StatusCode::CONFLICT, "The campaign has ended"),
+            Self::CouponAlreadyIssued => ("coupon-already-issued", StatusCode::CONFLICT, "The user already holds this coupon"),
+            Self::CouponSoldOut => ("coupon-sold-out", StatusCode::CONFLICT, "All coupons are issued"),
+            Self::IdempotencyKeyReused => ("idempotency-key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request"),
+            Self::JobNotFound => ("job-not-found", StatusCode::NOT_FOUND, "There is no such job"),
+            Self::JobExpired => ("job-expired", StatusCode::GONE, "The job's outcome is no longer kept"),
+            Self::JobUndecodable => ("job-undecodable", StatusCode::INTERNAL_SERVER_ERROR, "The job could not be read"),
+            Self::JobUnprocessable => ("job-unprocessable", StatusCode::INTERNAL_SERVER_ERROR, "The job could not be processed"),
+            Self::UserExists => ("user-exists", StatusCode::CONFLICT, "The user id is taken"),
+            Self::EmailTaken => ("email-taken", StatusCode::CONFLICT, "The email address is taken"),
+            Self::LineFull => ("line-full", StatusCode::SERVICE_UNAVAILABLE, "The line is full"),
+            Self::BrokerUnavailable => ("broker-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The request cannot be queued now"),
+            Self::DatabaseUnavailable => ("database-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The answer cannot be looked up now"),
+            Self::InternalError => ("internal-error", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side"),
+        }
+    }
+
+    /// The code of a stored outcome. Codes of later versions read as an internal error.
+    #[must_use]
+    pub fn of_outcome(code: &str) -> Self {
+        match Rejection::from_code(code) {
+            Some(rejection) => rejection.into(),
+            None if code == Self::JobUndecodable.parts().0 => Self::JobUndecodable,
+            None if code == Self::JobUnprocessable.parts().0 => Self::JobUnprocessable,
+            None => Self::InternalError,
+        }
+    }
+}
+
+impl From<Rejection> for Code {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::UserNotFound => Self::UserNotFound,
+            Rejection::CouponNotFound => Self::CouponNotFound,
+            Rejection::CouponNotStarted => Self::CouponNotStarted,
+            Rejection::CouponEnded => Self::CouponEnded,
+            Rejection::CouponAlreadyIssued => Self::CouponAlreadyIssued,
+            Rejection::CouponSoldOut => Self::CouponSoldOut,
+            Rejection::IdempotencyKeyReused => Self::IdempotencyKeyReused,
+        }
+    }
+}
+
+/// One offending field.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field, as the client wrote it; a header by its name.
+    pub field: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// An error answer; also, as a value, the `error` of a job.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    type_uri: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(skip)]
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem whose title says it all.
+    #[must_use]
+    pub fn new(code: Code) -> Self {
+        let (_, _, title) = code.parts();
+        Self::with_detail(code, format!("{title}."))
+    }
+
+    /// A problem with a detail of its own.
+    #[must_use]
+    pub fn with_detail(code: Code, detail: impl Into<String>) -> Self {
+        let (code, status, title) = code.parts();
+        Self {
+            type_uri: format!("urn:firstcome:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            code,
+            errors: Vec::new(),
+            header: None,
+        }
+    }
+
+    /// All offending fields at once.
+    #[must_use]
+    pub fn validation(errors: Vec<FieldError>) -> Self {
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        let detail = format!("See errors: {}.", fields.join(", "));
+        Self { errors, ..Self::with_detail(Code::ValidationFailed, detail) }
+    }
+
+    /// One offending field.
+    #[must_use]
+    pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
+        Self::validation(vec![FieldError { field: field.to_owned(), detail: detail.into() }])
+    }
+
+    /// Says when to come back, in whole seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))), ..self }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(mut self) -> Response {
+        // Every status here comes from `parts`, so it is one.
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if status == StatusCode::UNAUTHORIZED {
+            self.header = Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        }
+        let header = self.header.take();
+        // Strings and numbers always serialize.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        response.headers_mut().extend(header);
+        response
+    }
+}
+
+/// A database error ends here: into the log with its text, to the client without it.
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        let ours = matches!(
+            &error,
+            sqlx::Error::Database(database)
+                if ["22", "23", "42"].iter().any(|class| database.code().unwrap_or_default().starts_with(class))
+        ) || matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound);
+        if ours {
+            tracing::error!(%error, "query failed");
+            Self::new(Code::InternalError)
+        } else {
+            tracing::warn!(%error, "database unavailable");
+            Self::new(Code::DatabaseUnavailable).retry_after(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rejection_keeps_its_code() {
+        for rejection in Rejection::ALL {
+            assert_eq!(Problem::new(rejection.into()).code, rejection.code());
+            assert_eq!(Code::of_outcome(rejection.code()), rejection.into());
+        }
+        assert_eq!(Code::of_outcome("job-undecodable"), Code::JobUndecodable);
+    }
+}
