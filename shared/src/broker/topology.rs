@@ -4,7 +4,10 @@
 
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 
@@ -56,6 +59,22 @@ pub async fn declare(connection: &Connection, namespace: &str, partitions: u16) 
         declare_queue(channel, &partition.queue(namespace), line_arguments(&dead_letters)).await?;
     }
     channel.close(200, "declared".into()).await
+}
+
+/// Deletes everything that [`declare`] made, with all that is in it: for tests and demos, whose
+/// namespaces are theirs alone.
+///
+/// # Errors
+/// The broker's.
+pub async fn delete(connection: &Connection, namespace: &str, partitions: u16) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    for partition in JobKind::ALL.into_iter().flat_map(|kind| Partition::all(kind, partitions)) {
+        channel.queue_delete(partition.queue(namespace).into(), QueueDeleteOptions::default()).await?;
+    }
+    let dead_letters = dead_letters(namespace);
+    channel.queue_delete(dead_letters.as_str().into(), QueueDeleteOptions::default()).await?;
+    channel.exchange_delete(dead_letters.into(), ExchangeDeleteOptions::default()).await?;
+    channel.close(200, "deleted".into()).await
 }
 
 fn line_arguments(dead_letters: &str) -> FieldTable {
