@@ -68,16 +68,28 @@ impl Verifier {
     pub fn new(secrets: &SecretArgs) -> anyhow::Result<Self> {
         let Some(path) = &secrets.jwt_public_keys else {
             let secret = DecodingKey::from_secret(secrets.jwt_secret()?.as_bytes());
-            return Ok(Self { keys: vec![(None, secret, validation(vec![Algorithm::HS256]))] });
+            return Ok(Self {
+                keys: vec![(None, secret, validation(vec![Algorithm::HS256]))],
+            });
         };
-        let file = std::fs::read(path).with_context(|| format!("JWT_PUBLIC_KEYS: cannot read {}", path.display()))?;
+        let file = std::fs::read(path)
+            .with_context(|| format!("JWT_PUBLIC_KEYS: cannot read {}", path.display()))?;
         let keys = if file.trim_ascii_start().starts_with(b"{") {
             jwks(&file)
         } else {
             pem(&file).map(|(key, algorithms)| vec![(None, key, validation(algorithms))])
         };
-        let keys = keys.with_context(|| format!("JWT_PUBLIC_KEYS: {} is neither a JWKS nor a PEM public key", path.display()))?;
-        anyhow::ensure!(!keys.is_empty(), "JWT_PUBLIC_KEYS: {} holds no signing key", path.display());
+        let keys = keys.with_context(|| {
+            format!(
+                "JWT_PUBLIC_KEYS: {} is neither a JWKS nor a PEM public key",
+                path.display()
+            )
+        })?;
+        anyhow::ensure!(
+            !keys.is_empty(),
+            "JWT_PUBLIC_KEYS: {} holds no signing key",
+            path.display()
+        );
         Ok(Self { keys })
     }
 
@@ -87,14 +99,20 @@ impl Verifier {
             .keys
             .iter()
             .filter(|(id, ..)| id.is_none() || kid.is_none() || *id == kid)
-            .find_map(|(_, key, validation)| jsonwebtoken::decode::<Claims>(token, key, validation).ok())?
+            .find_map(|(_, key, validation)| {
+                jsonwebtoken::decode::<Claims>(token, key, validation).ok()
+            })?
             .claims;
         let user_id = match claims.sub {
             Subject::Text(text) => text.parse().ok()?,
             Subject::Number(number) => number,
         };
-        let admin = claims.role.as_deref() == Some(ADMIN) || claims.roles.iter().any(|role| role == ADMIN);
-        (1..=MAX_ID).contains(&user_id).then(|| Caller { user_id: UserId::new(user_id), admin })
+        let admin =
+            claims.role.as_deref() == Some(ADMIN) || claims.roles.iter().any(|role| role == ADMIN);
+        (1..=MAX_ID).contains(&user_id).then(|| Caller {
+            user_id: UserId::new(user_id),
+            admin,
+        })
     }
 }
 
@@ -117,19 +135,33 @@ fn jwks(file: &[u8]) -> anyhow::Result<Vec<(Option<String>, DecodingKey, Validat
             let algorithm = jwk.common.key_algorithm.context("a key without `alg`")?;
             let algorithm: Algorithm = algorithm.to_string().parse()?;
             anyhow::ensure!(
-                !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512),
+                !matches!(
+                    algorithm,
+                    Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
+                ),
                 "a symmetric key is no public key"
             );
-            Ok((jwk.common.key_id.clone(), DecodingKey::from_jwk(jwk)?, validation(vec![algorithm])))
+            Ok((
+                jwk.common.key_id.clone(),
+                DecodingKey::from_jwk(jwk)?,
+                validation(vec![algorithm]),
+            ))
         })
         .collect()
 }
 
 fn pem(file: &[u8]) -> anyhow::Result<(DecodingKey, Vec<Algorithm>)> {
-    let rsa = || Ok((DecodingKey::from_rsa_pem(file)?, vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512]));
+    let rsa = || {
+        Ok((
+            DecodingKey::from_rsa_pem(file)?,
+            vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512],
+        ))
+    };
     let ec = || Ok((DecodingKey::from_ec_pem(file)?, vec![Algorithm::ES256]));
     let ed = || Ok((DecodingKey::from_ed_pem(file)?, vec![Algorithm::EdDSA]));
-    rsa().or_else(|_: anyhow::Error| ec()).or_else(|_: anyhow::Error| ed())
+    rsa()
+        .or_else(|_: anyhow::Error| ec())
+        .or_else(|_: anyhow::Error| ed())
 }
 
 /// A token as [`Verifier`] accepts it, for development and tests.
@@ -144,7 +176,11 @@ pub fn token(args: &TokenArgs) -> anyhow::Result<String> {
         exp: Some(Utc::now().timestamp() + i64::from(args.expires_in)),
     };
     let key = EncodingKey::from_secret(args.secrets.jwt_secret()?.as_bytes());
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)
+    Ok(jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &claims,
+        &key,
+    )?)
 }
 
 impl<S> FromRequestParts<S> for Caller
@@ -155,15 +191,23 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let header = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
         });
-        let token = token.ok_or_else(|| Problem::with_detail(Code::Unauthenticated, "Send Authorization: Bearer <token>."))?;
-        Verifier::from_ref(state)
-            .caller(token)
-            .ok_or_else(|| Problem::with_detail(Code::Unauthenticated, "The token is malformed, expired or not signed by a key we trust."))
+        let token = token.ok_or_else(|| {
+            Problem::with_detail(Code::Unauthenticated, "Send Authorization: Bearer <token>.")
+        })?;
+        Verifier::from_ref(state).caller(token).ok_or_else(|| {
+            Problem::with_detail(
+                Code::Unauthenticated,
+                "The token is malformed, expired or not signed by a key we trust.",
+            )
+        })
     }
 }
 
@@ -176,6 +220,13 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, state).await?;
-        if caller.admin { Ok(Self(caller)) } else { Err(Problem::with_detail(Code::Forbidden, "The role admin is needed.")) }
+        if caller.admin {
+            Ok(Self(caller))
+        } else {
+            Err(Problem::with_detail(
+                Code::Forbidden,
+                "The role admin is needed.",
+            ))
+        }
     }
 }

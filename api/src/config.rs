@@ -11,7 +11,10 @@ use sqlx::{
 
 /// Accepts first-come requests: validates, enqueues, answers polls.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
+#[command(
+    version,
+    after_help = "Logging: RUST_LOG (default info), to standard error."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -44,7 +47,12 @@ pub struct ServeArgs {
     pub broker: BrokerArgs,
     /// Redis, for hints only: without it everything works, and waiting polls are answered up to a
     /// second later.
-    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
     pub redis_url: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
@@ -115,8 +123,12 @@ impl SecretArgs {
                 anyhow::bail!("{name} is the well-known development secret; choose another one")
             }
             Some(secret) if secret.len() >= SHORTEST_SECRET => Ok(secret.to_owned()),
-            Some(_) => anyhow::bail!("{name} is too short: at least {SHORTEST_SECRET} characters, e.g. from `openssl rand -hex 32`"),
-            None => anyhow::bail!("{name} is not set; outside development mode (--dev) there is no default. Try `openssl rand -hex 32`"),
+            Some(_) => anyhow::bail!(
+                "{name} is too short: at least {SHORTEST_SECRET} characters, e.g. from `openssl rand -hex 32`"
+            ),
+            None => anyhow::bail!(
+                "{name} is not set; outside development mode (--dev) there is no default. Try `openssl rand -hex 32`"
+            ),
         }
     }
 }
@@ -130,7 +142,10 @@ impl ServeArgs {
         let secret = |key| self.secrets.secret("JOB_ID_KEY", key);
         match &self.job_id_key {
             None => Ok(vec![secret(None)?]),
-            Some(keys) => keys.split(',').map(|key| secret(Some(key.trim()))).collect(),
+            Some(keys) => keys
+                .split(',')
+                .map(|key| secret(Some(key.trim())))
+                .collect(),
         }
     }
 

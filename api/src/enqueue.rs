@@ -96,12 +96,26 @@ impl Link {
 impl Enqueuer {
     /// Starts the publisher task on a connection of its own; it ends with `stop`.
     #[must_use]
-    pub fn start(broker: &BrokerArgs, deadline: Duration, stop: CancellationToken, tasks: &TaskTracker) -> Self {
+    pub fn start(
+        broker: &BrokerArgs,
+        deadline: Duration,
+        stop: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let link = Arc::new(Link::default());
-        let publisher = Publisher { broker: broker.clone(), link: Arc::clone(&link), deadline };
+        let publisher = Publisher {
+            broker: broker.clone(),
+            link: Arc::clone(&link),
+            deadline,
+        };
         tasks.spawn(publisher.run(receiver, stop));
-        Self { inbox: sender, link, partitions: broker.partitions, deadline }
+        Self {
+            inbox: sender,
+            link,
+            partitions: broker.partitions,
+            deadline,
+        }
     }
 
     /// Whether submissions have a chance at present.
@@ -119,10 +133,18 @@ impl Enqueuer {
             return Err(Refusal::Unavailable);
         }
         let mut line = Vec::with_capacity(192);
-        envelope.encode(&mut line).map_err(|_| Refusal::Unavailable)?;
+        envelope
+            .encode(&mut line)
+            .map_err(|_| Refusal::Unavailable)?;
         let partition = envelope.job.partition(self.partitions);
         let (answer, answered) = oneshot::channel();
-        self.inbox.try_send(Submission { partition, line, answer }).map_err(|_| Refusal::Unavailable)?;
+        self.inbox
+            .try_send(Submission {
+                partition,
+                line,
+                answer,
+            })
+            .map_err(|_| Refusal::Unavailable)?;
         match timeout(self.deadline, answered).await {
             Ok(Ok(answer)) => answer,
             // The session ended, or the broker did not confirm in time: unknown.
@@ -157,9 +179,12 @@ impl Publisher {
         let inbox = Arc::new(Mutex::new(inbox));
         let url = publisher.broker.amqp_url.clone();
         connect::supervise(&url, "firstcome-api publisher", &stop, |connection| {
-            let (publisher, inbox, stop) = (Arc::clone(&publisher), Arc::clone(&inbox), stop.clone());
+            let (publisher, inbox, stop) =
+                (Arc::clone(&publisher), Arc::clone(&inbox), stop.clone());
             async move {
-                let ended = publisher.session(&connection, &mut *inbox.lock().await, &stop).await;
+                let ended = publisher
+                    .session(&connection, &mut *inbox.lock().await, &stop)
+                    .await;
                 publisher.link.set(Link::DOWN);
                 ended
             }
@@ -176,7 +201,12 @@ impl Publisher {
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let mut alarms = Alarms::of(connection);
-        topology::declare(connection, &self.broker.queue_namespace, self.broker.partitions).await?;
+        topology::declare(
+            connection,
+            &self.broker.queue_namespace,
+            self.broker.partitions,
+        )
+        .await?;
         let mut publisher = ConfirmedPublisher::<Parcel>::open(connection).await?;
         let mut lines: BTreeMap<Partition, Line> = BTreeMap::new();
         let mut arrived = Vec::new();
@@ -257,7 +287,12 @@ impl Line {
                 }
             }
             if !answers.is_empty() {
-                publisher.publish(&self.queue, envelope::CONTENT_TYPE, body, Parcel { partition, answers });
+                publisher.publish(
+                    &self.queue,
+                    envelope::CONTENT_TYPE,
+                    body,
+                    Parcel { partition, answers },
+                );
                 self.in_flight += 1;
             }
         }

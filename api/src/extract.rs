@@ -103,8 +103,14 @@ impl Fields {
     pub fn from_json(body: &[u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
             Ok(Json::Object(entries)) => Ok(Self::new(entries, false)),
-            Ok(_) => Err(Problem::with_detail(Code::MalformedBody, "The body must be a JSON object.")),
-            Err(error) => Err(Problem::with_detail(Code::MalformedBody, format!("Not JSON: {error}."))),
+            Ok(_) => Err(Problem::with_detail(
+                Code::MalformedBody,
+                "The body must be a JSON object.",
+            )),
+            Err(error) => Err(Problem::with_detail(
+                Code::MalformedBody,
+                format!("Not JSON: {error}."),
+            )),
         }
     }
 
@@ -118,7 +124,11 @@ impl Fields {
     }
 
     fn new(entries: Vec<(String, Json)>, from_query: bool) -> Self {
-        let mut fields = Self { entries: Vec::with_capacity(entries.len()), errors: Vec::new(), from_query };
+        let mut fields = Self {
+            entries: Vec::with_capacity(entries.len()),
+            errors: Vec::new(),
+            from_query,
+        };
         for (name, value) in entries {
             if fields.entries.iter().any(|(seen, _)| *seen == name) {
                 fields.reject(&name, "appears more than once");
@@ -132,7 +142,10 @@ impl Fields {
     /// Notes an error that no reader can find.
     pub fn reject(&mut self, field: &str, detail: impl Into<String>) {
         if !self.errors.iter().any(|error| error.field == field) {
-            self.errors.push(FieldError { field: field.to_owned(), detail: detail.into() });
+            self.errors.push(FieldError {
+                field: field.to_owned(),
+                detail: detail.into(),
+            });
         }
     }
 
@@ -157,12 +170,24 @@ impl Fields {
             Json::Integer(value) => Some(value),
             // Digits beyond 64 bits are an integer too, just out of range.
             Json::Text(text) if self.from_query => text.parse().ok(),
-            Json::Null | Json::Bool | Json::Number | Json::Text(_) | Json::List(_) | Json::Object(_) => None,
+            Json::Null
+            | Json::Bool
+            | Json::Number
+            | Json::Text(_)
+            | Json::List(_)
+            | Json::Object(_) => None,
         };
         match value {
             Some(value) if range.contains(&value) => Some(value),
             _ => {
-                self.reject(name, format!("must be an integer from {} to {}", range.start(), range.end()));
+                self.reject(
+                    name,
+                    format!(
+                        "must be an integer from {} to {}",
+                        range.start(),
+                        range.end()
+                    ),
+                );
                 Some(*range.start())
             }
         }
@@ -179,12 +204,19 @@ impl Fields {
     pub fn optional_text(&mut self, name: &str, longest: usize) -> Option<String> {
         match self.take(name)? {
             Json::Text(text)
-                if (1..=longest).contains(&text.chars().count()) && !text.chars().any(char::is_control) && !text.trim().is_empty() =>
+                if (1..=longest).contains(&text.chars().count())
+                    && !text.chars().any(char::is_control)
+                    && !text.trim().is_empty() =>
             {
                 Some(text)
             }
             _ => {
-                self.reject(name, format!("must be a text of 1 to {longest} characters, without control characters"));
+                self.reject(
+                    name,
+                    format!(
+                        "must be a text of 1 to {longest} characters, without control characters"
+                    ),
+                );
                 Some(String::new())
             }
         }
@@ -199,7 +231,9 @@ impl Fields {
     /// One of a few names, which may be absent or `null`.
     pub fn optional_choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let value = self.take(name)?;
-        let chosen = choices.iter().find(|(choice, _)| matches!(&value, Json::Text(text) if text == choice));
+        let chosen = choices
+            .iter()
+            .find(|(choice, _)| matches!(&value, Json::Text(text) if text == choice));
         if chosen.is_none() {
             let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
             self.reject(name, format!("must be one of: {}", names.join(", ")));
@@ -210,14 +244,19 @@ impl Fields {
     /// An RFC 3339 instant.
     pub fn instant(&mut self, name: &str) -> DateTime<Utc> {
         let value = self.take(name).map(|value| match value {
-            Json::Text(text) => DateTime::parse_from_rfc3339(&text).ok().map(|at| at.to_utc()),
+            Json::Text(text) => DateTime::parse_from_rfc3339(&text)
+                .ok()
+                .map(|at| at.to_utc()),
             _ => None,
         });
         match value {
             // What PostgreSQL and every JSON client can hold.
             Some(Some(at)) if (1..=9999).contains(&chrono::Datelike::year(&at)) => at,
             Some(_) => {
-                self.reject(name, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z");
+                self.reject(
+                    name,
+                    "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z",
+                );
                 DateTime::default()
             }
             None => self.required(name, None),
@@ -228,7 +267,10 @@ impl Fields {
     pub fn page(&mut self) -> Page {
         let limit = self.optional_integer("limit", 1..=100).unwrap_or(20);
         let after = self.optional_text("cursor", 64).and_then(|cursor| {
-            let id = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+            let id = BASE64_URL_SAFE_NO_PAD
+                .decode(cursor)
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
             if id.is_none() {
                 self.reject("cursor", "must be the `next` of an earlier page");
             }
@@ -245,7 +287,11 @@ impl Fields {
         for (name, _) in std::mem::take(&mut self.entries) {
             self.reject(&name, "is not a known field");
         }
-        if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::validation(self.errors))
+        }
     }
 }
 
@@ -271,7 +317,10 @@ impl Page {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = items.len() > limit;
         items.truncate(limit);
-        let next = items.last().filter(|_| more).map(|last| BASE64_URL_SAFE_NO_PAD.encode(id(last).to_string()));
+        let next = items
+            .last()
+            .filter(|_| more)
+            .map(|last| BASE64_URL_SAFE_NO_PAD.encode(id(last).to_string()));
         List { items, next }
     }
 }
@@ -319,25 +368,41 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let json = is_json(request.headers());
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes."))
-            } else {
-                Problem::with_detail(Code::MalformedBody, rejection.into_response().status().to_string())
-            }
-        })?;
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes."))
+                } else {
+                    Problem::with_detail(
+                        Code::MalformedBody,
+                        rejection.into_response().status().to_string(),
+                    )
+                }
+            })?;
         if bytes.is_empty() {
-            return Ok(Self { fields: Fields::default(), bytes });
+            return Ok(Self {
+                fields: Fields::default(),
+                bytes,
+            });
         }
         if !json {
             return Err(Problem::new(Code::UnsupportedMediaType));
         }
-        Ok(Self { fields: Fields::from_json(&bytes)?, bytes })
+        Ok(Self {
+            fields: Fields::from_json(&bytes)?,
+            bytes,
+        })
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else { return false };
+    let Some(Ok(value)) = headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.to_str())
+    else {
+        return false;
+    };
     let media_type = value.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case("application/json")
 }
@@ -353,9 +418,15 @@ mod tests {
     fn errors(body: &str, read: impl Fn(&mut Fields)) -> Vec<String> {
         let mut fields = Fields::from_json(body.as_bytes()).unwrap();
         read(&mut fields);
-        let problem = fields.finish().map_or_else(|problem| serde_json::to_value(problem).unwrap(), |()| serde_json::Value::Null);
+        let problem = fields.finish().map_or_else(
+            |problem| serde_json::to_value(problem).unwrap(),
+            |()| serde_json::Value::Null,
+        );
         let errors = problem["errors"].as_array().cloned().unwrap_or_default();
-        errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
+        errors
+            .iter()
+            .map(|error| error["field"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -371,7 +442,13 @@ mod tests {
 
     #[test]
     fn null_is_absent() {
-        assert_eq!(errors(r#"{"a": null}"#, |fields| assert_eq!(fields.optional_integer("a", 1..=2), None)), [""; 0]);
+        assert_eq!(
+            errors(r#"{"a": null}"#, |fields| assert_eq!(
+                fields.optional_integer("a", 1..=2),
+                None
+            )),
+            [""; 0]
+        );
     }
 
     #[test]
@@ -380,7 +457,14 @@ mod tests {
         let page = fields.page();
         assert_eq!((page.limit, page.after), (7, Some(12)));
         assert!(fields.finish().is_ok());
-        for bad in ["limit=0", "limit=101", "limit=1.0", "cursor=!", "limit=1&limit=1", "what=1"] {
+        for bad in [
+            "limit=0",
+            "limit=101",
+            "limit=1.0",
+            "cursor=!",
+            "limit=1&limit=1",
+            "what=1",
+        ] {
             let mut fields = Fields::from_query(Some(bad));
             fields.page();
             assert!(fields.finish().is_err(), "{bad}");
@@ -389,8 +473,14 @@ mod tests {
 
     #[test]
     fn a_page_tells_whether_there_is_a_next_one() {
-        let page = Page { limit: 2, after: None };
-        assert_eq!(page.cut(vec![5, 4, 3], |id| *id).next, Some(BASE64_URL_SAFE_NO_PAD.encode("4")));
+        let page = Page {
+            limit: 2,
+            after: None,
+        };
+        assert_eq!(
+            page.cut(vec![5, 4, 3], |id| *id).next,
+            Some(BASE64_URL_SAFE_NO_PAD.encode("4"))
+        );
         assert_eq!(page.cut(vec![5, 4], |id| *id).next, None);
     }
 

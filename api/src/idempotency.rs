@@ -41,10 +41,15 @@ const HEADER: &str = "idempotency-key";
 /// 400 if it is not 1..=255 visible ASCII characters, or sent twice.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
     if !visible || !(1..=255).contains(&value.len()) || values.next().is_some() {
-        return Err(Problem::invalid("Idempotency-Key", "must be one header of 1 to 255 visible ASCII characters"));
+        return Err(Problem::invalid(
+            "Idempotency-Key",
+            "must be one header of 1 to 255 visible ASCII characters",
+        ));
     }
     Ok(value.to_str().ok().map(str::to_owned))
 }
@@ -57,7 +62,12 @@ pub fn fingerprint(parts: &[&[u8]]) -> String {
         digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(part);
     }
-    digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A keyed request for a job.
@@ -98,8 +108,15 @@ impl Claim {
         };
         let body = body.map_err(|_| Problem::new(Code::InternalError))?;
         let kind = job.kind().as_str();
-        let idempotency = Idempotency { key, fingerprint: fingerprint(&[kind.as_bytes(), &body]) };
-        Ok(Self { user_id, kind, idempotency })
+        let idempotency = Idempotency {
+            key,
+            fingerprint: fingerprint(&[kind.as_bytes(), &body]),
+        };
+        Ok(Self {
+            user_id,
+            kind,
+            idempotency,
+        })
     }
 
     /// What travels with the job.
@@ -157,7 +174,11 @@ impl Keys {
     pub async fn accepted(&self, claim: &Claim, id: JobId) {
         let options = SetOptions::default().with_expiration(SetExpiry::EX(ACCEPTED_SECONDS));
         let value = entry('a', id, claim);
-        let _ = self.redis.clone().set_options(self.redis_key(claim), value, options).await;
+        let _ = self
+            .redis
+            .clone()
+            .set_options(self.redis_key(claim), value, options)
+            .await;
     }
 
     /// Gives the key back: the request was answered before acceptance.
@@ -174,13 +195,20 @@ impl Keys {
     }
 
     /// `Err(None)`: Redis cannot tell.
-    async fn claim_in_redis(&self, claim: &Claim, candidate: JobId) -> Result<Known, Option<Problem>> {
+    async fn claim_in_redis(
+        &self,
+        claim: &Claim,
+        candidate: JobId,
+    ) -> Result<Known, Option<Problem>> {
         let mut redis = self.redis.clone();
         let key = self.redis_key(claim);
         let options = SetOptions::default()
             .conditional_set(ExistenceCheck::NX)
             .with_expiration(SetExpiry::EX(PENDING_SECONDS));
-        let claimed = redis.set_options(&key, entry('p', candidate, claim), options).await.map_err(|_| None)?;
+        let claimed = redis
+            .set_options(&key, entry('p', candidate, claim), options)
+            .await
+            .map_err(|_| None)?;
         if claimed.is_some() {
             return Ok(Known::Unused);
         }
@@ -189,11 +217,18 @@ impl Keys {
         if fingerprint != claim.idempotency.fingerprint {
             return Err(Some(Problem::new(Code::IdempotencyKeyReused)));
         }
-        Ok(if state == 'a' { Known::Accepted(id) } else { Known::Pending(id) })
+        Ok(if state == 'a' {
+            Known::Accepted(id)
+        } else {
+            Known::Pending(id)
+        })
     }
 
     fn redis_key(&self, claim: &Claim) -> String {
-        format!("{}:idempotency:{}:{}:{}", self.namespace, claim.user_id, claim.kind, claim.idempotency.key)
+        format!(
+            "{}:idempotency:{}:{}:{}",
+            self.namespace, claim.user_id, claim.kind, claim.idempotency.key
+        )
     }
 }
 
@@ -210,7 +245,10 @@ fn parse_entry(value: &str) -> Option<(char, JobId, String)> {
 
 type SettledKeys = HashMap<(UserId, &'static str, String), (JobId, String)>;
 
-async fn settled(pool: PgPool, keys: Vec<(UserId, &'static str, String)>) -> Result<SettledKeys, sqlx::Error> {
+async fn settled(
+    pool: PgPool,
+    keys: Vec<(UserId, &'static str, String)>,
+) -> Result<SettledKeys, sqlx::Error> {
     let users: Vec<i64> = keys.iter().map(|(user, ..)| user.get()).collect();
     let kinds: Vec<&str> = keys.iter().map(|(_, kind, _)| *kind).collect();
     let names: Vec<&str> = keys.iter().map(|(.., name)| name.as_str()).collect();
@@ -269,7 +307,11 @@ pub async fn first_answer(
     )
     .fetch_one(&mut *transaction)
     .await?;
-    if first.fingerprint == fingerprint { Ok(Some(first.body.0)) } else { Err(Problem::new(Code::IdempotencyKeyReused)) }
+    if first.fingerprint == fingerprint {
+        Ok(Some(first.body.0))
+    } else {
+        Err(Problem::new(Code::IdempotencyKeyReused))
+    }
 }
 
 /// Stores the answer of a synchronous POST that took a key.
@@ -312,7 +354,10 @@ mod tests {
         };
         assert_eq!(key_of(&[]), Ok(None));
         assert_eq!(key_of(&[b"!az~"]), Ok(Some("!az~".to_owned())));
-        assert_eq!(key_of(&[&[b'k'; 255]]).map(|key| key.map(|key| key.len())), Ok(Some(255)));
+        assert_eq!(
+            key_of(&[&[b'k'; 255]]).map(|key| key.map(|key| key.len())),
+            Ok(Some(255))
+        );
         for bad in [&b""[..], b"a b", b"caf\xc3\xa9", &[b'k'; 256]] {
             assert_eq!(key_of(&[bad]), Err(()));
         }

@@ -51,7 +51,9 @@ pub fn router(state: AppState) -> Router {
         .route("/health/ready", get(health::ready))
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
-        .layer(CatchPanicLayer::custom(|_| Problem::new(Code::InternalError).into_response()))
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(Code::InternalError).into_response()
+        }))
         .layer(DefaultBodyLimit::max(extract::MAX_BODY))
         .with_state(state)
 }
@@ -69,10 +71,14 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
         }
         Command::Serve(args) => {
             let stop = CancellationToken::new();
-            firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
-            let listener = TcpListener::bind(args.api_addr)
-                .await
-                .with_context(|| format!("cannot listen on {} (API_ADDR): is another process there?", args.api_addr))?;
+            firstcome_shared::shutdown::on_signal(stop.clone())
+                .context("cannot listen for signals")?;
+            let listener = TcpListener::bind(args.api_addr).await.with_context(|| {
+                format!(
+                    "cannot listen on {} (API_ADDR): is another process there?",
+                    args.api_addr
+                )
+            })?;
             serve(*args, listener, stop).await
         }
     }
@@ -83,13 +89,19 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// With a hint for the operator.
-pub async fn serve(config: ServeArgs, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    config: ServeArgs,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     // The publisher outlives the last request.
     let publishing = CancellationToken::new();
     let state = state(config, &stop, &publishing, &tasks)?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    axum::serve(listener, router(state))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await?;
     publishing.cancel();
     tasks.close();
     tasks.wait().await;
@@ -111,7 +123,13 @@ fn state(
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,
         signer: job::Signer::new(&config.job_id_keys()?),
-        jobs: job::Board::start(&pool, redis.clone(), namespace, Arc::clone(&coupons), stop.clone()),
+        jobs: job::Board::start(
+            &pool,
+            redis.clone(),
+            namespace,
+            Arc::clone(&coupons),
+            stop.clone(),
+        ),
         keys: idempotency::Keys::new(&pool, redis, namespace).context("REDIS_URL")?,
         enqueuer: enqueue::Enqueuer::start(&config.broker, deadline, publishing.clone(), tasks),
         coupons,

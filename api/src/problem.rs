@@ -42,31 +42,127 @@ impl Code {
     /// The code as the client sees it, its HTTP status and its title.
     const fn parts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Self::ValidationFailed => ("validation-failed", StatusCode::BAD_REQUEST, "The request is not valid"),
-            Self::MalformedBody => ("malformed-body", StatusCode::BAD_REQUEST, "The body is not well-formed JSON"),
-            Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, "A valid bearer token is needed"),
-            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "The caller may not do this"),
-            Self::RouteNotFound => ("route-not-found", StatusCode::NOT_FOUND, "There is nothing at this path"),
-            Self::MethodNotAllowed => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The path does not know this method"),
-            Self::BodyTooLarge => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
-            Self::UnsupportedMediaType => ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json"),
-            Self::UserNotFound => ("user-not-found", StatusCode::NOT_FOUND, "There is no such user"),
-            Self::CouponNotFound => ("coupon-not-found", StatusCode::NOT_FOUND, "There is no such coupon"),
-            Self::CouponNotStarted => ("coupon-not-started", StatusCode::CONFLICT, "The campaign has not started"),
-            Self::CouponEnded => ("coupon-ended", StatusCode::CONFLICT, "The campaign has ended"),
-            Self::CouponAlreadyIssued => ("coupon-already-issued", StatusCode::CONFLICT, "The user already holds this coupon"),
-            Self::CouponSoldOut => ("coupon-sold-out", StatusCode::CONFLICT, "All coupons are issued"),
-            Self::IdempotencyKeyReused => ("idempotency-key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request"),
-            Self::JobNotFound => ("job-not-found", StatusCode::NOT_FOUND, "There is no such job"),
-            Self::JobExpired => ("job-expired", StatusCode::GONE, "The job's outcome is no longer kept"),
-            Self::JobUndecodable => ("job-undecodable", StatusCode::INTERNAL_SERVER_ERROR, "The job could not be read"),
-            Self::JobUnprocessable => ("job-unprocessable", StatusCode::INTERNAL_SERVER_ERROR, "The job could not be processed"),
+            Self::ValidationFailed => (
+                "validation-failed",
+                StatusCode::BAD_REQUEST,
+                "The request is not valid",
+            ),
+            Self::MalformedBody => (
+                "malformed-body",
+                StatusCode::BAD_REQUEST,
+                "The body is not well-formed JSON",
+            ),
+            Self::Unauthenticated => (
+                "unauthenticated",
+                StatusCode::UNAUTHORIZED,
+                "A valid bearer token is needed",
+            ),
+            Self::Forbidden => (
+                "forbidden",
+                StatusCode::FORBIDDEN,
+                "The caller may not do this",
+            ),
+            Self::RouteNotFound => (
+                "route-not-found",
+                StatusCode::NOT_FOUND,
+                "There is nothing at this path",
+            ),
+            Self::MethodNotAllowed => (
+                "method-not-allowed",
+                StatusCode::METHOD_NOT_ALLOWED,
+                "The path does not know this method",
+            ),
+            Self::BodyTooLarge => (
+                "body-too-large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The body is too large",
+            ),
+            Self::UnsupportedMediaType => (
+                "unsupported-media-type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be application/json",
+            ),
+            Self::UserNotFound => (
+                "user-not-found",
+                StatusCode::NOT_FOUND,
+                "There is no such user",
+            ),
+            Self::CouponNotFound => (
+                "coupon-not-found",
+                StatusCode::NOT_FOUND,
+                "There is no such coupon",
+            ),
+            Self::CouponNotStarted => (
+                "coupon-not-started",
+                StatusCode::CONFLICT,
+                "The campaign has not started",
+            ),
+            Self::CouponEnded => (
+                "coupon-ended",
+                StatusCode::CONFLICT,
+                "The campaign has ended",
+            ),
+            Self::CouponAlreadyIssued => (
+                "coupon-already-issued",
+                StatusCode::CONFLICT,
+                "The user already holds this coupon",
+            ),
+            Self::CouponSoldOut => (
+                "coupon-sold-out",
+                StatusCode::CONFLICT,
+                "All coupons are issued",
+            ),
+            Self::IdempotencyKeyReused => (
+                "idempotency-key-reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The idempotency key belongs to another request",
+            ),
+            Self::JobNotFound => (
+                "job-not-found",
+                StatusCode::NOT_FOUND,
+                "There is no such job",
+            ),
+            Self::JobExpired => (
+                "job-expired",
+                StatusCode::GONE,
+                "The job's outcome is no longer kept",
+            ),
+            Self::JobUndecodable => (
+                "job-undecodable",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The job could not be read",
+            ),
+            Self::JobUnprocessable => (
+                "job-unprocessable",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The job could not be processed",
+            ),
             Self::UserExists => ("user-exists", StatusCode::CONFLICT, "The user id is taken"),
-            Self::EmailTaken => ("email-taken", StatusCode::CONFLICT, "The email address is taken"),
-            Self::LineFull => ("line-full", StatusCode::SERVICE_UNAVAILABLE, "The line is full"),
-            Self::BrokerUnavailable => ("broker-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The request cannot be queued now"),
-            Self::DatabaseUnavailable => ("database-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The answer cannot be looked up now"),
-            Self::InternalError => ("internal-error", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side"),
+            Self::EmailTaken => (
+                "email-taken",
+                StatusCode::CONFLICT,
+                "The email address is taken",
+            ),
+            Self::LineFull => (
+                "line-full",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The line is full",
+            ),
+            Self::BrokerUnavailable => (
+                "broker-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The request cannot be queued now",
+            ),
+            Self::DatabaseUnavailable => (
+                "database-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The answer cannot be looked up now",
+            ),
+            Self::InternalError => (
+                "internal-error",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong on our side",
+            ),
         }
     }
 
@@ -148,19 +244,28 @@ impl Problem {
     pub fn validation(errors: Vec<FieldError>) -> Self {
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         let detail = format!("See errors: {}.", fields.join(", "));
-        Self { errors, ..Self::with_detail(Code::ValidationFailed, detail) }
+        Self {
+            errors,
+            ..Self::with_detail(Code::ValidationFailed, detail)
+        }
     }
 
     /// One offending field.
     #[must_use]
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
-        Self::validation(vec![FieldError { field: field.to_owned(), detail: detail.into() }])
+        Self::validation(vec![FieldError {
+            field: field.to_owned(),
+            detail: detail.into(),
+        }])
     }
 
     /// Says when to come back, in whole seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
-        Self { header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))), ..self }
+        Self {
+            header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
+            ..self
+        }
     }
 }
 
@@ -174,7 +279,12 @@ impl IntoResponse for Problem {
         let header = self.header.take();
         // Strings and numbers always serialize.
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response = (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body,
+        )
+            .into_response();
         response.headers_mut().extend(header);
         response
     }
@@ -187,7 +297,10 @@ impl From<sqlx::Error> for Problem {
             &error,
             sqlx::Error::Database(database)
                 if ["22", "23", "42"].iter().any(|class| database.code().unwrap_or_default().starts_with(class))
-        ) || matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound);
+        ) || matches!(
+            error,
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound
+        );
         if ours {
             tracing::error!(%error, "query failed");
             Self::new(Code::InternalError)

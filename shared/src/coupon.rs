@@ -37,7 +37,11 @@ impl Campaign {
     /// # Errors
     /// `CouponSoldOut`.
     pub fn check_stock(&self) -> Result<(), Rejection> {
-        if self.issued < self.total { Ok(()) } else { Err(Rejection::CouponSoldOut) }
+        if self.issued < self.total {
+            Ok(())
+        } else {
+            Err(Rejection::CouponSoldOut)
+        }
     }
 }
 

@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use firstcome_shared::broker::BrokerArgs;
-use sqlx::{PgPool, postgres::{PgConnectOptions, PgPoolOptions}};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 /// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
 ///
 /// Every process exits with 0 after SIGTERM or Ctrl-C, once the batches in hand are settled.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
+#[command(
+    version,
+    after_help = "Logging: RUST_LOG (default info), to standard error."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -60,7 +66,12 @@ pub struct WorkerArgs {
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub broker: BrokerArgs,
     /// Redis, for hints only: without it polls are answered up to a second later.
-    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
     pub redis_url: String,
 }
 

@@ -35,17 +35,23 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::All(args) => work(&JobKind::ALL, &args).await?,
         Command::Migrate(database) => {
             let pool = database.pool().context("DATABASE_URL")?;
-            migrate::migrate(&pool).await.context("cannot migrate the database (is DATABASE_URL right and PostgreSQL up?)")?;
+            migrate::migrate(&pool).await.context(
+                "cannot migrate the database (is DATABASE_URL right and PostgreSQL up?)",
+            )?;
             tracing::info!("the database schema is up to date");
         }
         Command::SampleData { users, database } => {
             let pool = database.pool().context("DATABASE_URL")?;
-            sample_data::create(&pool, users).await.context("cannot create sample data (was `firstcome-worker migrate` run?)")?;
+            sample_data::create(&pool, users)
+                .await
+                .context("cannot create sample data (was `firstcome-worker migrate` run?)")?;
             tracing::info!(users, "sample data is there");
         }
         Command::Audit(database) => {
             let pool = database.pool().context("DATABASE_URL")?;
-            let findings = audit::audit(&pool).await.context("cannot audit (was `firstcome-worker migrate` run?)")?;
+            let findings = audit::audit(&pool)
+                .await
+                .context("cannot audit (was `firstcome-worker migrate` run?)")?;
             return Ok(audit::report(&findings));
         }
     }
@@ -56,10 +62,16 @@ async fn work(kinds: &[JobKind], args: &WorkerArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
     let pool = args.database.pool().context("DATABASE_URL")?;
-    let announcer = Announcer::start(&args.redis_url, &args.broker.queue_namespace).context("REDIS_URL")?;
+    let announcer =
+        Announcer::start(&args.redis_url, &args.broker.queue_namespace).context("REDIS_URL")?;
     let mut roles = JoinSet::new();
     for kind in kinds {
-        let role = Role { kind: *kind, broker: args.broker.clone(), pool: pool.clone(), announcer: announcer.clone() };
+        let role = Role {
+            kind: *kind,
+            broker: args.broker.clone(),
+            pool: pool.clone(),
+            announcer: announcer.clone(),
+        };
         roles.spawn(runtime::run(Arc::new(role), stop.clone()));
     }
     roles.join_all().await;

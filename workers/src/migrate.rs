@@ -1,6 +1,9 @@
 //! The schema.
 
-use sqlx::{PgPool, migrate::{MigrateError, Migrator}};
+use sqlx::{
+    PgPool,
+    migrate::{MigrateError, Migrator},
+};
 
 /// All migrations, embedded. Several processes may run them at once: sqlx takes a lock.
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");

@@ -1,7 +1,7 @@
 //! What a handler decides for one job.
 
-use firstcome_shared::rejection::Rejection;
 use firstcome_shared::job::Status;
+use firstcome_shared::rejection::Rejection;
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -3,13 +3,7 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 
 use super::create;
-use crate::{
-    auth::Admin,
-    coupon::CouponView,
-    extract::Body,
-    problem::Problem,
-    state::AppState,
-};
+use crate::{auth::Admin, coupon::CouponView, extract::Body, problem::Problem, state::AppState};
 
 /// The largest amount of a discount, in won, and the largest number of coupons.
 const LARGEST: i64 = 1_000_000_000;
@@ -27,7 +21,10 @@ pub async fn create_coupon(
     let Body { mut fields, bytes } = body;
     let name = fields.text("name", 200);
     let percent = fields.optional_choice("discountType", &[("fixed", false), ("percent", true)]);
-    let value = fields.integer("discountValue", 1..=if percent == Some(true) { 100 } else { LARGEST });
+    let value = fields.integer(
+        "discountValue",
+        1..=if percent == Some(true) { 100 } else { LARGEST },
+    );
     let max_discount = fields.optional_integer("maxDiscount", 1..=LARGEST);
     let total = fields.integer("total", 1..=LARGEST);
     let starts_at = fields.instant("startsAt");

@@ -34,7 +34,8 @@ async fn create<T: Serialize + DeserializeOwned + Sync>(
         None => effect(&mut transaction).await?,
         Some(key) => {
             let fingerprint = fingerprint(&[kind.as_bytes(), body]);
-            match idempotency::first_answer(&mut transaction, user, kind, key, &fingerprint).await? {
+            match idempotency::first_answer(&mut transaction, user, kind, key, &fingerprint).await?
+            {
                 Some(first) => serde_json::from_value(first)
                     .map_err(|_| Problem::new(crate::problem::Code::InternalError))?,
                 None => {

@@ -54,7 +54,10 @@ impl Board {
     #[must_use]
     pub fn new(pool: &PgPool) -> Arc<Self> {
         let pool = pool.clone();
-        Arc::new(Self { seen: Cache::new(CAPACITY), stored: Batched::start(move |ids| stored(pool.clone(), ids)) })
+        Arc::new(Self {
+            seen: Cache::new(CAPACITY),
+            stored: Batched::start(move |ids| stored(pool.clone(), ids)),
+        })
     }
 
     /// Why the line would reject every request for this coupon now, if that is certain.
@@ -70,8 +73,13 @@ impl Board {
             }
             None => timeout(PATIENCE, self.read(id)).await.ok().flatten()?,
         };
-        let Some(campaign) = campaign else { return Some(Rejection::CouponNotFound) };
-        campaign.check_window(Utc::now()).and_then(|()| campaign.check_stock()).err()
+        let Some(campaign) = campaign else {
+            return Some(Rejection::CouponNotFound);
+        };
+        campaign
+            .check_window(Utc::now())
+            .and_then(|()| campaign.check_stock())
+            .err()
     }
 
     /// Forgets a campaign that was changed.
@@ -86,7 +94,14 @@ impl Board {
         let campaign = self.stored.get(id).await.ok()?;
         match campaign {
             Some(campaign) => {
-                self.seen.insert(id, Arc::new(Seen { campaign, at, refreshing: AtomicBool::new(false) }));
+                self.seen.insert(
+                    id,
+                    Arc::new(Seen {
+                        campaign,
+                        at,
+                        refreshing: AtomicBool::new(false),
+                    }),
+                );
             }
             None => self.forget(id),
         }
@@ -94,7 +109,10 @@ impl Board {
     }
 }
 
-async fn stored(pool: PgPool, ids: Vec<CouponId>) -> Result<HashMap<CouponId, Campaign>, sqlx::Error> {
+async fn stored(
+    pool: PgPool,
+    ids: Vec<CouponId>,
+) -> Result<HashMap<CouponId, Campaign>, sqlx::Error> {
     let ids: Vec<i64> = ids.into_iter().map(CouponId::get).collect();
     let rows = sqlx::query!(
         "SELECT id, total, issued, starts_at, ends_at FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
@@ -105,8 +123,12 @@ async fn stored(pool: PgPool, ids: Vec<CouponId>) -> Result<HashMap<CouponId, Ca
     Ok(rows
         .into_iter()
         .map(|row| {
-            let campaign =
-                Campaign { starts_at: row.starts_at, ends_at: row.ends_at, total: row.total, issued: row.issued };
+            let campaign = Campaign {
+                starts_at: row.starts_at,
+                ends_at: row.ends_at,
+                total: row.total,
+                issued: row.issued,
+            };
             (CouponId::new(row.id), campaign)
         })
         .collect())

@@ -17,7 +17,10 @@ use crate::{
 ///
 /// # Errors
 /// 400, 503.
-pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub async fn list(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut fields = Fields::from_query(query.as_deref());
     let page = fields.page();
     fields.finish()?;
@@ -30,12 +33,27 @@ pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> R
 /// # Errors
 /// 404, 503.
 pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
-    let found = select(&state.pool, Some(id), Page { limit: 1, after: None }).await?;
-    let coupon = found.into_iter().next().ok_or_else(|| Problem::new(Code::CouponNotFound))?;
+    let found = select(
+        &state.pool,
+        Some(id),
+        Page {
+            limit: 1,
+            after: None,
+        },
+    )
+    .await?;
+    let coupon = found
+        .into_iter()
+        .next()
+        .ok_or_else(|| Problem::new(Code::CouponNotFound))?;
     Ok(crate::json(&coupon))
 }
 
-async fn select(pool: &PgPool, id: Option<i64>, page: Page) -> Result<Vec<CouponView>, sqlx::Error> {
+async fn select(
+    pool: &PgPool,
+    id: Option<i64>,
+    page: Page,
+) -> Result<Vec<CouponView>, sqlx::Error> {
     sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,

@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicBool, AtomicU64, Ordering}},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,10 +24,16 @@ use futures_util::StreamExt;
 use quick_cache::sync::Cache;
 use serde_json::value::RawValue;
 use sqlx::{PgPool, types::Json};
-use tokio::{sync::watch, time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at}};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{batched::{Batched, Unavailable}, coupon};
+use crate::{
+    batched::{Batched, Unavailable},
+    coupon,
+};
 
 /// How many recent outcomes are kept in memory, some 300 bytes each.
 const RECENT: usize = 50_000;
@@ -55,7 +64,13 @@ pub struct Board {
 impl Board {
     /// Starts the tasks behind it; they end with `stop`.
     #[must_use]
-    pub fn start(pool: &PgPool, redis: redis::Client, namespace: &str, coupons: Arc<coupon::Board>, stop: CancellationToken) -> Arc<Self> {
+    pub fn start(
+        pool: &PgPool,
+        redis: redis::Client,
+        namespace: &str,
+        coupons: Arc<coupon::Board>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let lookup = pool.clone();
         let board = Arc::new(Self {
             recent: Cache::new(RECENT),
@@ -75,15 +90,22 @@ impl Board {
     ///
     /// # Errors
     /// [`Unavailable`] if PostgreSQL could not say whether there is one.
-    pub async fn outcome(&self, id: JobId, wait: Option<Duration>) -> Result<Option<Arc<Settled>>, Unavailable> {
-        let Some(wait) = wait else { return self.look(id).await };
+    pub async fn outcome(
+        &self,
+        id: JobId,
+        wait: Option<Duration>,
+    ) -> Result<Option<Arc<Settled>>, Unavailable> {
+        let Some(wait) = wait else {
+            return self.look(id).await;
+        };
         let deadline = Instant::now() + wait;
         // Take the place before looking: what is settled in between wakes it.
         let mut place = self.take_place(id);
         if let Some(settled) = self.recent.get(&id) {
             return Ok(Some(settled));
         }
-        let expected = self.announced.load(Ordering::Relaxed) && Utc::now() - id.submitted_at() < YOUNG;
+        let expected =
+            self.announced.load(Ordering::Relaxed) && Utc::now() - id.submitted_at() < YOUNG;
         if !expected && let Ok(Some(settled)) = self.look(id).await {
             return Ok(Some(settled));
         }
@@ -121,9 +143,15 @@ impl Board {
 
     fn take_place(&self, id: JobId) -> Place<'_> {
         let mut places = self.places();
-        let (sender, waiting) = places.entry(id).or_insert_with(|| (watch::channel(None).0, 0));
+        let (sender, waiting) = places
+            .entry(id)
+            .or_insert_with(|| (watch::channel(None).0, 0));
         *waiting += 1;
-        Place { board: self, id, receiver: sender.subscribe() }
+        Place {
+            board: self,
+            id,
+            receiver: sender.subscribe(),
+        }
     }
 
     fn places(&self) -> std::sync::MutexGuard<'_, Places> {
@@ -132,11 +160,14 @@ impl Board {
     }
 
     fn note_pace(&self, batch: &SettledBatch) {
-        let Some(first) = batch.settled.first() else { return };
+        let Some(first) = batch.settled.first() else {
+            return;
+        };
         let took = (first.settled_at - first.job_id.submitted_at()).num_milliseconds();
         let took = u64::try_from(took).unwrap_or_default();
         let before = self.pace_millis.load(Ordering::Relaxed);
-        self.pace_millis.store((before * 7 + took) / 8, Ordering::Relaxed);
+        self.pace_millis
+            .store((before * 7 + took) / 8, Ordering::Relaxed);
     }
 }
 
@@ -165,7 +196,10 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn stored(pool: PgPool, ids: Vec<JobId>) -> Result<HashMap<JobId, Arc<Settled>>, sqlx::Error> {
+async fn stored(
+    pool: PgPool,
+    ids: Vec<JobId>,
+) -> Result<HashMap<JobId, Arc<Settled>>, sqlx::Error> {
     let ids: Vec<_> = ids.into_iter().map(JobId::get).collect();
     let rows = sqlx::query!(
         r#"SELECT job_id, user_id, status, code, result AS "result: Json<Box<RawValue>>", settled_at
@@ -192,21 +226,35 @@ async fn stored(pool: PgPool, ids: Vec<JobId>) -> Result<HashMap<JobId, Arc<Sett
 }
 
 /// Hears the announcements; reconnects as long as it takes.
-async fn listen(board: Arc<Board>, redis: redis::Client, namespace: String, coupons: Arc<coupon::Board>) {
+async fn listen(
+    board: Arc<Board>,
+    redis: redis::Client,
+    namespace: String,
+    coupons: Arc<coupon::Board>,
+) {
     let mut retry = Retry::reconnect();
     loop {
         match hear(&board, &redis, &namespace, &coupons, &mut retry).await {
             Ok(()) => tracing::warn!("Redis closed the subscription"),
-            Err(error) => tracing::warn!(%error, "no announcements from Redis; polls ask the database"),
+            Err(error) => {
+                tracing::warn!(%error, "no announcements from Redis; polls ask the database")
+            }
         }
         board.announced.store(false, Ordering::Relaxed);
         sleep(retry.next_delay()).await;
     }
 }
 
-async fn hear(board: &Board, redis: &redis::Client, namespace: &str, coupons: &coupon::Board, retry: &mut Retry) -> redis::RedisResult<()> {
+async fn hear(
+    board: &Board,
+    redis: &redis::Client,
+    namespace: &str,
+    coupons: &coupon::Board,
+    retry: &mut Retry,
+) -> redis::RedisResult<()> {
     let connecting = timeout(Duration::from_secs(2), redis.get_async_pubsub()).await;
-    let mut subscription = connecting.map_err(|_| redis::RedisError::from((redis::ErrorKind::Io, "connection timed out")))??;
+    let mut subscription = connecting
+        .map_err(|_| redis::RedisError::from((redis::ErrorKind::Io, "connection timed out")))??;
     let settled = settled_channel(namespace);
     let changed = coupon::changed_channel(namespace);
     subscription.subscribe(&[&settled, &changed]).await?;
@@ -244,7 +292,9 @@ async fn sweep(board: Arc<Board>, pool: PgPool) {
         for chunk in ids.chunks(SWEEP_CHUNK) {
             match stored(pool.clone(), chunk.to_vec()).await {
                 Ok(found) => found.into_values().for_each(|settled| board.post(settled)),
-                Err(error) => tracing::warn!(%error, waiting = ids.len(), "cannot ask for waiting polls"),
+                Err(error) => {
+                    tracing::warn!(%error, waiting = ids.len(), "cannot ask for waiting polls")
+                }
             }
         }
     }

@@ -13,7 +13,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{auth::Caller, problem::{Code, Problem}, state::AppState};
+use crate::{
+    auth::Caller,
+    problem::{Code, Problem},
+    state::AppState,
+};
 
 /// The longest that an answer is held (RFC 7240 leaves the bound to the server).
 const LONGEST_WAIT: u64 = 30;
@@ -55,15 +59,24 @@ pub async fn get(
     let view = JobView {
         job_id: id,
         kind: kind.as_str(),
-        status: settled.as_ref().map_or("queued", |settled| settled.status.as_str()),
+        status: settled
+            .as_ref()
+            .map_or("queued", |settled| settled.status.as_str()),
         submitted_at: id.submitted_at(),
         settled_at: settled.as_ref().map(|settled| settled.settled_at),
-        result: settled.as_ref().and_then(|settled| settled.result.as_deref()),
-        error: settled.as_ref().and_then(|settled| Some(Problem::new(Code::of_outcome(settled.code.as_deref()?)))),
+        result: settled
+            .as_ref()
+            .and_then(|settled| settled.result.as_deref()),
+        error: settled
+            .as_ref()
+            .and_then(|settled| Some(Problem::new(Code::of_outcome(settled.code.as_deref()?)))),
     };
     let mut response = crate::json(&view);
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        header::HeaderValue::from_static("no-store"),
+    );
     if settled.is_none() {
         headers.insert(header::RETRY_AFTER, state.jobs.pace().as_secs().into());
     }
@@ -88,8 +101,9 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
             let (name, value) = preference.split_once('=')?;
             let seconds = value.trim().trim_matches('"');
             let digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-            (name.trim().eq_ignore_ascii_case("wait") && digits)
-                .then(|| Duration::from_secs(seconds.parse().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)))
+            (name.trim().eq_ignore_ascii_case("wait") && digits).then(|| {
+                Duration::from_secs(seconds.parse().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
+            })
         })
 }
 

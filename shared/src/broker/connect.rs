@@ -4,7 +4,10 @@
 //! acks return `Ok(false)`. Instead a session owns a fresh connection; whatever goes wrong in it
 //! ends it, and the next session rebuilds connection, channels and topology.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{Stream, StreamExt};
 use lapin::{ConnectionProperties, Event, uri::AMQPUri};

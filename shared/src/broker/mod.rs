@@ -15,7 +15,12 @@ use crate::partition::DEFAULT_PARTITIONS;
 pub struct BrokerArgs {
     /// RabbitMQ, as amqp://user:password@host:port/vhost (or amqps://); ?heartbeat=SECONDS sets
     /// the heartbeat (default 10).
-    #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "AMQP_URL",
+        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
+        hide_env_values = true
+    )]
     pub amqp_url: String,
 
     /// Prefix of all queue names, Redis keys and channels: one broker can serve several

@@ -52,7 +52,10 @@ impl JobId {
 
     /// When the job was submitted, to the millisecond; windows are judged by this instant.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "a shift by 80 leaves 48 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a shift by 80 leaves 48 bits"
+    )]
     pub fn submitted_at(self) -> DateTime<Utc> {
         // 48 bits of milliseconds end in the year 10889, well inside chrono's range.
         DateTime::from_timestamp_millis((self.0.as_u128() >> 80) as i64).unwrap_or_default()

@@ -29,9 +29,16 @@ pub struct Process {
 pub fn binary(name: &str) -> io::Result<PathBuf> {
     let running = std::env::current_exe()?;
     // Tests run from target/<profile>/deps, programs from target/<profile>.
-    let found = running.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    let found = running
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
     found.ok_or_else(|| {
-        let hint = format!("{name} is not built; run `cargo build --workspace` with the same profile first");
+        let hint = format!(
+            "{name} is not built; run `cargo build --workspace` with the same profile first"
+        );
         io::Error::new(io::ErrorKind::NotFound, hint)
     })
 }
@@ -50,7 +57,10 @@ impl Process {
         if let Some(folder) = log.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)?;
         let child = Command::new(binary(name)?)
             .args(arguments)
             .envs(environment)
@@ -61,7 +71,10 @@ impl Process {
             // A Ctrl-C at the terminal is for the parent, which then stops its children in order.
             .process_group(0)
             .spawn()?;
-        Ok(Self { name: name.to_owned(), child })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+        })
     }
 
     /// The program's name.
@@ -114,7 +127,11 @@ impl Process {
     /// The operating system's.
     pub async fn signal(&self, signal: &str) -> io::Result<()> {
         if let Some(id) = self.child.id() {
-            Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).status().await?;
+            Command::new("kill")
+                .arg(format!("-{signal}"))
+                .arg(id.to_string())
+                .status()
+                .await?;
         }
         Ok(())
     }

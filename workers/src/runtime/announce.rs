@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use firstcome_shared::job::{SettledBatch, outcome::settled_channel};
-use redis::{AsyncTypedCommands, aio::{ConnectionManager, ConnectionManagerConfig}};
+use redis::{
+    AsyncTypedCommands,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
 use tokio::sync::mpsc;
 
 /// Batches that may wait for a slow Redis; beyond it they are dropped.
@@ -39,9 +42,15 @@ impl Announcer {
     }
 }
 
-async fn publish(mut redis: ConnectionManager, channel: String, mut batches: mpsc::Receiver<SettledBatch>) {
+async fn publish(
+    mut redis: ConnectionManager,
+    channel: String,
+    mut batches: mpsc::Receiver<SettledBatch>,
+) {
     while let Some(batch) = batches.recv().await {
-        let Ok(message) = serde_json::to_vec(&batch) else { continue };
+        let Ok(message) = serde_json::to_vec(&batch) else {
+            continue;
+        };
         if let Err(error) = redis.publish(&channel, message).await {
             tracing::debug!(%error, "announcement lost");
         }

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use firstcome_shared::{
-    broker::{BrokerArgs, connect::{self, SessionError}, topology},
+    broker::{
+        BrokerArgs,
+        connect::{self, SessionError},
+        topology,
+    },
     job::{JobKind, SettledBatch},
     partition::Partition,
 };
@@ -56,7 +60,12 @@ async fn session(
     role: Arc<Role>,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
-    topology::declare(&connection, &role.broker.queue_namespace, role.broker.partitions).await?;
+    topology::declare(
+        &connection,
+        &role.broker.queue_namespace,
+        role.broker.partitions,
+    )
+    .await?;
 
     let mut consumers = JoinSet::new();
     for partition in Partition::all(role.kind, role.broker.partitions) {
@@ -81,11 +90,17 @@ async fn consume(
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
     // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
-    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
+    channel
+        .basic_qos(PREFETCH, BasicQosOptions { global: false })
+        .await?;
     // Manual acks: a message is the broker's until its batch is committed.
-    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-    let mut consumer =
-        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    let options = BasicConsumeOptions {
+        no_ack: false,
+        ..BasicConsumeOptions::default()
+    };
+    let mut consumer = channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await?;
 
     while let Some(batch) = next_batch(&mut consumer, role.kind, stop).await? {
         let keep_trying = || channel.status().connected() && !stop.is_cancelled();
@@ -95,15 +110,22 @@ async fn consume(
             () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
         };
         // Not acknowledged, so the broker keeps the messages for the next session.
-        let settled = settled.map_err(|error| SessionError::Unusable(format!("{queue}: batch abandoned: {error}")))?;
+        let settled = settled.map_err(|error| {
+            SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))
+        })?;
         tracing::debug!(queue, jobs = settled.len(), "settled");
-        role.announcer.announce(SettledBatch { queue: queue.to_owned(), settled });
+        role.announcer.announce(SettledBatch {
+            queue: queue.to_owned(),
+            settled,
+        });
 
         if let Some(last) = batch.last() {
             // Multiple: this message and all before it, which are this batch.
             let current = last.ack(BasicAckOptions { multiple: true }).await?;
             if !current {
-                return Err(SessionError::Unusable(format!("{queue}: ack of a channel that is gone")));
+                return Err(SessionError::Unusable(format!(
+                    "{queue}: ack of a channel that is gone"
+                )));
             }
         }
     }

@@ -8,8 +8,8 @@ use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind, Settled, Status},
 };
-use sqlx::{PgConnection, types::Json};
 use serde_json::value::RawValue;
+use sqlx::{PgConnection, types::Json};
 
 use super::batch::Origin;
 use crate::outcome::Outcome;
@@ -58,7 +58,11 @@ impl Entry {
         } else {
             Self {
                 replay_of: Some(first.job_id),
-                ..Self::new(envelope.id, envelope.user_id, &Outcome::Rejected(Rejection::IdempotencyKeyReused))
+                ..Self::new(
+                    envelope.id,
+                    envelope.user_id,
+                    &Outcome::Rejected(Rejection::IdempotencyKeyReused),
+                )
             }
         }
     }
@@ -103,9 +107,12 @@ pub(super) async fn settled_before(
     transaction: &mut PgConnection,
     ids: &[uuid::Uuid],
 ) -> Result<HashSet<JobId>, sqlx::Error> {
-    let known = sqlx::query_scalar!("SELECT job_id FROM job_outcomes WHERE job_id = ANY($1)", ids)
-        .fetch_all(transaction)
-        .await?;
+    let known = sqlx::query_scalar!(
+        "SELECT job_id FROM job_outcomes WHERE job_id = ANY($1)",
+        ids
+    )
+    .fetch_all(transaction)
+    .await?;
     Ok(known.into_iter().map(JobId::from).collect())
 }
 
@@ -168,8 +175,18 @@ pub(super) async fn insert(
         statuses.push(entry.status.as_str());
         codes.push(entry.code.as_deref());
         results.push(entry.result.as_ref().map(|result| result.get()));
-        keys.push(entry.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()));
-        fingerprints.push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
+        keys.push(
+            entry
+                .idempotency
+                .as_ref()
+                .map(|idempotency| idempotency.key.as_str()),
+        );
+        fingerprints.push(
+            entry
+                .idempotency
+                .as_ref()
+                .map(|idempotency| idempotency.fingerprint.as_str()),
+        );
         replays.push(entry.replay_of.map(JobId::get));
     }
     sqlx::query_scalar!(

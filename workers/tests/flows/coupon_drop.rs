@@ -1,0 +1,97 @@
+//! The main job: a drop that many more want than can have it.
+
+use std::collections::HashMap;
+
+use super::support::{Answer, Options, shop};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_requests_for_five_hundred_coupons() {
+    shop(Options { users: 5_000, partitions: 4, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(500).await;
+        // Four rounds, so that most users ask several times.
+        let requests = (0..20_000).map(|n| (n % 5_000 + 1, coupon));
+        let answers = shop.storm(requests, 256).await;
+
+        let mut answered: HashMap<String, usize> = HashMap::new();
+        for answer in &answers {
+            let what = if answer.status == 202 { "accepted" } else { answer.code() };
+            *answered.entry(what.to_owned()).or_default() += 1;
+        }
+        let known = answered.keys().all(|what| ["accepted", "coupon-sold-out"].contains(&what.as_str()));
+        assert!(known, "{answered:?}");
+
+        shop.settle_and_audit().await;
+        let (issued, users, lowest, highest): (i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT count(*), count(DISTINCT user_id), min(issue_number), max(issue_number) FROM user_coupons WHERE coupon_id = $1",
+        )
+        .bind(coupon)
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+        assert_eq!((issued, users, lowest, highest), (500, 500, 1, 500));
+        let outcomes = shop.outcomes().await;
+        assert_eq!(outcomes["succeeded"], 500);
+        let known = ["succeeded", "coupon-already-issued", "coupon-sold-out"];
+        assert!(outcomes.keys().all(|code| known.contains(&code.as_str())), "{outcomes:?}");
+        let settled: i64 = outcomes.values().sum();
+        assert_eq!(usize::try_from(settled).unwrap(), answered["accepted"]);
+    })
+    .await;
+}
+
+/// Without the early answers every request stands in line: the worker alone must get it right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_settled_in_the_order_of_the_line() {
+    let options = Options {
+        users: 300,
+        worker: false,
+        ..Options::default()
+    };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(100).await;
+        let first: Vec<Answer> = shop.storm((1..=100).map(|user| (user, coupon)), 16).await;
+        // Submitted after all of the first hundred were accepted, so decided after them.
+        let second: Vec<Answer> = shop.storm((101..=300).map(|user| (user, coupon)), 16).await;
+        assert!(
+            first
+                .iter()
+                .chain(&second)
+                .all(|answer| answer.status == 202)
+        );
+        shop.start_worker();
+        shop.settle_and_audit().await;
+        let (winners, last): (i64, i64) =
+            sqlx::query_as("SELECT count(*), max(user_id) FROM user_coupons WHERE coupon_id = $1")
+                .bind(coupon)
+                .fetch_one(&shop.pool)
+                .await
+                .unwrap();
+        assert_eq!((winners, last), (100, 100));
+        assert_eq!(shop.outcomes().await["coupon-sold-out"], 200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_share_a_campaign_without_overselling() {
+    shop(
+        Options {
+            users: 400,
+            ..Options::default()
+        },
+        async |shop| {
+            shop.start_worker();
+            let coupon = shop.campaign(150).await;
+            let storm = shop.storm((0..1_200).map(|n| (n % 400 + 1, coupon)), 64);
+            let handover = async {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                shop.stop_workers().await;
+                shop.start_worker();
+            };
+            tokio::join!(storm, handover);
+            shop.settle_and_audit().await;
+            assert_eq!(shop.outcomes().await["succeeded"], 150);
+        },
+    )
+    .await;
+}

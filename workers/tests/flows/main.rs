@@ -1,0 +1,18 @@
+//! Whole flows on real services: HTTP → broker → worker → poll. Run with `make test`, which
+//! provides PostgreSQL, RabbitMQ and Redis.
+//!
+//! Every test has a database, a queue namespace and a Redis prefix of its own, so all of them run
+//! in parallel. A fault is done to the test's own connections (through a proxy) or to processes of
+//! its own, never to what other tests use.
+
+mod accept;
+mod admin;
+mod coupon_drop;
+mod faults;
+mod http;
+mod idempotency;
+mod poison;
+mod polls;
+mod processes;
+mod rejections;
+mod support;

@@ -1,0 +1,150 @@
+//! Messages that cannot be processed harm nobody else.
+
+use firstcome_shared::{
+    broker::{connect, publish::ConfirmedPublisher},
+    ids::{CouponId, UserId},
+    job::{Envelope, IssueCoupon, Job, JobId, JobKind},
+};
+
+use super::support::{Options, Shop, eventually, shop};
+
+fn line(user: i64, coupon: i64) -> (JobId, Vec<u8>) {
+    let millis = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap();
+    let sequence = u32::try_from(user).unwrap();
+    let id = JobId::compose(millis, JobKind::IssueCoupon, sequence, 0);
+    let job = Job::IssueCoupon(IssueCoupon {
+        coupon_id: CouponId::new(coupon),
+    });
+    let envelope = Envelope {
+        id,
+        user_id: UserId::new(user),
+        idempotency: None,
+        job,
+    };
+    let mut line = Vec::new();
+    envelope.encode(&mut line).unwrap();
+    (id, line)
+}
+
+async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
+    let job = Job::IssueCoupon(IssueCoupon {
+        coupon_id: CouponId::new(coupon),
+    });
+    let queue = job
+        .partition(shop.options.partitions)
+        .queue(&shop.namespace);
+    let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+    let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
+    publisher.publish(&queue, "application/x-ndjson", parcel, ());
+    publisher.verdicts().await;
+    connect::close(&connection).await;
+}
+
+async fn outcome(shop: &Shop, id: JobId) -> (String, Option<String>) {
+    let found = async || {
+        sqlx::query_as("SELECT status, code FROM job_outcomes WHERE job_id = $1")
+            .bind(id.get())
+            .fetch_optional(&shop.pool)
+            .await
+            .unwrap()
+    };
+    eventually("the job is settled", async || found().await.is_some()).await;
+    found().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_undecodable_job_inside_a_parcel() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        let (first, first_line) = line(1, coupon);
+        let (broken, broken_line) = line(2, coupon);
+        let (last, last_line) = line(3, coupon);
+        let broken_line = String::from_utf8(broken_line)
+            .unwrap()
+            .replace("couponId", "coupon");
+        let parcel = [
+            &first_line,
+            broken_line.as_bytes(),
+            b"\xff\x00 garbage\n",
+            &last_line,
+        ]
+        .concat();
+        publish(shop, coupon, parcel).await;
+
+        assert_eq!(outcome(shop, first).await.0, "succeeded");
+        assert_eq!(outcome(shop, last).await.0, "succeeded");
+        // Whose job it was can still be read: it gets its outcome.
+        assert_eq!(
+            outcome(shop, broken).await,
+            ("failed".to_owned(), Some("job-undecodable".to_owned()))
+        );
+        let letters: Vec<(i32, Option<uuid::Uuid>, Option<i64>, Vec<u8>)> =
+            sqlx::query_as("SELECT line, job_id, user_id, payload FROM dead_letters ORDER BY line")
+                .fetch_all(&shop.pool)
+                .await
+                .unwrap();
+        assert_eq!(
+            letters,
+            [
+                (
+                    1,
+                    Some(broken.get()),
+                    Some(2),
+                    broken_line.trim_end().as_bytes().to_vec()
+                ),
+                (2, None, None, b"\xff\x00 garbage".to_vec()),
+            ]
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_nothing_but_garbage_does_not_stop_the_line() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        publish(shop, coupon, b"garbage".to_vec()).await;
+        publish(shop, coupon, Vec::new()).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+        let letters: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(letters, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_the_database_refuses_is_found_and_set_aside_alone() {
+    shop(Options { users: 100, worker: false, ..Options::default() }, async |shop| {
+        shop.sql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN IF NEW.user_id = 42 THEN RAISE EXCEPTION ''user 42 is poison''; END IF; RETURN NEW; END';
+             CREATE TRIGGER refuse BEFORE INSERT ON user_coupons FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await;
+        let coupon = shop.campaign(1_000).await;
+        let mut poison = None;
+        for user in 1..=100 {
+            let job = shop.accepted_issue(user, coupon).await;
+            poison = if user == 42 { Some(job) } else { poison };
+        }
+        shop.start_worker();
+        shop.settle_and_audit().await;
+        let outcomes = shop.outcomes().await;
+        assert_eq!((outcomes["succeeded"], outcomes["job-unprocessable"], outcomes.len()), (99, 1, 2));
+        let job = shop.settled(42, &poison.unwrap()).await;
+        assert_eq!((&job["status"], &job["error"]["status"]), (&"failed".into(), &500.into()));
+        // The database's words are for the operator, not for the client.
+        assert!(!job.to_string().contains("poison"), "{job}");
+        let reason: String = sqlx::query_scalar("SELECT reason FROM dead_letters").fetch_one(&shop.pool).await.unwrap();
+        assert!(reason.contains("user 42 is poison"), "{reason}");
+        // In the order of the line, without a gap.
+        let numbers: Vec<(i64, i64)> = sqlx::query_as("SELECT user_id, issue_number FROM user_coupons ORDER BY issue_number").fetch_all(&shop.pool).await.unwrap();
+        let expected: Vec<(i64, i64)> = (1..=100).filter(|user| *user != 42).zip(1..).collect();
+        assert_eq!(numbers, expected);
+    })
+    .await;
+}

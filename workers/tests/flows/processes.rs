@@ -1,0 +1,185 @@
+//! The real programs, killed.
+
+use std::{path::PathBuf, time::Duration};
+
+use firstcome_shared::testing::Process;
+
+use super::support::{Answer, Options, Shop, eventually, shop};
+
+fn log(shop: &Shop) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", shop.namespace))
+}
+
+fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)> {
+    vec![
+        ("DATABASE_URL", shop.database.direct.clone()),
+        ("AMQP_URL", shop.broker.direct.clone()),
+        ("REDIS_URL", shop.redis.direct.clone()),
+        ("QUEUE_NAMESPACE", shop.namespace.clone()),
+        ("PARTITIONS", shop.options.partitions.to_string()),
+        ("API_ADDR", format!("127.0.0.1:{port}")),
+        ("FIRSTCOME_DEV", "true".to_owned()),
+    ]
+}
+
+fn worker(shop: &Shop) -> Process {
+    Process::start(
+        "firstcome-worker",
+        &["issue-coupon"],
+        environment(shop, 0),
+        &log(shop),
+    )
+    .unwrap()
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+async fn api(shop: &Shop, port: u16) -> Process {
+    let api = Process::start(
+        "firstcome-api",
+        &["serve"],
+        environment(shop, port),
+        &log(shop),
+    )
+    .unwrap();
+    let ready = format!("http://127.0.0.1:{port}/health/ready");
+    eventually("the API process is ready", async || {
+        shop.anonymous(reqwest::Method::GET, &ready)
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+    api
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_workers_forget_nothing_and_do_nothing_twice() {
+    let options = Options {
+        users: 2_000,
+        partitions: 4,
+        worker: false,
+        ..Options::default()
+    };
+    shop(options, async |shop| {
+        let coupons = [
+            shop.campaign(300).await,
+            shop.campaign(2_000).await,
+            shop.campaign(700).await,
+        ];
+        let drop = shop.storm(
+            (0..8_000i64).map(|n| (n % 2_000 + 1, coupons[usize::try_from(n).unwrap() % 3])),
+            64,
+        );
+        let killings = async {
+            for pause in [300, 50, 500, 150, 250] {
+                let worker = worker(shop);
+                // Long enough to connect and be in the middle of it.
+                tokio::time::sleep(Duration::from_millis(400 + pause)).await;
+                worker.kill().await.unwrap();
+            }
+            worker(shop)
+        };
+        let (answers, last) = tokio::join!(drop, killings);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out")
+        );
+        shop.settle_and_audit().await;
+        let outcomes = shop.outcomes().await;
+        let known = ["succeeded", "coupon-already-issued", "coupon-sold-out"];
+        assert!(
+            outcomes.keys().all(|code| known.contains(&code.as_str())),
+            "{outcomes:?}"
+        );
+        assert!(last.stop().await.unwrap().success());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_api_forgets_no_accepted_request() {
+    let options = Options {
+        users: 8_000,
+        ..Options::default()
+    };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(6_000).await;
+        let port = free_port();
+        let running = api(shop, port).await;
+        let url = format!("http://127.0.0.1:{port}/api/coupons/{coupon}/issue");
+        let clients = futures_util::future::join_all((0..32).map(async |client| {
+            let mut unanswered = 0;
+            for user in (1..=8_000).filter(|user| user % 32 == client) {
+                // A client that gets no answer does not know, and tries again.
+                for _attempt in 0..200 {
+                    match shop.try_issue(user, shop.post(user, &url)).await {
+                        Ok(answer) => {
+                            assert!([202, 409, 503].contains(&answer.status), "{answer:?}");
+                            break;
+                        }
+                        Err(_) => {
+                            unanswered += 1;
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                    }
+                }
+            }
+            unanswered
+        }));
+        let killing = async {
+            eventually("the drop is on", async || shop.accepted_ids().len() > 200).await;
+            running.kill().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            api(shop, port).await
+        };
+        let (unanswered, again) = tokio::join!(clients, killing);
+        assert!(
+            unanswered.iter().sum::<i32>() > 0,
+            "the kill came too late to be noticed"
+        );
+        shop.settle_and_audit().await;
+        // The new process answers for what the old one accepted.
+        let (job, user): (uuid::Uuid, i64) =
+            sqlx::query_as("SELECT job_id, user_id FROM job_outcomes ORDER BY job_id LIMIT 1")
+                .fetch_one(&shop.pool)
+                .await
+                .unwrap();
+        let answer =
+            Answer::of(shop.get(user, &format!("http://127.0.0.1:{port}/api/jobs/{job}"))).await;
+        assert_eq!(answer.status, 200);
+        assert_ne!(answer.body["status"], "queued");
+        assert!(again.stop().await.unwrap().success());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sigterm_the_batch_in_hand_settles_and_the_exit_code_is_0() {
+    let options = Options {
+        users: 3_000,
+        worker: false,
+        ..Options::default()
+    };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(3_000).await;
+        shop.storm((1..=3_000).map(|user| (user, coupon)), 64).await;
+        let stopped = worker(shop);
+        eventually("the worker is at it", async || {
+            !shop.outcomes().await.is_empty()
+        })
+        .await;
+        assert!(stopped.stop().await.unwrap().success());
+        let rest = worker(shop);
+        shop.settle_and_audit().await;
+        assert!(rest.stop().await.unwrap().success());
+    })
+    .await;
+}

@@ -1,0 +1,594 @@
+//! A whole shop per test.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use firstcome_api::config::{SecretArgs, ServeArgs, TokenArgs};
+use firstcome_shared::{
+    broker::{BrokerArgs, connect, topology},
+    job::JobKind,
+    testing::Proxy,
+};
+use firstcome_workers::{
+    audit,
+    runtime::{self, Announcer, Role},
+    sample_data,
+};
+use futures_util::{FutureExt, StreamExt, stream};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+use tokio::{net::TcpListener, sync::OnceCell, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take before a test gives up on it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a test wants to be different.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) partitions: u16,
+    /// Users 1..=users exist.
+    pub(crate) users: i64,
+    pub(crate) confirm_deadline_ms: u32,
+    pub(crate) job_retention: u32,
+    /// Without one, the test starts it when it wants.
+    pub(crate) worker: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            partitions: 2,
+            users: 20,
+            confirm_deadline_ms: 3_000,
+            job_retention: 3_600,
+            worker: true,
+        }
+    }
+}
+
+/// A shop of its own: database, queues, Redis prefix, API, worker.
+pub(crate) struct Shop {
+    pub(crate) options: Options,
+    pub(crate) namespace: String,
+    pub(crate) pool: PgPool,
+    pub(crate) database: Link,
+    pub(crate) broker: Link,
+    pub(crate) redis: Link,
+    client: reqwest::Client,
+    api: Api,
+    workers: Mutex<Vec<Worker>>,
+    /// Every job that was answered with 202: at the end each must have exactly one outcome.
+    accepted: Mutex<HashMap<String, i64>>,
+}
+
+/// A service, as the shop's programs reach it (through a proxy) and as the test does (directly).
+pub(crate) struct Link {
+    pub(crate) direct: String,
+    pub(crate) proxied: String,
+    pub(crate) proxy: Proxy,
+}
+
+/// One API process-to-be, in this process.
+pub(crate) struct Api {
+    pub(crate) url: String,
+    stop: CancellationToken,
+    serving: JoinHandle<anyhow::Result<()>>,
+}
+
+/// One worker process-to-be, in this process.
+struct Worker {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+/// Runs a test in a shop of its own and cleans up after it, whether it passed or not. A test that
+/// passed must leave no accepted job without its outcome, and a clean audit.
+pub(crate) async fn shop(options: Options, test: impl AsyncFnOnce(&Shop)) {
+    let shop = Shop::open(options).await;
+    let outcome = AssertUnwindSafe(test(&shop)).catch_unwind().await;
+    let outcome = match outcome {
+        Ok(()) => {
+            AssertUnwindSafe(shop.settle_and_audit())
+                .catch_unwind()
+                .await
+        }
+        failed => failed,
+    };
+    shop.close().await;
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Shop {
+    async fn open(options: Options) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!(
+            "test_{}_{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let server = service("DATABASE_URL");
+        let direct = with_database(&server, &namespace);
+        create_database(&server, &namespace).await;
+        let pool = PgPoolOptions::new()
+            .max_connections(5)
+            .connect(&direct)
+            .await
+            .unwrap();
+        sample_data::create(&pool, options.users).await.unwrap();
+
+        let database = Link::to(direct).await;
+        let broker = Link::to(service("AMQP_URL")).await;
+        let redis = Link::to(service("REDIS_URL")).await;
+        let config = api_config(&options, &namespace, &database, &broker, &redis);
+        let client = reqwest::Client::builder()
+            .timeout(DEADLINE)
+            .build()
+            .unwrap();
+        let shop = Self {
+            api: Api::start(config).await,
+            options,
+            namespace,
+            pool,
+            database,
+            broker,
+            redis,
+            client,
+            workers: Mutex::default(),
+            accepted: Mutex::default(),
+        };
+        if shop.options.worker {
+            shop.start_worker();
+        }
+        shop.ready(&shop.api).await;
+        shop
+    }
+
+    async fn close(self) {
+        self.stop_workers().await;
+        self.api.stop().await;
+        let connection = connect::connect(&self.broker.direct, "test").await.unwrap();
+        topology::delete(&connection, &self.namespace, self.options.partitions)
+            .await
+            .unwrap();
+        connect::close(&connection).await;
+        self.pool.close().await;
+        let server = service("DATABASE_URL");
+        let mut connection = PgConnection::connect(&server).await.unwrap();
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.namespace);
+        sqlx::raw_sql(AssertSqlSafe(drop))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
+    /// Waits until every accepted job has its outcome, then audits.
+    pub(crate) async fn settle_and_audit(&self) {
+        let accepted = self.accepted.lock().unwrap().clone();
+        let ids: Vec<uuid::Uuid> = accepted.keys().map(|id| id.parse().unwrap()).collect();
+        let missing = async || {
+            let settled: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM job_outcomes WHERE job_id = ANY($1)")
+                    .bind(&ids)
+                    .fetch_one(&self.pool)
+                    .await
+                    .unwrap();
+            ids.len() - usize::try_from(settled).unwrap()
+        };
+        eventually("every accepted job has its outcome", async || {
+            missing().await == 0
+        })
+        .await;
+        for finding in audit::audit(&self.pool).await.unwrap() {
+            assert_eq!(finding.violations, 0, "{finding:?}");
+        }
+    }
+
+    /// Another API on the same services.
+    pub(crate) async fn start_api(&self, change: impl FnOnce(&mut ServeArgs)) -> Api {
+        let mut config = api_config(
+            &self.options,
+            &self.namespace,
+            &self.database,
+            &self.broker,
+            &self.redis,
+        );
+        change(&mut config);
+        let api = Api::start(config).await;
+        self.ready(&api).await;
+        api
+    }
+
+    async fn ready(&self, api: &Api) {
+        let url = format!("{}/health/ready", api.url);
+        eventually("the API is ready", async || {
+            self.client
+                .get(&url)
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status() == StatusCode::OK)
+        })
+        .await;
+    }
+
+    /// Starts another worker in this process.
+    pub(crate) fn start_worker(&self) {
+        let stop = CancellationToken::new();
+        let pool = PgPoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .connect_lazy(&self.database.proxied)
+            .unwrap();
+        let role = Role {
+            kind: JobKind::IssueCoupon,
+            broker: broker_args(&self.options, &self.namespace, &self.broker),
+            pool,
+            announcer: Announcer::start(&self.redis.proxied, &self.namespace).unwrap(),
+        };
+        let running = tokio::spawn(runtime::run(Arc::new(role), stop.clone()));
+        self.workers.lock().unwrap().push(Worker { stop, running });
+    }
+
+    /// Stops all workers of this process, gracefully.
+    pub(crate) async fn stop_workers(&self) {
+        let workers: Vec<Worker> = self.workers.lock().unwrap().drain(..).collect();
+        for Worker { stop, running } in workers {
+            stop.cancel();
+            tokio::time::timeout(DEADLINE, running)
+                .await
+                .expect("the worker stops")
+                .unwrap();
+        }
+    }
+
+    /// A request without a token, at any API.
+    pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = if path.starts_with("http") {
+            path.to_owned()
+        } else {
+            format!("{}{path}", self.api.url)
+        };
+        self.client.request(method, url)
+    }
+
+    pub(crate) fn get(&self, user: i64, path: &str) -> RequestBuilder {
+        self.anonymous(Method::GET, path)
+            .bearer_auth(token(user, false))
+    }
+
+    pub(crate) fn post(&self, user: i64, path: &str) -> RequestBuilder {
+        self.anonymous(Method::POST, path)
+            .bearer_auth(token(user, false))
+    }
+
+    pub(crate) fn admin(&self, method: Method, path: &str) -> RequestBuilder {
+        self.anonymous(method, path).bearer_auth(token(1, true))
+    }
+
+    /// Asks for a coupon: the answer, noted if it is a 202.
+    pub(crate) async fn issue(&self, user: i64, coupon: i64) -> Answer {
+        self.send_issue(
+            user,
+            self.post(user, &format!("/api/coupons/{coupon}/issue")),
+        )
+        .await
+    }
+
+    /// Asks for a coupon with an idempotency key.
+    pub(crate) async fn issue_keyed(&self, user: i64, coupon: i64, key: &str) -> Answer {
+        let request = self.post(user, &format!("/api/coupons/{coupon}/issue"));
+        self.send_issue(user, request.header("Idempotency-Key", key))
+            .await
+    }
+
+    pub(crate) async fn send_issue(&self, user: i64, request: RequestBuilder) -> Answer {
+        self.try_issue(user, request).await.unwrap()
+    }
+
+    pub(crate) async fn try_issue(&self, user: i64, request: RequestBuilder) -> reqwest::Result<Answer> {
+        let answer = Answer::try_of(request).await?;
+        if answer.status == 202 {
+            self.accepted.lock().unwrap().insert(answer.job_id().to_owned(), user);
+        }
+        Ok(answer)
+    }
+
+    /// Asks for a coupon that is surely accepted; the job's id.
+    pub(crate) async fn accepted_issue(&self, user: i64, coupon: i64) -> String {
+        let answer = self.issue(user, coupon).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.job_id().to_owned()
+    }
+
+    /// The job, once it is settled.
+    pub(crate) async fn settled(&self, user: i64, job: &str) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.poll(user, job, 10).await;
+            // 503 while the database is away is honest; anything else must be a job.
+            if answer.status == 200 && answer.body["status"] != "queued" {
+                return answer.body;
+            }
+            assert!(answer.status == 200 || answer.status == 503, "{answer:?}");
+            assert!(Instant::now() < deadline, "not settled: {answer:?}");
+        }
+    }
+
+    pub(crate) async fn poll(&self, user: i64, job: &str, wait: u32) -> Answer {
+        Answer::of(
+            self.get(user, &format!("/api/jobs/{job}"))
+                .header("Prefer", format!("wait={wait}")),
+        )
+        .await
+    }
+
+    /// A campaign that is open now.
+    pub(crate) async fn campaign(&self, total: i64) -> i64 {
+        let body = json!({
+            "name": "A drop", "discountType": "fixed", "discountValue": 1000, "total": total,
+            "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z",
+        });
+        let answer = Answer::of(self.admin(Method::POST, "/api/admin/coupons").json(&body)).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["id"].as_i64().unwrap()
+    }
+
+    /// Many requests, `concurrency` at a time, in order of start; their answers.
+    pub(crate) async fn storm(
+        &self,
+        requests: impl IntoIterator<Item = (i64, i64)>,
+        concurrency: usize,
+    ) -> Vec<Answer> {
+        stream::iter(requests)
+            .map(|(user, coupon)| self.issue(user, coupon))
+            .buffer_unordered(concurrency)
+            .collect()
+            .await
+    }
+
+    /// How many outcomes there are, by status or code.
+    pub(crate) async fn outcomes(&self) -> HashMap<String, i64> {
+        let counts: Vec<(String, i64)> =
+            sqlx::query_as("SELECT COALESCE(code, status), count(*) FROM job_outcomes GROUP BY 1")
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        counts.into_iter().collect()
+    }
+
+    pub(crate) async fn sql(&self, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(&self.pool).await.unwrap();
+    }
+
+    pub(crate) fn accepted_ids(&self) -> HashSet<String> {
+        self.accepted.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) took: Duration,
+}
+
+impl Answer {
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        Self::try_of(request).await.unwrap()
+    }
+
+    /// An error where no answer came, or not all of it.
+    pub(crate) async fn try_of(request: RequestBuilder) -> reqwest::Result<Self> {
+        let started = Instant::now();
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.bytes().await?;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Ok(Self { status, headers, body, took: started.elapsed() })
+    }
+
+    pub(crate) fn job_id(&self) -> &str {
+        self.body["jobId"].as_str().unwrap()
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    /// It is a problem with this status and code.
+    #[track_caller]
+    pub(crate) fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.code()), (status, code), "{self:?}");
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        for field in ["type", "title", "detail"] {
+            assert!(
+                self.body[field]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{field}: {self:?}"
+            );
+        }
+    }
+}
+
+impl Api {
+    async fn start(config: ServeArgs) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(firstcome_api::serve(config, listener, stop.clone()));
+        Self { url, stop, serving }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(DEADLINE, self.serving)
+            .await
+            .expect("the API stops")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+impl Link {
+    async fn to(direct: String) -> Self {
+        // scheme://[user[:password]@]host:port/…
+        let start = direct
+            .find('@')
+            .map_or_else(|| direct.find("://").unwrap() + 3, |at| at + 1);
+        let end = direct[start..]
+            .find('/')
+            .map_or(direct.len(), |slash| start + slash);
+        let proxy = Proxy::start(direct[start..end].to_owned()).await.unwrap();
+        let proxied = format!("{}{}{}", &direct[..start], proxy.address(), &direct[end..]);
+        Self {
+            direct,
+            proxied,
+            proxy,
+        }
+    }
+}
+
+pub(crate) fn token(user: i64, admin: bool) -> String {
+    firstcome_api::auth::token(&TokenArgs {
+        user,
+        admin,
+        expires_in: 3600,
+        secrets: secrets(),
+    })
+    .unwrap()
+}
+
+pub(crate) fn secrets() -> SecretArgs {
+    SecretArgs {
+        dev: true,
+        jwt_secret: None,
+        jwt_public_keys: None,
+    }
+}
+
+fn broker_args(options: &Options, namespace: &str, broker: &Link) -> BrokerArgs {
+    BrokerArgs {
+        amqp_url: broker.proxied.clone(),
+        queue_namespace: namespace.to_owned(),
+        partitions: options.partitions,
+    }
+}
+
+fn api_config(
+    options: &Options,
+    namespace: &str,
+    database: &Link,
+    broker: &Link,
+    redis: &Link,
+) -> ServeArgs {
+    ServeArgs {
+        api_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+        database_url: database.proxied.clone(),
+        database_connections: 4,
+        broker: broker_args(options, namespace, broker),
+        redis_url: redis.proxied.clone(),
+        secrets: secrets(),
+        job_id_key: None,
+        job_retention: options.job_retention,
+        confirm_deadline_ms: options.confirm_deadline_ms,
+    }
+}
+
+/// Waits for something to become true; fails the test if it does not.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(
+            Instant::now() < deadline,
+            "did not happen within {DEADLINE:?}: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub(crate) fn service(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`"))
+}
+
+fn with_database(server: &str, name: &str) -> String {
+    let (base, _) = server.rsplit_once('/').unwrap();
+    format!("{base}/{name}")
+}
+
+/// A database with all migrations, cheap: a copy of a template, which the first run with these
+/// migrations makes and later ones find.
+async fn create_database(server: &str, name: &str) {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    let template = TEMPLATE
+        .get_or_init(async || {
+            let migrations = sqlx::migrate!("../migrations");
+            let digest = migrations.iter().fold(0u32, |digest, migration| {
+                migration.checksum.iter().fold(digest, |digest, byte| {
+                    digest.wrapping_mul(31) ^ u32::from(*byte)
+                })
+            });
+            let template = format!("test_template_{digest:08x}");
+            let mut connection = PgConnection::connect(server).await.unwrap();
+            sqlx::query("SELECT pg_advisory_lock(4711)")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            let exists: bool =
+                sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+                    .bind(&template)
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+            if !exists {
+                // Renamed when complete: whatever bears the name is whole.
+                run(
+                    server,
+                    "DROP DATABASE IF EXISTS test_template_making".to_owned(),
+                )
+                .await;
+                run(server, "CREATE DATABASE test_template_making".to_owned()).await;
+                let pool = PgPool::connect(&with_database(server, "test_template_making"))
+                    .await
+                    .unwrap();
+                firstcome_workers::migrate::migrate(&pool).await.unwrap();
+                pool.close().await;
+                run(
+                    server,
+                    format!("ALTER DATABASE test_template_making RENAME TO {template}"),
+                )
+                .await;
+            }
+            template
+        })
+        .await;
+    run(
+        server,
+        format!("CREATE DATABASE {name} TEMPLATE {template}"),
+    )
+    .await;
+}
+
+async fn run(server: &str, statement: String) {
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
