@@ -47,15 +47,7 @@ pub async fn accept(
     let fresh = state.signer.mint(user_id, kind);
     let Some(key) = idempotency::key(headers)? else {
         early.await?;
-        state
-            .enqueuer
-            .submit(&Envelope {
-                id: fresh,
-                user_id,
-                idempotency: None,
-                job,
-            })
-            .await?;
+        state.enqueuer.submit(&Envelope { id: fresh, user_id, idempotency: None, job }).await?;
         return Ok(accepted(state, fresh, kind));
     };
 
@@ -72,16 +64,7 @@ pub async fn accept(
         }
     };
     let idempotency = Some(claim.idempotency().clone());
-    if let Err(refusal) = state
-        .enqueuer
-        .submit(&Envelope {
-            id,
-            user_id,
-            idempotency,
-            job,
-        })
-        .await
-    {
+    if let Err(refusal) = state.enqueuer.submit(&Envelope { id, user_id, idempotency, job }).await {
         state.keys.release(&claim, fresh).await;
         return Err(refusal.into());
     }
@@ -92,12 +75,8 @@ pub async fn accept(
 fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {
     let location = format!("/api/jobs/{job_id}");
     let header_value = HeaderValue::from_str(&location);
-    let body = Accepted {
-        job_id,
-        kind: kind.as_str(),
-        status: "queued",
-        links: Links { this: location },
-    };
+    let body =
+        Accepted { job_id, kind: kind.as_str(), status: "queued", links: Links { this: location } };
     let mut response = crate::json(&body);
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();

@@ -68,9 +68,7 @@ impl Verifier {
     pub fn new(secrets: &SecretArgs) -> anyhow::Result<Self> {
         let Some(path) = &secrets.jwt_public_keys else {
             let secret = DecodingKey::from_secret(secrets.jwt_secret()?.as_bytes());
-            return Ok(Self {
-                keys: vec![(None, secret, validation(vec![Algorithm::HS256]))],
-            });
+            return Ok(Self { keys: vec![(None, secret, validation(vec![Algorithm::HS256]))] });
         };
         let file = std::fs::read(path)
             .with_context(|| format!("JWT_PUBLIC_KEYS: cannot read {}", path.display()))?;
@@ -80,10 +78,7 @@ impl Verifier {
             pem(&file).map(|(key, algorithms)| vec![(None, key, validation(algorithms))])
         };
         let keys = keys.with_context(|| {
-            format!(
-                "JWT_PUBLIC_KEYS: {} is neither a JWKS nor a PEM public key",
-                path.display()
-            )
+            format!("JWT_PUBLIC_KEYS: {} is neither a JWKS nor a PEM public key", path.display())
         })?;
         anyhow::ensure!(
             !keys.is_empty(),
@@ -109,15 +104,12 @@ impl Verifier {
         };
         let admin =
             claims.role.as_deref() == Some(ADMIN) || claims.roles.iter().any(|role| role == ADMIN);
-        (1..=MAX_ID).contains(&user_id).then(|| Caller {
-            user_id: UserId::new(user_id),
-            admin,
-        })
+        (1..=MAX_ID).contains(&user_id).then(|| Caller { user_id: UserId::new(user_id), admin })
     }
 }
 
 fn validation(algorithms: Vec<Algorithm>) -> Validation {
-    let mut validation = Validation::default();
+    let mut validation = Validation::new(Algorithm::HS256);
     // Only what the key is made for: a public key must never pass for an HMAC secret.
     validation.algorithms = algorithms;
     // An expiry is honoured where there is one (checked by default), but issuers may leave it out.
@@ -135,10 +127,7 @@ fn jwks(file: &[u8]) -> anyhow::Result<Vec<(Option<String>, DecodingKey, Validat
             let algorithm = jwk.common.key_algorithm.context("a key without `alg`")?;
             let algorithm: Algorithm = algorithm.to_string().parse()?;
             anyhow::ensure!(
-                !matches!(
-                    algorithm,
-                    Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
-                ),
+                !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512),
                 "a symmetric key is no public key"
             );
             Ok((
@@ -159,9 +148,7 @@ fn pem(file: &[u8]) -> anyhow::Result<(DecodingKey, Vec<Algorithm>)> {
     };
     let ec = || Ok((DecodingKey::from_ec_pem(file)?, vec![Algorithm::ES256]));
     let ed = || Ok((DecodingKey::from_ed_pem(file)?, vec![Algorithm::EdDSA]));
-    rsa()
-        .or_else(|_: anyhow::Error| ec())
-        .or_else(|_: anyhow::Error| ed())
+    rsa().or_else(|_: anyhow::Error| ec()).or_else(|_: anyhow::Error| ed())
 }
 
 /// A token as [`Verifier`] accepts it, for development and tests.
@@ -176,11 +163,7 @@ pub fn token(args: &TokenArgs) -> anyhow::Result<String> {
         exp: Some(Utc::now().timestamp() + i64::from(args.expires_in)),
     };
     let key = EncodingKey::from_secret(args.secrets.jwt_secret()?.as_bytes());
-    Ok(jsonwebtoken::encode(
-        &Header::new(Algorithm::HS256),
-        &claims,
-        &key,
-    )?)
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)
 }
 
 impl<S> FromRequestParts<S> for Caller
@@ -191,10 +174,7 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let header = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
@@ -223,10 +203,7 @@ where
         if caller.admin {
             Ok(Self(caller))
         } else {
-            Err(Problem::with_detail(
-                Code::Forbidden,
-                "The role admin is needed.",
-            ))
+            Err(Problem::with_detail(Code::Forbidden, "The role admin is needed."))
         }
     }
 }

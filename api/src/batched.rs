@@ -75,9 +75,6 @@ where
     pub async fn get(&self, key: K) -> Result<Option<V>, Unavailable> {
         let (answer, answered) = oneshot::channel();
         self.0.try_send((key, answer)).map_err(|_| Unavailable)?;
-        timeout(DEADLINE, answered)
-            .await
-            .map_err(|_| Unavailable)?
-            .map_err(|_| Unavailable)
+        timeout(DEADLINE, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
     }
 }

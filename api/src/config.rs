@@ -11,10 +11,7 @@ use sqlx::{
 
 /// Accepts first-come requests: validates, enqueues, answers polls.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    after_help = "Logging: RUST_LOG (default info), to standard error."
-)]
+#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -142,10 +139,7 @@ impl ServeArgs {
         let secret = |key| self.secrets.secret("JOB_ID_KEY", key);
         match &self.job_id_key {
             None => Ok(vec![secret(None)?]),
-            Some(keys) => keys
-                .split(',')
-                .map(|key| secret(Some(key.trim())))
-                .collect(),
+            Some(keys) => keys.split(',').map(|key| secret(Some(key.trim()))).collect(),
         }
     }
 

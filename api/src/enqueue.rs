@@ -104,18 +104,9 @@ impl Enqueuer {
     ) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let link = Arc::new(Link::default());
-        let publisher = Publisher {
-            broker: broker.clone(),
-            link: Arc::clone(&link),
-            deadline,
-        };
+        let publisher = Publisher { broker: broker.clone(), link: Arc::clone(&link), deadline };
         tasks.spawn(publisher.run(receiver, stop));
-        Self {
-            inbox: sender,
-            link,
-            partitions: broker.partitions,
-            deadline,
-        }
+        Self { inbox: sender, link, partitions: broker.partitions, deadline }
     }
 
     /// Whether submissions have a chance at present.
@@ -133,17 +124,11 @@ impl Enqueuer {
             return Err(Refusal::Unavailable);
         }
         let mut line = Vec::with_capacity(192);
-        envelope
-            .encode(&mut line)
-            .map_err(|_| Refusal::Unavailable)?;
+        envelope.encode(&mut line).map_err(|_| Refusal::Unavailable)?;
         let partition = envelope.job.partition(self.partitions);
         let (answer, answered) = oneshot::channel();
         self.inbox
-            .try_send(Submission {
-                partition,
-                line,
-                answer,
-            })
+            .try_send(Submission { partition, line, answer })
             .map_err(|_| Refusal::Unavailable)?;
         match timeout(self.deadline, answered).await {
             Ok(Ok(answer)) => answer,
@@ -182,9 +167,7 @@ impl Publisher {
             let (publisher, inbox, stop) =
                 (Arc::clone(&publisher), Arc::clone(&inbox), stop.clone());
             async move {
-                let ended = publisher
-                    .session(&connection, &mut *inbox.lock().await, &stop)
-                    .await;
+                let ended = publisher.session(&connection, &mut *inbox.lock().await, &stop).await;
                 publisher.link.set(Link::DOWN);
                 ended
             }
@@ -201,12 +184,7 @@ impl Publisher {
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let mut alarms = Alarms::of(connection);
-        topology::declare(
-            connection,
-            &self.broker.queue_namespace,
-            self.broker.partitions,
-        )
-        .await?;
+        topology::declare(connection, &self.broker.queue_namespace, self.broker.partitions).await?;
         let mut publisher = ConfirmedPublisher::<Parcel>::open(connection).await?;
         let mut lines: BTreeMap<Partition, Line> = BTreeMap::new();
         let mut arrived = Vec::new();

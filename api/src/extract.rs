@@ -1,5 +1,10 @@
 //! Reading requests: every offending field is named at once, nothing is silently ignored.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON's kinds are closed, and whatever is not the expected one is wrong alike"
+)]
+
 use std::ops::RangeInclusive;
 
 use axum::{
@@ -103,14 +108,12 @@ impl Fields {
     pub fn from_json(body: &[u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
             Ok(Json::Object(entries)) => Ok(Self::new(entries, false)),
-            Ok(_) => Err(Problem::with_detail(
-                Code::MalformedBody,
-                "The body must be a JSON object.",
-            )),
-            Err(error) => Err(Problem::with_detail(
-                Code::MalformedBody,
-                format!("Not JSON: {error}."),
-            )),
+            Ok(_) => {
+                Err(Problem::with_detail(Code::MalformedBody, "The body must be a JSON object."))
+            }
+            Err(error) => {
+                Err(Problem::with_detail(Code::MalformedBody, format!("Not JSON: {error}.")))
+            }
         }
     }
 
@@ -124,11 +127,8 @@ impl Fields {
     }
 
     fn new(entries: Vec<(String, Json)>, from_query: bool) -> Self {
-        let mut fields = Self {
-            entries: Vec::with_capacity(entries.len()),
-            errors: Vec::new(),
-            from_query,
-        };
+        let mut fields =
+            Self { entries: Vec::with_capacity(entries.len()), errors: Vec::new(), from_query };
         for (name, value) in entries {
             if fields.entries.iter().any(|(seen, _)| *seen == name) {
                 fields.reject(&name, "appears more than once");
@@ -142,10 +142,7 @@ impl Fields {
     /// Notes an error that no reader can find.
     pub fn reject(&mut self, field: &str, detail: impl Into<String>) {
         if !self.errors.iter().any(|error| error.field == field) {
-            self.errors.push(FieldError {
-                field: field.to_owned(),
-                detail: detail.into(),
-            });
+            self.errors.push(FieldError { field: field.to_owned(), detail: detail.into() });
         }
     }
 
@@ -182,11 +179,7 @@ impl Fields {
             _ => {
                 self.reject(
                     name,
-                    format!(
-                        "must be an integer from {} to {}",
-                        range.start(),
-                        range.end()
-                    ),
+                    format!("must be an integer from {} to {}", range.start(), range.end()),
                 );
                 Some(*range.start())
             }
@@ -231,9 +224,8 @@ impl Fields {
     /// One of a few names, which may be absent or `null`.
     pub fn optional_choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let value = self.take(name)?;
-        let chosen = choices
-            .iter()
-            .find(|(choice, _)| matches!(&value, Json::Text(text) if text == choice));
+        let chosen =
+            choices.iter().find(|(choice, _)| matches!(&value, Json::Text(text) if text == choice));
         if chosen.is_none() {
             let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
             self.reject(name, format!("must be one of: {}", names.join(", ")));
@@ -244,9 +236,7 @@ impl Fields {
     /// An RFC 3339 instant.
     pub fn instant(&mut self, name: &str) -> DateTime<Utc> {
         let value = self.take(name).map(|value| match value {
-            Json::Text(text) => DateTime::parse_from_rfc3339(&text)
-                .ok()
-                .map(|at| at.to_utc()),
+            Json::Text(text) => DateTime::parse_from_rfc3339(&text).ok().map(|at| at.to_utc()),
             _ => None,
         });
         match value {
@@ -287,11 +277,7 @@ impl Fields {
         for (name, _) in std::mem::take(&mut self.entries) {
             self.reject(&name, "is not a known field");
         }
-        if self.errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem::validation(self.errors))
-        }
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
     }
 }
 
@@ -368,39 +354,28 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let json = is_json(request.headers());
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes."))
-                } else {
-                    Problem::with_detail(
-                        Code::MalformedBody,
-                        rejection.into_response().status().to_string(),
-                    )
-                }
-            })?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes."))
+            } else {
+                Problem::with_detail(
+                    Code::MalformedBody,
+                    rejection.into_response().status().to_string(),
+                )
+            }
+        })?;
         if bytes.is_empty() {
-            return Ok(Self {
-                fields: Fields::default(),
-                bytes,
-            });
+            return Ok(Self { fields: Fields::default(), bytes });
         }
         if !json {
             return Err(Problem::new(Code::UnsupportedMediaType));
         }
-        Ok(Self {
-            fields: Fields::from_json(&bytes)?,
-            bytes,
-        })
+        Ok(Self { fields: Fields::from_json(&bytes)?, bytes })
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers
-        .get(header::CONTENT_TYPE)
-        .map(|value| value.to_str())
-    else {
+    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
         return false;
     };
     let media_type = value.split(';').next().unwrap_or_default().trim();
@@ -423,10 +398,7 @@ mod tests {
             |()| serde_json::Value::Null,
         );
         let errors = problem["errors"].as_array().cloned().unwrap_or_default();
-        errors
-            .iter()
-            .map(|error| error["field"].as_str().unwrap().to_owned())
-            .collect()
+        errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -457,14 +429,7 @@ mod tests {
         let page = fields.page();
         assert_eq!((page.limit, page.after), (7, Some(12)));
         assert!(fields.finish().is_ok());
-        for bad in [
-            "limit=0",
-            "limit=101",
-            "limit=1.0",
-            "cursor=!",
-            "limit=1&limit=1",
-            "what=1",
-        ] {
+        for bad in ["limit=0", "limit=101", "limit=1.0", "cursor=!", "limit=1&limit=1", "what=1"] {
             let mut fields = Fields::from_query(Some(bad));
             fields.page();
             assert!(fields.finish().is_err(), "{bad}");
@@ -473,10 +438,7 @@ mod tests {
 
     #[test]
     fn a_page_tells_whether_there_is_a_next_one() {
-        let page = Page {
-            limit: 2,
-            after: None,
-        };
+        let page = Page { limit: 2, after: None };
         assert_eq!(
             page.cut(vec![5, 4, 3], |id| *id).next,
             Some(BASE64_URL_SAFE_NO_PAD.encode("4"))

@@ -29,11 +29,7 @@ pub async fn ready(State(state): State<AppState>) -> Response {
     let asked = sqlx::query_scalar!("SELECT 1 AS one").fetch_one(&state.pool);
     let database = matches!(timeout(PATIENCE, asked).await, Ok(Ok(_)));
     let ready = broker && database;
-    let mut response = crate::json(&Readiness {
-        ready,
-        broker,
-        database,
-    });
+    let mut response = crate::json(&Readiness { ready, broker, database });
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -62,12 +62,7 @@ pub fn fingerprint(parts: &[&[u8]]) -> String {
         digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(part);
     }
-    digest
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A keyed request for a job.
@@ -108,15 +103,8 @@ impl Claim {
         };
         let body = body.map_err(|_| Problem::new(Code::InternalError))?;
         let kind = job.kind().as_str();
-        let idempotency = Idempotency {
-            key,
-            fingerprint: fingerprint(&[kind.as_bytes(), &body]),
-        };
-        Ok(Self {
-            user_id,
-            kind,
-            idempotency,
-        })
+        let idempotency = Idempotency { key, fingerprint: fingerprint(&[kind.as_bytes(), &body]) };
+        Ok(Self { user_id, kind, idempotency })
     }
 
     /// What travels with the job.
@@ -174,11 +162,7 @@ impl Keys {
     pub async fn accepted(&self, claim: &Claim, id: JobId) {
         let options = SetOptions::default().with_expiration(SetExpiry::EX(ACCEPTED_SECONDS));
         let value = entry('a', id, claim);
-        let _ = self
-            .redis
-            .clone()
-            .set_options(self.redis_key(claim), value, options)
-            .await;
+        let _ = self.redis.clone().set_options(self.redis_key(claim), value, options).await;
     }
 
     /// Gives the key back: the request was answered before acceptance.
@@ -217,11 +201,7 @@ impl Keys {
         if fingerprint != claim.idempotency.fingerprint {
             return Err(Some(Problem::new(Code::IdempotencyKeyReused)));
         }
-        Ok(if state == 'a' {
-            Known::Accepted(id)
-        } else {
-            Known::Pending(id)
-        })
+        Ok(if state == 'a' { Known::Accepted(id) } else { Known::Pending(id) })
     }
 
     fn redis_key(&self, claim: &Claim) -> String {
@@ -354,10 +334,7 @@ mod tests {
         };
         assert_eq!(key_of(&[]), Ok(None));
         assert_eq!(key_of(&[b"!az~"]), Ok(Some("!az~".to_owned())));
-        assert_eq!(
-            key_of(&[&[b'k'; 255]]).map(|key| key.map(|key| key.len())),
-            Ok(Some(255))
-        );
+        assert_eq!(key_of(&[&[b'k'; 255]]).map(|key| key.map(|key| key.len())), Ok(Some(255)));
         for bad in [&b""[..], b"a b", b"caf\xc3\xa9", &[b'k'; 256]] {
             assert_eq!(key_of(&[bad]), Err(()));
         }

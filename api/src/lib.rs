@@ -27,6 +27,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt,
 };
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -51,9 +52,7 @@ pub fn router(state: AppState) -> Router {
         .route("/health/ready", get(health::ready))
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
-        .layer(CatchPanicLayer::custom(|_| {
-            Problem::new(Code::InternalError).into_response()
-        }))
+        .layer(CatchPanicLayer::custom(|_| Problem::new(Code::InternalError).into_response()))
         .layer(DefaultBodyLimit::max(extract::MAX_BODY))
         .with_state(state)
 }
@@ -74,10 +73,7 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
             firstcome_shared::shutdown::on_signal(stop.clone())
                 .context("cannot listen for signals")?;
             let listener = TcpListener::bind(args.api_addr).await.with_context(|| {
-                format!(
-                    "cannot listen on {} (API_ADDR): is another process there?",
-                    args.api_addr
-                )
+                format!("cannot listen on {} (API_ADDR): is another process there?", args.api_addr)
             })?;
             serve(*args, listener, stop).await
         }
@@ -99,9 +95,11 @@ pub async fn serve(
     let publishing = CancellationToken::new();
     let state = state(config, &stop, &publishing, &tasks)?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    axum::serve(listener, router(state))
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await?;
+    // A small answer must not wait for the client's delayed ACK.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
+    axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await?;
     publishing.cancel();
     tasks.close();
     tasks.wait().await;

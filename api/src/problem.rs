@@ -1,11 +1,11 @@
 //! Every error answer: RFC 9457 `application/problem+json` with a stable `code`.
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use firstcome_shared::rejection::Rejection;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What went wrong, as clients may match on it. Codes are public and stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,112 +42,70 @@ impl Code {
     /// The code as the client sees it, its HTTP status and its title.
     const fn parts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Self::ValidationFailed => (
-                "validation-failed",
-                StatusCode::BAD_REQUEST,
-                "The request is not valid",
-            ),
-            Self::MalformedBody => (
-                "malformed-body",
-                StatusCode::BAD_REQUEST,
-                "The body is not well-formed JSON",
-            ),
-            Self::Unauthenticated => (
-                "unauthenticated",
-                StatusCode::UNAUTHORIZED,
-                "A valid bearer token is needed",
-            ),
-            Self::Forbidden => (
-                "forbidden",
-                StatusCode::FORBIDDEN,
-                "The caller may not do this",
-            ),
-            Self::RouteNotFound => (
-                "route-not-found",
-                StatusCode::NOT_FOUND,
-                "There is nothing at this path",
-            ),
+            Self::ValidationFailed => {
+                ("validation-failed", StatusCode::BAD_REQUEST, "The request is not valid")
+            }
+            Self::MalformedBody => {
+                ("malformed-body", StatusCode::BAD_REQUEST, "The body is not well-formed JSON")
+            }
+            Self::Unauthenticated => {
+                ("unauthenticated", StatusCode::UNAUTHORIZED, "A valid bearer token is needed")
+            }
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "The caller may not do this"),
+            Self::RouteNotFound => {
+                ("route-not-found", StatusCode::NOT_FOUND, "There is nothing at this path")
+            }
             Self::MethodNotAllowed => (
                 "method-not-allowed",
                 StatusCode::METHOD_NOT_ALLOWED,
                 "The path does not know this method",
             ),
-            Self::BodyTooLarge => (
-                "body-too-large",
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "The body is too large",
-            ),
+            Self::BodyTooLarge => {
+                ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large")
+            }
             Self::UnsupportedMediaType => (
                 "unsupported-media-type",
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "The body must be application/json",
             ),
-            Self::UserNotFound => (
-                "user-not-found",
-                StatusCode::NOT_FOUND,
-                "There is no such user",
-            ),
-            Self::CouponNotFound => (
-                "coupon-not-found",
-                StatusCode::NOT_FOUND,
-                "There is no such coupon",
-            ),
-            Self::CouponNotStarted => (
-                "coupon-not-started",
-                StatusCode::CONFLICT,
-                "The campaign has not started",
-            ),
-            Self::CouponEnded => (
-                "coupon-ended",
-                StatusCode::CONFLICT,
-                "The campaign has ended",
-            ),
+            Self::UserNotFound => {
+                ("user-not-found", StatusCode::NOT_FOUND, "There is no such user")
+            }
+            Self::CouponNotFound => {
+                ("coupon-not-found", StatusCode::NOT_FOUND, "There is no such coupon")
+            }
+            Self::CouponNotStarted => {
+                ("coupon-not-started", StatusCode::CONFLICT, "The campaign has not started")
+            }
+            Self::CouponEnded => ("coupon-ended", StatusCode::CONFLICT, "The campaign has ended"),
             Self::CouponAlreadyIssued => (
                 "coupon-already-issued",
                 StatusCode::CONFLICT,
                 "The user already holds this coupon",
             ),
-            Self::CouponSoldOut => (
-                "coupon-sold-out",
-                StatusCode::CONFLICT,
-                "All coupons are issued",
-            ),
+            Self::CouponSoldOut => {
+                ("coupon-sold-out", StatusCode::CONFLICT, "All coupons are issued")
+            }
             Self::IdempotencyKeyReused => (
                 "idempotency-key-reused",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The idempotency key belongs to another request",
             ),
-            Self::JobNotFound => (
-                "job-not-found",
-                StatusCode::NOT_FOUND,
-                "There is no such job",
-            ),
-            Self::JobExpired => (
-                "job-expired",
-                StatusCode::GONE,
-                "The job's outcome is no longer kept",
-            ),
-            Self::JobUndecodable => (
-                "job-undecodable",
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The job could not be read",
-            ),
+            Self::JobNotFound => ("job-not-found", StatusCode::NOT_FOUND, "There is no such job"),
+            Self::JobExpired => {
+                ("job-expired", StatusCode::GONE, "The job's outcome is no longer kept")
+            }
+            Self::JobUndecodable => {
+                ("job-undecodable", StatusCode::INTERNAL_SERVER_ERROR, "The job could not be read")
+            }
             Self::JobUnprocessable => (
                 "job-unprocessable",
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The job could not be processed",
             ),
             Self::UserExists => ("user-exists", StatusCode::CONFLICT, "The user id is taken"),
-            Self::EmailTaken => (
-                "email-taken",
-                StatusCode::CONFLICT,
-                "The email address is taken",
-            ),
-            Self::LineFull => (
-                "line-full",
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The line is full",
-            ),
+            Self::EmailTaken => ("email-taken", StatusCode::CONFLICT, "The email address is taken"),
+            Self::LineFull => ("line-full", StatusCode::SERVICE_UNAVAILABLE, "The line is full"),
             Self::BrokerUnavailable => (
                 "broker-unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -205,7 +163,7 @@ pub struct FieldError {
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
     #[serde(rename = "type")]
-    type_uri: String,
+    type_uri: TypeUri,
     title: &'static str,
     status: u16,
     detail: String,
@@ -213,7 +171,17 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(skip)]
-    header: Option<(HeaderName, HeaderValue)>,
+    retry_after: Option<u64>,
+}
+
+/// A name for the kind of problem that is stable and needs no server to stand for it.
+#[derive(Debug, Clone)]
+struct TypeUri(&'static str);
+
+impl Serialize for TypeUri {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("urn:firstcome:problem:{}", self.0))
+    }
 }
 
 impl Problem {
@@ -229,13 +197,13 @@ impl Problem {
     pub fn with_detail(code: Code, detail: impl Into<String>) -> Self {
         let (code, status, title) = code.parts();
         Self {
-            type_uri: format!("urn:firstcome:problem:{code}"),
+            type_uri: TypeUri(code),
             title,
             status: status.as_u16(),
             detail: detail.into(),
             code,
             errors: Vec::new(),
-            header: None,
+            retry_after: None,
         }
     }
 
@@ -244,48 +212,37 @@ impl Problem {
     pub fn validation(errors: Vec<FieldError>) -> Self {
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         let detail = format!("See errors: {}.", fields.join(", "));
-        Self {
-            errors,
-            ..Self::with_detail(Code::ValidationFailed, detail)
-        }
+        Self { errors, ..Self::with_detail(Code::ValidationFailed, detail) }
     }
 
     /// One offending field.
     #[must_use]
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
-        Self::validation(vec![FieldError {
-            field: field.to_owned(),
-            detail: detail.into(),
-        }])
+        Self::validation(vec![FieldError { field: field.to_owned(), detail: detail.into() }])
     }
 
     /// Says when to come back, in whole seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
-        Self {
-            header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
-            ..self
-        }
+        Self { retry_after: Some(seconds), ..self }
     }
 }
 
 impl IntoResponse for Problem {
-    fn into_response(mut self) -> Response {
+    fn into_response(self) -> Response {
         // Every status here comes from `parts`, so it is one.
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if status == StatusCode::UNAUTHORIZED {
-            self.header = Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
-        }
-        let header = self.header.take();
         // Strings and numbers always serialize.
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (
-            status,
-            [(header::CONTENT_TYPE, "application/problem+json")],
-            body,
-        )
-            .into_response();
-        response.headers_mut().extend(header);
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (status, content_type, body).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }

@@ -37,11 +37,7 @@ impl Campaign {
     /// # Errors
     /// `CouponSoldOut`.
     pub fn check_stock(&self) -> Result<(), Rejection> {
-        if self.issued < self.total {
-            Ok(())
-        } else {
-            Err(Rejection::CouponSoldOut)
-        }
+        if self.issued < self.total { Ok(()) } else { Err(Rejection::CouponSoldOut) }
     }
 }
 

@@ -23,10 +23,7 @@ impl Partition {
     #[must_use]
     pub fn of(kind: JobKind, key: i64, count: u16) -> Self {
         let slot = mix(key.cast_unsigned()) % u64::from(count.max(1));
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "slot < count, which is a u16"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "slot < count, which is a u16")]
         let index = slot as u16;
         Self { kind, index }
     }
@@ -60,14 +57,9 @@ mod tests {
         let of = |key, count| Partition::of(JobKind::IssueCoupon, key, count).index;
         let sixteen: Vec<u16> = (1..=10).map(|key| of(key, 16)).collect();
         assert_eq!(sixteen, GOLDEN_16);
-        let seven: Vec<u16> = [1, 2, 3, 1_000_000, i64::MAX]
-            .map(|key| of(key, 7))
-            .to_vec();
+        let seven: Vec<u16> = [1, 2, 3, 1_000_000, i64::MAX].map(|key| of(key, 7)).to_vec();
         assert_eq!(seven, GOLDEN_7);
-        let partition = Partition {
-            kind: JobKind::IssueCoupon,
-            index: 3,
-        };
+        let partition = Partition { kind: JobKind::IssueCoupon, index: 3 };
         assert_eq!(partition.queue("firstcome"), "firstcome.issue-coupon.03");
     }
 
@@ -80,9 +72,6 @@ mod tests {
         for key in 1..=16_000 {
             counts[usize::from(Partition::of(JobKind::IssueCoupon, key, 16).index)] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (850..1_150).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
     }
 }

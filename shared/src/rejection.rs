@@ -52,9 +52,7 @@ impl Rejection {
     /// The rejection with this code.
     #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|rejection| rejection.code() == code)
+        Self::ALL.into_iter().find(|rejection| rejection.code() == code)
     }
 }
 

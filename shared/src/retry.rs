@@ -52,16 +52,8 @@ mod tests {
         let mut retry = Retry::new(Duration::from_millis(100), Duration::from_secs(1));
         let delays: Vec<Duration> = (0..20).map(|_| retry.next_delay()).collect();
         assert!(delays[0] >= Duration::from_millis(50) && delays[0] <= Duration::from_millis(150));
-        assert!(
-            delays[10..]
-                .iter()
-                .all(|delay| *delay >= Duration::from_millis(500))
-        );
-        assert!(
-            delays
-                .iter()
-                .all(|delay| *delay <= Duration::from_millis(1_500))
-        );
+        assert!(delays[10..].iter().all(|delay| *delay >= Duration::from_millis(500)));
+        assert!(delays.iter().all(|delay| *delay <= Duration::from_millis(1_500)));
         retry.reset();
         assert!(retry.next_delay() <= Duration::from_millis(150));
     }

@@ -16,11 +16,7 @@ pub struct Finding {
 macro_rules! invariant {
     ($pool:expr, $name:literal, $sql:literal) => {{
         let row = sqlx::query!($sql).fetch_one($pool).await?;
-        Finding {
-            invariant: $name,
-            checked: row.checked,
-            violations: row.violations,
-        }
+        Finding { invariant: $name, checked: row.checked, violations: row.violations }
     }};
 }
 
@@ -101,19 +97,11 @@ pub async fn audit(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
 #[must_use]
 #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
 pub fn report(findings: &[Finding]) -> std::process::ExitCode {
-    for Finding {
-        invariant,
-        checked,
-        violations,
-    } in findings
-    {
+    for Finding { invariant, checked, violations } in findings {
         let verdict = if *violations == 0 { "ok  " } else { "FAIL" };
         println!("{verdict} {invariant}: {checked} checked, {violations} violations");
     }
     let violations: i64 = findings.iter().map(|finding| finding.violations).sum();
-    println!(
-        "audit: {} violations={violations}",
-        if violations == 0 { "PASS" } else { "FAIL" }
-    );
+    println!("audit: {} violations={violations}", if violations == 0 { "PASS" } else { "FAIL" });
     std::process::ExitCode::from(u8::from(violations != 0))
 }

@@ -13,10 +13,7 @@ use sqlx::{
 ///
 /// Every process exits with 0 after SIGTERM or Ctrl-C, once the batches in hand are settled.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    after_help = "Logging: RUST_LOG (default info), to standard error."
-)]
+#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

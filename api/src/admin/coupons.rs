@@ -21,10 +21,8 @@ pub async fn create_coupon(
     let Body { mut fields, bytes } = body;
     let name = fields.text("name", 200);
     let percent = fields.optional_choice("discountType", &[("fixed", false), ("percent", true)]);
-    let value = fields.integer(
-        "discountValue",
-        1..=if percent == Some(true) { 100 } else { LARGEST },
-    );
+    let value =
+        fields.integer("discountValue", 1..=if percent == Some(true) { 100 } else { LARGEST });
     let max_discount = fields.optional_integer("maxDiscount", 1..=LARGEST);
     let total = fields.integer("total", 1..=LARGEST);
     let starts_at = fields.instant("startsAt");

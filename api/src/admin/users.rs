@@ -45,24 +45,17 @@ pub async fn create_user(
     }
     fields.finish()?;
 
-    create(
-        &state,
-        admin,
-        "create-user",
-        &headers,
-        &bytes,
-        async |transaction| {
-            let user = match id {
-                Some(id) => insert(transaction, Some(id), &name, &email).await?,
-                None => next_free(transaction, &name, &email).await?,
-            };
-            let user = user.ok_or_else(|| Problem::new(Code::UserExists))?;
-            sqlx::query!("INSERT INTO balances (user_id) VALUES ($1)", user.id)
-                .execute(transaction)
-                .await?;
-            Ok(user)
-        },
-    )
+    create(&state, admin, "create-user", &headers, &bytes, async |transaction| {
+        let user = match id {
+            Some(id) => insert(transaction, Some(id), &name, &email).await?,
+            None => next_free(transaction, &name, &email).await?,
+        };
+        let user = user.ok_or_else(|| Problem::new(Code::UserExists))?;
+        sqlx::query!("INSERT INTO balances (user_id) VALUES ($1)", user.id)
+            .execute(transaction)
+            .await?;
+        Ok(user)
+    })
     .await
 }
 
@@ -99,13 +92,8 @@ async fn insert(
     )
     .fetch_optional(transaction)
     .await
-    .map_err(|error| {
-        match error
-            .as_database_error()
-            .and_then(|error| error.constraint())
-        {
-            Some("users_email_key") => Problem::new(Code::EmailTaken),
-            _ => error.into(),
-        }
+    .map_err(|error| match error.as_database_error().and_then(|error| error.constraint()) {
+        Some("users_email_key") => Problem::new(Code::EmailTaken),
+        _ => error.into(),
     })
 }

@@ -76,10 +76,7 @@ impl Board {
         let Some(campaign) = campaign else {
             return Some(Rejection::CouponNotFound);
         };
-        campaign
-            .check_window(Utc::now())
-            .and_then(|()| campaign.check_stock())
-            .err()
+        campaign.check_window(Utc::now()).and_then(|()| campaign.check_stock()).err()
     }
 
     /// Forgets a campaign that was changed.
@@ -96,11 +93,7 @@ impl Board {
             Some(campaign) => {
                 self.seen.insert(
                     id,
-                    Arc::new(Seen {
-                        campaign,
-                        at,
-                        refreshing: AtomicBool::new(false),
-                    }),
+                    Arc::new(Seen { campaign, at, refreshing: AtomicBool::new(false) }),
                 );
             }
             None => self.forget(id),

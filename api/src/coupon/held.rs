@@ -34,11 +34,7 @@ pub async fn held(
     let mut fields = Fields::from_query(query.as_deref());
     let status = fields.optional_choice(
         "status",
-        &[
-            ("available", "available"),
-            ("used", "used"),
-            ("expired", "expired"),
-        ],
+        &[("available", "available"), ("used", "used"), ("expired", "expired")],
     );
     let page = fields.page();
     fields.finish()?;

@@ -33,19 +33,8 @@ pub async fn list(
 /// # Errors
 /// 404, 503.
 pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
-    let found = select(
-        &state.pool,
-        Some(id),
-        Page {
-            limit: 1,
-            after: None,
-        },
-    )
-    .await?;
-    let coupon = found
-        .into_iter()
-        .next()
-        .ok_or_else(|| Problem::new(Code::CouponNotFound))?;
+    let found = select(&state.pool, Some(id), Page { limit: 1, after: None }).await?;
+    let coupon = found.into_iter().next().ok_or_else(|| Problem::new(Code::CouponNotFound))?;
     Ok(crate::json(&coupon))
 }
 

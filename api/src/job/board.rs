@@ -143,15 +143,9 @@ impl Board {
 
     fn take_place(&self, id: JobId) -> Place<'_> {
         let mut places = self.places();
-        let (sender, waiting) = places
-            .entry(id)
-            .or_insert_with(|| (watch::channel(None).0, 0));
+        let (sender, waiting) = places.entry(id).or_insert_with(|| (watch::channel(None).0, 0));
         *waiting += 1;
-        Place {
-            board: self,
-            id,
-            receiver: sender.subscribe(),
-        }
+        Place { board: self, id, receiver: sender.subscribe() }
     }
 
     fn places(&self) -> std::sync::MutexGuard<'_, Places> {
@@ -166,8 +160,7 @@ impl Board {
         let took = (first.settled_at - first.job_id.submitted_at()).num_milliseconds();
         let took = u64::try_from(took).unwrap_or_default();
         let before = self.pace_millis.load(Ordering::Relaxed);
-        self.pace_millis
-            .store((before * 7 + took) / 8, Ordering::Relaxed);
+        self.pace_millis.store((before * 7 + took) / 8, Ordering::Relaxed);
     }
 }
 

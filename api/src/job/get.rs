@@ -59,24 +59,17 @@ pub async fn get(
     let view = JobView {
         job_id: id,
         kind: kind.as_str(),
-        status: settled
-            .as_ref()
-            .map_or("queued", |settled| settled.status.as_str()),
+        status: settled.as_ref().map_or("queued", |settled| settled.status.as_str()),
         submitted_at: id.submitted_at(),
         settled_at: settled.as_ref().map(|settled| settled.settled_at),
-        result: settled
-            .as_ref()
-            .and_then(|settled| settled.result.as_deref()),
+        result: settled.as_ref().and_then(|settled| settled.result.as_deref()),
         error: settled
             .as_ref()
             .and_then(|settled| Some(Problem::new(Code::of_outcome(settled.code.as_deref()?)))),
     };
     let mut response = crate::json(&view);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CACHE_CONTROL,
-        header::HeaderValue::from_static("no-store"),
-    );
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     if settled.is_none() {
         headers.insert(header::RETRY_AFTER, state.jobs.pace().as_secs().into());
     }

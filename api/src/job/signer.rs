@@ -35,10 +35,7 @@ impl Signer {
             .filter_map(|key| Hmac::new_from_slice(key.as_bytes()).ok())
             .collect();
         let start = Uuid::new_v4().as_fields().0;
-        Self {
-            keys,
-            sequence: AtomicU32::new(start),
-        }
+        Self { keys, sequence: AtomicU32::new(start) }
     }
 
     /// A new id for a job that this user submits now.
@@ -64,10 +61,7 @@ fn mac(key: &Hmac<Sha256>, user: UserId, id: JobId) -> u64 {
     hmac.update(&user.get().to_be_bytes());
     hmac.update(&id.without_mac().to_be_bytes());
     let digest = hmac.finalize().into_bytes();
-    let first = digest
-        .iter()
-        .take(8)
-        .fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let first = digest.iter().take(8).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
     first & ((1 << MAC_BITS) - 1)
 }
 
@@ -84,9 +78,8 @@ mod tests {
     #[test]
     fn ids_never_collide_in_one_process() {
         let signer = signer(&["a key"]);
-        let ids: HashSet<JobId> = (0..100_000)
-            .map(|_| signer.mint(UserId::new(7), JobKind::IssueCoupon))
-            .collect();
+        let ids: HashSet<JobId> =
+            (0..100_000).map(|_| signer.mint(UserId::new(7), JobKind::IssueCoupon)).collect();
         assert_eq!(ids.len(), 100_000);
     }
 

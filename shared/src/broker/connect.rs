@@ -45,9 +45,8 @@ pub enum SessionError {
 /// # Errors
 /// [`SessionError`] if the URL is malformed or the broker does not complete the handshake in time.
 pub async fn connect(url: &str, name: &str) -> Result<Connection, SessionError> {
-    let mut uri: AMQPUri = url
-        .parse()
-        .map_err(|error| SessionError::Unusable(format!("AMQP_URL: {error}")))?;
+    let mut uri: AMQPUri =
+        url.parse().map_err(|error| SessionError::Unusable(format!("AMQP_URL: {error}")))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     timeout(HANDSHAKE_DEADLINE, Connection::connect_uri(uri, properties))

@@ -44,14 +44,8 @@ impl<T> ConfirmedPublisher<T> {
     /// The broker's or the connection's.
     pub async fn open(connection: &Connection) -> lapin::Result<Self> {
         let channel = connection.create_channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
-        Ok(Self {
-            channel,
-            in_flight: FuturesUnordered::new(),
-            tickets: HashMap::new(),
-        })
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self { channel, in_flight: FuturesUnordered::new(), tickets: HashMap::new() })
     }
 
     /// Sends a message to a queue, through the default exchange. Does not wait; the verdict comes
@@ -67,13 +61,8 @@ impl<T> ConfirmedPublisher<T> {
                 .with_content_type(content_type.into())
                 .with_delivery_mode(2); // persistent: confirmed means on disk
             // Mandatory: a message without a queue comes back instead of vanishing.
-            let options = BasicPublishOptions {
-                mandatory: true,
-                ..BasicPublishOptions::default()
-            };
-            let sent = channel
-                .basic_publish("".into(), queue, options, &body, properties)
-                .await;
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let sent = channel.basic_publish("".into(), queue, options, &body, properties).await;
             let confirmation = match sent {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
@@ -134,11 +123,7 @@ impl<T> ConfirmedPublisher<T> {
         }
         let mut verdicts = Vec::with_capacity(judged.len());
         for back in returned {
-            let id = back
-                .properties
-                .message_id()
-                .as_ref()
-                .and_then(|id| id.as_str().parse().ok());
+            let id = back.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
             if let Some(ticket) = id.and_then(|id: Uuid| self.tickets.remove(&id)) {
                 verdicts.push((ticket, Verdict::Unroutable));
             }

@@ -41,10 +41,7 @@ pub async fn declare(
     let dead_letters = dead_letters(namespace);
     // Durable: it must be there after a restart, or at-least-once dead-lettering would hold its
     // messages back forever.
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     channel
         .exchange_declare(
             dead_letters.as_str().into(),
@@ -67,16 +64,8 @@ pub async fn declare(
         )
         .await?;
 
-    for partition in JobKind::ALL
-        .into_iter()
-        .flat_map(|kind| Partition::all(kind, partitions))
-    {
-        declare_queue(
-            channel,
-            &partition.queue(namespace),
-            line_arguments(&dead_letters),
-        )
-        .await?;
+    for partition in JobKind::ALL.into_iter().flat_map(|kind| Partition::all(kind, partitions)) {
+        declare_queue(channel, &partition.queue(namespace), line_arguments(&dead_letters)).await?;
     }
     channel.close(200, "declared".into()).await
 }
@@ -92,24 +81,14 @@ pub async fn delete(
     partitions: u16,
 ) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
-    for partition in JobKind::ALL
-        .into_iter()
-        .flat_map(|kind| Partition::all(kind, partitions))
-    {
+    for partition in JobKind::ALL.into_iter().flat_map(|kind| Partition::all(kind, partitions)) {
         channel
-            .queue_delete(
-                partition.queue(namespace).into(),
-                QueueDeleteOptions::default(),
-            )
+            .queue_delete(partition.queue(namespace).into(), QueueDeleteOptions::default())
             .await?;
     }
     let dead_letters = dead_letters(namespace);
-    channel
-        .queue_delete(dead_letters.as_str().into(), QueueDeleteOptions::default())
-        .await?;
-    channel
-        .exchange_delete(dead_letters.into(), ExchangeDeleteOptions::default())
-        .await?;
+    channel.queue_delete(dead_letters.as_str().into(), QueueDeleteOptions::default()).await?;
+    channel.exchange_delete(dead_letters.into(), ExchangeDeleteOptions::default()).await?;
     channel.close(200, "deleted".into()).await
 }
 
@@ -121,15 +100,9 @@ fn line_arguments(dead_letters: &str) -> FieldTable {
     // PostgreSQL's.
     arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     // Explicit, because the default differs: none before RabbitMQ 4.0, 20 since.
-    arguments.insert(
-        "x-delivery-limit".into(),
-        AMQPValue::LongInt(DELIVERY_LIMIT),
-    );
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
     // A full line refuses new messages (nack → 503) instead of dropping accepted ones.
-    arguments.insert(
-        "x-max-length".into(),
-        AMQPValue::LongInt(MAX_MESSAGES_PER_LINE),
-    );
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_MESSAGES_PER_LINE));
     arguments.insert("x-overflow".into(), text("reject-publish"));
     // What exceeds the delivery limit is set aside, never dropped: at-least-once keeps it in the
     // line until the dead-letter queue has confirmed it.
@@ -140,13 +113,8 @@ fn line_arguments(dead_letters: &str) -> FieldTable {
 
 async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> lapin::Result<()> {
     // Durable and neither exclusive nor auto-delete: lines outlive their consumers.
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    channel
-        .queue_declare(name.into(), options, arguments)
-        .await?;
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.into(), options, arguments).await?;
     Ok(())
 }
 

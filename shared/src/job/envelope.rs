@@ -104,9 +104,7 @@ impl Envelope {
 
     fn decode_whole(line: &[u8]) -> Result<Self, String> {
         let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let kind = JobKind::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == wire.kind);
+        let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == wire.kind);
         let job = match kind {
             Some(JobKind::IssueCoupon) => {
                 serde_json::from_str(wire.job.get()).map(Job::IssueCoupon)
@@ -124,9 +122,7 @@ impl Envelope {
 
 /// The lines of a parcel.
 pub fn lines(parcel: &[u8]) -> impl Iterator<Item = &[u8]> {
-    parcel
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
+    parcel.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
 #[cfg(test)]
@@ -140,18 +136,14 @@ mod tests {
             id: JobId::compose(1_750_000_000_000, JobKind::IssueCoupon, 7, 9),
             user_id: UserId::new(user),
             idempotency: idempotency.map(|(key, fingerprint)| Idempotency { key, fingerprint }),
-            job: Job::IssueCoupon(IssueCoupon {
-                coupon_id: CouponId::new(coupon),
-            }),
+            job: Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }),
         }
     }
 
     #[test]
     fn the_wire_form_never_changes() {
         let mut line = Vec::new();
-        envelope(7, 1, Some(("k".into(), "f".into())))
-            .encode(&mut line)
-            .unwrap();
+        envelope(7, 1, Some(("k".into(), "f".into()))).encode(&mut line).unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "{\"id\":\"01977420-dc00-7000-8400-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
@@ -175,10 +167,9 @@ mod tests {
     fn an_undecodable_job_still_tells_whose_it_is() {
         let mut line = Vec::new();
         envelope(7, 1, None).encode(&mut line).unwrap();
-        for (from, to) in [
-            ("\"couponId\":1", "\"couponId\":\"one\""),
-            ("issue-coupon", "from-the-future"),
-        ] {
+        for (from, to) in
+            [("\"couponId\":1", "\"couponId\":\"one\""), ("issue-coupon", "from-the-future")]
+        {
             let line = String::from_utf8(line.clone()).unwrap().replace(from, to);
             let undecodable = Envelope::decode(line.as_bytes()).unwrap_err();
             let original = envelope(7, 1, None);

@@ -45,17 +45,12 @@ impl JobId {
 
     /// The MAC's bits.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "MAC_MASK leaves 40 bits")]
     pub const fn mac(self) -> u64 {
         (self.0.as_u128() & MAC_MASK) as u64
     }
 
     /// When the job was submitted, to the millisecond; windows are judged by this instant.
     #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a shift by 80 leaves 48 bits"
-    )]
     pub fn submitted_at(self) -> DateTime<Utc> {
         // 48 bits of milliseconds end in the year 10889, well inside chrono's range.
         DateTime::from_timestamp_millis((self.0.as_u128() >> 80) as i64).unwrap_or_default()
@@ -64,7 +59,6 @@ impl JobId {
     /// The job's kind, if this program knows it.
     #[must_use]
     pub fn kind(self) -> Option<JobKind> {
-        #[expect(clippy::cast_possible_truncation, reason = "masked to 4 bits")]
         let number = ((self.0.as_u128() >> 58) & 0xf) as u8;
         JobKind::from_number(number)
     }

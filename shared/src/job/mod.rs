@@ -79,9 +79,7 @@ mod tests {
 
     #[test]
     fn names_and_numbers_never_change() {
-        let pinned: Vec<_> = JobKind::ALL
-            .map(|kind| (kind.as_str(), kind.number()))
-            .to_vec();
+        let pinned: Vec<_> = JobKind::ALL.map(|kind| (kind.as_str(), kind.number())).to_vec();
         assert_eq!(pinned, [("issue-coupon", 1)]);
         for kind in JobKind::ALL {
             assert_eq!(JobKind::from_number(kind.number()), Some(kind));

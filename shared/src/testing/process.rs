@@ -57,10 +57,7 @@ impl Process {
         if let Some(folder) = log.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let child = Command::new(binary(name)?)
             .args(arguments)
             .envs(environment)
@@ -71,10 +68,7 @@ impl Process {
             // A Ctrl-C at the terminal is for the parent, which then stops its children in order.
             .process_group(0)
             .spawn()?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-        })
+        Ok(Self { name: name.to_owned(), child })
     }
 
     /// The program's name.
@@ -127,11 +121,7 @@ impl Process {
     /// The operating system's.
     pub async fn signal(&self, signal: &str) -> io::Result<()> {
         if let Some(id) = self.child.id() {
-            Command::new("kill")
-                .arg(format!("-{signal}"))
-                .arg(id.to_string())
-                .status()
-                .await?;
+            Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).status().await?;
         }
         Ok(())
     }

@@ -28,11 +28,7 @@ impl Proxy {
         let address = listener.local_addr()?;
         let (open, gate) = watch::channel(true);
         let accepting = tokio::spawn(accept(listener, target, gate));
-        Ok(Self {
-            address,
-            open,
-            accepting,
-        })
+        Ok(Self { address, open, accepting })
     }
 
     /// Where to connect instead of the target.

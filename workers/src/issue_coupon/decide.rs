@@ -47,10 +47,8 @@ impl World {
         if !self.users.contains(&request.user_id) {
             return Err(Rejection::UserNotFound);
         }
-        let campaign = self
-            .campaigns
-            .get_mut(&request.coupon_id)
-            .ok_or(Rejection::CouponNotFound)?;
+        let campaign =
+            self.campaigns.get_mut(&request.coupon_id).ok_or(Rejection::CouponNotFound)?;
         campaign.check_window(request.submitted_at)?;
         if self.holdings.contains(&holding) {
             return Err(Rejection::CouponAlreadyIssued);
@@ -74,12 +72,7 @@ mod tests {
     }
 
     fn world(total: i64, issued: i64) -> World {
-        let campaign = Campaign {
-            starts_at: at(100),
-            ends_at: at(200),
-            total,
-            issued,
-        };
+        let campaign = Campaign { starts_at: at(100), ends_at: at(200), total, issued };
         World {
             campaigns: HashMap::from([(CouponId::new(1), campaign)]),
             users: (1..=20).map(UserId::new).collect(),

@@ -13,14 +13,8 @@ pub(super) async fn load(
     requests: &[Request],
 ) -> Result<World, sqlx::Error> {
     let mut world = World::default();
-    let users: Vec<i64> = requests
-        .iter()
-        .map(|request| request.user_id.get())
-        .collect();
-    let coupons: Vec<i64> = requests
-        .iter()
-        .map(|request| request.coupon_id.get())
-        .collect();
+    let users: Vec<i64> = requests.iter().map(|request| request.user_id.get()).collect();
+    let coupons: Vec<i64> = requests.iter().map(|request| request.coupon_id.get()).collect();
 
     // The lock comes first: at READ COMMITTED every later statement sees all that was committed
     // before it was granted, so two consumers of one campaign decide one after the other. By id,
@@ -59,9 +53,7 @@ pub(super) async fn load(
     for row in known {
         world.users.insert(UserId::new(row.user_id));
         if row.holds {
-            world
-                .holdings
-                .insert((UserId::new(row.user_id), CouponId::new(row.coupon_id)));
+            world.holdings.insert((UserId::new(row.user_id), CouponId::new(row.coupon_id)));
         }
     }
     Ok(world)

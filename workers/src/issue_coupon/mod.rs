@@ -23,10 +23,7 @@ pub async fn apply(
 ) -> Result<Vec<Outcome>, sqlx::Error> {
     let requests: Vec<Request> = jobs.iter().map(|envelope| request(envelope)).collect();
     let mut world = load::load(transaction, &requests).await?;
-    let decisions: Vec<Decision> = requests
-        .iter()
-        .map(|request| world.decide(request))
-        .collect();
+    let decisions: Vec<Decision> = requests.iter().map(|request| world.decide(request)).collect();
     let ids = write::write(transaction, &requests, &decisions, &world).await?;
 
     requests
@@ -37,11 +34,8 @@ pub async fn apply(
             Decision::Issue { issue_number } => {
                 let slot = (request.coupon_id, issue_number);
                 let user_coupon_id = *ids.get(&slot).ok_or(sqlx::Error::RowNotFound)?;
-                let issued = CouponIssued {
-                    user_coupon_id,
-                    coupon_id: request.coupon_id,
-                    issue_number,
-                };
+                let issued =
+                    CouponIssued { user_coupon_id, coupon_id: request.coupon_id, issue_number };
                 Outcome::succeeded(&issued).map_err(|error| sqlx::Error::Encode(error.into()))
             }
         })

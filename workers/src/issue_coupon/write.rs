@@ -50,11 +50,6 @@ pub(super) async fn write(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| {
-            (
-                (CouponId::new(row.coupon_id), row.issue_number),
-                UserCouponId::new(row.id),
-            )
-        })
+        .map(|row| ((CouponId::new(row.coupon_id), row.issue_number), UserCouponId::new(row.id)))
         .collect())
 }

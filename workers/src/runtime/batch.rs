@@ -57,26 +57,14 @@ impl Batch {
             None => format!("unnamed-{}-{}", delivery.routing_key, delivery.delivery_tag),
         };
         for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
-            let origin = Origin {
-                message_id: message_id.clone(),
-                line,
-            };
+            let origin = Origin { message_id: message_id.clone(), line };
             let payload = payload.to_vec();
             match decode(kind, &payload) {
                 // The same job published twice (a client's retry of an unconfirmed publish).
                 Ok(envelope) if !self.seen.insert(envelope.id) => {}
-                Ok(envelope) => self.jobs.push(Job {
-                    envelope,
-                    origin,
-                    payload,
-                }),
+                Ok(envelope) => self.jobs.push(Job { envelope, origin, payload }),
                 Err(Undecodable { accepted, reason }) => {
-                    self.rejects.push(Reject {
-                        accepted,
-                        reason,
-                        origin,
-                        payload,
-                    });
+                    self.rejects.push(Reject { accepted, reason, origin, payload });
                 }
             }
         }

@@ -60,12 +60,7 @@ async fn session(
     role: Arc<Role>,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
-    topology::declare(
-        &connection,
-        &role.broker.queue_namespace,
-        role.broker.partitions,
-    )
-    .await?;
+    topology::declare(&connection, &role.broker.queue_namespace, role.broker.partitions).await?;
 
     let mut consumers = JoinSet::new();
     for partition in Partition::all(role.kind, role.broker.partitions) {
@@ -90,17 +85,11 @@ async fn consume(
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
     // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
-    channel
-        .basic_qos(PREFETCH, BasicQosOptions { global: false })
-        .await?;
+    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
     // Manual acks: a message is the broker's until its batch is committed.
-    let options = BasicConsumeOptions {
-        no_ack: false,
-        ..BasicConsumeOptions::default()
-    };
-    let mut consumer = channel
-        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-        .await?;
+    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
+    let mut consumer =
+        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
 
     while let Some(batch) = next_batch(&mut consumer, role.kind, stop).await? {
         let keep_trying = || channel.status().connected() && !stop.is_cancelled();
@@ -114,10 +103,7 @@ async fn consume(
             SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))
         })?;
         tracing::debug!(queue, jobs = settled.len(), "settled");
-        role.announcer.announce(SettledBatch {
-            queue: queue.to_owned(),
-            settled,
-        });
+        role.announcer.announce(SettledBatch { queue: queue.to_owned(), settled });
 
         if let Some(last) = batch.last() {
             // Multiple: this message and all before it, which are this batch.

@@ -107,12 +107,9 @@ pub(super) async fn settled_before(
     transaction: &mut PgConnection,
     ids: &[uuid::Uuid],
 ) -> Result<HashSet<JobId>, sqlx::Error> {
-    let known = sqlx::query_scalar!(
-        "SELECT job_id FROM job_outcomes WHERE job_id = ANY($1)",
-        ids
-    )
-    .fetch_all(transaction)
-    .await?;
+    let known = sqlx::query_scalar!("SELECT job_id FROM job_outcomes WHERE job_id = ANY($1)", ids)
+        .fetch_all(transaction)
+        .await?;
     Ok(known.into_iter().map(JobId::from).collect())
 }
 
@@ -175,18 +172,9 @@ pub(super) async fn insert(
         statuses.push(entry.status.as_str());
         codes.push(entry.code.as_deref());
         results.push(entry.result.as_ref().map(|result| result.get()));
-        keys.push(
-            entry
-                .idempotency
-                .as_ref()
-                .map(|idempotency| idempotency.key.as_str()),
-        );
-        fingerprints.push(
-            entry
-                .idempotency
-                .as_ref()
-                .map(|idempotency| idempotency.fingerprint.as_str()),
-        );
+        keys.push(entry.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()));
+        fingerprints
+            .push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
         replays.push(entry.replay_of.map(JobId::get));
     }
     sqlx::query_scalar!(

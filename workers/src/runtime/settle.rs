@@ -94,16 +94,9 @@ async fn try_settle(
     rejects: &[Reject],
 ) -> Result<Vec<Settled>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let rejected_ids = rejects
-        .iter()
-        .filter_map(|reject| reject.accepted)
-        .map(|(id, _)| id);
-    let ids: Vec<_> = jobs
-        .iter()
-        .map(|job| job.envelope.id)
-        .chain(rejected_ids)
-        .map(JobId::get)
-        .collect();
+    let rejected_ids = rejects.iter().filter_map(|reject| reject.accepted).map(|(id, _)| id);
+    let ids: Vec<_> =
+        jobs.iter().map(|job| job.envelope.id).chain(rejected_ids).map(JobId::get).collect();
     let settled_before = record::settled_before(&mut transaction, &ids).await?;
 
     let waiting: Vec<&Envelope> = jobs
@@ -113,21 +106,10 @@ async fn try_settle(
         .collect();
     let mut entries = decide(&mut transaction, kind, &waiting).await?;
     for reject in rejects {
-        tracing::error!(
-            queue,
-            reason = reject.reason,
-            "undecodable job, dead-lettering it"
-        );
+        tracing::error!(queue, reason = reject.reason, "undecodable job, dead-lettering it");
         entries.extend(
-            dead_letter(
-                &mut transaction,
-                queue,
-                reject,
-                Failure::Undecodable,
-                1,
-                &settled_before,
-            )
-            .await?,
+            dead_letter(&mut transaction, queue, reject, Failure::Undecodable, 1, &settled_before)
+                .await?,
         );
     }
     if entries.is_empty() && rejects.is_empty() {
@@ -135,10 +117,7 @@ async fn try_settle(
     }
     let now = record::insert(&mut transaction, kind, &entries).await?;
     transaction.commit().await?;
-    Ok(entries
-        .into_iter()
-        .map(|entry| entry.settled(now))
-        .collect())
+    Ok(entries.into_iter().map(|entry| entry.settled(now)).collect())
 }
 
 /// Decides jobs that have no outcome yet: those whose idempotency key is taken repeat its owner's
@@ -168,19 +147,13 @@ async fn decide(
     } else {
         registry::apply(kind, transaction, &fresh).await?
     };
-    debug_assert_eq!(
-        outcomes.len(),
-        fresh.len(),
-        "a handler owes one outcome per job"
-    );
+    debug_assert_eq!(outcomes.len(), fresh.len(), "a handler owes one outcome per job");
     let outcomes: HashMap<JobId, Outcome> = fresh.iter().map(|job| job.id).zip(outcomes).collect();
 
     // In the order of the line, so that an owner's entry exists before its replays.
     let mut entries = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let decided = outcomes
-            .get(&job.id)
-            .map(|outcome| Entry::new(job.id, job.user_id, outcome));
+        let decided = outcomes.get(&job.id).map(|outcome| Entry::new(job.id, job.user_id, outcome));
         let entry = match (decided, &job.idempotency) {
             (Some(entry), None) => entry,
             (Some(mut entry), Some(idempotency)) => {
@@ -227,10 +200,7 @@ async fn fail(
             let entries: Vec<Entry> = entry.into_iter().collect();
             let now = record::insert(&mut transaction, kind, &entries).await?;
             transaction.commit().await?;
-            Ok(entries
-                .into_iter()
-                .map(|entry| entry.settled(now))
-                .collect())
+            Ok(entries.into_iter().map(|entry| entry.settled(now)).collect())
         };
         match attempt.await {
             Ok(settled) => return Ok(settled),
@@ -253,20 +223,8 @@ async fn dead_letter(
     attempts: i32,
     settled_before: &HashSet<JobId>,
 ) -> Result<Option<Entry>, sqlx::Error> {
-    let Reject {
-        accepted,
-        reason,
-        origin,
-        payload,
-    } = reject;
-    let letter = DeadLetter {
-        queue,
-        origin,
-        job: *accepted,
-        reason,
-        attempts,
-        payload,
-    };
+    let Reject { accepted, reason, origin, payload } = reject;
+    let letter = DeadLetter { queue, origin, job: *accepted, reason, attempts, payload };
     record::insert_dead_letter(transaction, &letter).await?;
     Ok(accepted
         .filter(|(id, _)| !settled_before.contains(id))
@@ -291,14 +249,9 @@ fn is_transient(error: &sqlx::Error) -> bool {
         "user_coupons_one_per_user",
         "user_coupons_issue_number_key",
     ];
-    if database
-        .constraint()
-        .is_some_and(|name| RACES.contains(&name))
-    {
+    if database.constraint().is_some_and(|name| RACES.contains(&name)) {
         return true;
     }
     let code = database.code().unwrap_or_default();
-    !["22", "23", "P0"]
-        .iter()
-        .any(|class| code.starts_with(class))
+    !["22", "23", "P0"].iter().any(|class| code.starts_with(class))
 }

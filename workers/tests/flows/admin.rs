@@ -6,58 +6,34 @@ use serde_json::{Value, json};
 use super::support::{Answer, Options, Shop, shop};
 
 async fn create(shop: &Shop, what: &str, body: &Value) -> Answer {
-    Answer::of(
-        shop.admin(Method::POST, &format!("/api/admin/{what}"))
-            .json(body),
-    )
-    .await
+    Answer::of(shop.admin(Method::POST, &format!("/api/admin/{what}")).json(body)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_can_take_part() {
-    shop(
-        Options {
-            users: 5,
-            ..Options::default()
-        },
-        async |shop| {
-            let given = create(
-                shop,
-                "users",
-                &json!({"id": 7, "name": "Ann", "email": "ann@example.com"}),
-            )
-            .await;
-            assert_eq!(given.status, 201, "{given:?}");
-            assert_eq!(
-                (&given.body["id"], &given.body["balance"]),
-                (&json!(7), &json!(0))
-            );
-            create(
-                shop,
-                "users",
-                &json!({"id": 7, "name": "Bob", "email": "b@example.com"}),
-            )
+    shop(Options { users: 5, ..Options::default() }, async |shop| {
+        let given =
+            create(shop, "users", &json!({"id": 7, "name": "Ann", "email": "ann@example.com"}))
+                .await;
+        assert_eq!(given.status, 201, "{given:?}");
+        assert_eq!((&given.body["id"], &given.body["balance"]), (&json!(7), &json!(0)));
+        create(shop, "users", &json!({"id": 7, "name": "Bob", "email": "b@example.com"}))
             .await
             .is_problem(409, "user-exists");
-            create(
-                shop,
-                "users",
-                &json!({"name": "Bob", "email": "ann@example.com"}),
-            )
+        create(shop, "users", &json!({"name": "Bob", "email": "ann@example.com"}))
             .await
             .is_problem(409, "email-taken");
-            // The sequence passes the id that was given by hand.
-            for (email, id) in [("c@example.com", 6), ("d@example.com", 8)] {
-                let next = create(shop, "users", &json!({"name": "Next", "email": email})).await;
-                // Ids of failed attempts are not used again.
-                assert!(next.body["id"].as_i64().unwrap() >= id, "{next:?}");
-                assert_ne!(next.body["id"], 7);
-            }
-            let coupon = shop.campaign(1).await;
-            let job = shop.accepted_issue(7, coupon).await;
-            assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
-        },
-    )
+        // The sequence passes the id that was given by hand.
+        for (email, id) in [("c@example.com", 6), ("d@example.com", 8)] {
+            let next = create(shop, "users", &json!({"name": "Next", "email": email})).await;
+            // Ids of failed attempts are not used again.
+            assert!(next.body["id"].as_i64().unwrap() >= id, "{next:?}");
+            assert_ne!(next.body["id"], 7);
+        }
+        let coupon = shop.campaign(1).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+    })
     .await;
 }
 

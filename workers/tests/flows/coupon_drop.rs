@@ -42,22 +42,13 @@ async fn twenty_thousand_requests_for_five_hundred_coupons() {
 /// Without the early answers every request stands in line: the worker alone must get it right.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_is_settled_in_the_order_of_the_line() {
-    let options = Options {
-        users: 300,
-        worker: false,
-        ..Options::default()
-    };
+    let options = Options { users: 300, worker: false, ..Options::default() };
     shop(options, async |shop| {
         let coupon = shop.campaign(100).await;
         let first: Vec<Answer> = shop.storm((1..=100).map(|user| (user, coupon)), 16).await;
         // Submitted after all of the first hundred were accepted, so decided after them.
         let second: Vec<Answer> = shop.storm((101..=300).map(|user| (user, coupon)), 16).await;
-        assert!(
-            first
-                .iter()
-                .chain(&second)
-                .all(|answer| answer.status == 202)
-        );
+        assert!(first.iter().chain(&second).all(|answer| answer.status == 202));
         shop.start_worker();
         shop.settle_and_audit().await;
         let (winners, last): (i64, i64) =
@@ -74,24 +65,18 @@ async fn a_backlog_is_settled_in_the_order_of_the_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_share_a_campaign_without_overselling() {
-    shop(
-        Options {
-            users: 400,
-            ..Options::default()
-        },
-        async |shop| {
+    shop(Options { users: 400, ..Options::default() }, async |shop| {
+        shop.start_worker();
+        let coupon = shop.campaign(150).await;
+        let storm = shop.storm((0..1_200).map(|n| (n % 400 + 1, coupon)), 64);
+        let handover = async {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            shop.stop_workers().await;
             shop.start_worker();
-            let coupon = shop.campaign(150).await;
-            let storm = shop.storm((0..1_200).map(|n| (n % 400 + 1, coupon)), 64);
-            let handover = async {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                shop.stop_workers().await;
-                shop.start_worker();
-            };
-            tokio::join!(storm, handover);
-            shop.settle_and_audit().await;
-            assert_eq!(shop.outcomes().await["succeeded"], 150);
-        },
-    )
+        };
+        tokio::join!(storm, handover);
+        shop.settle_and_audit().await;
+        assert_eq!(shop.outcomes().await["succeeded"], 150);
+    })
     .await;
 }

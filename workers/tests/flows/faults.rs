@@ -7,59 +7,44 @@ use reqwest::Method;
 use super::support::{Answer, Options, Shop, eventually, shop};
 
 async fn is_ready(shop: &Shop) -> bool {
-    Answer::of(shop.anonymous(Method::GET, "/health/ready"))
-        .await
-        .status
-        == 200
+    Answer::of(shop.anonymous(Method::GET, "/health/ready")).await.status == 200
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_no_outcome_differs_and_polls_still_answer() {
-    shop(
-        Options {
-            users: 1_000,
-            ..Options::default()
-        },
-        async |shop| {
-            let coupon = shop.campaign(200).await;
-            let drop = shop.storm((0..3_000).map(|n| (n % 1_000 + 1, coupon)), 64);
-            let loss = async {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                shop.redis.proxy.cut();
-            };
-            let (answers, ()) = tokio::join!(drop, loss);
-            assert!(
-                answers
-                    .iter()
-                    .all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out")
-            );
-            shop.settle_and_audit().await;
-            assert_eq!(shop.outcomes().await["succeeded"], 200);
+    shop(Options { users: 1_000, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(200).await;
+        let drop = shop.storm((0..3_000).map(|n| (n % 1_000 + 1, coupon)), 64);
+        let loss = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shop.redis.proxy.cut();
+        };
+        let (answers, ()) = tokio::join!(drop, loss);
+        assert!(
+            answers.iter().all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out")
+        );
+        shop.settle_and_audit().await;
+        assert_eq!(shop.outcomes().await["succeeded"], 200);
 
-            // A waiting poll is answered by the sweep.
-            let coupon = shop.campaign(1).await;
-            let job = shop.accepted_issue(7, coupon).await;
-            let settled = shop.poll(7, &job, 30).await;
-            assert_eq!(settled.body["status"], "succeeded");
-            assert!(settled.took < Duration::from_secs(10), "{:?}", settled.took);
+        // A waiting poll is answered by the sweep.
+        let coupon = shop.campaign(1).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        let settled = shop.poll(7, &job, 30).await;
+        assert_eq!(settled.body["status"], "succeeded");
+        assert!(settled.took < Duration::from_secs(10), "{:?}", settled.took);
 
-            // Redis comes back by itself.
-            shop.redis.proxy.restore();
-            let coupon = shop.campaign(1).await;
-            let job = shop.accepted_issue(8, coupon).await;
-            assert_eq!(shop.settled(8, &job).await["status"], "succeeded");
-        },
-    )
+        // Redis comes back by itself.
+        shop.redis.proxy.restore();
+        let coupon = shop.campaign(1).await;
+        let job = shop.accepted_issue(8, coupon).await;
+        assert_eq!(shop.settled(8, &job).await["status"], "succeeded");
+    })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_broker_503_within_the_deadline_then_recovery() {
-    let options = Options {
-        users: 1_000,
-        confirm_deadline_ms: 1_000,
-        ..Options::default()
-    };
+    let options = Options { users: 1_000, confirm_deadline_ms: 1_000, ..Options::default() };
     shop(options, async |shop| {
         let coupon = shop.campaign(1_000).await;
         let drop = shop.storm((1..=1_000).map(|user| (user, coupon)), 32);
@@ -70,18 +55,10 @@ async fn without_the_broker_503_within_the_deadline_then_recovery() {
         let (answers, ()) = tokio::join!(drop, loss);
         for answer in answers.iter().filter(|answer| answer.status != 202) {
             answer.is_problem(503, "broker-unavailable");
-            assert!(
-                answer.headers["retry-after"]
-                    .to_str()
-                    .unwrap()
-                    .parse::<u64>()
-                    .is_ok()
-            );
+            assert!(answer.headers["retry-after"].to_str().unwrap().parse::<u64>().is_ok());
             assert!(answer.took < Duration::from_secs(3), "{:?}", answer.took);
         }
-        shop.issue(7, coupon)
-            .await
-            .is_problem(503, "broker-unavailable");
+        shop.issue(7, coupon).await.is_problem(503, "broker-unavailable");
         assert!(!is_ready(shop).await);
 
         shop.broker.proxy.restore();
@@ -89,9 +66,7 @@ async fn without_the_broker_503_within_the_deadline_then_recovery() {
         // Everyone tries again: who was accepted before may not get a second coupon.
         let answers = shop.storm((1..=1_000).map(|user| (user, coupon)), 32).await;
         assert!(
-            answers
-                .iter()
-                .all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out"),
+            answers.iter().all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out"),
             "{answers:?}"
         );
         shop.settle_and_audit().await;
@@ -110,14 +85,10 @@ async fn without_the_database_jobs_are_accepted_and_settled_later() {
         shop.database.proxy.cut();
         let job = shop.accepted_issue(7, coupon).await;
         // Nobody can know whether it is settled: neither "queued" nor 404, but "not now".
-        shop.poll(7, &job, 0)
-            .await
-            .is_problem(503, "database-unavailable");
+        shop.poll(7, &job, 0).await.is_problem(503, "database-unavailable");
         // What was told once is not unsaid.
         assert_eq!(shop.poll(1, &before, 0).await.body["status"], "succeeded");
-        Answer::of(shop.get(7, "/api/users/coupons"))
-            .await
-            .is_problem(503, "database-unavailable");
+        Answer::of(shop.get(7, "/api/users/coupons")).await.is_problem(503, "database-unavailable");
         assert!(!is_ready(shop).await);
         let live = Answer::of(shop.anonymous(Method::GET, "/health/live")).await;
         assert_eq!(live.status, 200);
@@ -132,24 +103,18 @@ async fn without_the_database_jobs_are_accepted_and_settled_later() {
 /// The worker commits, but its acknowledgement is lost: the redelivered jobs settle once.
 #[tokio::test(flavor = "multi_thread")]
 async fn redelivered_jobs_settle_once() {
-    shop(
-        Options {
-            users: 500,
-            ..Options::default()
-        },
-        async |shop| {
-            let coupon = shop.campaign(500).await;
-            let drop = shop.storm((1..=500).map(|user| (user, coupon)), 16);
-            let cuts = async {
-                for _ in 0..5 {
-                    tokio::time::sleep(Duration::from_millis(150)).await;
-                    shop.broker.proxy.cut();
-                    shop.broker.proxy.restore();
-                }
-            };
-            tokio::join!(drop, cuts);
-            shop.settle_and_audit().await;
-        },
-    )
+    shop(Options { users: 500, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(500).await;
+        let drop = shop.storm((1..=500).map(|user| (user, coupon)), 16);
+        let cuts = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                shop.broker.proxy.cut();
+                shop.broker.proxy.restore();
+            }
+        };
+        tokio::join!(drop, cuts);
+        shop.settle_and_audit().await;
+    })
     .await;
 }

@@ -18,22 +18,15 @@ async fn callers_are_checked_before_anything_else() {
             let answer = Answer::of(shop.anonymous(method.clone(), path).body("{")).await;
             answer.is_problem(401, "unauthenticated");
             assert_eq!(answer.headers["www-authenticate"], "Bearer");
-            for header in [
-                "Bearer nonsense",
-                "Basic dTpw",
-                "Bearer",
-                &format!("Bearer {}x", token(7, false)),
-            ] {
-                let request = shop
-                    .anonymous(method.clone(), path)
-                    .header("Authorization", header);
+            for header in
+                ["Bearer nonsense", "Basic dTpw", "Bearer", &format!("Bearer {}x", token(7, false))]
+            {
+                let request = shop.anonymous(method.clone(), path).header("Authorization", header);
                 Answer::of(request).await.is_problem(401, "unauthenticated");
             }
         }
         for path in ["/api/admin/users", "/api/admin/coupons"] {
-            Answer::of(shop.post(7, path).body("{"))
-                .await
-                .is_problem(403, "forbidden");
+            Answer::of(shop.post(7, path).body("{")).await.is_problem(403, "forbidden");
         }
     })
     .await;
@@ -42,21 +35,15 @@ async fn callers_are_checked_before_anything_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_and_methods_are_problems_too() {
     shop(Options::default(), async |shop| {
-        Answer::of(shop.get(7, "/api/nothing"))
-            .await
-            .is_problem(404, "route-not-found");
+        Answer::of(shop.get(7, "/api/nothing")).await.is_problem(404, "route-not-found");
         let wrong = Answer::of(shop.get(7, "/api/coupons/1/issue")).await;
         wrong.is_problem(405, "method-not-allowed");
         assert_eq!(wrong.headers["allow"], "POST");
         Answer::of(shop.post(7, "/api/coupons/one/issue"))
             .await
             .is_problem(400, "validation-failed");
-        Answer::of(shop.get(7, "/api/coupons/%FF"))
-            .await
-            .is_problem(400, "validation-failed");
-        Answer::of(shop.get(7, "/api/coupons/0"))
-            .await
-            .is_problem(404, "coupon-not-found");
+        Answer::of(shop.get(7, "/api/coupons/%FF")).await.is_problem(400, "validation-failed");
+        Answer::of(shop.get(7, "/api/coupons/0")).await.is_problem(404, "coupon-not-found");
     })
     .await;
 }
@@ -65,45 +52,26 @@ async fn unknown_paths_and_methods_are_problems_too() {
 async fn bodies_are_read_strictly() {
     shop(Options::default(), async |shop| {
         let post = async |body: Vec<u8>, content_type: &str| {
-            let request = shop
-                .admin(Method::POST, "/api/admin/users")
-                .header("Content-Type", content_type);
+            let request =
+                shop.admin(Method::POST, "/api/admin/users").header("Content-Type", content_type);
             Answer::of(request.body(body)).await
         };
         let json = "application/json";
-        post(b"{}".to_vec(), "text/plain")
-            .await
-            .is_problem(415, "unsupported-media-type");
-        post(b"{".to_vec(), json)
-            .await
-            .is_problem(400, "malformed-body");
-        post(b"[]".to_vec(), json)
-            .await
-            .is_problem(400, "malformed-body");
-        post(b"{\"name\": \"\xff\"}".to_vec(), json)
+        post(b"{}".to_vec(), "text/plain").await.is_problem(415, "unsupported-media-type");
+        post(b"{".to_vec(), json).await.is_problem(400, "malformed-body");
+        post(b"[]".to_vec(), json).await.is_problem(400, "malformed-body");
+        post(b"{\"name\": \"\xff\"}".to_vec(), json).await.is_problem(400, "malformed-body");
+        post("[".repeat(10_000).into_bytes(), json).await.is_problem(400, "malformed-body");
+        post(format!("{{\"name\": {}", "[".repeat(10_000)).into_bytes(), json)
             .await
             .is_problem(400, "malformed-body");
-        post("[".repeat(10_000).into_bytes(), json)
-            .await
-            .is_problem(400, "malformed-body");
-        post(
-            format!("{{\"name\": {}", "[".repeat(10_000)).into_bytes(),
-            json,
-        )
-        .await
-        .is_problem(400, "malformed-body");
-        post(vec![b' '; 70_000], json)
-            .await
-            .is_problem(413, "body-too-large");
+        post(vec![b' '; 70_000], json).await.is_problem(413, "body-too-large");
         post(b"{}".to_vec(), "application/json; charset=utf-8")
             .await
             .is_problem(400, "validation-failed");
 
-        let fields = post(
-            br#"{"id": 1.0, "name": 7, "name": "x", "mail": "a@b"}"#.to_vec(),
-            json,
-        )
-        .await;
+        let fields =
+            post(br#"{"id": 1.0, "name": 7, "name": "x", "mail": "a@b"}"#.to_vec(), json).await;
         fields.is_problem(400, "validation-failed");
         let mut named: Vec<_> = fields.body["errors"]
             .as_array()
@@ -116,16 +84,10 @@ async fn bodies_are_read_strictly() {
 
         // A route without fields takes none, and needs no body.
         let issue = |body: &'static str| {
-            shop.post(7, "/api/coupons/4/issue")
-                .header("Content-Type", json)
-                .body(body)
+            shop.post(7, "/api/coupons/4/issue").header("Content-Type", json).body(body)
         };
-        Answer::of(issue("{}"))
-            .await
-            .is_problem(409, "coupon-not-started");
-        Answer::of(issue(r#"{"quantity": 2}"#))
-            .await
-            .is_problem(400, "validation-failed");
+        Answer::of(issue("{}")).await.is_problem(409, "coupon-not-started");
+        Answer::of(issue(r#"{"quantity": 2}"#)).await.is_problem(400, "validation-failed");
     })
     .await;
 }
@@ -152,21 +114,14 @@ async fn lists_are_paged_to_their_end() {
             }
         }
         assert_eq!(seen, [1, 2, 3, 4]);
-        for bad in [
-            "?limit=0",
-            "?limit=101",
-            "?limit=x",
-            "?cursor=?",
-            "?page=2",
-            "?limit=1&limit=2",
-        ] {
+        for bad in
+            ["?limit=0", "?limit=101", "?limit=x", "?cursor=?", "?page=2", "?limit=1&limit=2"]
+        {
             let answer =
                 Answer::of(shop.anonymous(Method::GET, &format!("/api/coupons{bad}"))).await;
             answer.is_problem(400, "validation-failed");
         }
-        let coupon = Answer::of(shop.anonymous(Method::GET, "/api/coupons/2"))
-            .await
-            .body;
+        let coupon = Answer::of(shop.anonymous(Method::GET, "/api/coupons/2")).await.body;
         assert_eq!(
             (
                 &coupon["discountType"],

@@ -4,31 +4,23 @@ use super::support::{Answer, Options, shop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_key_gets_the_same_job() {
-    shop(
-        Options {
-            worker: false,
-            ..Options::default()
-        },
-        async |shop| {
-            let (coupon, other) = (shop.campaign(5).await, shop.campaign(5).await);
-            let first = shop.issue_keyed(7, coupon, "a-key").await;
-            let queued = shop.issue_keyed(7, coupon, "a-key").await;
-            assert_eq!((queued.status, &queued.body), (202, &first.body));
-            shop.issue_keyed(7, other, "a-key")
-                .await
-                .is_problem(422, "idempotency-key-reused");
-            // Scoped to the caller.
-            let someone_else = shop.issue_keyed(8, coupon, "a-key").await;
-            assert_ne!(someone_else.job_id(), first.job_id());
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let (coupon, other) = (shop.campaign(5).await, shop.campaign(5).await);
+        let first = shop.issue_keyed(7, coupon, "a-key").await;
+        let queued = shop.issue_keyed(7, coupon, "a-key").await;
+        assert_eq!((queued.status, &queued.body), (202, &first.body));
+        shop.issue_keyed(7, other, "a-key").await.is_problem(422, "idempotency-key-reused");
+        // Scoped to the caller.
+        let someone_else = shop.issue_keyed(8, coupon, "a-key").await;
+        assert_ne!(someone_else.job_id(), first.job_id());
 
-            shop.start_worker();
-            shop.settled(7, first.job_id()).await;
-            let settled = shop.issue_keyed(7, coupon, "a-key").await;
-            assert_eq!(settled.job_id(), first.job_id());
-            shop.settle_and_audit().await;
-            assert_eq!(shop.outcomes().await["succeeded"], 2);
-        },
-    )
+        shop.start_worker();
+        shop.settled(7, first.job_id()).await;
+        let settled = shop.issue_keyed(7, coupon, "a-key").await;
+        assert_eq!(settled.job_id(), first.job_id());
+        shop.settle_and_audit().await;
+        assert_eq!(shop.outcomes().await["succeeded"], 2);
+    })
     .await;
 }
 
@@ -38,10 +30,7 @@ async fn concurrent_requests_with_one_key_are_one_job() {
         let coupon = shop.campaign(5).await;
         let requests = (0..20).map(|_| shop.issue_keyed(7, coupon, "a-key"));
         let answers = futures_util::future::join_all(requests).await;
-        assert!(
-            answers.iter().all(|answer| answer.status == 202),
-            "{answers:?}"
-        );
+        assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
         assert_eq!(shop.accepted_ids().len(), 1);
     })
     .await;
@@ -49,79 +38,59 @@ async fn concurrent_requests_with_one_key_are_one_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_survives_the_loss_of_redis() {
-    shop(
-        Options {
-            worker: false,
-            ..Options::default()
-        },
-        async |shop| {
-            let (coupon, other) = (shop.campaign(5).await, shop.campaign(5).await);
-            let first = shop.issue_keyed(7, coupon, "a-key").await;
-            shop.redis.proxy.cut();
-            // Still queued, and Redis has forgotten it: the repeat may get a second job …
-            let same = shop.issue_keyed(7, coupon, "a-key").await;
-            let different = shop.issue_keyed(7, other, "a-key").await;
-            assert_eq!((same.status, different.status), (202, 202));
-            shop.start_worker();
-            // … which ends with the first one's outcome, or is told that the key is taken.
-            let outcome = shop.settled(7, first.job_id()).await;
-            let repeated = shop.settled(7, same.job_id()).await;
-            assert_eq!(outcome["status"], "succeeded");
-            assert_eq!(outcome["result"], repeated["result"]);
-            let reused = shop.settled(7, different.job_id()).await;
-            assert_eq!(
-                (&reused["status"], &reused["error"]["code"]),
-                (&"rejected".into(), &"idempotency-key-reused".into())
-            );
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let (coupon, other) = (shop.campaign(5).await, shop.campaign(5).await);
+        let first = shop.issue_keyed(7, coupon, "a-key").await;
+        shop.redis.proxy.cut();
+        // Still queued, and Redis has forgotten it: the repeat may get a second job …
+        let same = shop.issue_keyed(7, coupon, "a-key").await;
+        let different = shop.issue_keyed(7, other, "a-key").await;
+        assert_eq!((same.status, different.status), (202, 202));
+        shop.start_worker();
+        // … which ends with the first one's outcome, or is told that the key is taken.
+        let outcome = shop.settled(7, first.job_id()).await;
+        let repeated = shop.settled(7, same.job_id()).await;
+        assert_eq!(outcome["status"], "succeeded");
+        assert_eq!(outcome["result"], repeated["result"]);
+        let reused = shop.settled(7, different.job_id()).await;
+        assert_eq!(
+            (&reused["status"], &reused["error"]["code"]),
+            (&"rejected".into(), &"idempotency-key-reused".into())
+        );
 
-            // Settled: PostgreSQL knows the key, also where Redis is away or was emptied.
-            let settled = shop.issue_keyed(7, coupon, "a-key").await;
-            assert_eq!(settled.job_id(), first.job_id());
-            shop.issue_keyed(7, other, "a-key")
-                .await
-                .is_problem(422, "idempotency-key-reused");
-            shop.settle_and_audit().await;
-            let held: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM user_coupons WHERE user_id = 7")
-                    .fetch_one(&shop.pool)
-                    .await
-                    .unwrap();
-            assert_eq!(held, 1);
-        },
-    )
+        // Settled: PostgreSQL knows the key, also where Redis is away or was emptied.
+        let settled = shop.issue_keyed(7, coupon, "a-key").await;
+        assert_eq!(settled.job_id(), first.job_id());
+        shop.issue_keyed(7, other, "a-key").await.is_problem(422, "idempotency-key-reused");
+        shop.settle_and_audit().await;
+        let held: i64 = sqlx::query_scalar("SELECT count(*) FROM user_coupons WHERE user_id = 7")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(held, 1);
+    })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_before_acceptance_does_not_consume_the_key() {
-    shop(
-        Options {
-            confirm_deadline_ms: 500,
-            ..Options::default()
-        },
-        async |shop| {
-            let coupon = shop.campaign(5).await;
-            // 4 has not started: 409.
-            shop.issue_keyed(7, 4, "a-key")
-                .await
-                .is_problem(409, "coupon-not-started");
-            shop.broker.proxy.cut();
-            let refused = shop.issue_keyed(7, coupon, "b-key").await;
-            refused.is_problem(503, "broker-unavailable");
-            shop.broker.proxy.restore();
-            super::support::eventually("the broker is back", async || {
-                Answer::of(shop.anonymous(reqwest::Method::GET, "/health/ready"))
-                    .await
-                    .status
-                    == 200
-            })
-            .await;
-            // Both keys are free for another request.
-            assert_eq!(shop.issue_keyed(7, coupon, "a-key").await.status, 202);
-            let other = shop.campaign(5).await;
-            assert_eq!(shop.issue_keyed(7, other, "b-key").await.status, 202);
-        },
-    )
+    shop(Options { confirm_deadline_ms: 500, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(5).await;
+        // 4 has not started: 409.
+        shop.issue_keyed(7, 4, "a-key").await.is_problem(409, "coupon-not-started");
+        shop.broker.proxy.cut();
+        let refused = shop.issue_keyed(7, coupon, "b-key").await;
+        refused.is_problem(503, "broker-unavailable");
+        shop.broker.proxy.restore();
+        super::support::eventually("the broker is back", async || {
+            Answer::of(shop.anonymous(reqwest::Method::GET, "/health/ready")).await.status == 200
+        })
+        .await;
+        // Both keys are free for another request.
+        assert_eq!(shop.issue_keyed(7, coupon, "a-key").await.status, 202);
+        let other = shop.campaign(5).await;
+        assert_eq!(shop.issue_keyed(7, other, "b-key").await.status, 202);
+    })
     .await;
 }
 
@@ -134,10 +103,7 @@ async fn malformed_keys_are_refused() {
             answer.is_problem(400, "validation-failed");
             assert_eq!(answer.body["errors"][0]["field"], "Idempotency-Key");
         }
-        assert_eq!(
-            shop.issue_keyed(7, coupon, &"k".repeat(255)).await.status,
-            202
-        );
+        assert_eq!(shop.issue_keyed(7, coupon, &"k".repeat(255)).await.status, 202);
     })
     .await;
 }

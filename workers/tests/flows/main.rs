@@ -5,6 +5,14 @@
 //! in parallel. A fault is done to the test's own connections (through a proxy) or to processes of
 //! its own, never to what other tests use.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking"
+)]
+
 mod accept;
 mod admin;
 mod coupon_drop;

@@ -12,33 +12,25 @@ fn line(user: i64, coupon: i64) -> (JobId, Vec<u8>) {
     let millis = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap();
     let sequence = u32::try_from(user).unwrap();
     let id = JobId::compose(millis, JobKind::IssueCoupon, sequence, 0);
-    let job = Job::IssueCoupon(IssueCoupon {
-        coupon_id: CouponId::new(coupon),
-    });
-    let envelope = Envelope {
-        id,
-        user_id: UserId::new(user),
-        idempotency: None,
-        job,
-    };
+    let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+    let envelope = Envelope { id, user_id: UserId::new(user), idempotency: None, job };
     let mut line = Vec::new();
     envelope.encode(&mut line).unwrap();
     (id, line)
 }
 
 async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
-    let job = Job::IssueCoupon(IssueCoupon {
-        coupon_id: CouponId::new(coupon),
-    });
-    let queue = job
-        .partition(shop.options.partitions)
-        .queue(&shop.namespace);
+    let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+    let queue = job.partition(shop.options.partitions).queue(&shop.namespace);
     let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
     let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
     publisher.publish(&queue, "application/x-ndjson", parcel, ());
     publisher.verdicts().await;
     connect::close(&connection).await;
 }
+
+/// Line, job, user, payload.
+type Letter = (i32, Option<uuid::Uuid>, Option<i64>, Vec<u8>);
 
 async fn outcome(shop: &Shop, id: JobId) -> (String, Option<String>) {
     let found = async || {
@@ -59,16 +51,9 @@ async fn one_undecodable_job_inside_a_parcel() {
         let (first, first_line) = line(1, coupon);
         let (broken, broken_line) = line(2, coupon);
         let (last, last_line) = line(3, coupon);
-        let broken_line = String::from_utf8(broken_line)
-            .unwrap()
-            .replace("couponId", "coupon");
-        let parcel = [
-            &first_line,
-            broken_line.as_bytes(),
-            b"\xff\x00 garbage\n",
-            &last_line,
-        ]
-        .concat();
+        let broken_line = String::from_utf8(broken_line).unwrap().replace("couponId", "coupon");
+        let parcel =
+            [&first_line, broken_line.as_bytes(), b"\xff\x00 garbage\n", &last_line].concat();
         publish(shop, coupon, parcel).await;
 
         assert_eq!(outcome(shop, first).await.0, "succeeded");
@@ -78,7 +63,7 @@ async fn one_undecodable_job_inside_a_parcel() {
             outcome(shop, broken).await,
             ("failed".to_owned(), Some("job-undecodable".to_owned()))
         );
-        let letters: Vec<(i32, Option<uuid::Uuid>, Option<i64>, Vec<u8>)> =
+        let letters: Vec<Letter> =
             sqlx::query_as("SELECT line, job_id, user_id, payload FROM dead_letters ORDER BY line")
                 .fetch_all(&shop.pool)
                 .await
@@ -86,12 +71,7 @@ async fn one_undecodable_job_inside_a_parcel() {
         assert_eq!(
             letters,
             [
-                (
-                    1,
-                    Some(broken.get()),
-                    Some(2),
-                    broken_line.trim_end().as_bytes().to_vec()
-                ),
+                (1, Some(broken.get()), Some(2), broken_line.trim_end().as_bytes().to_vec()),
                 (2, None, None, b"\xff\x00 garbage".to_vec()),
             ]
         );

@@ -23,31 +23,16 @@ fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)> {
 }
 
 fn worker(shop: &Shop) -> Process {
-    Process::start(
-        "firstcome-worker",
-        &["issue-coupon"],
-        environment(shop, 0),
-        &log(shop),
-    )
-    .unwrap()
+    Process::start("firstcome-worker", &["issue-coupon"], environment(shop, 0), &log(shop)).unwrap()
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 async fn api(shop: &Shop, port: u16) -> Process {
-    let api = Process::start(
-        "firstcome-api",
-        &["serve"],
-        environment(shop, port),
-        &log(shop),
-    )
-    .unwrap();
+    let api =
+        Process::start("firstcome-api", &["serve"], environment(shop, port), &log(shop)).unwrap();
     let ready = format!("http://127.0.0.1:{port}/health/ready");
     eventually("the API process is ready", async || {
         shop.anonymous(reqwest::Method::GET, &ready)
@@ -61,18 +46,10 @@ async fn api(shop: &Shop, port: u16) -> Process {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_workers_forget_nothing_and_do_nothing_twice() {
-    let options = Options {
-        users: 2_000,
-        partitions: 4,
-        worker: false,
-        ..Options::default()
-    };
+    let options = Options { users: 2_000, partitions: 4, worker: false, ..Options::default() };
     shop(options, async |shop| {
-        let coupons = [
-            shop.campaign(300).await,
-            shop.campaign(2_000).await,
-            shop.campaign(700).await,
-        ];
+        let coupons =
+            [shop.campaign(300).await, shop.campaign(2_000).await, shop.campaign(700).await];
         let drop = shop.storm(
             (0..8_000i64).map(|n| (n % 2_000 + 1, coupons[usize::try_from(n).unwrap() % 3])),
             64,
@@ -88,17 +65,12 @@ async fn killed_workers_forget_nothing_and_do_nothing_twice() {
         };
         let (answers, last) = tokio::join!(drop, killings);
         assert!(
-            answers
-                .iter()
-                .all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out")
+            answers.iter().all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out")
         );
         shop.settle_and_audit().await;
         let outcomes = shop.outcomes().await;
         let known = ["succeeded", "coupon-already-issued", "coupon-sold-out"];
-        assert!(
-            outcomes.keys().all(|code| known.contains(&code.as_str())),
-            "{outcomes:?}"
-        );
+        assert!(outcomes.keys().all(|code| known.contains(&code.as_str())), "{outcomes:?}");
         assert!(last.stop().await.unwrap().success());
     })
     .await;
@@ -106,10 +78,7 @@ async fn killed_workers_forget_nothing_and_do_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_api_forgets_no_accepted_request() {
-    let options = Options {
-        users: 8_000,
-        ..Options::default()
-    };
+    let options = Options { users: 8_000, ..Options::default() };
     shop(options, async |shop| {
         let coupon = shop.campaign(6_000).await;
         let port = free_port();
@@ -141,10 +110,7 @@ async fn a_killed_api_forgets_no_accepted_request() {
             api(shop, port).await
         };
         let (unanswered, again) = tokio::join!(clients, killing);
-        assert!(
-            unanswered.iter().sum::<i32>() > 0,
-            "the kill came too late to be noticed"
-        );
+        assert!(unanswered.iter().sum::<i32>() > 0, "the kill came too late to be noticed");
         shop.settle_and_audit().await;
         // The new process answers for what the old one accepted.
         let (job, user): (uuid::Uuid, i64) =
@@ -163,19 +129,12 @@ async fn a_killed_api_forgets_no_accepted_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sigterm_the_batch_in_hand_settles_and_the_exit_code_is_0() {
-    let options = Options {
-        users: 3_000,
-        worker: false,
-        ..Options::default()
-    };
+    let options = Options { users: 3_000, worker: false, ..Options::default() };
     shop(options, async |shop| {
         let coupon = shop.campaign(3_000).await;
         shop.storm((1..=3_000).map(|user| (user, coupon)), 64).await;
         let stopped = worker(shop);
-        eventually("the worker is at it", async || {
-            !shop.outcomes().await.is_empty()
-        })
-        .await;
+        eventually("the worker is at it", async || !shop.outcomes().await.is_empty()).await;
         assert!(stopped.stop().await.unwrap().success());
         let rest = worker(shop);
         shop.settle_and_audit().await;

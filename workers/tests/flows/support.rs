@@ -97,11 +97,7 @@ pub(crate) async fn shop(options: Options, test: impl AsyncFnOnce(&Shop)) {
     let shop = Shop::open(options).await;
     let outcome = AssertUnwindSafe(test(&shop)).catch_unwind().await;
     let outcome = match outcome {
-        Ok(()) => {
-            AssertUnwindSafe(shop.settle_and_audit())
-                .catch_unwind()
-                .await
-        }
+        Ok(()) => AssertUnwindSafe(shop.settle_and_audit()).catch_unwind().await,
         failed => failed,
     };
     shop.close().await;
@@ -113,29 +109,19 @@ pub(crate) async fn shop(options: Options, test: impl AsyncFnOnce(&Shop)) {
 impl Shop {
     async fn open(options: Options) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let namespace = format!(
-            "test_{}_{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
+        let namespace =
+            format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let server = service("DATABASE_URL");
         let direct = with_database(&server, &namespace);
         create_database(&server, &namespace).await;
-        let pool = PgPoolOptions::new()
-            .max_connections(5)
-            .connect(&direct)
-            .await
-            .unwrap();
+        let pool = PgPoolOptions::new().max_connections(5).connect(&direct).await.unwrap();
         sample_data::create(&pool, options.users).await.unwrap();
 
         let database = Link::to(direct).await;
         let broker = Link::to(service("AMQP_URL")).await;
         let redis = Link::to(service("REDIS_URL")).await;
         let config = api_config(&options, &namespace, &database, &broker, &redis);
-        let client = reqwest::Client::builder()
-            .timeout(DEADLINE)
-            .build()
-            .unwrap();
+        let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
         let shop = Self {
             api: Api::start(config).await,
             options,
@@ -159,18 +145,13 @@ impl Shop {
         self.stop_workers().await;
         self.api.stop().await;
         let connection = connect::connect(&self.broker.direct, "test").await.unwrap();
-        topology::delete(&connection, &self.namespace, self.options.partitions)
-            .await
-            .unwrap();
+        topology::delete(&connection, &self.namespace, self.options.partitions).await.unwrap();
         connect::close(&connection).await;
         self.pool.close().await;
         let server = service("DATABASE_URL");
         let mut connection = PgConnection::connect(&server).await.unwrap();
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.namespace);
-        sqlx::raw_sql(AssertSqlSafe(drop))
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await.unwrap();
     }
 
     /// Waits until every accepted job has its outcome, then audits.
@@ -186,10 +167,7 @@ impl Shop {
                     .unwrap();
             ids.len() - usize::try_from(settled).unwrap()
         };
-        eventually("every accepted job has its outcome", async || {
-            missing().await == 0
-        })
-        .await;
+        eventually("every accepted job has its outcome", async || missing().await == 0).await;
         for finding in audit::audit(&self.pool).await.unwrap() {
             assert_eq!(finding.violations, 0, "{finding:?}");
         }
@@ -197,13 +175,8 @@ impl Shop {
 
     /// Another API on the same services.
     pub(crate) async fn start_api(&self, change: impl FnOnce(&mut ServeArgs)) -> Api {
-        let mut config = api_config(
-            &self.options,
-            &self.namespace,
-            &self.database,
-            &self.broker,
-            &self.redis,
-        );
+        let mut config =
+            api_config(&self.options, &self.namespace, &self.database, &self.broker, &self.redis);
         change(&mut config);
         let api = Api::start(config).await;
         self.ready(&api).await;
@@ -213,11 +186,7 @@ impl Shop {
     async fn ready(&self, api: &Api) {
         let url = format!("{}/health/ready", api.url);
         eventually("the API is ready", async || {
-            self.client
-                .get(&url)
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status() == StatusCode::OK)
+            self.client.get(&url).send().await.is_ok_and(|answer| answer.status() == StatusCode::OK)
         })
         .await;
     }
@@ -246,10 +215,7 @@ impl Shop {
         let workers: Vec<Worker> = self.workers.lock().unwrap().drain(..).collect();
         for Worker { stop, running } in workers {
             stop.cancel();
-            tokio::time::timeout(DEADLINE, running)
-                .await
-                .expect("the worker stops")
-                .unwrap();
+            tokio::time::timeout(DEADLINE, running).await.expect("the worker stops").unwrap();
         }
     }
 
@@ -264,13 +230,11 @@ impl Shop {
     }
 
     pub(crate) fn get(&self, user: i64, path: &str) -> RequestBuilder {
-        self.anonymous(Method::GET, path)
-            .bearer_auth(token(user, false))
+        self.anonymous(Method::GET, path).bearer_auth(token(user, false))
     }
 
     pub(crate) fn post(&self, user: i64, path: &str) -> RequestBuilder {
-        self.anonymous(Method::POST, path)
-            .bearer_auth(token(user, false))
+        self.anonymous(Method::POST, path).bearer_auth(token(user, false))
     }
 
     pub(crate) fn admin(&self, method: Method, path: &str) -> RequestBuilder {
@@ -279,25 +243,24 @@ impl Shop {
 
     /// Asks for a coupon: the answer, noted if it is a 202.
     pub(crate) async fn issue(&self, user: i64, coupon: i64) -> Answer {
-        self.send_issue(
-            user,
-            self.post(user, &format!("/api/coupons/{coupon}/issue")),
-        )
-        .await
+        self.send_issue(user, self.post(user, &format!("/api/coupons/{coupon}/issue"))).await
     }
 
     /// Asks for a coupon with an idempotency key.
     pub(crate) async fn issue_keyed(&self, user: i64, coupon: i64, key: &str) -> Answer {
         let request = self.post(user, &format!("/api/coupons/{coupon}/issue"));
-        self.send_issue(user, request.header("Idempotency-Key", key))
-            .await
+        self.send_issue(user, request.header("Idempotency-Key", key)).await
     }
 
     pub(crate) async fn send_issue(&self, user: i64, request: RequestBuilder) -> Answer {
         self.try_issue(user, request).await.unwrap()
     }
 
-    pub(crate) async fn try_issue(&self, user: i64, request: RequestBuilder) -> reqwest::Result<Answer> {
+    pub(crate) async fn try_issue(
+        &self,
+        user: i64,
+        request: RequestBuilder,
+    ) -> reqwest::Result<Answer> {
         let answer = Answer::try_of(request).await?;
         if answer.status == 202 {
             self.accepted.lock().unwrap().insert(answer.job_id().to_owned(), user);
@@ -328,8 +291,7 @@ impl Shop {
 
     pub(crate) async fn poll(&self, user: i64, job: &str, wait: u32) -> Answer {
         Answer::of(
-            self.get(user, &format!("/api/jobs/{job}"))
-                .header("Prefer", format!("wait={wait}")),
+            self.get(user, &format!("/api/jobs/{job}")).header("Prefer", format!("wait={wait}")),
         )
         .await
     }
@@ -417,9 +379,7 @@ impl Answer {
         assert_eq!(self.body["status"], status);
         for field in ["type", "title", "detail"] {
             assert!(
-                self.body[field]
-                    .as_str()
-                    .is_some_and(|text| !text.is_empty()),
+                self.body[field].as_str().is_some_and(|text| !text.is_empty()),
                 "{field}: {self:?}"
             );
         }
@@ -448,38 +408,21 @@ impl Api {
 impl Link {
     async fn to(direct: String) -> Self {
         // scheme://[user[:password]@]host:port/…
-        let start = direct
-            .find('@')
-            .map_or_else(|| direct.find("://").unwrap() + 3, |at| at + 1);
-        let end = direct[start..]
-            .find('/')
-            .map_or(direct.len(), |slash| start + slash);
+        let start = direct.find('@').map_or_else(|| direct.find("://").unwrap() + 3, |at| at + 1);
+        let end = direct[start..].find('/').map_or(direct.len(), |slash| start + slash);
         let proxy = Proxy::start(direct[start..end].to_owned()).await.unwrap();
         let proxied = format!("{}{}{}", &direct[..start], proxy.address(), &direct[end..]);
-        Self {
-            direct,
-            proxied,
-            proxy,
-        }
+        Self { direct, proxied, proxy }
     }
 }
 
 pub(crate) fn token(user: i64, admin: bool) -> String {
-    firstcome_api::auth::token(&TokenArgs {
-        user,
-        admin,
-        expires_in: 3600,
-        secrets: secrets(),
-    })
-    .unwrap()
+    firstcome_api::auth::token(&TokenArgs { user, admin, expires_in: 3600, secrets: secrets() })
+        .unwrap()
 }
 
 pub(crate) fn secrets() -> SecretArgs {
-    SecretArgs {
-        dev: true,
-        jwt_secret: None,
-        jwt_public_keys: None,
-    }
+    SecretArgs { dev: true, jwt_secret: None, jwt_public_keys: None }
 }
 
 fn broker_args(options: &Options, namespace: &str, broker: &Link) -> BrokerArgs {
@@ -514,10 +457,7 @@ fn api_config(
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !holds().await {
-        assert!(
-            Instant::now() < deadline,
-            "did not happen within {DEADLINE:?}: {what}"
-        );
+        assert!(Instant::now() < deadline, "did not happen within {DEADLINE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -540,16 +480,14 @@ async fn create_database(server: &str, name: &str) {
         .get_or_init(async || {
             let migrations = sqlx::migrate!("../migrations");
             let digest = migrations.iter().fold(0u32, |digest, migration| {
-                migration.checksum.iter().fold(digest, |digest, byte| {
-                    digest.wrapping_mul(31) ^ u32::from(*byte)
-                })
+                migration
+                    .checksum
+                    .iter()
+                    .fold(digest, |digest, byte| digest.wrapping_mul(31) ^ u32::from(*byte))
             });
             let template = format!("test_template_{digest:08x}");
             let mut connection = PgConnection::connect(server).await.unwrap();
-            sqlx::query("SELECT pg_advisory_lock(4711)")
-                .execute(&mut connection)
-                .await
-                .unwrap();
+            sqlx::query("SELECT pg_advisory_lock(4711)").execute(&mut connection).await.unwrap();
             let exists: bool =
                 sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
                     .bind(&template)
@@ -558,37 +496,22 @@ async fn create_database(server: &str, name: &str) {
                     .unwrap();
             if !exists {
                 // Renamed when complete: whatever bears the name is whole.
-                run(
-                    server,
-                    "DROP DATABASE IF EXISTS test_template_making".to_owned(),
-                )
-                .await;
+                run(server, "DROP DATABASE IF EXISTS test_template_making".to_owned()).await;
                 run(server, "CREATE DATABASE test_template_making".to_owned()).await;
-                let pool = PgPool::connect(&with_database(server, "test_template_making"))
-                    .await
-                    .unwrap();
+                let pool =
+                    PgPool::connect(&with_database(server, "test_template_making")).await.unwrap();
                 firstcome_workers::migrate::migrate(&pool).await.unwrap();
                 pool.close().await;
-                run(
-                    server,
-                    format!("ALTER DATABASE test_template_making RENAME TO {template}"),
-                )
-                .await;
+                run(server, format!("ALTER DATABASE test_template_making RENAME TO {template}"))
+                    .await;
             }
             template
         })
         .await;
-    run(
-        server,
-        format!("CREATE DATABASE {name} TEMPLATE {template}"),
-    )
-    .await;
+    run(server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
 }
 
 async fn run(server: &str, statement: String) {
     let mut connection = PgConnection::connect(server).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(statement))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
 }

@@ -1,0 +1,46 @@
+# Everything below starts what it needs (PostgreSQL, RabbitMQ, Redis: private instances under .dev/,
+# see scripts/services) and stops it again. DATABASE_URL, AMQP_URL and REDIS_URL use others instead.
+
+CARGO ?= cargo
+WITH_SERVICES := scripts/services run
+
+.PHONY: help demo run test check services services-stop sqlx-prepare sqlx-check readme-test services-test
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: ## A flash sale: 20,000 users go for 1,000 coupons; then the audit
+	$(CARGO) build --locked --release --workspace
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- demo
+
+run: ## The system in the foreground, with sample data, until Ctrl-C
+	$(CARGO) build --locked --release --workspace
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- run
+
+test: ## All tests, on real services
+	$(CARGO) build --locked --workspace
+	$(WITH_SERVICES) $(CARGO) test --locked --workspace
+
+check: ## Format, lints, docs
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+services: ## Start the services and keep them
+	scripts/services start
+	@echo '# eval "$$(scripts/services env)" puts their addresses into your shell' >&2
+
+services-stop: ## Stop the services
+	scripts/services stop
+
+services-test: ## Test how the services are started and stopped
+	scripts/services.test
+
+sqlx-prepare: ## Renew .sqlx after a change of a query or a migration
+	$(WITH_SERVICES) scripts/sqlx-prepare
+
+sqlx-check: ## Fail if .sqlx is out of date
+	$(WITH_SERVICES) scripts/sqlx-prepare --check
+
+readme-test: ## Run the commands of the README
+	scripts/readme.test

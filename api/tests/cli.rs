@@ -1,0 +1,114 @@
+//! The program's command line: helpful, and refusing what would be insecure.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking"
+)]
+
+use std::process::{Command, Output};
+
+fn api(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_firstcome-api"))
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn help_names_every_variable() {
+    let help = String::from_utf8(api(&["serve", "--help"], &[]).stdout).unwrap();
+    for variable in [
+        "API_ADDR",
+        "DATABASE_URL",
+        "AMQP_URL",
+        "REDIS_URL",
+        "QUEUE_NAMESPACE",
+        "JWT_SECRET",
+        "JWT_PUBLIC_KEYS",
+        "JOB_ID_KEY",
+        "JOB_RETENTION",
+        "PARTITIONS",
+        "FIRSTCOME_DEV",
+    ] {
+        assert!(help.contains(variable), "{variable} is missing from\n{help}");
+    }
+}
+
+#[test]
+fn it_does_not_start_with_a_missing_or_default_secret() {
+    let database = ("DATABASE_URL", "postgres://localhost/nothing");
+    let address = ("API_ADDR", "127.0.0.1:0");
+    let good = ("JWT_SECRET", "0123456789abcdef");
+    let cases: [(&[(&str, &str)], &str); 5] = [
+        (&[database, address], "JWT_SECRET is not set"),
+        (&[database, address, ("JWT_SECRET", "short")], "JWT_SECRET is too short"),
+        (&[database, address, ("JWT_SECRET", "firstcome-development-only")], "well-known"),
+        (&[database, address, good], "JOB_ID_KEY is not set"),
+        (
+            &[database, address, good, ("JOB_ID_KEY", "0123456789abcdef,")],
+            "JOB_ID_KEY is too short",
+        ),
+    ];
+    for (environment, hint) in cases {
+        let output = api(&["serve"], environment);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(hint), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn bad_settings_are_refused_with_a_hint() {
+    let dev = ("FIRSTCOME_DEV", "true");
+    let database = ("DATABASE_URL", "postgres://localhost/nothing");
+    let cases: [(&[(&str, &str)], &str); 6] = [
+        (&[dev], "DATABASE_URL"),
+        (&[dev, ("DATABASE_URL", "nonsense")], "DATABASE_URL"),
+        (&[dev, database, ("API_ADDR", "nowhere")], "API_ADDR"),
+        (&[dev, database, ("PARTITIONS", "0")], "PARTITIONS"),
+        (&[dev, database, ("QUEUE_NAMESPACE", "a b")], "QUEUE_NAMESPACE"),
+        (&[dev, database, ("API_ADDR", "127.0.0.1:0"), ("REDIS_URL", "http://x")], "REDIS_URL"),
+    ];
+    for (environment, hint) in cases {
+        let output = api(&["serve"], environment);
+        assert!(!output.status.success());
+        let text = stderr(&output);
+        assert!(
+            text.to_uppercase().replace('-', "_").contains(hint),
+            "{hint} is missing from {text}"
+        );
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let environment = [
+        ("FIRSTCOME_DEV", "true"),
+        ("DATABASE_URL", "postgres://localhost/x"),
+        ("API_ADDR", &address),
+    ];
+    let output = api(&["serve"], &environment);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains(&address), "{}", stderr(&output));
+}
+
+#[test]
+fn tokens_are_made_from_the_secret() {
+    let made =
+        |environment: &[(&str, &str)]| api(&["token", "--user", "7", "--admin"], environment);
+    let token = made(&[("JWT_SECRET", "0123456789abcdef")]);
+    assert!(token.status.success());
+    assert_eq!(String::from_utf8(token.stdout).unwrap().trim().split('.').count(), 3);
+    assert!(!made(&[]).status.success());
+    assert!(made(&[("FIRSTCOME_DEV", "true")]).status.success());
+}

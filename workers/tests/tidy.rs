@@ -1,0 +1,155 @@
+//! The architecture as a test: a rule that is only prose drifts.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking"
+)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Who may write a table: the folder of its one writer, or several with the reason.
+const WRITERS: [(&str, &[&str]); 8] = [
+    // Operators create users; sample data does for development.
+    ("users", &["api/src/admin", "workers/src/sample_data.rs"]),
+    ("balances", &["api/src/admin", "workers/src/sample_data.rs"]),
+    ("balance_transactions", &["workers/src/sample_data.rs"]),
+    // Operators own the campaign, the line owns `issued`.
+    ("coupons", &["api/src/admin", "workers/src/issue_coupon", "workers/src/sample_data.rs"]),
+    ("user_coupons", &["workers/src/issue_coupon"]),
+    ("job_outcomes", &["workers/src/runtime/record.rs"]),
+    ("dead_letters", &["workers/src/runtime/record.rs"]),
+    ("idempotent_answers", &["api/src/idempotency.rs"]),
+];
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every Rust file below these folders, without its tests module.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let text = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+            let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            found.push(Source { path, text });
+        }
+    }
+    assert!(!found.is_empty(), "no sources below {folders:?}");
+    found
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.starts_with("//"))
+}
+
+fn uses(source: &Source, crate_name: &str) -> bool {
+    code_lines(&source.text).any(|line| line.contains(&format!("{crate_name}::")))
+}
+
+const ALL: [&str; 4] = ["api/src", "bench/src", "shared/src", "workers/src"];
+
+#[test]
+fn lapin_is_known_to_the_broker_and_the_runtime_only() {
+    for source in sources(&ALL) {
+        let allowed = ["shared/src/broker/", "workers/src/runtime/"];
+        let allowed = allowed.iter().any(|folder| source.path.starts_with(folder));
+        assert!(allowed || !uses(&source, "lapin"), "{} uses lapin", source.path);
+    }
+}
+
+#[test]
+fn backoff_is_known_to_one_file() {
+    for source in sources(&ALL) {
+        assert!(
+            source.path == "shared/src/retry.rs" || !uses(&source, "backoff"),
+            "{} uses backoff",
+            source.path
+        );
+    }
+}
+
+#[test]
+fn shared_holds_no_sql_and_no_http() {
+    let manifest = fs::read_to_string(root().join("shared/Cargo.toml")).unwrap();
+    for banned in ["sqlx", "axum", "redis", "firstcome-api", "firstcome-workers"] {
+        assert!(
+            !manifest.lines().any(|line| line.starts_with(banned)),
+            "shared depends on {banned}"
+        );
+    }
+}
+
+#[test]
+fn the_api_and_the_workers_do_not_know_each_other() {
+    for (crate_name, banned) in [("api", "firstcome-workers"), ("workers", "firstcome-api")] {
+        let manifest = fs::read_to_string(root().join(crate_name).join("Cargo.toml")).unwrap();
+        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
+        assert!(!dependencies.contains(banned), "{crate_name} depends on {banned}");
+    }
+}
+
+#[test]
+fn every_table_has_its_writer() {
+    let mut written = BTreeSet::new();
+    for source in sources(&["api/src", "workers/src"]) {
+        let text = code_lines(&source.text).collect::<Vec<_>>().join(" ");
+        let words: Vec<&str> = text
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .filter(|word| !word.is_empty())
+            .collect();
+        let targets = words.windows(3).filter_map(|window| match window {
+            ["INSERT", "INTO", table] | ["DELETE", "FROM", table] | ["UPDATE", table, "SET"] => {
+                Some(*table)
+            }
+            _ => None,
+        });
+        for table in targets {
+            let (_, writers) =
+                WRITERS.iter().find(|(known, _)| *known == table).unwrap_or_else(|| {
+                    panic!("{} writes {table}, which has no writer in this list", source.path)
+                });
+            assert!(
+                writers.iter().any(|writer| source.path.starts_with(writer)),
+                "{} writes {table}, which belongs to {writers:?}",
+                source.path
+            );
+            written.insert(table.to_owned());
+        }
+    }
+    for (table, _) in WRITERS {
+        assert!(
+            written.contains(table),
+            "nobody writes {table}: is this test blind, or the list stale?"
+        );
+    }
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    for source in sources(&ALL) {
+        let lines = source.text.lines().count();
+        assert!(lines <= 450, "{} has {lines} lines: that is two files", source.path);
+        let name = Path::new(&source.path).file_stem().unwrap().to_str().unwrap().to_owned();
+        let vague = ["util", "utils", "helpers", "common", "misc"];
+        assert!(!vague.contains(&name.as_str()), "{}: a name that says nothing", source.path);
+        assert!(source.text.starts_with("//!"), "{} does not say what it is", source.path);
+        assert!(name != "main" || lines <= 40, "{} has {lines} lines: a main is thin", source.path);
+    }
+}
