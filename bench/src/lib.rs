@@ -1,0 +1,49 @@
+//! Firstcome under load: the system's programs as processes, customers over HTTP, and an audit from
+//! the database.
+//!
+//! **Architecture invariant:** nothing here reaches into the system. It starts the programs as an
+//! operator would, talks HTTP as a client would, and reads the database only to check on them.
+
+pub mod demo;
+pub mod load;
+pub mod report;
+pub mod run;
+pub mod sale;
+pub mod screen;
+pub mod stage;
+pub mod system;
+pub mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Shows Firstcome at work.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What this process does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Hold a flash sale on a system and a database of its own, audit it, and report. Exits with 0
+    /// only if everything was right.
+    Demo(demo::DemoArgs),
+    /// Run the system in the foreground, for development.
+    Run(run::RunArgs),
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// With a hint for the user.
+pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::demo(args).await,
+        Command::Run(args) => run::run(args).await,
+    }
+}
