@@ -23,4 +23,5 @@ mod poison;
 mod polls;
 mod processes;
 mod rejections;
+mod services;
 mod support;

@@ -26,7 +26,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
-use tokio::{net::TcpListener, sync::OnceCell, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before a test gives up on it.
@@ -42,6 +42,30 @@ pub(crate) struct Options {
     pub(crate) job_retention: u32,
     /// Without one, the test starts it when it wants.
     pub(crate) worker: bool,
+    pub(crate) services: Services,
+}
+
+/// Where the services are.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    pub(crate) database_url: String,
+    pub(crate) amqp_url: String,
+    pub(crate) redis_url: String,
+}
+
+impl Services {
+    /// Those that all tests share.
+    fn shared() -> Self {
+        let url = |variable: &str| {
+            std::env::var(variable)
+                .unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`"))
+        };
+        Self {
+            database_url: url("DATABASE_URL"),
+            amqp_url: url("AMQP_URL"),
+            redis_url: url("REDIS_URL"),
+        }
+    }
 }
 
 impl Default for Options {
@@ -52,6 +76,7 @@ impl Default for Options {
             confirm_deadline_ms: 3_000,
             job_retention: 3_600,
             worker: true,
+            services: Services::shared(),
         }
     }
 }
@@ -111,15 +136,15 @@ impl Shop {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let namespace =
             format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let server = service("DATABASE_URL");
-        let direct = with_database(&server, &namespace);
-        create_database(&server, &namespace).await;
+        let services = &options.services;
+        let direct = with_database(&services.database_url, &namespace);
+        create_database(&services.database_url, &namespace).await;
         let pool = PgPoolOptions::new().max_connections(5).connect(&direct).await.unwrap();
         sample_data::create(&pool, options.users).await.unwrap();
 
         let database = Link::to(direct).await;
-        let broker = Link::to(service("AMQP_URL")).await;
-        let redis = Link::to(service("REDIS_URL")).await;
+        let broker = Link::to(services.amqp_url.clone()).await;
+        let redis = Link::to(services.redis_url.clone()).await;
         let config = api_config(&options, &namespace, &database, &broker, &redis);
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
         let shop = Self {
@@ -148,10 +173,8 @@ impl Shop {
         topology::delete(&connection, &self.namespace, self.options.partitions).await.unwrap();
         connect::close(&connection).await;
         self.pool.close().await;
-        let server = service("DATABASE_URL");
-        let mut connection = PgConnection::connect(&server).await.unwrap();
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.namespace);
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await.unwrap();
+        run(&self.options.services.database_url, drop).await;
     }
 
     /// Waits until every accepted job has its outcome, then audits.
@@ -462,11 +485,6 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
-pub(crate) fn service(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`"))
-}
-
 fn with_database(server: &str, name: &str) -> String {
     let (base, _) = server.rsplit_once('/').unwrap();
     format!("{base}/{name}")
@@ -475,39 +493,30 @@ fn with_database(server: &str, name: &str) -> String {
 /// A database with all migrations, cheap: a copy of a template, which the first run with these
 /// migrations makes and later ones find.
 async fn create_database(server: &str, name: &str) {
-    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-    let template = TEMPLATE
-        .get_or_init(async || {
-            let migrations = sqlx::migrate!("../migrations");
-            let digest = migrations.iter().fold(0u32, |digest, migration| {
-                migration
-                    .checksum
-                    .iter()
-                    .fold(digest, |digest, byte| digest.wrapping_mul(31) ^ u32::from(*byte))
-            });
-            let template = format!("test_template_{digest:08x}");
-            let mut connection = PgConnection::connect(server).await.unwrap();
-            sqlx::query("SELECT pg_advisory_lock(4711)").execute(&mut connection).await.unwrap();
-            let exists: bool =
-                sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-                    .bind(&template)
-                    .fetch_one(&mut connection)
-                    .await
-                    .unwrap();
-            if !exists {
-                // Renamed when complete: whatever bears the name is whole.
-                run(server, "DROP DATABASE IF EXISTS test_template_making".to_owned()).await;
-                run(server, "CREATE DATABASE test_template_making".to_owned()).await;
-                let pool =
-                    PgPool::connect(&with_database(server, "test_template_making")).await.unwrap();
-                firstcome_workers::migrate::migrate(&pool).await.unwrap();
-                pool.close().await;
-                run(server, format!("ALTER DATABASE test_template_making RENAME TO {template}"))
-                    .await;
-            }
-            template
-        })
-        .await;
+    let migrations = sqlx::migrate!("../migrations");
+    let digest = migrations.iter().fold(0u32, |digest, migration| {
+        let fold = |digest: u32, byte: &u8| digest.wrapping_mul(31) ^ u32::from(*byte);
+        migration.checksum.iter().fold(digest, fold)
+    });
+    let template = format!("test_template_{digest:08x}");
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    sqlx::query("SELECT pg_advisory_lock(4711)").execute(&mut connection).await.unwrap();
+    let exists: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(&template)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    if !exists {
+        // Renamed when complete: whatever bears the name is whole.
+        run(server, "DROP DATABASE IF EXISTS test_template_making".to_owned()).await;
+        run(server, "CREATE DATABASE test_template_making".to_owned()).await;
+        let pool = PgPool::connect(&with_database(server, "test_template_making")).await.unwrap();
+        firstcome_workers::migrate::migrate(&pool).await.unwrap();
+        pool.close().await;
+        run(server, format!("ALTER DATABASE test_template_making RENAME TO {template}")).await;
+    }
+    connection.close().await.unwrap();
     run(server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
 }
 

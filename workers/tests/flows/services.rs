@@ -1,0 +1,128 @@
+//! The real services, killed: not a cut connection, but a broker and a database that crash with
+//! everything that was in their memory.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use super::support::{Answer, Options, Services, eventually, shop};
+
+/// Services of this test's own, which end with it (the script waits for our end of the pipe).
+struct OwnServices {
+    folder: PathBuf,
+    holder: Child,
+}
+
+impl OwnServices {
+    fn start() -> Self {
+        let folder = format!("services-{}", std::process::id());
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        let holder = Self::script(&folder, &["run", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+        Self { folder, holder }
+    }
+
+    fn script(folder: &PathBuf, arguments: &[&str]) -> Command {
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services"));
+        command.args(arguments).env("FIRSTCOME_DEV_DIR", folder);
+        for variable in ["DATABASE_URL", "AMQP_URL", "REDIS_URL"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    async fn call(&self, arguments: &'static [&'static str]) -> String {
+        let mut command = Self::script(&self.folder, arguments);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn services(&self) -> Services {
+        // Starts what the holder has not started yet, and leaves it to the holder.
+        let environment = self.call(&["run", "env"]).await;
+        let url = |variable: &str| {
+            let line =
+                environment.lines().find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+            line.unwrap_or_else(|| panic!("no {variable} in {environment}")).to_owned()
+        };
+        Services {
+            database_url: url("DATABASE_URL"),
+            amqp_url: url("AMQP_URL"),
+            redis_url: url("REDIS_URL"),
+        }
+    }
+
+    async fn restart(&self) {
+        self.call(&["run", "true"]).await;
+    }
+}
+
+impl Drop for OwnServices {
+    fn drop(&mut self) {
+        // Closes the pipe first, which ends the holder, which stops the services.
+        let _ = self.holder.wait();
+        let _ = Self::script(&self.folder, &["clean"]).status();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashed_services_lose_no_accepted_request() {
+    let own = OwnServices::start();
+    let services = own.services().await;
+    let options =
+        Options { users: 20_000, confirm_deadline_ms: 1_000, services, ..Options::default() };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(1_000_000).await;
+        let over = AtomicBool::new(false);
+        let clients = futures_util::future::join_all((0..8).map(async |client| {
+            let mut answers = Vec::new();
+            for user in (1..=20_000).filter(|user| user % 8 == client) {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let answer = shop.issue(user, coupon).await;
+                assert!(answer.status == 202 || answer.status == 503, "{answer:?}");
+                assert!(answer.took < Duration::from_secs(5), "{answer:?}");
+                answers.push(answer.status);
+                // The drop is to last as long as the faults.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            answers
+        }));
+        let faults = async {
+            for kill in [
+                &["kill", "rabbitmq"],
+                &["kill", "redis"],
+                &["kill", "postgres"],
+                &["kill", "rabbitmq"],
+            ] {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                own.call(kill).await;
+                own.restart().await;
+            }
+            eventually("everything is back", async || {
+                let ready = shop.anonymous(reqwest::Method::GET, "/health/ready");
+                Answer::of(ready).await.status == 200
+            })
+            .await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            over.store(true, Ordering::Relaxed);
+        };
+        let (answers, ()) = tokio::join!(clients, faults);
+        let answers = answers.concat();
+        assert!(answers.contains(&503), "the faults were not felt");
+        assert_eq!(answers.last(), Some(&202), "it did not recover");
+        shop.settle_and_audit().await;
+        let outcomes = shop.outcomes().await;
+        assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["succeeded"], "{outcomes:?}");
+    })
+    .await;
+}
