@@ -1,5 +1,7 @@
 //! Who calls: `Authorization: Bearer <JWT>`.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use axum::{
     extract::{FromRef, FromRequestParts},
@@ -47,12 +49,14 @@ enum Subject {
 
 const ADMIN: &str = "admin";
 
-/// Checks tokens.
+/// Checks tokens; cheap to clone.
 #[derive(Clone)]
 pub struct Verifier {
-    /// With the key id that a JWKS gives it.
-    keys: Vec<(Option<String>, DecodingKey, Validation)>,
+    keys: Arc<[Key]>,
 }
+
+/// A key, the id that a JWKS gives it, and what it may sign.
+type Key = (Option<String>, DecodingKey, Validation);
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,7 +72,8 @@ impl Verifier {
     pub fn new(secrets: &SecretArgs) -> anyhow::Result<Self> {
         let Some(path) = &secrets.jwt_public_keys else {
             let secret = DecodingKey::from_secret(secrets.jwt_secret()?.as_bytes());
-            return Ok(Self { keys: vec![(None, secret, validation(vec![Algorithm::HS256]))] });
+            let key = (None, secret, validation(vec![Algorithm::HS256]));
+            return Ok(Self { keys: Arc::new([key]) });
         };
         let file = std::fs::read(path)
             .with_context(|| format!("JWT_PUBLIC_KEYS: cannot read {}", path.display()))?;
@@ -85,7 +90,7 @@ impl Verifier {
             "JWT_PUBLIC_KEYS: {} holds no signing key",
             path.display()
         );
-        Ok(Self { keys })
+        Ok(Self { keys: keys.into() })
     }
 
     fn caller(&self, token: &str) -> Option<Caller> {
@@ -119,7 +124,7 @@ fn validation(algorithms: Vec<Algorithm>) -> Validation {
     validation
 }
 
-fn jwks(file: &[u8]) -> anyhow::Result<Vec<(Option<String>, DecodingKey, Validation)>> {
+fn jwks(file: &[u8]) -> anyhow::Result<Vec<Key>> {
     let set: JwkSet = serde_json::from_slice(file)?;
     set.keys
         .iter()
@@ -205,5 +210,96 @@ where
         } else {
             Err(Problem::with_detail(Code::Forbidden, "The role admin is needed."))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    // Made for these tests; protects nothing.
+    const PRIVATE_PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEIJOjxJ40jAmzHaMvfRHmPyMJriH12GsaiT2uC2/cd36u\n-----END PRIVATE KEY-----\n";
+    const PUBLIC_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEA2idLhShGgVAL0/hlk6+c4g/B4hAVsb3KY9L1hsoF2u4=\n-----END PUBLIC KEY-----\n";
+    const PUBLIC_X: &str = "2idLhShGgVAL0_hlk6-c4g_B4hAVsb3KY9L1hsoF2u4";
+    const SECRET: &str = "0123456789abcdef";
+
+    fn with_secret() -> Verifier {
+        let jwt_secret = Some(SECRET.to_owned());
+        Verifier::new(&SecretArgs { dev: false, jwt_secret, jwt_public_keys: None }).unwrap()
+    }
+
+    fn with_file(name: &str, content: &str) -> anyhow::Result<Verifier> {
+        let path = std::env::temp_dir().join(format!("firstcome-{}-{name}", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        let secrets =
+            SecretArgs { dev: false, jwt_secret: None, jwt_public_keys: Some(path.clone()) };
+        let verifier = Verifier::new(&secrets);
+        std::fs::remove_file(path).unwrap();
+        verifier
+    }
+
+    fn signed(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
+        jsonwebtoken::encode(&Header::new(algorithm), claims, key).unwrap()
+    }
+
+    fn with_claims(claims: &Value) -> Option<Caller> {
+        with_secret().caller(&signed(
+            Algorithm::HS256,
+            &EncodingKey::from_secret(SECRET.as_bytes()),
+            claims,
+        ))
+    }
+
+    #[test]
+    fn claims_say_who_calls() {
+        let user = |claims| with_claims(&claims).map(|caller| (caller.user_id.get(), caller.admin));
+        let later = Utc::now().timestamp() + 3600;
+        assert_eq!(user(json!({"sub": "7", "exp": later})), Some((7, false)));
+        assert_eq!(user(json!({"sub": 7})), Some((7, false)));
+        assert_eq!(user(json!({"sub": "7", "role": "admin"})), Some((7, true)));
+        assert_eq!(user(json!({"sub": "7", "roles": ["clerk", "admin"]})), Some((7, true)));
+        assert_eq!(user(json!({"sub": "7", "role": "clerk", "aud": "anyone"})), Some((7, false)));
+        for nobody in [
+            json!({}),
+            json!({"sub": "Ann"}),
+            json!({"sub": 0}),
+            json!({"sub": "-7"}),
+            json!({"sub": "9007199254740992"}),
+            json!({"sub": "7", "exp": later - 7200}),
+            json!({"sub": "7", "nbf": later}),
+        ] {
+            assert_eq!(user(nobody.clone()), None, "{nobody}");
+        }
+    }
+
+    #[test]
+    fn only_the_right_signature_counts() {
+        let claims = json!({"sub": "7"});
+        let wrong = EncodingKey::from_secret(b"another secret!!");
+        assert!(with_secret().caller(&signed(Algorithm::HS256, &wrong, &claims)).is_none());
+        let right = EncodingKey::from_secret(SECRET.as_bytes());
+        assert!(with_secret().caller(&signed(Algorithm::HS512, &right, &claims)).is_none());
+        let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiI3In0.";
+        assert!(with_secret().caller(unsigned).is_none());
+    }
+
+    #[test]
+    fn public_keys_verify_and_never_pass_for_a_secret() {
+        let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "k1", "x": PUBLIC_X}]});
+        let private = EncodingKey::from_ed_pem(PRIVATE_PEM.as_bytes()).unwrap();
+        let claims = json!({"sub": "7"});
+        for verifier in
+            [with_file("key.pem", PUBLIC_PEM), with_file("jwks.json", &jwks.to_string())]
+        {
+            let verifier = verifier.unwrap();
+            assert!(verifier.caller(&signed(Algorithm::EdDSA, &private, &claims)).is_some());
+            let confused = EncodingKey::from_secret(PUBLIC_PEM.as_bytes());
+            assert!(verifier.caller(&signed(Algorithm::HS256, &confused, &claims)).is_none());
+        }
+        assert!(with_file("bad.pem", "no key").is_err());
+        assert!(with_file("empty.json", r#"{"keys": []}"#).is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! Natural batching: whatever is waiting, up to a bound, with no artificial delay.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use firstcome_shared::{
     ids::UserId,
@@ -53,8 +56,12 @@ impl Batch {
         let parcel = std::mem::take(&mut delivery.data);
         let message_id = match delivery.properties.message_id() {
             Some(id) => id.to_string(),
-            // Not from our publisher. The tag is unique at least within this delivery attempt.
-            None => format!("unnamed-{}-{}", delivery.routing_key, delivery.delivery_tag),
+            // Not from our publisher: its content must do.
+            None => {
+                let mut content = DefaultHasher::new();
+                parcel.hash(&mut content);
+                format!("unnamed-{:016x}", content.finish())
+            }
         };
         for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
             let origin = Origin { message_id: message_id.clone(), line };
