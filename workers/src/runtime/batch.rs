@@ -55,7 +55,8 @@ impl Batch {
     pub(super) fn add(&mut self, kind: JobKind, mut delivery: Delivery) {
         let parcel = std::mem::take(&mut delivery.data);
         let message_id = match delivery.properties.message_id() {
-            Some(id) => id.to_string(),
+            // PostgreSQL's text holds no NUL; a foreign id might.
+            Some(id) => id.as_str().replace('\0', "\u{fffd}"),
             // Not from our publisher: its content must do.
             None => {
                 let mut content = DefaultHasher::new();

@@ -11,7 +11,7 @@ use firstcome_shared::{
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 
-use super::batch::Origin;
+use super::batch::Reject;
 use crate::outcome::Outcome;
 
 /// One row to be.
@@ -200,35 +200,26 @@ pub(super) async fn insert(
     .await
 }
 
-/// One dead letter to be.
-#[derive(Debug)]
-pub(super) struct DeadLetter<'a> {
-    pub(super) queue: &'a str,
-    pub(super) origin: &'a Origin,
-    pub(super) job: Option<(JobId, UserId)>,
-    pub(super) reason: &'a str,
-    pub(super) attempts: i32,
-    pub(super) payload: &'a [u8],
-}
-
 /// Stores a dead letter, once however often its message is redelivered. Rare, so one statement each.
 pub(super) async fn insert_dead_letter(
     transaction: &mut PgConnection,
-    letter: &DeadLetter<'_>,
+    queue: &str,
+    reject: &Reject,
+    attempts: i32,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
-        letter.queue,
-        letter.origin.message_id,
-        letter.origin.line,
-        letter.job.map(|(id, _)| id.get()),
-        letter.job.map(|(_, user)| user.get()),
+        queue,
+        reject.origin.message_id,
+        reject.origin.line,
+        reject.accepted.map(|(id, _)| id.get()),
+        reject.accepted.map(|(_, user)| user.get()),
         // PostgreSQL's text holds no NUL; a reason may quote one.
-        letter.reason.replace('\0', "\u{fffd}"),
-        letter.attempts,
-        letter.payload,
+        reject.reason.replace('\0', "\u{fffd}"),
+        attempts,
+        reject.payload,
     )
     .execute(transaction)
     .await?;

@@ -15,7 +15,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::{
     batch::{Batch, Job, Reject},
-    record::{self, DeadLetter, Entry, KeyOwner},
+    record::{self, Entry, KeyOwner},
 };
 use crate::{
     outcome::{Failure, Outcome},
@@ -38,13 +38,18 @@ pub(super) async fn settle(
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, sqlx::Error> {
     let mut settled = Vec::with_capacity(batch.jobs.len());
+    for reject in &batch.rejects {
+        tracing::error!(queue, reason = reject.reason, "undecodable job, dead-lettering it");
+        let letter = Letter { queue, reject, failure: Failure::Undecodable, attempts: 1 };
+        settled.extend(fail(pool, kind, &letter, keep_trying).await?);
+    }
     // A stack of parts, next one on top. Only a deterministic failure splits one.
-    let mut parts = vec![(batch.jobs.as_slice(), batch.rejects.as_slice())];
+    let mut parts = vec![batch.jobs.as_slice()];
     let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
     let mut attempts = 0;
-    while let Some((jobs, rejects)) = parts.pop() {
+    while let Some(jobs) = parts.pop() {
         attempts += 1;
-        let error = match try_settle(pool, kind, queue, jobs, rejects).await {
+        let error = match try_settle(pool, kind, jobs).await {
             Ok(mut part) => {
                 settled.append(&mut part);
                 retry.reset();
@@ -58,28 +63,27 @@ pub(super) async fn settle(
                 return Err(error);
             }
             let delay = retry.next_delay();
-            tracing::warn!(queue, %error, ?delay, jobs = jobs.len(), "batch not settled, retrying in place");
+            let jobs_in_hand = jobs.len();
+            tracing::warn!(queue, %error, ?delay, jobs_in_hand, "batch not settled, retrying in place");
             tokio::time::sleep(delay).await;
-            parts.push((jobs, rejects));
-        } else if let ([job], []) = (jobs, rejects) {
-            tracing::error!(queue, %error, job_id = %job.envelope.id, "job cannot be processed, dead-lettering it");
+            parts.push(jobs);
+        } else if let [job] = jobs {
+            let id = job.envelope.id;
+            tracing::error!(queue, %error, job_id = %id, "job cannot be processed, dead-lettering it");
             let poison = Reject {
-                accepted: Some((job.envelope.id, job.envelope.user_id)),
+                accepted: Some((id, job.envelope.user_id)),
                 reason: error.to_string(),
                 origin: job.origin.clone(),
                 payload: job.payload.clone(),
             };
-            settled.extend(fail(pool, kind, queue, &poison, attempts, keep_trying).await?);
+            let letter =
+                Letter { queue, reject: &poison, failure: Failure::Unprocessable, attempts };
+            settled.extend(fail(pool, kind, &letter, keep_trying).await?);
             attempts = 0;
         } else {
             tracing::warn!(queue, %error, jobs = jobs.len(), "batch refused by the database, bisecting");
             let (first, second) = jobs.split_at(jobs.len() / 2);
-            parts.extend([(second, &[] as &[Reject]), (first, rejects)]);
-            if first.is_empty() && !rejects.is_empty() && jobs.len() <= 1 {
-                // The rejects themselves are refused: nothing of theirs can be malformed (see
-                // `insert_dead_letter`), so treat it as infrastructure.
-                return Err(error);
-            }
+            parts.extend([second, first]);
         }
     }
     Ok(settled)
@@ -89,32 +93,20 @@ pub(super) async fn settle(
 async fn try_settle(
     pool: &PgPool,
     kind: JobKind,
-    queue: &str,
     jobs: &[Job],
-    rejects: &[Reject],
 ) -> Result<Vec<Settled>, sqlx::Error> {
+    let ids: Vec<_> = jobs.iter().map(|job| job.envelope.id.get()).collect();
     let mut transaction = pool.begin().await?;
-    let rejected_ids = rejects.iter().filter_map(|reject| reject.accepted).map(|(id, _)| id);
-    let ids: Vec<_> =
-        jobs.iter().map(|job| job.envelope.id).chain(rejected_ids).map(JobId::get).collect();
     let settled_before = record::settled_before(&mut transaction, &ids).await?;
-
     let waiting: Vec<&Envelope> = jobs
         .iter()
         .map(|job| &job.envelope)
         .filter(|envelope| !settled_before.contains(&envelope.id))
         .collect();
-    let mut entries = decide(&mut transaction, kind, &waiting).await?;
-    for reject in rejects {
-        tracing::error!(queue, reason = reject.reason, "undecodable job, dead-lettering it");
-        entries.extend(
-            dead_letter(&mut transaction, queue, reject, Failure::Undecodable, 1, &settled_before)
-                .await?,
-        );
-    }
-    if entries.is_empty() && rejects.is_empty() {
+    if waiting.is_empty() {
         return Ok(Vec::new());
     }
+    let entries = decide(&mut transaction, kind, &waiting).await?;
     let now = record::insert(&mut transaction, kind, &entries).await?;
     transaction.commit().await?;
     Ok(entries.into_iter().map(|entry| entry.settled(now)).collect())
@@ -173,40 +165,30 @@ async fn decide(
     Ok(entries)
 }
 
-/// Gives a job that cannot be processed its outcome `failed` and its dead letter.
+/// A dead letter to be, and the outcome that goes with it.
+struct Letter<'a> {
+    queue: &'a str,
+    reject: &'a Reject,
+    failure: Failure,
+    attempts: i32,
+}
+
+/// Gives what cannot be processed its dead letter, and its outcome `failed` where it is known whose
+/// job it was. Retried like a batch: nothing of it can be refused for its content.
 async fn fail(
     pool: &PgPool,
     kind: JobKind,
-    queue: &str,
-    poison: &Reject,
-    attempts: i32,
+    letter: &Letter<'_>,
     keep_trying: &(impl Fn() -> bool + Sync),
-) -> Result<Vec<Settled>, sqlx::Error> {
+) -> Result<Option<Settled>, sqlx::Error> {
     let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
     loop {
-        let attempt = async {
-            let mut transaction = pool.begin().await?;
-            let ids: Vec<_> = poison.accepted.iter().map(|(id, _)| id.get()).collect();
-            let settled_before = record::settled_before(&mut transaction, &ids).await?;
-            let entry = dead_letter(
-                &mut transaction,
-                queue,
-                poison,
-                Failure::Unprocessable,
-                attempts,
-                &settled_before,
-            )
-            .await?;
-            let entries: Vec<Entry> = entry.into_iter().collect();
-            let now = record::insert(&mut transaction, kind, &entries).await?;
-            transaction.commit().await?;
-            Ok(entries.into_iter().map(|entry| entry.settled(now)).collect())
-        };
-        match attempt.await {
+        match try_fail(pool, kind, letter).await {
             Ok(settled) => return Ok(settled),
             Err(error) if !keep_trying() => return Err(error),
             Err(error) => {
                 let delay = retry.next_delay();
+                let queue = letter.queue;
                 tracing::warn!(queue, %error, ?delay, "dead letter not stored, retrying in place");
                 tokio::time::sleep(delay).await;
             }
@@ -214,21 +196,27 @@ async fn fail(
     }
 }
 
-/// Stores the dead letter; returns the outcome to store, unless there is no job to give it to.
-async fn dead_letter(
-    transaction: &mut PgConnection,
-    queue: &str,
-    reject: &Reject,
-    failure: Failure,
-    attempts: i32,
-    settled_before: &HashSet<JobId>,
-) -> Result<Option<Entry>, sqlx::Error> {
-    let Reject { accepted, reason, origin, payload } = reject;
-    let letter = DeadLetter { queue, origin, job: *accepted, reason, attempts, payload };
-    record::insert_dead_letter(transaction, &letter).await?;
-    Ok(accepted
-        .filter(|(id, _)| !settled_before.contains(id))
-        .map(|(id, user)| Entry::new(id, user, &Outcome::Failed(failure))))
+async fn try_fail(
+    pool: &PgPool,
+    kind: JobKind,
+    letter: &Letter<'_>,
+) -> Result<Option<Settled>, sqlx::Error> {
+    let Letter { queue, reject, failure, attempts } = *letter;
+    let ids: Vec<_> = reject.accepted.iter().map(|(id, _)| id.get()).collect();
+    let mut transaction = pool.begin().await?;
+    let settled_before = record::settled_before(&mut transaction, &ids).await?;
+    record::insert_dead_letter(&mut transaction, queue, reject, attempts).await?;
+    let accepted = reject.accepted.filter(|(id, _)| !settled_before.contains(id));
+    let settled = match accepted {
+        Some((id, user)) => {
+            let entry = Entry::new(id, user, &Outcome::Failed(failure));
+            let now = record::insert(&mut transaction, kind, std::slice::from_ref(&entry)).await?;
+            Some(entry.settled(now))
+        }
+        None => None,
+    };
+    transaction.commit().await?;
+    Ok(settled)
 }
 
 /// Whether another attempt of the same batch can succeed.
