@@ -3,40 +3,36 @@
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use chrono::{TimeDelta, Utc};
 use clap::Args;
 use firstcome_shared::shutdown;
-use hyper::{Method, StatusCode, Uri};
-use serde::Deserialize;
-use serde_json::json;
 use tokio::{
     net::TcpListener,
     task::{JoinSet, spawn_blocking},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    load::{Client, call, call_with},
+    books::{self, Books, Totals},
+    rehearsal,
     report::{self, Report, count},
-    sale::{self, Accepted, Customer, Poll, Sale},
+    sale::{Customer, Sale},
     screen::{REFRESH, Screen},
+    settings::{ServerArgs, Settings},
     stage::Stage,
-    system::{ServerArgs, Settings, System},
-    verify::{self, Books, Check, Expected, Totals},
+    system::System,
+    verify::{self, Check, Expected},
 };
 
-/// How long the sale goes on while nothing moves at all: time enough to restart a worker.
+/// How long the sale goes on while nothing moves at all.
 const STANDSTILL: Duration = Duration::from_secs(20);
+/// How often a program that ends in the middle of the sale is started again: kill one and see.
+const MOST_REVIVALS: u32 = 5;
 /// How long the audit may take.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(60);
 /// How long one job may take on a system at rest, the start of the worker included.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(30);
-/// Jobs before the sale; the first one warms up, the others show what a job takes at rest.
-const TRIALS: usize = 10;
-/// The sample coupon that they are for.
-const TRIAL_COUPON: i64 = 2;
 
 /// What `demo` can be told.
 #[derive(Debug, Args)]
@@ -75,10 +71,14 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
-    let settings = args.servers.clone().settings("make demo", String::new(), free_port().await?, "demo-")?;
-    let stage = Stage::new(&settings.database_url, &settings.amqp_url, settings.partitions)?;
     let settings =
-        Settings { database_url: stage.database_url.clone(), namespace: stage.namespace.clone(), ..settings };
+        args.servers.clone().settings("make demo", String::new(), free_port().await?, "demo-")?;
+    let mut stage = Stage::new(&settings.database_url, &settings.amqp_url, settings.partitions)?;
+    let settings = Settings {
+        database_url: stage.database_url.clone(),
+        namespace: stage.namespace.clone(),
+        ..settings
+    };
 
     let mut screen = Screen::default();
     let mut system = None;
@@ -86,7 +86,13 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let held = match screen.during("creating a database", stage.set()).await {
         Ok(()) => {
             let give_up = begun + Duration::from_secs(args.deadline);
-            stop.run_until_cancelled(hold(&args, &settings, &mut system, &mut screen, give_up)).await
+            // The sale breaks off by itself; what comes before it might take too long, too.
+            let holding = timeout_at(
+                give_up + STANDSTILL,
+                hold(&args, &settings, &mut system, &mut screen, give_up),
+            );
+            let held = stop.run_until_cancelled(holding).await;
+            held.map(|held| held.unwrap_or_else(|_| bail!("out of time (--deadline)")))
         }
         Err(error) => Some(Err(error)),
     };
@@ -100,7 +106,9 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         Some(Ok(held)) => {
             let look = timeout(AUDIT_DEADLINE, audit(&args, &stage, &held, &mut checks));
             let looked = stop.run_until_cancelled(screen.during("auditing", look)).await;
-            looked.map(|looked| looked.unwrap_or_else(|_| bail!("the audit takes longer than {AUDIT_DEADLINE:?}")))
+            looked.map(|looked| {
+                looked.unwrap_or_else(|_| bail!("the audit takes longer than {AUDIT_DEADLINE:?}"))
+            })
         }
         Some(Err(error)) => Some(Err(error)),
         None => None,
@@ -115,7 +123,8 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     let (totals, lines) = ended.unwrap_or_else(|error| {
-        let broken = Check { what: "the demo can be held", figures: format!("{error:#}"), violations: 1 };
+        let broken =
+            Check { what: "the demo can be held", figures: format!("{error:#}"), violations: 1 };
         checks.push(broken);
         (Totals::default(), Vec::new())
     });
@@ -142,19 +151,29 @@ async fn hold(
 ) -> anyhow::Result<Held> {
     let users = i64::from(args.users);
     screen.during("migrating, creating users", System::prepare(settings, users)).await?;
-    screen.line(format_args!("database {} with {} users", database_of(settings), count(args.users as usize)));
+    screen.line(format_args!(
+        "database {} with {} users",
+        database_of(settings),
+        count(args.users as usize)
+    ));
 
     let system = system.insert(System::start(settings.clone())?);
     screen.during("starting", system.ready()).await?;
     let address = settings.api_for_clients();
-    screen.line(format_args!("API on http://{address}, queues {}.*; running {}", settings.namespace, system.processes()));
+    screen.line(format_args!(
+        "API on http://{address}, queues {}.*; running {}",
+        settings.namespace,
+        system.processes()
+    ));
 
-    let trials = timeout(TRIAL_DEADLINE, screen.during("trying one job", try_out(settings))).await;
+    let trials =
+        timeout(TRIAL_DEADLINE, screen.during("trying one job", rehearsal::try_out(settings)))
+            .await;
     let (trials, at_rest) = trials
         .unwrap_or_else(|_| bail!("it is not settled after {TRIAL_DEADLINE:?}"))
         .with_context(|| format!("the trial job failed; {}", system.end_of_log("worker")))?;
 
-    let coupon = create_coupon(settings, args.coupons).await?;
+    let coupon = rehearsal::create_coupon(settings, args.coupons).await?;
     let tokens = settings.clone();
     let customers = spawn_blocking(move || -> anyhow::Result<Vec<Customer>> {
         (1..=users).map(|user| Ok(Customer { user, bearer: tokens.bearer(user, false)? })).collect()
@@ -169,7 +188,7 @@ async fn hold(
         count(args.coupons as usize),
         count(args.connections as usize)
     ));
-    watch(&sale, tasks, system, settings, screen, give_up).await;
+    watch(&sale, tasks, system, screen, give_up).await;
     Ok(Held { sale, coupon, trials, at_rest })
 }
 
@@ -178,7 +197,6 @@ async fn watch(
     sale: &Sale,
     mut tasks: JoinSet<()>,
     system: &mut System,
-    settings: &Settings,
     screen: &mut Screen,
     give_up: Instant,
 ) {
@@ -186,7 +204,7 @@ async fn watch(
     let mut ticks = interval(REFRESH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut moved = (Instant::now(), (0, 0, 0));
-    let mut fallen = Vec::new();
+    let mut revivals = 0;
     loop {
         tokio::select! {
             joined = tasks.join_next() => match joined {
@@ -197,7 +215,8 @@ async fn watch(
         }
         let (status, now) = {
             let record = sale.record();
-            let phase = if record.clicks < sale.size() { "selling" } else { "waiting for the outcomes" };
+            let phase =
+                if record.clicks < sale.size() { "selling" } else { "waiting for the outcomes" };
             let status = format!(
                 "{phase} {:.1} s: submitted {} of {}, accepted {}, settled {}, turned away {}",
                 opened.elapsed().as_secs_f64(),
@@ -210,16 +229,18 @@ async fn watch(
             (status, (record.clicks, record.told.len(), record.retries))
         };
         screen.status(status);
-        for (name, how) in system.ended() {
-            if !fallen.contains(&name) {
-                fallen.push(name);
-                screen.line(how);
-                screen.line(format_args!(
-                    "the sale goes on until nothing has moved for {STANDSTILL:?}: time to restart it, with \
-                     QUEUE_NAMESPACE={} and the database {}",
-                    settings.namespace,
-                    database_of(settings)
-                ));
+        if revivals < MOST_REVIVALS {
+            match system.revive() {
+                Ok(ended) => {
+                    for how in ended {
+                        revivals += 1;
+                        screen.line(format_args!(
+                            "{how}\nstarted it again; now running {}",
+                            system.processes()
+                        ));
+                    }
+                }
+                Err(error) => screen.line(format_args!("{error:#}")),
             }
         }
         if now != moved.1 {
@@ -238,62 +259,6 @@ async fn watch(
     tasks.shutdown().await;
 }
 
-/// Jobs on a system at rest: the proof that the whole line works, and what one job takes there.
-async fn try_out(settings: &Settings) -> anyhow::Result<(Vec<Uuid>, Duration)> {
-    let bearer = settings.bearer(1, false)?;
-    let path = sale::click_path(TRIAL_COUPON)?;
-    let mut client = Client::new(settings.api_for_clients(), Duration::from_secs(15));
-    let (mut trials, mut took) = (Vec::new(), Vec::new());
-    while trials.len() < TRIALS {
-        let clicked = Instant::now();
-        let answer = client.send(call(Method::POST, path.clone(), Some(&bearer))).await?;
-        let Some(job) = sale::job_of(&answer).filter(|_| answer.status == StatusCode::ACCEPTED) else {
-            bail!("the answer was {} {}", answer.status, String::from_utf8_lossy(&answer.body));
-        };
-        let accepted = Accepted { job, user: 1, at: Duration::ZERO };
-        let told = loop {
-            match sale::settled(&accepted, &sale::poll_once(&mut client, job, &bearer).await?) {
-                Poll::Told(told) => break told,
-                Poll::Queued => {}
-                Poll::Again => bail!("a poll was answered with 503"),
-                Poll::Surprise(what) => bail!(what),
-            }
-        };
-        if trials.is_empty() {
-            anyhow::ensure!(told.coupon.is_some(), "the first one was {} ({:?})", told.status, told.code);
-        } else {
-            took.push(clicked.elapsed());
-        }
-        trials.push(job);
-    }
-    took.sort_unstable();
-    Ok((trials, took.get(took.len() / 2).copied().unwrap_or_default()))
-}
-
-async fn create_coupon(settings: &Settings, total: u32) -> anyhow::Result<i64> {
-    #[derive(Deserialize)]
-    struct Created {
-        id: i64,
-    }
-    let now = Utc::now();
-    let coupon = json!({
-        "name": "Flash sale",
-        "discountType": "fixed",
-        "discountValue": 1_000,
-        "total": total,
-        "startsAt": now - TimeDelta::minutes(1),
-        "endsAt": now + TimeDelta::days(2),
-    });
-    let admin = settings.bearer(1, true)?;
-    let path = Uri::from_static("/api/admin/coupons");
-    let mut client = Client::new(settings.api_for_clients(), Duration::from_secs(10));
-    let answer = client.send(call_with(Method::POST, path, Some(&admin), &coupon)).await?;
-    if answer.status != StatusCode::CREATED {
-        bail!("no coupon was created: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
-    }
-    Ok(serde_json::from_slice::<Created>(&answer.body)?.id)
-}
-
 /// Adds all checks; returns the totals and the report.
 async fn audit(
     args: &DemoArgs,
@@ -306,17 +271,19 @@ async fn audit(
     checks.extend(verify::invariants(&pool).await?);
     pool.close().await;
     let record = &*held.sale.record();
-    let expected = Expected { clicks: held.sale.size(), issued: args.users.min(args.coupons) as usize };
+    let expected =
+        Expected { clicks: held.sale.size(), issued: args.users.min(args.coupons) as usize };
     checks.extend(verify::sale(record, &books, expected));
     let report = Report {
         record,
         books: &books,
         opened_at: held.sale.opened_at,
         users: args.users as usize,
+        coupons: args.coupons as usize,
         connections: args.connections.min(args.users) as usize,
         at_rest: held.at_rest,
     };
-    Ok((verify::totals(record, &books), report.lines()))
+    Ok((books::totals(record, &books), report.lines()))
 }
 
 fn stopped(troubles: Vec<String>) -> Check {

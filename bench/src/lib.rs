@@ -4,12 +4,16 @@
 //! **Architecture invariant:** nothing here reaches into the system. It starts the programs as an
 //! operator would, talks HTTP as a client would, and reads the database only to check on them.
 
+pub mod answers;
+pub mod books;
 pub mod demo;
 pub mod load;
+pub mod rehearsal;
 pub mod report;
 pub mod run;
 pub mod sale;
 pub mod screen;
+pub mod settings;
 pub mod stage;
 pub mod system;
 pub mod verify;

@@ -34,7 +34,12 @@ pub fn call(method: Method, path: Uri, token: Option<&HeaderValue>) -> Call {
 
 /// A call with a JSON body.
 #[must_use]
-pub fn call_with(method: Method, path: Uri, token: Option<&HeaderValue>, json: &serde_json::Value) -> Call {
+pub fn call_with(
+    method: Method,
+    path: Uri,
+    token: Option<&HeaderValue>,
+    json: &serde_json::Value,
+) -> Call {
     let mut call = call(method, path, token);
     *call.body_mut() = Full::from(json.to_string());
     call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -56,7 +61,8 @@ impl Answer {
     /// How long the server asks to wait, but at most `longest`.
     #[must_use]
     pub fn retry_after(&self, longest: Duration) -> Duration {
-        let header = self.headers.get(hyper::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let header =
+            self.headers.get(hyper::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let seconds = header.and_then(|value| value.parse().ok()).unwrap_or(1);
         Duration::from_secs(seconds).min(longest)
     }
@@ -88,7 +94,8 @@ impl Client {
     #[must_use]
     pub fn new(address: SocketAddr, deadline: Duration) -> Self {
         // An address consists of digits, dots, colons and brackets.
-        let host = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("localhost"));
+        let host = HeaderValue::from_str(&address.to_string())
+            .unwrap_or(HeaderValue::from_static("localhost"));
         Self { address, host, deadline, connection: None }
     }
 
@@ -124,7 +131,9 @@ impl Client {
 }
 
 async fn open(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, NoAnswer> {
-    let stream = TcpStream::connect(address).await.map_err(|error| NoAnswer(format!("cannot connect: {error}")))?;
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| NoAnswer(format!("cannot connect: {error}")))?;
     // A request is one small packet: without this it could wait for the ack of the last one.
     let _ = stream.set_nodelay(true);
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -152,7 +161,10 @@ async fn exchange(
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let body = body.collect().await.map_err(failed)?.to_bytes();
-                return Ok((connection, Answer { status: parts.status, headers: parts.headers, body }));
+                return Ok((
+                    connection,
+                    Answer { status: parts.status, headers: parts.headers, body },
+                ));
             }
             Err(mut error) => match error.take_message() {
                 // Nothing of it went out, so sending it again is not sending it twice.
@@ -164,7 +176,8 @@ async fn exchange(
 }
 
 fn failed(error: hyper::Error) -> NoAnswer {
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let cause =
+        std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     NoAnswer(format!("{error}{cause}"))
 }
 
@@ -174,7 +187,10 @@ pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        #[expect(clippy::expect_used, reason = "a lowest of 1, a highest of at least twice that and 3 digits are valid")]
+        #[expect(
+            clippy::expect_used,
+            reason = "a lowest of 1, a highest of at least twice that and 3 digits are valid"
+        )]
         let histogram = Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("valid bounds");
         Self(histogram)
     }
@@ -225,7 +241,8 @@ mod tests {
                     if stream.read(&mut request).await.unwrap() == 0 {
                         break;
                     }
-                    let answer = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno";
+                    let answer =
+                        b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno";
                     stream.write_all(answer).await.unwrap();
                 }
             }
@@ -264,8 +281,14 @@ mod tests {
             latencies.record(Duration::from_millis(millis));
         }
         assert_eq!(latencies.count(), 1000);
-        assert!(latencies.percentile(50.0).abs_diff(Duration::from_millis(500)) < Duration::from_millis(1));
-        assert!(latencies.percentile(99.0).abs_diff(Duration::from_millis(990)) < Duration::from_millis(2));
+        assert!(
+            latencies.percentile(50.0).abs_diff(Duration::from_millis(500))
+                < Duration::from_millis(1)
+        );
+        assert!(
+            latencies.percentile(99.0).abs_diff(Duration::from_millis(990))
+                < Duration::from_millis(2)
+        );
         assert!(latencies.max().abs_diff(Duration::from_secs(1)) < Duration::from_millis(2));
     }
 }

@@ -1,9 +1,17 @@
 //! `firstcome-bench`: the flash-sale demo, and the system in the foreground for development.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use firstcome_bench::Cli;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<std::process::ExitCode> {
-    firstcome_bench::command(Cli::parse().command).await
+async fn main() -> ExitCode {
+    match firstcome_bench::command(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("firstcome-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

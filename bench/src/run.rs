@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     screen::Screen,
-    system::{ServerArgs, Settings, System},
+    settings::{ServerArgs, Settings},
+    system::System,
 };
 
 /// How often the programs are looked after.
@@ -47,12 +48,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let settings = args.servers.settings("make run", args.queue_namespace, args.api_addr, "")?;
     // Before anything is started; the API itself would only say it in its log.
     if let Err(error) = TcpListener::bind(args.api_addr).await {
-        bail!("cannot listen on {} ({error}); set API_ADDR to another one, e.g. API_ADDR=127.0.0.1:8081", args.api_addr);
+        bail!(
+            "cannot listen on {} ({error}); set API_ADDR to another one, e.g. API_ADDR=127.0.0.1:8081",
+            args.api_addr
+        );
     }
 
     let mut screen = Screen::default();
     let mut system = None;
-    let ended = stop.run_until_cancelled(serve(&settings, i64::from(args.users), &mut system, &mut screen)).await;
+    let ended = stop
+        .run_until_cancelled(serve(&settings, i64::from(args.users), &mut system, &mut screen))
+        .await;
     if let Some(Err(error)) = &ended {
         screen.line(format_args!("{error:#}"));
     }
@@ -81,13 +87,19 @@ async fn serve(
 
     let api = format!("http://{}", settings.api_for_clients());
     screen.line(format_args!("running: {}", system.processes()));
-    screen.line(format_args!("logs:    {}, {}", settings.log("api").display(), settings.log("worker").display()));
+    screen.line(format_args!(
+        "logs:    {}, {}",
+        settings.log("api").display(),
+        settings.log("worker").display()
+    ));
     screen.line(format_args!("\nPaste this into another shell (user {CUSTOMER} is a customer, user {ADMIN} the administrator):\n"));
     screen.line(format_args!("export API={api}"));
     screen.line(format_args!("export CUSTOMER_TOKEN={}", settings.token(CUSTOMER, false)?));
     screen.line(format_args!("export ADMIN_TOKEN={}", settings.token(ADMIN, true)?));
     screen.line("\nThen try:\n");
-    screen.line("curl -i -X POST -H \"Authorization: Bearer $CUSTOMER_TOKEN\" $API/api/coupons/1/issue");
+    screen.line(
+        "curl -i -X POST -H \"Authorization: Bearer $CUSTOMER_TOKEN\" $API/api/coupons/1/issue",
+    );
     screen.line("curl -i -H \"Authorization: Bearer $CUSTOMER_TOKEN\" $API/api/users/coupons");
     screen.line("\nCtrl-C stops everything.");
     loop {

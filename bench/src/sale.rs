@@ -16,20 +16,17 @@ use std::{
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use firstcome_shared::job::issue_coupon::CouponIssued;
-use hyper::{
-    Method, StatusCode, Uri,
-    header::{HeaderName, HeaderValue, LOCATION},
-};
-use serde::Deserialize;
+use hyper::{Method, StatusCode, Uri, header::HeaderValue};
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     task::JoinSet,
     time::{Instant, sleep},
 };
-use uuid::Uuid;
 
-use crate::load::{Answer, Client, Latencies, NoAnswer, call};
+use crate::{
+    answers::{Accepted, Poll, Told, click_path, describe, job_of, poll_once, settled},
+    load::{Answer, Client, Latencies, NoAnswer, call},
+};
 
 /// How long a click may take.
 const CLICK_DEADLINE: Duration = Duration::from_secs(10);
@@ -51,36 +48,6 @@ pub struct Customer {
     pub user: i64,
     /// The value of the `Authorization` header.
     pub bearer: HeaderValue,
-}
-
-/// A click that was answered with 202.
-#[derive(Debug, Clone, Copy)]
-pub struct Accepted {
-    /// The job.
-    pub job: Uuid,
-    /// Whose it is.
-    pub user: i64,
-    /// When the answer came, counted from the opening.
-    pub at: Duration,
-}
-
-/// What a poll told of a settled job.
-#[derive(Debug, Clone)]
-pub struct Told {
-    /// The job.
-    pub job: Uuid,
-    /// Who asked.
-    pub user: i64,
-    /// `succeeded`, `rejected` or `failed`.
-    pub status: String,
-    /// The code, unless it succeeded.
-    pub code: Option<String>,
-    /// The coupon, if it succeeded.
-    pub coupon: Option<CouponIssued>,
-    /// When the job was submitted.
-    pub submitted_at: DateTime<Utc>,
-    /// When it was settled.
-    pub settled_at: DateTime<Utc>,
 }
 
 /// Everything that happened, as the customers saw it.
@@ -124,29 +91,6 @@ pub struct Sale {
     record: Mutex<Record>,
 }
 
-#[derive(Deserialize)]
-struct Problem {
-    code: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct JobView {
-    status: String,
-    submitted_at: DateTime<Utc>,
-    settled_at: Option<DateTime<Utc>>,
-    result: Option<CouponIssued>,
-    error: Option<Problem>,
-}
-
-/// The path of a click on "give me that coupon".
-///
-/// # Errors
-/// Never: an id is digits.
-pub fn click_path(coupon: i64) -> anyhow::Result<Uri> {
-    Ok(Uri::try_from(format!("/api/coupons/{coupon}/issue"))?)
-}
-
 impl Sale {
     /// Opens `connections` connections for clicking and as many for polling, then the sale. The
     /// tasks end when every click is answered and every job settled; dropping them ends them.
@@ -162,10 +106,14 @@ impl Sale {
         let connections = connections.min(customers.len()).max(1);
         let mut clients = Vec::with_capacity(connections);
         for _ in 0..connections {
-            let (mut clicking, mut polling) = (Client::new(address, CLICK_DEADLINE), Client::new(address, POLL_DEADLINE));
+            let (mut clicking, mut polling) =
+                (Client::new(address, CLICK_DEADLINE), Client::new(address, POLL_DEADLINE));
             for client in [&mut clicking, &mut polling] {
                 client.connect().await.with_context(|| {
-                    format!("cannot open {} connections (see `ulimit -n`, or use fewer: --connections)", 2 * connections)
+                    format!(
+                        "cannot open {} connections (see `ulimit -n`, or use fewer: --connections)",
+                        2 * connections
+                    )
                 })?;
             }
             clients.push((clicking, polling));
@@ -204,7 +152,11 @@ impl Sale {
     }
 
     /// Clicks for one customer after the other.
-    async fn click(self: Arc<Self>, mut client: Client, jobs: mpsc::UnboundedSender<(Accepted, HeaderValue)>) {
+    async fn click(
+        self: Arc<Self>,
+        mut client: Client,
+        jobs: mpsc::UnboundedSender<(Accepted, HeaderValue)>,
+    ) {
         while let Some(customer) = self.next_customer() {
             let clicked = Instant::now();
             let answer = self.click_until_answered(&mut client, customer).await;
@@ -214,19 +166,24 @@ impl Sale {
                 Ok(answer) if answer.status == StatusCode::ACCEPTED => match job_of(&answer) {
                     Some(job) => {
                         record.click_latency.record(clicked.elapsed());
-                        let accepted = Accepted { job, user: customer.user, at: self.opened.elapsed() };
+                        let accepted =
+                            Accepted { job, user: customer.user, at: self.opened.elapsed() };
                         record.accepted.push(accepted);
                         // The other end lives as long as the pollers.
                         let _ = jobs.send((accepted, customer.bearer.clone()));
                     }
                     None => record.surprise("202 without a job in its Location".to_owned()),
                 },
-                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => record.refused += 1,
+                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                    record.refused += 1
+                }
                 Ok(answer) => match describe(&answer) {
                     (StatusCode::CONFLICT, Some(code)) if code == "coupon-sold-out" => {
                         record.turned_away.push(self.opened.elapsed());
                     }
-                    (status, code) => record.surprise(format!("{status} {} to a click", code.unwrap_or_default())),
+                    (status, code) => {
+                        record.surprise(format!("{status} {} to a click", code.unwrap_or_default()))
+                    }
                 },
                 Err(NoAnswer(reason)) => *record.lost.entry(reason).or_default() += 1,
             }
@@ -238,10 +195,15 @@ impl Sale {
         self.clicks.get(click).and_then(|customer| self.customers.get(*customer))
     }
 
-    async fn click_until_answered(&self, client: &mut Client, customer: &Customer) -> Result<Answer, NoAnswer> {
+    async fn click_until_answered(
+        &self,
+        client: &mut Client,
+        customer: &Customer,
+    ) -> Result<Answer, NoAnswer> {
         let mut retries = 0;
         loop {
-            let answer = client.send(call(Method::POST, self.path.clone(), Some(&customer.bearer))).await?;
+            let answer =
+                client.send(call(Method::POST, self.path.clone(), Some(&customer.bearer))).await?;
             if answer.status != StatusCode::SERVICE_UNAVAILABLE || retries == MOST_RETRIES {
                 return Ok(answer);
             }
@@ -291,69 +253,6 @@ impl Record {
     }
 }
 
-/// Polls a job once; the answer is held until the job is settled or 10 s are over.
-///
-/// # Errors
-/// [`NoAnswer`].
-pub async fn poll_once(client: &mut Client, job: Uuid, bearer: &HeaderValue) -> Result<Answer, NoAnswer> {
-    let path = Uri::try_from(format!("/api/jobs/{job}")).map_err(|error| NoAnswer(error.to_string()))?;
-    let mut call = call(Method::GET, path, Some(bearer));
-    call.headers_mut().insert(HeaderName::from_static("prefer"), HeaderValue::from_static("wait=10"));
-    client.send(call).await
-}
-
-/// What the answer to a poll means.
-#[derive(Debug)]
-pub enum Poll {
-    /// The job is settled.
-    Told(Told),
-    /// It is not.
-    Queued,
-    /// 503.
-    Again,
-    /// No such answer should be.
-    Surprise(String),
-}
-
-/// Reads the answer to a poll.
-#[must_use]
-pub fn settled(accepted: &Accepted, answer: &Answer) -> Poll {
-    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-        return Poll::Again;
-    }
-    if answer.status != StatusCode::OK {
-        let (status, code) = describe(answer);
-        return Poll::Surprise(format!("{status} {} to a poll", code.unwrap_or_default()));
-    }
-    match serde_json::from_slice::<JobView>(&answer.body) {
-        Ok(JobView { settled_at: None, status, .. }) if status == "queued" => Poll::Queued,
-        Ok(JobView { settled_at: Some(settled_at), status, submitted_at, result, error }) => Poll::Told(Told {
-            job: accepted.job,
-            user: accepted.user,
-            status,
-            code: error.map(|problem| problem.code),
-            coupon: result,
-            submitted_at,
-            settled_at,
-        }),
-        Ok(JobView { status, .. }) => Poll::Surprise(format!("a poll said {status} without settledAt")),
-        Err(error) => Poll::Surprise(format!("a poll's answer does not read: {error}")),
-    }
-}
-
-/// The job that a 202 tells of.
-#[must_use]
-pub fn job_of(answer: &Answer) -> Option<Uuid> {
-    answer.headers.get(LOCATION)?.to_str().ok()?.strip_prefix("/api/jobs/")?.parse().ok()
-}
-
-/// The status and, of a problem, the code.
-#[must_use]
-pub fn describe(answer: &Answer) -> (StatusCode, Option<String>) {
-    let problem = serde_json::from_slice::<Problem>(&answer.body).ok();
-    (answer.status, problem.map(|problem| problem.code))
-}
-
 /// Who clicks when: each customer once, and the impatient ones again at once.
 fn clicks(customers: usize) -> Vec<usize> {
     let times = |customer: usize| if customer.is_multiple_of(IMPATIENT) { 2 } else { 1 };
@@ -363,30 +262,10 @@ fn clicks(customers: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use hyper::HeaderMap;
 
     #[test]
     fn every_fifth_customer_clicks_twice() {
         assert_eq!(clicks(7), [0, 0, 1, 2, 3, 4, 5, 5, 6]);
         assert_eq!(clicks(20_000).len(), 24_000);
-    }
-
-    #[test]
-    fn polls_are_read() {
-        let accepted = Accepted { job: Uuid::nil(), user: 7, at: Duration::ZERO };
-        let poll = |status, body: &str| {
-            let body = Bytes::copy_from_slice(body.as_bytes());
-            settled(&accepted, &Answer { status, headers: HeaderMap::new(), body })
-        };
-        let queued = r#"{"status":"queued","submittedAt":"2030-01-01T00:00:00Z","settledAt":null,"result":null,"error":null}"#;
-        assert!(matches!(poll(StatusCode::OK, queued), Poll::Queued));
-        let rejected = r#"{"status":"rejected","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z",
-                           "result":null,"error":{"code":"coupon-sold-out","status":409}}"#;
-        let Poll::Told(told) = poll(StatusCode::OK, rejected) else { panic!("not told") };
-        assert_eq!((told.status.as_str(), told.code.as_deref(), told.user), ("rejected", Some("coupon-sold-out"), 7));
-        assert!(matches!(poll(StatusCode::SERVICE_UNAVAILABLE, "{}"), Poll::Again));
-        let Poll::Surprise(what) = poll(StatusCode::NOT_FOUND, r#"{"code":"job-not-found"}"#) else { panic!() };
-        assert_eq!(what, "404 Not Found job-not-found to a poll");
     }
 }

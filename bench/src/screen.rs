@@ -57,7 +57,10 @@ impl Screen {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                _ = ticks.tick() => self.status(format_args!("{what} … {:.1} s", started.elapsed().as_secs_f64())),
+                // A line would stay, so not for what is done at once.
+                _ = ticks.tick() => if self.terminal || started.elapsed() >= LINE_EVERY {
+                    self.status(format_args!("{what} … {:.1} s", started.elapsed().as_secs_f64()));
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ pub struct Stage {
     pub database_url: String,
     /// The prefix of all queue names.
     pub namespace: String,
+    created: bool,
     server_url: String,
     amqp_url: String,
     partitions: u16,
@@ -34,11 +35,13 @@ impl Stage {
     pub fn new(server_url: &str, amqp_url: &str, partitions: u16) -> anyhow::Result<Self> {
         let id = std::process::id();
         let database = format!("firstcome_demo_{id}");
-        let database_url = with_database(server_url, &database)
-            .context("DATABASE_URL is not of the form postgres://user:password@host:port/database")?;
+        let database_url = with_database(server_url, &database).context(
+            "DATABASE_URL is not of the form postgres://user:password@host:port/database",
+        )?;
         Ok(Self {
             database_url,
             database,
+            created: false,
             namespace: format!("demo-{id}"),
             server_url: server_url.to_owned(),
             amqp_url: amqp_url.to_owned(),
@@ -50,7 +53,7 @@ impl Stage {
     ///
     /// # Errors
     /// With a hint for the user.
-    pub async fn set(&self) -> anyhow::Result<()> {
+    pub async fn set(&mut self) -> anyhow::Result<()> {
         match self.on_server(format!("CREATE DATABASE {}", self.database)).await {
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P04") => bail!(
                 "the database {0} exists: a demo that was killed may have left it. Drop it with: DROP DATABASE {0}",
@@ -60,8 +63,10 @@ impl Stage {
                 created.context("cannot create a database (is DATABASE_URL right, and may its user CREATE DATABASE?)")?;
             }
         }
+        self.created = true;
         let pool = self.pool()?;
-        let connected = sqlx::query_scalar::<_, String>("SELECT current_database()").fetch_one(&pool).await?;
+        let connected =
+            sqlx::query_scalar::<_, String>("SELECT current_database()").fetch_one(&pool).await?;
         pool.close().await;
         ensure!(
             connected == self.database,
@@ -75,13 +80,19 @@ impl Stage {
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        PgPoolOptions::new().max_connections(2).acquire_timeout(PATIENCE).connect_lazy(&self.database_url)
+        PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(PATIENCE)
+            .connect_lazy(&self.database_url)
     }
 
     /// Deletes everything, however far [`Self::set`] came; the programs must have ended. Returns
     /// what could not be deleted, with the reason.
     pub async fn clear(&self) -> Vec<String> {
         let mut left = Vec::new();
+        if !self.created {
+            return left; // what bears our name, if anything, is another's
+        }
         if let Err(error) = self.delete_queues().await {
             left.push(format!("the queues {}.*: {error:#}", self.namespace));
         }
@@ -95,7 +106,9 @@ impl Stage {
 
     async fn delete_queues(&self) -> anyhow::Result<()> {
         let connection = connect::connect(&self.amqp_url, "firstcome-bench").await?;
-        let deleted = timeout(PATIENCE, topology::delete(&connection, &self.namespace, self.partitions)).await;
+        let deleted =
+            timeout(PATIENCE, topology::delete(&connection, &self.namespace, self.partitions))
+                .await;
         connect::close(&connection).await;
         Ok(deleted.context("the broker does not answer")??)
     }
@@ -117,7 +130,8 @@ fn with_database(url: &str, database: &str) -> Option<String> {
     if !matches!(scheme, "postgres" | "postgresql") {
         return None;
     }
-    let (rest, parameters) = rest.split_once('?').map_or((rest, None), |(rest, after)| (rest, Some(after)));
+    let (rest, parameters) =
+        rest.split_once('?').map_or((rest, None), |(rest, after)| (rest, Some(after)));
     let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
     let parameters = parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();
     Some(format!("{scheme}://{authority}/{database}{parameters}"))

@@ -1,24 +1,17 @@
 //! The system under load: `firstcome-worker all` and `firstcome-api serve` as processes, as an
 //! operator would run them.
 
-use std::{
-    collections::VecDeque,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::VecDeque, path::Path, time::Duration};
 
 use anyhow::{Context, bail, ensure};
-use clap::Args;
-use firstcome_api::{
-    auth,
-    config::{SecretArgs, TokenArgs},
-};
-use firstcome_shared::{partition::DEFAULT_PARTITIONS, testing::Process};
-use hyper::{Method, StatusCode, Uri, header::HeaderValue};
+use firstcome_shared::testing::Process;
+use hyper::{Method, StatusCode, Uri};
 use tokio::time::{Instant, sleep};
 
-use crate::load::{Client, call};
+use crate::{
+    load::{Client, call},
+    settings::Settings,
+};
 
 /// How long the programs may take until they are ready.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -29,136 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How much of a log is shown when something went wrong.
 const LAST_LINES: usize = 15;
 
-/// The servers that everything runs on.
-#[derive(Debug, Clone, Args)]
-pub struct ServerArgs {
-    /// PostgreSQL, as postgres://user:password@host:port/database.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
-    /// RabbitMQ, as amqp://user:password@host:port/vhost.
-    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
-    pub amqp_url: Option<String>,
-    /// Redis.
-    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
-    pub redis_url: Option<String>,
-    /// Partitions (queues) per job kind.
-    #[arg(long, env = "PARTITIONS", default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub partitions: u16,
-    /// HS256 secret of the tokens; development mode's own if not set.
-    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
-    pub jwt_secret: Option<String>,
-}
-
-/// What the programs are told.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The database.
-    pub database_url: String,
-    /// The broker.
-    pub amqp_url: String,
-    /// The cache.
-    pub redis_url: String,
-    /// Partitions per job kind.
-    pub partitions: u16,
-    /// The prefix of queues, keys and channels.
-    pub namespace: String,
-    /// Where the API listens.
-    pub api_addr: SocketAddr,
-    /// Development mode's.
-    pub secrets: SecretArgs,
-    /// Before the names of the log files.
-    pub log_prefix: &'static str,
-}
-
-impl ServerArgs {
-    /// The settings, once everything is there.
-    ///
-    /// # Errors
-    /// With a hint which variable is missing and how to get the servers; `make` is the command that
-    /// brings them.
-    pub fn settings(
-        self,
-        make: &str,
-        namespace: String,
-        api_addr: SocketAddr,
-        log_prefix: &'static str,
-    ) -> anyhow::Result<Settings> {
-        let given = |value: Option<String>, name: &str| {
-            value.filter(|value| !value.is_empty()).with_context(|| {
-                format!("{name} is not set; run `{make}`, which starts PostgreSQL, RabbitMQ and Redis and sets it")
-            })
-        };
-        ensure!(
-            std::env::var_os("JWT_PUBLIC_KEYS").is_none(),
-            "JWT_PUBLIC_KEYS is set, so the tokens made here would not be believed; unset it"
-        );
-        Ok(Settings {
-            database_url: given(self.database_url, "DATABASE_URL")?,
-            amqp_url: given(self.amqp_url, "AMQP_URL")?,
-            redis_url: given(self.redis_url, "REDIS_URL")?,
-            partitions: self.partitions,
-            namespace,
-            api_addr,
-            secrets: SecretArgs { dev: true, jwt_secret: self.jwt_secret, jwt_public_keys: None },
-            log_prefix,
-        })
-    }
-}
-
-impl Settings {
-    /// A token of this system, valid for half a day.
-    ///
-    /// # Errors
-    /// If JWT_SECRET is too short.
-    pub fn token(&self, user: i64, admin: bool) -> anyhow::Result<String> {
-        auth::token(&TokenArgs { user, admin, expires_in: 12 * 3600, secrets: self.secrets.clone() })
-    }
-
-    /// The token as the value of an `Authorization` header.
-    ///
-    /// # Errors
-    /// As [`Self::token`].
-    pub fn bearer(&self, user: i64, admin: bool) -> anyhow::Result<HeaderValue> {
-        Ok(HeaderValue::from_str(&format!("Bearer {}", self.token(user, admin)?))?)
-    }
-
-    /// Where a client on this machine reaches the API.
-    #[must_use]
-    pub fn api_for_clients(&self) -> SocketAddr {
-        let mut address = self.api_addr;
-        if address.ip().is_unspecified() {
-            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-        }
-        address
-    }
-
-    /// The log file of a program.
-    #[must_use]
-    pub fn log(&self, name: &str) -> PathBuf {
-        let folder = std::env::var_os("FIRSTCOME_DEV_DIR").map_or_else(|| PathBuf::from(".dev"), PathBuf::from);
-        folder.join("logs").join(format!("{}{name}.log", self.log_prefix))
-    }
-
-    fn start(&self, name: &str, program: &str, arguments: &[&str]) -> anyhow::Result<Process> {
-        let log = self.log(name);
-        Process::start(program, arguments, self.environment(), &log)
-            .with_context(|| format!("cannot start {program} (log {})", log.display()))
-    }
-
-    fn environment(&self) -> Vec<(&'static str, String)> {
-        let mut variables = vec![
-            ("DATABASE_URL", self.database_url.clone()),
-            ("AMQP_URL", self.amqp_url.clone()),
-            ("REDIS_URL", self.redis_url.clone()),
-            ("QUEUE_NAMESPACE", self.namespace.clone()),
-            ("PARTITIONS", self.partitions.to_string()),
-            ("API_ADDR", self.api_addr.to_string()),
-            ("FIRSTCOME_DEV", "true".to_owned()),
-        ];
-        variables.extend(self.secrets.jwt_secret.clone().map(|secret| ("JWT_SECRET", secret)));
-        variables
-    }
-}
+/// The name of its log, the program, what it is told to do.
+type Program = (&'static str, &'static str, &'static str);
+const WORKER: Program = ("worker", "firstcome-worker", "all");
+const API: Program = ("api", "firstcome-api", "serve");
 
 /// The running programs. Stop them with [`System::stop`]; dropping it kills them.
 #[derive(Debug)]
@@ -178,16 +45,22 @@ impl System {
         let users = format!("--users={users}");
         for arguments in [&["migrate"][..], &["sample-data", &users]] {
             let what = format!("firstcome-worker {}", arguments.join(" "));
-            let mut process = settings.start("setup", "firstcome-worker", arguments)?;
+            let mut process = start(settings, "setup", "firstcome-worker", arguments)?;
             let give_up = Instant::now() + PREPARE_DEADLINE;
             let status = loop {
                 match process.ended()? {
                     Some(status) => break status,
-                    None if Instant::now() > give_up => bail!("{what} takes longer than {PREPARE_DEADLINE:?}"),
+                    None if Instant::now() > give_up => {
+                        bail!("{what} takes longer than {PREPARE_DEADLINE:?}")
+                    }
                     None => sleep(LOOK_EVERY).await,
                 }
             };
-            ensure!(status.success(), "{what} failed ({status}); {}", end_of(&settings.log("setup")));
+            ensure!(
+                status.success(),
+                "{what} failed ({status}); {}",
+                end_of(&settings.log("setup"))
+            );
         }
         Ok(())
     }
@@ -198,11 +71,26 @@ impl System {
     /// With a hint, e.g. that they are not built.
     pub fn start(settings: Settings) -> anyhow::Result<Self> {
         let mut running = Vec::new();
-        for (name, program, argument) in [("worker", "firstcome-worker", "all"), ("api", "firstcome-api", "serve")] {
-            fresh_log(&settings.log(name))?;
-            running.push((name, settings.start(name, program, &[argument])?));
+        for program in [WORKER, API] {
+            fresh_log(&settings.log(program.0))?;
+            running.push((program.0, launch(&settings, program)?));
         }
         Ok(Self { settings, running })
+    }
+
+    /// Starts the programs again that have ended, as a supervisor would. Returns for people which
+    /// they were, how they ended and the end of their log.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn revive(&mut self) -> anyhow::Result<Vec<String>> {
+        let ended = self.ended();
+        for (name, process) in &mut self.running {
+            if ended.iter().any(|(other, _)| name == other) {
+                *process = launch(&self.settings, if *name == API.0 { API } else { WORKER })?;
+            }
+        }
+        Ok(ended.into_iter().map(|(_, how)| how).collect())
     }
 
     /// Returns when the API says that it has all it needs.
@@ -219,7 +107,9 @@ impl System {
             }
             match client.send(call(Method::GET, Uri::from_static("/health/ready"), None)).await {
                 Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
-                Ok(answer) => last = format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)),
+                Ok(answer) => {
+                    last = format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
+                }
                 Err(error) => last = error.to_string(),
             }
             sleep(Duration::from_millis(50)).await;
@@ -250,8 +140,11 @@ impl System {
     /// What is running, for people.
     #[must_use]
     pub fn processes(&self) -> String {
-        let id = |process: &Process| process.id().map_or_else(|| "ended".to_owned(), |id| format!("pid {id}"));
-        let names = self.running.iter().map(|(_, process)| format!("{} ({})", process.name(), id(process)));
+        let id = |process: &Process| {
+            process.id().map_or_else(|| "ended".to_owned(), |id| format!("pid {id}"))
+        };
+        let names =
+            self.running.iter().map(|(_, process)| format!("{} ({})", process.name(), id(process)));
         names.collect::<Vec<_>>().join(", ")
     }
 
@@ -262,7 +155,7 @@ impl System {
         for (_, mut process) in self.running.into_iter().rev() {
             let name = process.name().to_owned();
             if matches!(process.ended(), Ok(Some(_))) {
-                continue; // long known, see `ended`
+                continue; // not by us: see `ended`
             }
             match process.stop().await {
                 Ok(status) if status.success() => {}
@@ -272,6 +165,21 @@ impl System {
         }
         troubles
     }
+}
+
+fn launch(settings: &Settings, (log, program, argument): Program) -> anyhow::Result<Process> {
+    start(settings, log, program, &[argument])
+}
+
+fn start(
+    settings: &Settings,
+    log: &str,
+    program: &str,
+    arguments: &[&str],
+) -> anyhow::Result<Process> {
+    let log = settings.log(log);
+    Process::start(program, arguments, settings.environment(), &log)
+        .with_context(|| format!("cannot start {program} (log {})", log.display()))
 }
 
 fn fresh_log(path: &Path) -> anyhow::Result<()> {
@@ -299,38 +207,6 @@ fn end_of(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn servers() -> ServerArgs {
-        ServerArgs {
-            database_url: Some("postgres://localhost/x".to_owned()),
-            amqp_url: Some(String::new()),
-            redis_url: None,
-            partitions: 16,
-            jwt_secret: None,
-        }
-    }
-
-    fn settings(servers: ServerArgs) -> anyhow::Result<Settings> {
-        servers.settings("make demo", "demo".to_owned(), "0.0.0.0:81".parse()?, "demo-")
-    }
-
-    #[test]
-    fn a_missing_server_comes_with_a_hint() {
-        let hint = settings(servers()).unwrap_err().to_string();
-        assert!(hint.starts_with("AMQP_URL is not set; run `make demo`"), "{hint}");
-    }
-
-    #[test]
-    fn clients_reach_an_api_that_listens_everywhere() {
-        let servers = ServerArgs {
-            amqp_url: Some("amqp://localhost".to_owned()),
-            redis_url: Some("redis://localhost".to_owned()),
-            ..servers()
-        };
-        let settings = settings(servers).unwrap();
-        assert_eq!(settings.api_for_clients().to_string(), "127.0.0.1:81");
-        assert!(settings.bearer(7, true).is_ok());
-    }
 
     #[test]
     fn the_end_of_a_log_is_its_last_lines() {

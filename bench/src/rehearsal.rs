@@ -1,0 +1,92 @@
+//! Before the sale opens: does one job go all the way, and how long does it take by itself?
+
+use std::time::Duration;
+
+use anyhow::bail;
+use chrono::{TimeDelta, Utc};
+use hyper::{Method, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    answers::{self, Accepted, Poll},
+    load::{Client, call, call_with},
+    settings::Settings,
+};
+
+/// Jobs before the sale; the first one warms up, the others show what a job takes at rest.
+const TRIALS: usize = 10;
+/// The sample coupon that they are for.
+const TRIAL_COUPON: i64 = 2;
+
+/// Jobs on a system at rest: the proof that the whole line works, and what one job takes there.
+///
+/// # Errors
+/// What was answered instead.
+pub async fn try_out(settings: &Settings) -> anyhow::Result<(Vec<Uuid>, Duration)> {
+    let bearer = settings.bearer(1, false)?;
+    let path = answers::click_path(TRIAL_COUPON)?;
+    let mut client = Client::new(settings.api_for_clients(), Duration::from_secs(15));
+    let (mut trials, mut took) = (Vec::new(), Vec::new());
+    while trials.len() < TRIALS {
+        let clicked = Instant::now();
+        let answer = client.send(call(Method::POST, path.clone(), Some(&bearer))).await?;
+        let Some(job) = answers::job_of(&answer).filter(|_| answer.status == StatusCode::ACCEPTED)
+        else {
+            bail!("the answer was {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        };
+        let accepted = Accepted { job, user: 1, at: Duration::ZERO };
+        let told = loop {
+            match answers::settled(&accepted, &answers::poll_once(&mut client, job, &bearer).await?)
+            {
+                Poll::Told(told) => break told,
+                Poll::Queued => {}
+                Poll::Again => bail!("a poll was answered with 503"),
+                Poll::Surprise(what) => bail!(what),
+            }
+        };
+        if trials.is_empty() {
+            anyhow::ensure!(
+                told.coupon.is_some(),
+                "the first one was {} ({:?})",
+                told.status,
+                told.code
+            );
+        } else {
+            took.push(clicked.elapsed());
+        }
+        trials.push(job);
+    }
+    took.sort_unstable();
+    Ok((trials, took.get(took.len() / 2).copied().unwrap_or_default()))
+}
+
+/// Creates the campaign of the sale; returns its id.
+///
+/// # Errors
+/// What the API answered, if not 201.
+pub async fn create_coupon(settings: &Settings, total: u32) -> anyhow::Result<i64> {
+    #[derive(Deserialize)]
+    struct Created {
+        id: i64,
+    }
+    let now = Utc::now();
+    let coupon = json!({
+        "name": "Flash sale",
+        "discountType": "fixed",
+        "discountValue": 1_000,
+        "total": total,
+        "startsAt": now - TimeDelta::minutes(1),
+        "endsAt": now + TimeDelta::days(2),
+    });
+    let admin = settings.bearer(1, true)?;
+    let path = Uri::from_static("/api/admin/coupons");
+    let mut client = Client::new(settings.api_for_clients(), Duration::from_secs(10));
+    let answer = client.send(call_with(Method::POST, path, Some(&admin), &coupon)).await?;
+    if answer.status != StatusCode::CREATED {
+        bail!("no coupon was created: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    }
+    Ok(serde_json::from_slice::<Created>(&answer.body)?.id)
+}
