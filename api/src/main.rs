@@ -1,10 +1,18 @@
 //! `firstcome-api`: serves the HTTP API, or makes a token for it.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use firstcome_api::config::Cli;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     firstcome_shared::telemetry::init();
-    firstcome_api::command(Cli::parse().command).await
+    match firstcome_api::command(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

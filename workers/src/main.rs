@@ -1,10 +1,15 @@
 //! `firstcome-worker`: one role per process, or all.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use firstcome_workers::config::Cli;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<std::process::ExitCode> {
+async fn main() -> ExitCode {
     firstcome_shared::telemetry::init();
-    firstcome_workers::command(Cli::parse().command).await
+    firstcome_workers::command(Cli::parse().command).await.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -152,7 +152,7 @@ pub(super) async fn key_owners(
         .collect()
 }
 
-/// Stores the outcomes; tells when.
+/// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
 pub(super) async fn insert(
     transaction: &mut PgConnection,
     kind: JobKind,
@@ -178,14 +178,14 @@ pub(super) async fn insert(
         replays.push(entry.replay_of.map(JobId::get));
     }
     sqlx::query_scalar!(
-        r#"WITH inserted AS (
+        r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), inserted AS (
                INSERT INTO job_outcomes
-                   (kind, job_id, user_id, status, code, result, idempotency_key, fingerprint, replay_of)
-               SELECT $1, job_id, user_id, status, code, result::jsonb, key, fingerprint, replay_of
-               FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::uuid[])
+                   (kind, job_id, user_id, status, code, result, idempotency_key, fingerprint, replay_of, settled_at)
+               SELECT $1, job_id, user_id, status, code, result::jsonb, key, fingerprint, replay_of, now
+               FROM stamp, UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::uuid[])
                  AS batch (job_id, user_id, status, code, result, key, fingerprint, replay_of)
            )
-           SELECT now() AS "now!""#,
+           SELECT now AS "now!" FROM stamp"#,
         kind.as_str(),
         &ids,
         &users,
