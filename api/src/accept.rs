@@ -31,42 +31,58 @@ struct Links {
     this: String,
 }
 
-/// Accepts a job, unless `early` already knows better. A repeated request gets its first answer
-/// even where `early` has changed its mind since.
+/// A valid request for a job.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub user_id: UserId,
+    /// For what kind of job.
+    pub kind: JobKind,
+    /// May carry an idempotency key.
+    pub headers: &'a HeaderMap,
+    /// What is asked for, in the client's terms: two requests with one key must agree in it.
+    pub fingerprint: &'a [u8],
+}
+
+/// Accepts the job that `prepare` makes of the request, unless `early` already knows better. A
+/// repeated request gets its first answer even where `early` has changed its mind since.
 ///
 /// # Errors
-/// `early`'s; 422 for a key of another request; 503 if the job cannot be queued.
+/// `prepare`'s and `early`'s; 422 for a key of another request; 503 if the job cannot be queued.
 pub async fn accept(
     state: &AppState,
-    user_id: UserId,
-    job: Job,
-    headers: &HeaderMap,
-    early: impl Future<Output = Result<(), Problem>>,
+    request: Request<'_>,
+    prepare: impl Future<Output = Result<Job, Problem>>,
+    early: impl AsyncFnOnce(&Job) -> Result<(), Problem>,
 ) -> Result<Response, Problem> {
-    let kind = job.kind();
+    let Request { user_id, kind, headers, fingerprint } = request;
     let fresh = state.signer.mint(user_id, kind);
     let Some(key) = idempotency::key(headers)? else {
-        early.await?;
+        let job = prepare.await?;
+        early(&job).await?;
         state.enqueuer.submit(&Envelope { id: fresh, user_id, idempotency: None, job }).await?;
         return Ok(accepted(state, fresh, kind));
     };
 
-    let claim = Claim::new(user_id, key, &job)?;
-    let id = match state.keys.claim(&claim, fresh).await? {
+    let claim = Claim::new(user_id, kind, key, fingerprint);
+    let known = state.keys.claim(&claim, fresh).await?;
+    let (id, judged) = match known {
         Known::Accepted(first) => return Ok(accepted(state, first, kind)),
-        Known::Pending(first) => first,
-        Known::Unused => {
-            if let Err(problem) = early.await {
-                state.keys.release(&claim, fresh).await;
-                return Err(problem);
-            }
-            fresh
-        }
+        Known::Pending(first) => (first, false),
+        Known::Unused => (fresh, true),
     };
-    let idempotency = Some(claim.idempotency().clone());
-    if let Err(refusal) = state.enqueuer.submit(&Envelope { id, user_id, idempotency, job }).await {
+    let submitted = async {
+        let job = prepare.await?;
+        if judged {
+            early(&job).await?;
+        }
+        let idempotency = Some(claim.idempotency().clone());
+        state.enqueuer.submit(&Envelope { id, user_id, idempotency, job }).await?;
+        Ok(())
+    };
+    if let Err(problem) = submitted.await {
         state.keys.release(&claim, fresh).await;
-        return Err(refusal.into());
+        return Err(problem);
     }
     state.keys.accepted(&claim, id).await;
     Ok(accepted(state, id, kind))

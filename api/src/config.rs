@@ -61,6 +61,9 @@ pub struct ServeArgs {
     /// How long a job can be polled after its submission, in seconds.
     #[arg(long, env = "JOB_RETENTION", default_value_t = 7 * 24 * 3600, value_parser = clap::value_parser!(u32).range(60..))]
     pub job_retention: u32,
+    /// How old a list of products may be, in seconds.
+    #[arg(long, env = "PRODUCTS_TTL", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub products_ttl: u32,
     /// How long a submission may wait for the broker's confirm, in milliseconds, before it is
     /// answered with 503.
     #[arg(long, env = "CONFIRM_DEADLINE_MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(10..=60_000))]

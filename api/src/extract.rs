@@ -7,6 +7,10 @@
 
 use std::ops::RangeInclusive;
 
+use crate::{
+    problem::{Code, FieldError, Problem},
+    strict_json::Json,
+};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
@@ -14,80 +18,11 @@ use axum::{
     response::IntoResponse,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use firstcome_shared::ids::MAX_ID;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-
-use crate::problem::{Code, FieldError, Problem};
 
 /// Largest body that is read.
 pub const MAX_BODY: usize = 64 * 1024;
-
-/// A JSON value that keeps what `serde_json::Value` forgets: duplicate fields, and whether a
-/// number was written as an integer.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Json {
-    /// `null`
-    Null,
-    /// `true`, `false`
-    Bool,
-    /// A number without fraction and exponent that fits 64 bits.
-    Integer(i64),
-    /// Any other number.
-    Number,
-    /// A string.
-    Text(String),
-    /// An array.
-    List(Vec<Json>),
-    /// An object, in order, duplicates included.
-    Object(Vec<(String, Json)>),
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyJson;
-        impl<'de> Visitor<'de> for AnyJson {
-            type Value = Json;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("JSON")
-            }
-            fn visit_unit<E>(self) -> Result<Json, E> {
-                Ok(Json::Null)
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
-                Ok(Json::Bool)
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-                Ok(Json::Integer(value))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-                Ok(i64::try_from(value).map_or(Json::Number, Json::Integer))
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-                Ok(Json::Number)
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-                Ok(Json::Text(value.to_owned()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    list.push(item);
-                }
-                Ok(Json::List(list))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
-                let mut object = Vec::new();
-                while let Some(entry) = entries.next_entry()? {
-                    object.push(entry);
-                }
-                Ok(Json::Object(object))
-            }
-        }
-        deserializer.deserialize_any(AnyJson)
-    }
-}
 
 /// The fields of a body or a query string. Each reader takes one field out and returns its value;
 /// where the field is missing or wrong it notes that and returns a placeholder. So read everything
@@ -98,7 +33,12 @@ pub struct Fields {
     errors: Vec<FieldError>,
     /// Query strings know only text, so `7` there is an integer.
     from_query: bool,
+    /// Where a nested object stands, such as `items[0].`.
+    prefix: String,
 }
+
+/// More fields than any request has; beyond it a body is not worth reading.
+const MAX_FIELDS: usize = 100;
 
 impl Fields {
     /// Reads a JSON object.
@@ -107,7 +47,7 @@ impl Fields {
     /// 400 if it is not one.
     pub fn from_json(body: &[u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
-            Ok(Json::Object(entries)) => Ok(Self::new(entries, false)),
+            Ok(Json::Object(entries)) => Ok(Self::new(entries, false, String::new())),
             Ok(_) => {
                 Err(Problem::with_detail(Code::MalformedBody, "The body must be a JSON object."))
             }
@@ -123,13 +63,15 @@ impl Fields {
         let entries = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
             .map(|(name, value)| (name.into_owned(), Json::Text(value.into_owned())))
             .collect();
-        Self::new(entries, true)
+        Self::new(entries, true, String::new())
     }
 
-    fn new(entries: Vec<(String, Json)>, from_query: bool) -> Self {
-        let mut fields =
-            Self { entries: Vec::with_capacity(entries.len()), errors: Vec::new(), from_query };
-        for (name, value) in entries {
+    fn new(entries: Vec<(String, Json)>, from_query: bool, prefix: String) -> Self {
+        let mut fields = Self { from_query, prefix, ..Self::default() };
+        if entries.len() > MAX_FIELDS {
+            fields.reject("*", format!("there are more than {MAX_FIELDS} fields"));
+        }
+        for (name, value) in entries.into_iter().take(MAX_FIELDS) {
             if fields.entries.iter().any(|(seen, _)| *seen == name) {
                 fields.reject(&name, "appears more than once");
             } else {
@@ -141,9 +83,40 @@ impl Fields {
 
     /// Notes an error that no reader can find.
     pub fn reject(&mut self, field: &str, detail: impl Into<String>) {
+        let field = format!("{}{field}", self.prefix);
         if !self.errors.iter().any(|error| error.field == field) {
-            self.errors.push(FieldError { field: field.to_owned(), detail: detail.into() });
+            self.errors.push(FieldError { field, detail: detail.into() });
         }
+    }
+
+    /// A list of objects, each read by `read`; `None` if absent or `null`.
+    pub fn optional_objects<T>(
+        &mut self,
+        name: &str,
+        length: RangeInclusive<usize>,
+        read: impl Fn(&mut Self) -> T,
+    ) -> Option<Vec<T>> {
+        let items = match self.take(name)? {
+            Json::List(items) if length.contains(&items.len()) => items,
+            _ => {
+                let (least, most) = length.into_inner();
+                self.reject(name, format!("must be a list of {least} to {most} objects"));
+                return Some(Vec::new());
+            }
+        };
+        let mut objects = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let Json::Object(entries) = item else {
+                self.reject(&format!("{name}[{index}]"), "must be an object");
+                continue;
+            };
+            let prefix = format!("{}{name}[{index}].", self.prefix);
+            let mut object = Self::new(entries, self.from_query, prefix);
+            objects.push(read(&mut object));
+            object.reject_unknown();
+            self.errors.append(&mut object.errors);
+        }
+        Some(objects)
     }
 
     fn take(&mut self, name: &str) -> Option<Json> {
@@ -165,14 +138,8 @@ impl Fields {
     pub fn optional_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = match self.take(name)? {
             Json::Integer(value) => Some(value),
-            // Digits beyond 64 bits are an integer too, just out of range.
             Json::Text(text) if self.from_query => text.parse().ok(),
-            Json::Null
-            | Json::Bool
-            | Json::Number
-            | Json::Text(_)
-            | Json::List(_)
-            | Json::Object(_) => None,
+            _ => None,
         };
         match value {
             Some(value) if range.contains(&value) => Some(value),
@@ -233,24 +200,40 @@ impl Fields {
         chosen.map(|(_, value)| *value)
     }
 
-    /// An RFC 3339 instant.
-    pub fn instant(&mut self, name: &str) -> DateTime<Utc> {
-        let value = self.take(name).map(|value| match value {
+    /// A flag that may be absent or `null`.
+    pub fn optional_flag(&mut self, name: &str) -> Option<bool> {
+        match self.take(name)? {
+            Json::Bool(value) => Some(value),
+            _ => {
+                self.reject(name, "must be true or false");
+                Some(false)
+            }
+        }
+    }
+
+    /// Whether the field is there, even if it is `null`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(field, _)| field == name)
+    }
+
+    /// An RFC 3339 instant that may be absent or `null`.
+    pub fn optional_instant(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let at = match self.take(name)? {
             Json::Text(text) => DateTime::parse_from_rfc3339(&text).ok().map(|at| at.to_utc()),
             _ => None,
-        });
-        match value {
-            // What PostgreSQL and every JSON client can hold.
-            Some(Some(at)) if (1..=9999).contains(&chrono::Datelike::year(&at)) => at,
-            Some(_) => {
-                self.reject(
-                    name,
-                    "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z",
-                );
-                DateTime::default()
-            }
-            None => self.required(name, None),
+        };
+        // What PostgreSQL and every JSON client can hold.
+        if !at.is_some_and(|at| (1..=9999).contains(&at.year())) {
+            self.reject(name, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z");
         }
+        Some(at.unwrap_or_default())
+    }
+
+    /// An RFC 3339 instant.
+    pub fn instant(&mut self, name: &str) -> DateTime<Utc> {
+        let value = self.optional_instant(name);
+        self.required(name, value)
     }
 
     /// `limit` and `cursor` of a list.
@@ -274,10 +257,14 @@ impl Fields {
     /// # Errors
     /// 400 `validation-failed` with every field that is wrong, missing, unknown or repeated.
     pub fn finish(mut self) -> Result<(), Problem> {
+        self.reject_unknown();
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
+    }
+
+    fn reject_unknown(&mut self) {
         for (name, _) in std::mem::take(&mut self.entries) {
             self.reject(&name, "is not a known field");
         }
-        if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
     }
 }
 

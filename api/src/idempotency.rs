@@ -6,28 +6,22 @@
 //! publishes the same job id once more, which settles once; so no crash between the two phases
 //! leaves a key that promises a job nobody queued.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use axum::http::HeaderMap;
 use firstcome_shared::{
     ids::UserId,
-    job::{Idempotency, Job, JobId},
+    job::{Idempotency, JobId, JobKind},
 };
-use redis::{
-    AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use serde::Serialize;
+use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions, aio::ConnectionManager};
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::PgPool;
 
 use crate::{
     batched::Batched,
     problem::{Code, Problem},
 };
 
-/// On purpose: without an answer by then the request goes on without Redis.
-const REDIS_DEADLINE: Duration = Duration::from_millis(300);
 /// How long a claim outlives the process that made it.
 const PENDING_SECONDS: u64 = 30;
 /// How long Redis answers replays; later ones, PostgreSQL does.
@@ -94,17 +88,11 @@ pub struct Keys {
 
 impl Claim {
     /// The claim of this request.
-    ///
-    /// # Errors
-    /// Never: every job serializes.
-    pub fn new(user_id: UserId, key: String, job: &Job) -> Result<Self, Problem> {
-        let body = match job {
-            Job::IssueCoupon(job) => serde_json::to_vec(job),
-        };
-        let body = body.map_err(|_| Problem::new(Code::InternalError))?;
-        let kind = job.kind().as_str();
-        let idempotency = Idempotency { key, fingerprint: fingerprint(&[kind.as_bytes(), &body]) };
-        Ok(Self { user_id, kind, idempotency })
+    #[must_use]
+    pub fn new(user_id: UserId, kind: JobKind, key: String, asked_for: &[u8]) -> Self {
+        let kind = kind.as_str();
+        let fingerprint = fingerprint(&[kind.as_bytes(), asked_for]);
+        Self { user_id, kind, idempotency: Idempotency { key, fingerprint } }
     }
 
     /// What travels with the job.
@@ -115,21 +103,15 @@ impl Claim {
 }
 
 impl Keys {
-    /// Connects lazily.
-    ///
-    /// # Errors
-    /// A malformed Redis URL.
-    pub fn new(pool: &PgPool, redis: redis::Client, namespace: &str) -> redis::RedisResult<Self> {
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(REDIS_DEADLINE))
-            .set_connection_timeout(Some(REDIS_DEADLINE))
-            .set_number_of_retries(1);
+    /// Keys of this namespace.
+    #[must_use]
+    pub fn new(pool: &PgPool, redis: ConnectionManager, namespace: &str) -> Self {
         let pool = pool.clone();
-        Ok(Self {
-            redis: ConnectionManager::new_lazy_with_config(redis, config)?,
+        Self {
+            redis,
             namespace: namespace.to_owned(),
             settled: Batched::start(move |keys| settled(pool.clone(), keys)),
-        })
+        }
     }
 
     /// Claims the key for `candidate`, or tells whose it is.
@@ -249,73 +231,6 @@ async fn settled(
             Some((key.clone(), (JobId::from(row.job_id), row.fingerprint)))
         })
         .collect())
-}
-
-/// Takes a key for a synchronous POST, inside the transaction of its effect: `None` if the effect
-/// is still to come, else the first answer. A second request with the key waits for the first
-/// one's commit.
-///
-/// # Errors
-/// 422 if the key belongs to another request; the database's.
-pub async fn first_answer(
-    transaction: &mut PgConnection,
-    user_id: UserId,
-    kind: &str,
-    key: &str,
-    fingerprint: &str,
-) -> Result<Option<serde_json::Value>, Problem> {
-    let taken = sqlx::query!(
-        "INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
-         VALUES ($1, $2, $3, $4, 'null')
-         ON CONFLICT ON CONSTRAINT idempotent_answers_pkey DO NOTHING",
-        user_id.get(),
-        kind,
-        key,
-        fingerprint,
-    )
-    .execute(&mut *transaction)
-    .await?;
-    if taken.rows_affected() == 1 {
-        return Ok(None);
-    }
-    let first = sqlx::query!(
-        r#"SELECT fingerprint, body AS "body: Json<serde_json::Value>" FROM idempotent_answers
-           WHERE user_id = $1 AND kind = $2 AND idempotency_key = $3"#,
-        user_id.get(),
-        kind,
-        key,
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
-    if first.fingerprint == fingerprint {
-        Ok(Some(first.body.0))
-    } else {
-        Err(Problem::new(Code::IdempotencyKeyReused))
-    }
-}
-
-/// Stores the answer of a synchronous POST that took a key.
-///
-/// # Errors
-/// The database's.
-pub async fn store_answer(
-    transaction: &mut PgConnection,
-    user_id: UserId,
-    kind: &str,
-    key: &str,
-    answer: &(impl Serialize + Sync),
-) -> Result<(), sqlx::Error> {
-    let body = serde_json::to_value(answer).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    sqlx::query!(
-        "UPDATE idempotent_answers SET body = $4 WHERE user_id = $1 AND kind = $2 AND idempotency_key = $3",
-        user_id.get(),
-        kind,
-        key,
-        body,
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 pub mod accept;
 pub mod admin;
 pub mod auth;
+pub mod balance;
 pub mod batched;
+pub mod cart;
 pub mod config;
 pub mod coupon;
 pub mod enqueue;
@@ -15,8 +17,12 @@ pub mod extract;
 pub mod health;
 pub mod idempotency;
 pub mod job;
+pub mod once;
+pub mod order;
 pub mod problem;
+pub mod product;
 pub mod state;
+mod strict_json;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,9 +32,10 @@ use axum::{
     extract::DefaultBodyLimit,
     http::header,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch, post, put},
     serve::ListenerExt,
 };
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -38,16 +45,32 @@ use config::{Command, ServeArgs};
 use problem::{Code, Problem};
 use state::{AppState, Inner};
 
+/// On purpose: without an answer by then a request goes on without Redis.
+const REDIS_DEADLINE: Duration = Duration::from_millis(300);
+
 /// The endpoints.
 pub fn router(state: AppState) -> Router {
     Router::new()
+        .route("/api/balance/{userId}", get(balance::get))
+        .route("/api/balance/charge", post(balance::charge))
+        .route("/api/users/balance/history", get(balance::history))
+        .route("/api/products", get(product::list))
+        .route("/api/products/{productId}", get(product::get))
         .route("/api/coupons", get(coupon::list))
         .route("/api/coupons/{couponId}", get(coupon::get))
         .route("/api/coupons/{couponId}/issue", post(coupon::issue))
         .route("/api/users/coupons", get(coupon::held))
+        .route("/api/users/cart", get(cart::get).delete(cart::clear))
+        .route("/api/users/cart/{productId}", put(cart::set).delete(cart::remove))
+        .route("/api/orders", post(order::place))
+        .route("/api/orders/{orderId}", get(order::get))
+        .route("/api/users/orders", get(order::history))
         .route("/api/jobs/{jobId}", get(job::get))
         .route("/api/admin/users", post(admin::create_user))
+        .route("/api/admin/products", post(admin::create_product))
+        .route("/api/admin/products/{id}", patch(admin::edit_product).delete(admin::delete_product))
         .route("/api/admin/coupons", post(admin::create_coupon))
+        .route("/api/admin/coupons/{id}", patch(admin::edit_coupon).delete(admin::delete_coupon))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .fallback(async || Problem::new(Code::RouteNotFound))
@@ -116,19 +139,21 @@ fn state(
     let namespace = &config.broker.queue_namespace;
     let pool = config.pool().context("DATABASE_URL")?;
     let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
-    let coupons = coupon::Board::new(&pool);
+    let timeouts = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(REDIS_DEADLINE))
+        .set_connection_timeout(Some(REDIS_DEADLINE))
+        .set_number_of_retries(1);
+    let cache =
+        ConnectionManager::new_lazy_with_config(redis.clone(), timeouts).context("REDIS_URL")?;
+    let coupons = coupon::Board::new(&pool, cache.clone(), namespace);
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,
         signer: job::Signer::new(&config.job_id_keys()?),
-        jobs: job::Board::start(
-            &pool,
-            redis.clone(),
-            namespace,
-            Arc::clone(&coupons),
-            stop.clone(),
-        ),
-        keys: idempotency::Keys::new(&pool, redis, namespace).context("REDIS_URL")?,
+        jobs: job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone()),
+        known_products: product::Known::new(&pool),
+        product_pages: product::Pages::new(cache.clone(), namespace, config.products_ttl),
+        keys: idempotency::Keys::new(&pool, cache, namespace),
         enqueuer: enqueue::Enqueuer::start(&config.broker, deadline, publishing.clone(), tasks),
         coupons,
         pool,

@@ -25,6 +25,17 @@ pub enum Code {
     CouponEnded,
     CouponAlreadyIssued,
     CouponSoldOut,
+    ProductNotFound,
+    OutOfStock,
+    CouponNotOwned,
+    CouponAlreadyUsed,
+    CouponExpired,
+    InsufficientBalance,
+    AmountOutOfRange,
+    BalanceCeiling,
+    CartEmpty,
+    OrderNotFound,
+    TotalBelowIssued,
     IdempotencyKeyReused,
     JobNotFound,
     JobExpired,
@@ -86,6 +97,37 @@ impl Code {
             Self::CouponSoldOut => {
                 ("coupon-sold-out", StatusCode::CONFLICT, "All coupons are issued")
             }
+            Self::ProductNotFound => {
+                ("product-not-found", StatusCode::NOT_FOUND, "There is no such product")
+            }
+            Self::OutOfStock => {
+                ("out-of-stock", StatusCode::CONFLICT, "There is not enough in stock")
+            }
+            Self::CouponNotOwned => {
+                ("coupon-not-owned", StatusCode::CONFLICT, "The user holds no such coupon")
+            }
+            Self::CouponAlreadyUsed => {
+                ("coupon-already-used", StatusCode::CONFLICT, "The coupon was used before")
+            }
+            Self::CouponExpired => {
+                ("coupon-expired", StatusCode::CONFLICT, "The coupon is not valid at this time")
+            }
+            Self::InsufficientBalance => {
+                ("insufficient-balance", StatusCode::CONFLICT, "The balance does not cover it")
+            }
+            Self::AmountOutOfRange => {
+                ("amount-out-of-range", StatusCode::BAD_REQUEST, "The amount is out of range")
+            }
+            Self::BalanceCeiling => {
+                ("balance-ceiling", StatusCode::CONFLICT, "The balance would exceed its ceiling")
+            }
+            Self::CartEmpty => ("cart-empty", StatusCode::BAD_REQUEST, "The cart is empty"),
+            Self::OrderNotFound => {
+                ("order-not-found", StatusCode::NOT_FOUND, "There is no such order")
+            }
+            Self::TotalBelowIssued => {
+                ("total-below-issued", StatusCode::CONFLICT, "More coupons than that are issued")
+            }
             Self::IdempotencyKeyReused => (
                 "idempotency-key-reused",
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -145,6 +187,12 @@ impl From<Rejection> for Code {
             Rejection::CouponEnded => Self::CouponEnded,
             Rejection::CouponAlreadyIssued => Self::CouponAlreadyIssued,
             Rejection::CouponSoldOut => Self::CouponSoldOut,
+            Rejection::ProductNotFound => Self::ProductNotFound,
+            Rejection::OutOfStock => Self::OutOfStock,
+            Rejection::CouponNotOwned => Self::CouponNotOwned,
+            Rejection::CouponAlreadyUsed => Self::CouponAlreadyUsed,
+            Rejection::CouponExpired => Self::CouponExpired,
+            Rejection::InsufficientBalance => Self::InsufficientBalance,
             Rejection::IdempotencyKeyReused => Self::IdempotencyKeyReused,
         }
     }

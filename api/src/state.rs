@@ -5,7 +5,9 @@ use std::{ops::Deref, sync::Arc};
 use axum::extract::FromRef;
 use sqlx::PgPool;
 
-use crate::{auth::Verifier, config::ServeArgs, coupon, enqueue::Enqueuer, idempotency::Keys, job};
+use crate::{
+    auth::Verifier, config::ServeArgs, coupon, enqueue::Enqueuer, idempotency::Keys, job, product,
+};
 
 /// Shared by all handlers; cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +28,10 @@ pub struct Inner {
     pub jobs: Arc<job::Board>,
     /// Campaigns that are asked for.
     pub coupons: Arc<coupon::Board>,
+    /// Products that exist.
+    pub known_products: product::Known,
+    /// Lists of products, cached.
+    pub product_pages: product::Pages,
     /// Idempotency keys of jobs.
     pub keys: Keys,
     /// The way into the lines.

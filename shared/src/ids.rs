@@ -47,3 +47,11 @@ id!(
     /// One coupon in one user's hands.
     UserCouponId
 );
+id!(
+    /// A product.
+    ProductId
+);
+id!(
+    /// A completed order.
+    OrderId
+);

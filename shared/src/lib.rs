@@ -9,6 +9,8 @@ pub mod broker;
 pub mod coupon;
 pub mod ids;
 pub mod job;
+pub mod money;
+pub mod order;
 pub mod partition;
 pub mod rejection;
 pub mod retry;

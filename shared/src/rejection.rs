@@ -19,19 +19,37 @@ pub enum Rejection {
     CouponAlreadyIssued,
     /// All coupons of the campaign are issued.
     CouponSoldOut,
+    /// A product of the order does not exist, or was deleted.
+    ProductNotFound,
+    /// The order asks for more than there is; says which lines.
+    OutOfStock,
+    /// The user holds no coupon of the campaign.
+    CouponNotOwned,
+    /// The user's coupon was used before.
+    CouponAlreadyUsed,
+    /// Submitted outside of the coupon's window.
+    CouponExpired,
+    /// The balance does not cover the order.
+    InsufficientBalance,
     /// The idempotency key was used before, with another request.
     IdempotencyKeyReused,
 }
 
 impl Rejection {
     /// Every rejection there is, for look-ups and tests.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 13] = [
         Self::UserNotFound,
         Self::CouponNotFound,
         Self::CouponNotStarted,
         Self::CouponEnded,
         Self::CouponAlreadyIssued,
         Self::CouponSoldOut,
+        Self::ProductNotFound,
+        Self::OutOfStock,
+        Self::CouponNotOwned,
+        Self::CouponAlreadyUsed,
+        Self::CouponExpired,
+        Self::InsufficientBalance,
         Self::IdempotencyKeyReused,
     ];
 
@@ -45,6 +63,12 @@ impl Rejection {
             Self::CouponEnded => "coupon-ended",
             Self::CouponAlreadyIssued => "coupon-already-issued",
             Self::CouponSoldOut => "coupon-sold-out",
+            Self::ProductNotFound => "product-not-found",
+            Self::OutOfStock => "out-of-stock",
+            Self::CouponNotOwned => "coupon-not-owned",
+            Self::CouponAlreadyUsed => "coupon-already-used",
+            Self::CouponExpired => "coupon-expired",
+            Self::InsufficientBalance => "insufficient-balance",
             Self::IdempotencyKeyReused => "idempotency-key-reused",
         }
     }

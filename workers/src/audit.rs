@@ -90,6 +90,44 @@ pub async fn audit(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
                                      WHERE t.user_id = balances.user_id) AS history
                      FROM balances) AS sums"#
         ),
+        invariant!(
+            pool,
+            "a stock is never negative",
+            r#"SELECT count(*) AS "checked!", count(*) FILTER (WHERE stock < 0) AS "violations!" FROM products"#
+        ),
+        invariant!(
+            pool,
+            "every succeeded order job has its order, and every order its job",
+            r#"SELECT count(*) AS "checked!", count(*) FILTER (WHERE orders.id IS NULL OR outcome.job_id IS NULL) AS "violations!"
+               FROM orders
+               FULL JOIN (SELECT job_id, (result->>'orderId')::bigint AS order_id FROM job_outcomes
+                          WHERE kind = 'place-order' AND status = 'succeeded' AND replay_of IS NULL) AS outcome
+                 ON outcome.job_id = orders.job_id AND outcome.order_id = orders.id"#
+        ),
+        invariant!(
+            pool,
+            "an order's amount is the sum of its lines",
+            r#"SELECT count(*) AS "checked!", count(*) FILTER (WHERE items_amount <> lines OR lines IS NULL) AS "violations!"
+               FROM (SELECT items_amount, (SELECT sum(unit_price * quantity) FROM order_items WHERE order_id = orders.id) AS lines
+                     FROM orders) AS sums"#
+        ),
+        invariant!(
+            pool,
+            "an order is paid once, and deducted from the balance unless it cost nothing",
+            r#"SELECT count(*) AS "checked!",
+                      count(*) FILTER (WHERE paid_out IS DISTINCT FROM paid OR deducted IS DISTINCT FROM NULLIF(-paid, 0)) AS "violations!"
+               FROM (SELECT paid, (SELECT amount FROM payments WHERE order_id = orders.id) AS paid_out,
+                            (SELECT sum(amount)::bigint FROM balance_transactions WHERE order_id = orders.id) AS deducted
+                     FROM orders) AS payments"#
+        ),
+        invariant!(
+            pool,
+            "a coupon is used by one order, the one that names it",
+            r#"SELECT count(*) AS "checked!", count(*) FILTER (WHERE used <> 1) AS "violations!"
+               FROM (SELECT (SELECT count(*) FROM user_coupons WHERE user_coupons.order_id = orders.id
+                             AND user_coupons.coupon_id = orders.coupon_id AND user_coupons.user_id = orders.user_id) AS used
+                     FROM orders WHERE coupon_id IS NOT NULL) AS uses"#
+        ),
     ])
 }
 

@@ -25,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Role: issue coupons.
     IssueCoupon(WorkerArgs),
+    /// Role: place orders.
+    PlaceOrder(WorkerArgs),
     /// Every role, in one process.
     All(WorkerArgs),
     /// Bring the database schema to this version, then exit.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod issue_coupon;
 pub mod migrate;
 pub mod outcome;
+pub mod place_order;
 pub mod registry;
 pub mod runtime;
 pub mod sample_data;
@@ -32,6 +33,7 @@ use runtime::{Announcer, Role};
 pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::IssueCoupon(args) => work(&[JobKind::IssueCoupon], &args).await?,
+        Command::PlaceOrder(args) => work(&[JobKind::PlaceOrder], &args).await?,
         Command::All(args) => work(&JobKind::ALL, &args).await?,
         Command::Migrate(database) => {
             let pool = database.pool().context("DATABASE_URL")?;

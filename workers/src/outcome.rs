@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 pub enum Outcome {
     /// Its effects are in the same transaction.
     Succeeded(Box<RawValue>),
-    /// A business "no".
-    Rejected(Rejection),
+    /// A business "no", with what the code leaves open as a JSON object.
+    Rejected(Rejection, Option<Box<RawValue>>),
     /// Not processable; goes together with a dead letter.
     Failed(Failure),
 }
@@ -51,7 +51,7 @@ impl Outcome {
     pub const fn status(&self) -> Status {
         match self {
             Self::Succeeded(_) => Status::Succeeded,
-            Self::Rejected(_) => Status::Rejected,
+            Self::Rejected(..) => Status::Rejected,
             Self::Failed(_) => Status::Failed,
         }
     }
@@ -61,7 +61,7 @@ impl Outcome {
     pub const fn code(&self) -> Option<&'static str> {
         match self {
             Self::Succeeded(_) => None,
-            Self::Rejected(rejection) => Some(rejection.code()),
+            Self::Rejected(rejection, _) => Some(rejection.code()),
             Self::Failed(failure) => Some(failure.code()),
         }
     }
@@ -71,7 +71,16 @@ impl Outcome {
     pub fn result(&self) -> Option<&RawValue> {
         match self {
             Self::Succeeded(result) => Some(result),
-            Self::Rejected(_) | Self::Failed(_) => None,
+            Self::Rejected(..) | Self::Failed(_) => None,
+        }
+    }
+
+    /// What the code leaves open.
+    #[must_use]
+    pub fn detail(&self) -> Option<&RawValue> {
+        match self {
+            Self::Rejected(_, detail) => detail.as_deref(),
+            Self::Succeeded(_) | Self::Failed(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use firstcome_shared::job::{Envelope, JobKind};
 use sqlx::PgConnection;
 
-use crate::{issue_coupon, outcome::Outcome};
+use crate::{issue_coupon, outcome::Outcome, place_order};
 
 /// Applies jobs of one kind, in order, inside the caller's transaction: one outcome per job, in
 /// the same order.
@@ -18,5 +18,6 @@ pub async fn apply(
 ) -> Result<Vec<Outcome>, sqlx::Error> {
     match kind {
         JobKind::IssueCoupon => issue_coupon::apply(transaction, jobs).await,
+        JobKind::PlaceOrder => place_order::apply(transaction, jobs).await,
     }
 }

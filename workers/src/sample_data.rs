@@ -5,7 +5,7 @@ use sqlx::PgPool;
 /// The opening balance of a sample user, in won.
 const OPENING_BALANCE: i64 = 1_000_000;
 
-/// Creates users 1..=`users` with an opening balance, and coupons 1 (fixed), 2 (percent with a
+/// Creates users 1..=`users` with an opening balance, products 1..=100, and coupons 1 (fixed), 2 (percent with a
 /// cap), 3 (ended) and 4 (not started).
 ///
 /// # Errors
@@ -39,10 +39,18 @@ pub async fn create(pool: &PgPool, users: i64) -> Result<(), sqlx::Error> {
     )
     .execute(&mut *transaction)
     .await?;
+    sqlx::query!(
+        "INSERT INTO products (id, name, price, stock)
+         SELECT n, 'Product ' || n, 1000 * n, 10000 FROM generate_series(1, 100) AS n
+         ON CONFLICT ON CONSTRAINT products_pkey DO NOTHING",
+    )
+    .execute(&mut *transaction)
+    .await?;
     // Explicit ids do not move the sequences.
     sqlx::query!(
         "SELECT setval(pg_get_serial_sequence('users', 'id'), (SELECT max(id) FROM users)) AS users,
-                setval(pg_get_serial_sequence('coupons', 'id'), (SELECT max(id) FROM coupons)) AS coupons",
+                setval(pg_get_serial_sequence('coupons', 'id'), (SELECT max(id) FROM coupons)) AS coupons,
+                setval(pg_get_serial_sequence('products', 'id'), (SELECT max(id) FROM products)) AS products",
     )
     .fetch_one(&mut *transaction)
     .await?;

@@ -5,10 +5,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use super::create;
+use super::created;
 use crate::{
     auth::Admin,
     extract::{Body, IDS},
+    once::once,
     problem::{Code, Problem},
     state::AppState,
 };
@@ -45,18 +46,20 @@ pub async fn create_user(
     }
     fields.finish()?;
 
-    create(&state, admin, "create-user", &headers, &bytes, async |transaction| {
-        let user = match id {
-            Some(id) => insert(transaction, Some(id), &name, &email).await?,
-            None => next_free(transaction, &name, &email).await?,
-        };
-        let user = user.ok_or_else(|| Problem::new(Code::UserExists))?;
-        sqlx::query!("INSERT INTO balances (user_id) VALUES ($1)", user.id)
-            .execute(transaction)
-            .await?;
-        Ok(user)
-    })
-    .await
+    let user =
+        once(&state.pool, admin.0.user_id, "create-user", &headers, &bytes, async |transaction| {
+            let user = match id {
+                Some(id) => insert(transaction, Some(id), &name, &email).await?,
+                None => next_free(transaction, &name, &email).await?,
+            };
+            let user = user.ok_or_else(|| Problem::new(Code::UserExists))?;
+            sqlx::query!("INSERT INTO balances (user_id) VALUES ($1)", user.id)
+                .execute(transaction)
+                .await?;
+            Ok(user)
+        })
+        .await?;
+    Ok(created(&user))
 }
 
 /// Ids that were given by hand do not move the sequence, so it may have to skip some.

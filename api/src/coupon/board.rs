@@ -14,6 +14,7 @@ use std::{
 use chrono::Utc;
 use firstcome_shared::{coupon::Campaign, ids::CouponId, rejection::Rejection};
 use quick_cache::sync::Cache;
+use redis::{AsyncTypedCommands, aio::ConnectionManager};
 use sqlx::PgPool;
 use tokio::time::timeout;
 
@@ -46,16 +47,20 @@ struct Seen {
 #[derive(Debug)]
 pub struct Board {
     seen: Cache<CouponId, Arc<Seen>>,
+    redis: ConnectionManager,
+    channel: String,
     stored: Batched<CouponId, Campaign>,
 }
 
 impl Board {
     /// An empty board.
     #[must_use]
-    pub fn new(pool: &PgPool) -> Arc<Self> {
+    pub fn new(pool: &PgPool, redis: ConnectionManager, namespace: &str) -> Arc<Self> {
         let pool = pool.clone();
         Arc::new(Self {
             seen: Cache::new(CAPACITY),
+            redis,
+            channel: changed_channel(namespace),
             stored: Batched::start(move |ids| stored(pool.clone(), ids)),
         })
     }
@@ -77,6 +82,13 @@ impl Board {
             return Some(Rejection::CouponNotFound);
         };
         campaign.check_window(Utc::now()).and_then(|()| campaign.check_stock()).err()
+    }
+
+    /// Forgets a campaign that an operator changed here, and has every other API forget it.
+    pub async fn changed(&self, id: CouponId) {
+        self.forget(id);
+        // Lost where Redis is away: they notice within `USABLE`.
+        let _ = self.redis.clone().publish(&self.channel, id.get()).await;
     }
 
     /// Forgets a campaign that was changed.

@@ -40,9 +40,8 @@ pub async fn held(
     fields.finish()?;
     let coupons = sqlx::query_as!(
         HeldCoupon,
-        r#"SELECT id, coupon_id, name, issue_number, status AS "status!", issued_at, used_at,
-                  NULL::bigint AS order_id
-           FROM (SELECT held.id, held.coupon_id, coupons.name, held.issue_number, held.issued_at, held.used_at,
+        r#"SELECT id, coupon_id, name, issue_number, status AS "status!", issued_at, used_at, order_id
+           FROM (SELECT held.id, held.coupon_id, coupons.name, held.issue_number, held.issued_at, held.used_at, held.order_id,
                         CASE WHEN held.used_at IS NOT NULL THEN 'used'
                              WHEN coupons.ends_at <= now() THEN 'expired'
                              ELSE 'available' END AS status

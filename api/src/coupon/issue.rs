@@ -3,11 +3,11 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 use firstcome_shared::{
     ids::CouponId,
-    job::{IssueCoupon, Job},
+    job::{IssueCoupon, Job, JobKind},
 };
 
 use crate::{
-    accept,
+    accept::{Request, accept},
     auth::Caller,
     extract::{Body, PathId},
     problem::Problem,
@@ -27,12 +27,16 @@ pub async fn issue(
 ) -> Result<Response, Problem> {
     body.fields.finish()?;
     let coupon_id = CouponId::new(coupon);
-    let job = Job::IssueCoupon(IssueCoupon { coupon_id });
-    let early = async {
-        match state.coupons.early_rejection(coupon_id).await {
-            Some(rejection) => Err(Problem::new(rejection.into())),
-            None => Ok(()),
-        }
+    let request = Request {
+        user_id: caller.user_id,
+        kind: JobKind::IssueCoupon,
+        headers: &headers,
+        fingerprint: &coupon.to_be_bytes(),
     };
-    accept::accept(&state, caller.user_id, job, &headers, early).await
+    let job = async { Ok(Job::IssueCoupon(IssueCoupon { coupon_id })) };
+    accept(&state, request, job, async |_| match state.coupons.early_rejection(coupon_id).await {
+        Some(rejection) => Err(Problem::new(rejection.into())),
+        None => Ok(()),
+    })
+    .await
 }

@@ -195,7 +195,8 @@ async fn stored(
 ) -> Result<HashMap<JobId, Arc<Settled>>, sqlx::Error> {
     let ids: Vec<_> = ids.into_iter().map(JobId::get).collect();
     let rows = sqlx::query!(
-        r#"SELECT job_id, user_id, status, code, result AS "result: Json<Box<RawValue>>", settled_at
+        r#"SELECT job_id, user_id, status, code, result AS "result: Json<Box<RawValue>>",
+                  detail AS "detail: Json<Box<RawValue>>", settled_at
            FROM job_outcomes WHERE job_id = ANY($1)"#,
         &ids,
     )
@@ -211,6 +212,7 @@ async fn stored(
                 status: Status::from_name(&row.status).unwrap_or(Status::Failed),
                 code: row.code,
                 result: row.result.map(|Json(result)| result),
+                detail: row.detail.map(|Json(detail)| detail),
                 settled_at: row.settled_at,
             };
             (settled.job_id, Arc::new(settled))

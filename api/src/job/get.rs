@@ -8,9 +8,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use firstcome_shared::job::JobId;
+use firstcome_shared::job::{JobId, Settled};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use uuid::Uuid;
 
 use crate::{
@@ -31,7 +31,16 @@ struct JobView<'a> {
     submitted_at: DateTime<Utc>,
     settled_at: Option<DateTime<Utc>>,
     result: Option<&'a RawValue>,
-    error: Option<Problem>,
+    error: Option<JobError>,
+}
+
+/// A problem, with what its code leaves open as further fields.
+#[derive(Serialize)]
+struct JobError {
+    #[serde(flatten)]
+    problem: Problem,
+    #[serde(flatten)]
+    detail: Option<Map<String, Value>>,
 }
 
 /// Tells the state of a job; with `Prefer: wait=N` the answer is held until it is settled.
@@ -63,9 +72,7 @@ pub async fn get(
         submitted_at: id.submitted_at(),
         settled_at: settled.as_ref().map(|settled| settled.settled_at),
         result: settled.as_ref().and_then(|settled| settled.result.as_deref()),
-        error: settled
-            .as_ref()
-            .and_then(|settled| Some(Problem::new(Code::of_outcome(settled.code.as_deref()?)))),
+        error: settled.as_deref().and_then(error),
     };
     let mut response = crate::json(&view);
     let headers = response.headers_mut();
@@ -79,6 +86,12 @@ pub async fn get(
         headers.insert(HeaderName::from_static("preference-applied"), applied);
     }
     Ok(response.into_response())
+}
+
+fn error(settled: &Settled) -> Option<JobError> {
+    let problem = Problem::new(Code::of_outcome(settled.code.as_deref()?));
+    let detail = settled.detail.as_ref().and_then(|detail| serde_json::from_str(detail.get()).ok());
+    Some(JobError { problem, detail })
 }
 
 /// The `wait` of the `Prefer` headers, clamped; a malformed preference is ignored, the first of

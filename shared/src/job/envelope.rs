@@ -74,9 +74,7 @@ impl Envelope {
     /// # Errors
     /// Never for the jobs of this crate: all of them serialize to JSON objects.
     pub fn encode(&self, line: &mut Vec<u8>) -> serde_json::Result<()> {
-        let job = match &self.job {
-            Job::IssueCoupon(job) => serde_json::value::to_raw_value(job)?,
-        };
+        let job = self.job.to_json()?;
         let wire = Wire {
             id: self.id,
             user_id: self.user_id,
@@ -105,17 +103,12 @@ impl Envelope {
     fn decode_whole(line: &[u8]) -> Result<Self, String> {
         let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == wire.kind);
-        let job = match kind {
-            Some(JobKind::IssueCoupon) => {
-                serde_json::from_str(wire.job.get()).map(Job::IssueCoupon)
-            }
-            None => return Err(format!("unknown job kind {:?}", wire.kind)),
-        };
+        let kind = kind.ok_or_else(|| format!("unknown job kind {:?}", wire.kind))?;
         Ok(Self {
             id: wire.id,
             user_id: wire.user_id,
             idempotency: wire.idempotency,
-            job: job.map_err(|error| error.to_string())?,
+            job: Job::from_json(kind, wire.job)?,
         })
     }
 }

@@ -4,11 +4,15 @@ pub mod envelope;
 pub mod id;
 pub mod issue_coupon;
 pub mod outcome;
+pub mod place_order;
 
 pub use envelope::{Envelope, Idempotency, Undecodable};
 pub use id::JobId;
 pub use issue_coupon::IssueCoupon;
 pub use outcome::{Settled, SettledBatch, Status};
+pub use place_order::PlaceOrder;
+
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::partition::Partition;
 
@@ -17,11 +21,13 @@ use crate::partition::Partition;
 pub enum JobKind {
     /// Give one coupon of a campaign to a user.
     IssueCoupon,
+    /// Sell products to a user.
+    PlaceOrder,
 }
 
 impl JobKind {
     /// Every kind there is.
-    pub const ALL: [Self; 1] = [Self::IssueCoupon];
+    pub const ALL: [Self; 2] = [Self::IssueCoupon, Self::PlaceOrder];
 
     /// The name in URLs, messages, rows and queue names; never renamed, since messages outlive
     /// deploys.
@@ -29,6 +35,7 @@ impl JobKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::IssueCoupon => "issue-coupon",
+            Self::PlaceOrder => "place-order",
         }
     }
 
@@ -37,6 +44,7 @@ impl JobKind {
     pub const fn number(self) -> u8 {
         match self {
             Self::IssueCoupon => 1,
+            Self::PlaceOrder => 2,
         }
     }
 
@@ -52,6 +60,8 @@ impl JobKind {
 pub enum Job {
     /// See [`JobKind::IssueCoupon`].
     IssueCoupon(IssueCoupon),
+    /// See [`JobKind::PlaceOrder`].
+    PlaceOrder(PlaceOrder),
 }
 
 impl Job {
@@ -60,6 +70,34 @@ impl Job {
     pub const fn kind(&self) -> JobKind {
         match self {
             Self::IssueCoupon(_) => JobKind::IssueCoupon,
+            Self::PlaceOrder(_) => JobKind::PlaceOrder,
+        }
+    }
+
+    /// The job's own fields as JSON: one object.
+    ///
+    /// # Errors
+    /// Never: numbers, names and lists of them always serialize.
+    pub fn to_json(&self) -> serde_json::Result<Box<RawValue>> {
+        match self {
+            Self::IssueCoupon(job) => to_raw_value(job),
+            Self::PlaceOrder(job) => to_raw_value(job),
+        }
+    }
+
+    /// Reads what [`Self::to_json`] wrote for a job of this kind.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(kind: JobKind, json: &RawValue) -> Result<Self, String> {
+        let job = match kind {
+            JobKind::IssueCoupon => serde_json::from_str(json.get()).map(Self::IssueCoupon),
+            JobKind::PlaceOrder => serde_json::from_str(json.get()).map(Self::PlaceOrder),
+        };
+        let job = job.map_err(|error| error.to_string())?;
+        match &job {
+            Self::PlaceOrder(order) if !order.is_valid() => Err("no valid lines".to_owned()),
+            Self::IssueCoupon(_) | Self::PlaceOrder(_) => Ok(job),
         }
     }
 
@@ -68,6 +106,7 @@ impl Job {
     pub fn partition(&self, count: u16) -> Partition {
         let key = match self {
             Self::IssueCoupon(job) => job.coupon_id.get(),
+            Self::PlaceOrder(job) => job.key(),
         };
         Partition::of(self.kind(), key, count)
     }
@@ -80,7 +119,7 @@ mod tests {
     #[test]
     fn names_and_numbers_never_change() {
         let pinned: Vec<_> = JobKind::ALL.map(|kind| (kind.as_str(), kind.number())).to_vec();
-        assert_eq!(pinned, [("issue-coupon", 1)]);
+        assert_eq!(pinned, [("issue-coupon", 1), ("place-order", 2)]);
         for kind in JobKind::ALL {
             assert_eq!(JobKind::from_number(kind.number()), Some(kind));
         }

@@ -53,6 +53,9 @@ pub struct Settled {
     /// The stable code, unless it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// What the code leaves open, as fields to add to the error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<RawValue>>,
     /// The result, if it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,

@@ -21,7 +21,7 @@ pub async fn apply(
     transaction: &mut PgConnection,
     jobs: &[&Envelope],
 ) -> Result<Vec<Outcome>, sqlx::Error> {
-    let requests: Vec<Request> = jobs.iter().map(|envelope| request(envelope)).collect();
+    let requests: Vec<Request> = jobs.iter().filter_map(|envelope| request(envelope)).collect();
     let mut world = load::load(transaction, &requests).await?;
     let decisions: Vec<Decision> = requests.iter().map(|request| world.decide(request)).collect();
     let ids = write::write(transaction, &requests, &decisions, &world).await?;
@@ -30,7 +30,7 @@ pub async fn apply(
         .iter()
         .zip(&decisions)
         .map(|(request, decision)| match *decision {
-            Decision::Reject(rejection) => Ok(Outcome::Rejected(rejection)),
+            Decision::Reject(rejection) => Ok(Outcome::Rejected(rejection, None)),
             Decision::Issue { issue_number } => {
                 let slot = (request.coupon_id, issue_number);
                 let user_coupon_id = *ids.get(&slot).ok_or(sqlx::Error::RowNotFound)?;
@@ -42,12 +42,15 @@ pub async fn apply(
         .collect()
 }
 
-fn request(envelope: &Envelope) -> Request {
-    let Job::IssueCoupon(job) = &envelope.job;
-    Request {
-        user_id: envelope.user_id,
-        coupon_id: job.coupon_id,
-        submitted_at: envelope.id.submitted_at(),
+/// `None` for a job of another kind, which the runtime keeps out of the batch.
+fn request(envelope: &Envelope) -> Option<Request> {
+    match &envelope.job {
+        Job::IssueCoupon(job) => Some(Request {
+            user_id: envelope.user_id,
+            coupon_id: job.coupon_id,
+            submitted_at: envelope.id.submitted_at(),
+        }),
+        Job::PlaceOrder(_) => None,
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) struct Entry {
     pub(super) status: Status,
     pub(super) code: Option<String>,
     pub(super) result: Option<Box<RawValue>>,
+    pub(super) detail: Option<Box<RawValue>>,
     /// Only the job that first used a key owns it.
     pub(super) idempotency: Option<Idempotency>,
     pub(super) replay_of: Option<JobId>,
@@ -35,6 +36,7 @@ impl Entry {
             status: outcome.status(),
             code: outcome.code().map(str::to_owned),
             result: outcome.result().map(ToOwned::to_owned),
+            detail: outcome.detail().map(ToOwned::to_owned),
             idempotency: None,
             replay_of: None,
         }
@@ -52,6 +54,7 @@ impl Entry {
                 status: first.status,
                 code: first.code.clone(),
                 result: first.result.clone(),
+                detail: first.detail.clone(),
                 idempotency: None,
                 replay_of: Some(first.job_id),
             }
@@ -61,7 +64,7 @@ impl Entry {
                 ..Self::new(
                     envelope.id,
                     envelope.user_id,
-                    &Outcome::Rejected(Rejection::IdempotencyKeyReused),
+                    &Outcome::Rejected(Rejection::IdempotencyKeyReused, None),
                 )
             }
         }
@@ -74,6 +77,7 @@ impl Entry {
             status: self.status,
             code: self.code,
             result: self.result,
+            detail: self.detail,
             settled_at,
         }
     }
@@ -87,6 +91,7 @@ pub(super) struct KeyOwner {
     pub(super) status: Status,
     pub(super) code: Option<String>,
     pub(super) result: Option<Box<RawValue>>,
+    pub(super) detail: Option<Box<RawValue>>,
 }
 
 impl KeyOwner {
@@ -98,6 +103,7 @@ impl KeyOwner {
             status: entry.status,
             code: entry.code.clone(),
             result: entry.result.clone(),
+            detail: entry.detail.clone(),
         }
     }
 }
@@ -128,7 +134,8 @@ pub(super) async fn key_owners(
     }
     let rows = sqlx::query!(
         r#"SELECT job_id, user_id, idempotency_key AS "idempotency_key!", fingerprint AS "fingerprint!",
-                  status, code, result AS "result: Json<Box<RawValue>>"
+                  status, code, result AS "result: Json<Box<RawValue>>",
+                  detail AS "detail: Json<Box<RawValue>>"
            FROM UNNEST($2::bigint[], $3::text[]) AS asked (asker, key)
            JOIN job_outcomes ON user_id = asker AND kind = $1 AND idempotency_key = key"#,
         kind.as_str(),
@@ -146,6 +153,7 @@ pub(super) async fn key_owners(
                 status: Status::from_name(&row.status).unwrap_or(Status::Failed),
                 code: row.code,
                 result: row.result.map(|Json(result)| result),
+                detail: row.detail.map(|Json(detail)| detail),
             };
             Ok(((UserId::new(row.user_id), row.idempotency_key), owner))
         })
@@ -163,6 +171,7 @@ pub(super) async fn insert(
     let mut statuses = Vec::with_capacity(entries.len());
     let mut codes = Vec::with_capacity(entries.len());
     let mut results = Vec::with_capacity(entries.len());
+    let mut details = Vec::with_capacity(entries.len());
     let mut keys = Vec::with_capacity(entries.len());
     let mut fingerprints = Vec::with_capacity(entries.len());
     let mut replays = Vec::with_capacity(entries.len());
@@ -172,6 +181,7 @@ pub(super) async fn insert(
         statuses.push(entry.status.as_str());
         codes.push(entry.code.as_deref());
         results.push(entry.result.as_ref().map(|result| result.get()));
+        details.push(entry.detail.as_ref().map(|detail| detail.get()));
         keys.push(entry.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()));
         fingerprints
             .push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
@@ -180,10 +190,11 @@ pub(super) async fn insert(
     sqlx::query_scalar!(
         r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), inserted AS (
                INSERT INTO job_outcomes
-                   (kind, job_id, user_id, status, code, result, idempotency_key, fingerprint, replay_of, settled_at)
-               SELECT $1, job_id, user_id, status, code, result::jsonb, key, fingerprint, replay_of, now
-               FROM stamp, UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::uuid[])
-                 AS batch (job_id, user_id, status, code, result, key, fingerprint, replay_of)
+                   (kind, job_id, user_id, status, code, result, detail, idempotency_key,
+                    fingerprint, replay_of, settled_at)
+               SELECT $1, job_id, user_id, status, code, result::jsonb, detail::jsonb, key, fingerprint, replay_of, now
+               FROM stamp, UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::uuid[])
+                 AS batch (job_id, user_id, status, code, result, detail, key, fingerprint, replay_of)
            )
            SELECT now AS "now!" FROM stamp"#,
         kind.as_str(),
@@ -192,6 +203,7 @@ pub(super) async fn insert(
         &statuses as &[&str],
         &codes as &[Option<&str>],
         &results as &[Option<&str>],
+        &details as &[Option<&str>],
         &keys as &[Option<&str>],
         &fingerprints as &[Option<&str>],
         &replays as &[Option<uuid::Uuid>],

@@ -41,13 +41,16 @@ async fn an_accepted_request_ends_in_a_coupon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn held_coupons_are_filtered_and_paged() {
     shop(Options::default(), async |shop| {
+        let mut last = 0;
         for _ in 0..3 {
             let coupon = shop.campaign(10).await;
+            last = coupon;
             let job = shop.accepted_issue(7, coupon).await;
             shop.settled(7, &job).await;
         }
         shop.sql("UPDATE coupons SET ends_at = now() - interval '1 second' WHERE id = (SELECT coupon_id FROM user_coupons WHERE issue_number = 1 ORDER BY id LIMIT 1)").await;
-        shop.sql("UPDATE user_coupons SET used_at = now() WHERE id = (SELECT max(id) FROM user_coupons)").await;
+        let order = json!({"items": [{"productId": 1, "quantity": 1}], "couponId": last});
+        assert_eq!(shop.ordered(7, &order).await["status"], "succeeded");
         let list = async |query: &str| Answer::of(shop.get(7, &format!("/api/users/coupons{query}"))).await;
         for (status, count) in [("available", 1), ("used", 1), ("expired", 1)] {
             let items = list(&format!("?status={status}")).await.body["items"].as_array().unwrap().clone();

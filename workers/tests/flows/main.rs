@@ -15,13 +15,17 @@
 
 mod accept;
 mod admin;
+mod balance;
+mod cart;
 mod coupon_drop;
 mod faults;
 mod http;
 mod idempotency;
+mod orders;
 mod poison;
 mod polls;
 mod processes;
+mod products;
 mod rejections;
 mod services;
 mod support;

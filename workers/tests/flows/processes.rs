@@ -89,7 +89,7 @@ async fn a_killed_api_forgets_no_accepted_request() {
             for user in (1..=8_000).filter(|user| user % 32 == client) {
                 // A client that gets no answer does not know, and tries again.
                 for _attempt in 0..200 {
-                    match shop.try_issue(user, shop.post(user, &url)).await {
+                    match shop.try_submit(user, shop.post(user, &url)).await {
                         Ok(answer) => {
                             assert!([202, 409, 503].contains(&answer.status), "{answer:?}");
                             break;

@@ -223,14 +223,16 @@ impl Shop {
             .test_before_acquire(false)
             .connect_lazy(&self.database.proxied)
             .unwrap();
-        let role = Role {
-            kind: JobKind::IssueCoupon,
-            broker: broker_args(&self.options, &self.namespace, &self.broker),
-            pool,
-            announcer: Announcer::start(&self.redis.proxied, &self.namespace).unwrap(),
-        };
-        let running = tokio::spawn(runtime::run(Arc::new(role), stop.clone()));
-        self.workers.lock().unwrap().push(Worker { stop, running });
+        for kind in JobKind::ALL {
+            let role = Role {
+                kind,
+                broker: broker_args(&self.options, &self.namespace, &self.broker),
+                pool: pool.clone(),
+                announcer: Announcer::start(&self.redis.proxied, &self.namespace).unwrap(),
+            };
+            let running = tokio::spawn(runtime::run(Arc::new(role), stop.clone()));
+            self.workers.lock().unwrap().push(Worker { stop: stop.clone(), running });
+        }
     }
 
     /// Stops all workers of this process, gracefully.
@@ -266,20 +268,20 @@ impl Shop {
 
     /// Asks for a coupon: the answer, noted if it is a 202.
     pub(crate) async fn issue(&self, user: i64, coupon: i64) -> Answer {
-        self.send_issue(user, self.post(user, &format!("/api/coupons/{coupon}/issue"))).await
+        self.submit(user, self.post(user, &format!("/api/coupons/{coupon}/issue"))).await
     }
 
     /// Asks for a coupon with an idempotency key.
     pub(crate) async fn issue_keyed(&self, user: i64, coupon: i64, key: &str) -> Answer {
         let request = self.post(user, &format!("/api/coupons/{coupon}/issue"));
-        self.send_issue(user, request.header("Idempotency-Key", key)).await
+        self.submit(user, request.header("Idempotency-Key", key)).await
     }
 
-    pub(crate) async fn send_issue(&self, user: i64, request: RequestBuilder) -> Answer {
-        self.try_issue(user, request).await.unwrap()
+    pub(crate) async fn submit(&self, user: i64, request: RequestBuilder) -> Answer {
+        self.try_submit(user, request).await.unwrap()
     }
 
-    pub(crate) async fn try_issue(
+    pub(crate) async fn try_submit(
         &self,
         user: i64,
         request: RequestBuilder,
@@ -289,6 +291,26 @@ impl Shop {
             self.accepted.lock().unwrap().insert(answer.job_id().to_owned(), user);
         }
         Ok(answer)
+    }
+
+    /// Places an order: the answer, noted if it is a 202.
+    pub(crate) async fn order(&self, user: i64, body: &Value) -> Answer {
+        self.submit(user, self.post(user, "/api/orders").json(body)).await
+    }
+
+    /// Places an order and waits for its outcome.
+    pub(crate) async fn ordered(&self, user: i64, body: &Value) -> Value {
+        let answer = self.order(user, body).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        self.settled(user, answer.job_id()).await
+    }
+
+    /// Creates a product.
+    pub(crate) async fn product(&self, price: i64, stock: i64) -> i64 {
+        let body = json!({"name": "A product", "price": price, "stock": stock});
+        let answer = Answer::of(self.admin(Method::POST, "/api/admin/products").json(&body)).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["id"].as_i64().unwrap()
     }
 
     /// Asks for a coupon that is surely accepted; the job's id.
@@ -472,6 +494,7 @@ fn api_config(
         secrets: secrets(),
         job_id_key: None,
         job_retention: options.job_retention,
+        products_ttl: 60,
         confirm_deadline_ms: options.confirm_deadline_ms,
     }
 }

@@ -1,0 +1,37 @@
+//! `GET /api/balance/{userId}`
+
+use axum::{extract::State, response::Response};
+use serde::Serialize;
+
+use crate::{
+    auth::Caller,
+    extract::PathId,
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Balance {
+    user_id: i64,
+    balance: i64,
+}
+
+/// The caller's own balance, straight from the database.
+///
+/// # Errors
+/// 403 for another user's, 404, 503.
+pub async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(user_id): PathId,
+) -> Result<Response, Problem> {
+    if user_id != caller.user_id.get() {
+        return Err(Problem::with_detail(Code::Forbidden, "A balance is shown to its owner only."));
+    }
+    let amount = sqlx::query_scalar!("SELECT amount FROM balances WHERE user_id = $1", user_id)
+        .fetch_optional(&state.pool)
+        .await?;
+    let balance = amount.ok_or_else(|| Problem::new(Code::UserNotFound))?;
+    Ok(crate::json(&Balance { user_id, balance }))
+}

@@ -1,0 +1,7 @@
+//! A simple cart: what the caller means to buy.
+
+mod edit;
+mod get;
+
+pub use edit::{clear, remove, set};
+pub use get::get;

@@ -1,0 +1,112 @@
+//! `POST /api/orders`
+
+use axum::{extract::State, http::HeaderMap, response::Response};
+use firstcome_shared::{
+    ids::{CouponId, ProductId, UserId},
+    job::{Job, JobKind, PlaceOrder},
+    order::{Fulfilment, Line, MAX_LINES, MAX_QUANTITY, merged},
+};
+
+use crate::{
+    accept::{Request, accept},
+    auth::Caller,
+    extract::{Body, Fields, IDS},
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+/// The most lines that are read before duplicates are merged.
+const MAX_ITEMS: usize = 1_000;
+
+/// Enqueues a `place-order` job.
+///
+/// # Errors
+/// 400, 404 for a product that does not exist, 422, 503.
+pub async fn place(
+    State(state): State<AppState>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Body { mut fields, .. } = body;
+    let lines = read_lines(&mut fields);
+    let from_cart = lines.is_none();
+    let mut order = PlaceOrder {
+        lines: lines.unwrap_or_default(),
+        coupon_id: fields.optional_integer("couponId", IDS).map(CouponId::new),
+        fulfilment: fields
+            .optional_choice(
+                "fulfilment",
+                &[("all", Fulfilment::All), ("partial", Fulfilment::Partial)],
+            )
+            .unwrap_or_default(),
+        from_cart,
+    };
+    fields.finish()?;
+
+    // Of an order from the cart this is all that the client asked for: what is in the cart may
+    // change before the repeat.
+    let fingerprint = serde_json::to_vec(&order).map_err(|_| Problem::new(Code::InternalError))?;
+    let request = Request {
+        user_id: caller.user_id,
+        kind: JobKind::PlaceOrder,
+        headers: &headers,
+        fingerprint: &fingerprint,
+    };
+    let job = async {
+        if from_cart {
+            order.lines = cart(&state, caller.user_id).await?;
+        }
+        Ok(Job::PlaceOrder(order))
+    };
+    accept(&state, request, job, async |job| match job {
+        Job::PlaceOrder(order) if state.known_products.lacks_any(&order.lines).await => {
+            Err(Problem::new(Code::ProductNotFound))
+        }
+        Job::PlaceOrder(_) | Job::IssueCoupon(_) => Ok(()),
+    })
+    .await
+}
+
+/// The lines in the body, merged; `None` if they are to come from the cart.
+fn read_lines(fields: &mut Fields) -> Option<Vec<Line>> {
+    let has_items = fields.has("items");
+    if fields.optional_flag("fromCart") == Some(true) {
+        if has_items {
+            fields.reject("items", "does not go with fromCart");
+            fields.optional_objects("items", 0..=MAX_ITEMS, |_| ());
+        }
+        return None;
+    }
+    let items = fields.optional_objects("items", 1..=MAX_ITEMS, |item| Line {
+        product_id: ProductId::new(item.integer("productId", IDS)),
+        quantity: item.integer("quantity", 1..=MAX_QUANTITY),
+    });
+    if items.is_none() {
+        fields.reject("items", "is required, unless fromCart is true");
+    }
+    let lines = merged(items.unwrap_or_default());
+    if lines.len() > MAX_LINES {
+        fields.reject("items", format!("must not have more than {MAX_LINES} different products"));
+    }
+    if lines.iter().any(|line| line.quantity > MAX_QUANTITY) {
+        fields.reject("items", format!("must not ask for more than {MAX_QUANTITY} of a product"));
+    }
+    Some(lines)
+}
+
+async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<Line>, Problem> {
+    let rows = sqlx::query!(
+        "SELECT product_id, quantity FROM carts
+         JOIN products ON products.id = product_id AND deleted_at IS NULL
+         WHERE user_id = $1 ORDER BY product_id LIMIT 50",
+        user_id.get(),
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    if rows.is_empty() {
+        return Err(Problem::new(Code::CartEmpty));
+    }
+    let line = |id, quantity| Line { product_id: ProductId::new(id), quantity };
+    Ok(rows.into_iter().map(|row| line(row.product_id, row.quantity)).collect())
+}

@@ -1,0 +1,26 @@
+//! `GET /api/products/{productId}`
+
+use axum::{extract::State, response::Response};
+
+use super::ProductView;
+use crate::{
+    extract::PathId,
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+/// One product, with the exact stock at the time of the read.
+///
+/// # Errors
+/// 404, 503.
+pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
+    let product = sqlx::query_as!(
+        ProductView,
+        r#"SELECT id, name, price, stock, stock = 0 AS "sold_out!" FROM products
+           WHERE id = $1 AND deleted_at IS NULL"#,
+        id,
+    )
+    .fetch_optional(&state.pool)
+    .await?;
+    Ok(crate::json(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?))
+}

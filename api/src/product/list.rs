@@ -1,0 +1,91 @@
+//! `GET /api/products`, cached in Redis.
+
+use axum::{
+    body::Bytes,
+    extract::{RawQuery, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use redis::{AsyncTypedCommands, aio::ConnectionManager};
+
+use super::ProductView;
+use crate::{
+    extract::{Fields, Page},
+    problem::Problem,
+    state::AppState,
+};
+
+/// The products on sale, by id; up to `PRODUCTS_TTL` old.
+///
+/// # Errors
+/// 400, 503.
+pub async fn list(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut fields = Fields::from_query(query.as_deref());
+    let page = fields.page();
+    fields.finish()?;
+    if let Some(cached) = state.product_pages.get(page).await {
+        return Ok(([(header::CONTENT_TYPE, "application/json")], cached).into_response());
+    }
+    let products = sqlx::query_as!(
+        ProductView,
+        r#"SELECT id, name, price, stock, stock = 0 AS "sold_out!" FROM products
+           WHERE deleted_at IS NULL AND id > COALESCE($1::bigint, 0)
+           ORDER BY id LIMIT $2"#,
+        page.after,
+        page.rows(),
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    let list = page.cut(products, |product| product.id);
+    if let Ok(body) = serde_json::to_vec(&list) {
+        state.product_pages.put(page, body).await;
+    }
+    Ok(crate::json(&list))
+}
+
+/// The pages in Redis: one hash, so that a change of the catalogue forgets all of them at once.
+#[derive(Debug)]
+pub struct Pages {
+    redis: ConnectionManager,
+    hash: String,
+    seconds: i64,
+}
+
+impl Pages {
+    /// Pages that live so many seconds.
+    #[must_use]
+    pub fn new(redis: ConnectionManager, namespace: &str, seconds: u32) -> Self {
+        Self { redis, hash: format!("{namespace}:products"), seconds: seconds.into() }
+    }
+
+    /// Forgets every page.
+    pub async fn forget(&self) {
+        let _ = self.redis.clone().del(&self.hash).await;
+    }
+
+    async fn get(&self, page: Page) -> Option<Bytes> {
+        let cached = self.redis.clone().hget(&self.hash, field(page)).await;
+        cached.ok().flatten().map(Bytes::from)
+    }
+
+    async fn put(&self, page: Page, body: Vec<u8>) {
+        let mut redis = self.redis.clone();
+        // The age of the whole counts from its first page: later pages do not prolong it.
+        let stored = redis.hset(&self.hash, field(page), body).await;
+        if stored.is_ok()
+            && matches!(
+                redis.ttl(&self.hash).await,
+                Ok(redis::IntegerReplyOrNoOp::ExistsButNotRelevant)
+            )
+        {
+            let _ = redis.expire(&self.hash, self.seconds).await;
+        }
+    }
+}
+
+fn field(page: Page) -> String {
+    format!("{}:{}", page.limit, page.after.unwrap_or_default())
+}

@@ -1,0 +1,54 @@
+//! Money: an integer number of the currency's minor unit (KRW: won).
+
+use serde::{Deserialize, Serialize};
+
+/// An amount. All amounts of the system stay far below the range of 64 bits: the bounds on prices,
+/// quantities, lines and balances see to it (see `order::MAX_PRICE`).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Money(i64);
+
+impl Money {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// So many of the minor unit.
+    #[must_use]
+    pub const fn new(amount: i64) -> Self {
+        Self(amount)
+    }
+
+    /// The number of minor units.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// So many times the amount.
+    #[must_use]
+    pub const fn times(self, quantity: i64) -> Self {
+        Self(self.0 * quantity)
+    }
+
+    /// So many percent of the amount, rounded down.
+    #[must_use]
+    pub const fn percent(self, percent: i64) -> Self {
+        Self(self.0 * percent / 100)
+    }
+}
+
+impl std::ops::Sub for Money {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+}
+
+impl std::iter::Sum for Money {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        Self(amounts.map(Self::get).sum())
+    }
+}

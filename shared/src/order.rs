@@ -1,0 +1,118 @@
+//! The rules of an order's amounts, without I/O.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ids::ProductId, money::Money};
+
+/// The highest price of a product and the highest fixed discount, in won.
+pub const MAX_PRICE: i64 = 1_000_000_000;
+/// The most of one product in an order, duplicates merged.
+pub const MAX_QUANTITY: i64 = 10_000;
+/// The most lines in an order.
+pub const MAX_LINES: usize = 50;
+
+/// So many of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Line {
+    /// The product.
+    pub product_id: ProductId,
+    /// How many, at least 1.
+    pub quantity: i64,
+}
+
+/// What happens when a line is short of stock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fulfilment {
+    /// The order is rejected.
+    #[default]
+    All,
+    /// The line is dropped; the order is rejected only when every line is.
+    Partial,
+}
+
+/// What a coupon takes off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discount {
+    /// An amount.
+    Fixed(Money),
+    /// A percentage, rounded down.
+    Percent {
+        /// 1..=100
+        percent: i64,
+        /// The most that it takes off.
+        cap: Option<Money>,
+    },
+}
+
+impl Discount {
+    /// What it takes off an order of this amount: never more than the amount.
+    #[must_use]
+    pub fn off(self, items_amount: Money) -> Money {
+        let nominal = match self {
+            Self::Fixed(amount) => amount,
+            Self::Percent { percent, cap: None } => items_amount.percent(percent),
+            Self::Percent { percent, cap: Some(cap) } => items_amount.percent(percent).min(cap),
+        };
+        nominal.min(items_amount)
+    }
+}
+
+/// The lines with duplicate products merged, by product id.
+#[must_use]
+pub fn merged(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
+    let mut merged: Vec<Line> = lines.into_iter().collect();
+    merged.sort_unstable_by_key(|line| line.product_id);
+    merged.dedup_by(|later, earlier| {
+        let same = later.product_id == earlier.product_id;
+        if same {
+            earlier.quantity = earlier.quantity.saturating_add(later.quantity);
+        }
+        same
+    });
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn discount() -> impl Strategy<Value = Discount> {
+        prop_oneof![
+            (1i64..=MAX_PRICE).prop_map(|amount| Discount::Fixed(Money::new(amount))),
+            (1i64..=100, prop::option::of(1i64..=MAX_PRICE)).prop_map(|(percent, cap)| {
+                Discount::Percent { percent, cap: cap.map(Money::new) }
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_discount_is_between_nothing_and_everything(discount in discount(), amount in 0i64..=MAX_PRICE * 500_000) {
+            let off = discount.off(Money::new(amount)).get();
+            prop_assert!((0..=amount).contains(&off));
+            match discount {
+                Discount::Fixed(fixed) => prop_assert_eq!(off, fixed.get().min(amount)),
+                Discount::Percent { percent, cap } => {
+                    let exact = i128::from(amount) * i128::from(percent) / 100;
+                    let capped = cap.map_or(exact, |cap| exact.min(i128::from(cap.get())));
+                    prop_assert_eq!(i128::from(off), capped);
+                }
+            }
+        }
+
+        #[test]
+        fn merging_keeps_every_unit(lines in prop::collection::vec((1i64..10, 1i64..100), 0..30)) {
+            let lines = lines.into_iter().map(|(product, quantity)| Line { product_id: ProductId::new(product), quantity });
+            let merged = merged(lines.clone());
+            prop_assert!(merged.windows(2).all(|pair| pair[0].product_id < pair[1].product_id));
+            for line in &merged {
+                let expected: i64 = lines.clone().filter(|other| other.product_id == line.product_id).map(|line| line.quantity).sum();
+                prop_assert_eq!(line.quantity, expected);
+            }
+            prop_assert_eq!(merged.iter().map(|line| line.quantity).sum::<i64>(), lines.map(|line| line.quantity).sum::<i64>());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Products: list, detail, and what operators do to them.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::support::{Answer, Options, Shop, shop};
+
+async fn get(shop: &Shop, path: &str) -> Answer {
+    Answer::of(shop.anonymous(Method::GET, path)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn products_are_listed_and_shown() {
+    shop(Options::default(), async |shop| {
+        let list = get(shop, "/api/products?limit=2").await;
+        assert_eq!(
+            list.body["items"],
+            json!([
+                {"id": 1, "name": "Product 1", "price": 1000, "stock": 10000, "soldOut": false},
+                {"id": 2, "name": "Product 2", "price": 2000, "stock": 10000, "soldOut": false},
+            ])
+        );
+        let next =
+            format!("/api/products?limit=100&cursor={}", list.body["next"].as_str().unwrap());
+        let rest = get(shop, &next).await.body;
+        assert_eq!((rest["items"].as_array().unwrap().len(), &rest["next"]), (98, &json!(null)));
+        assert_eq!(get(shop, "/api/products/1").await.body, list.body["items"][0]);
+        get(shop, "/api/products/101").await.is_problem(404, "product-not-found");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_is_cached_but_the_detail_is_exact() {
+    shop(Options::default(), async |shop| {
+        let first = get(shop, "/api/products?limit=1").await.body;
+        shop.sql("UPDATE products SET stock = 0 WHERE id = 1").await;
+        assert_eq!(get(shop, "/api/products?limit=1").await.body, first, "within its time to live");
+        let exact = get(shop, "/api/products/1").await.body;
+        assert_eq!((&exact["stock"], &exact["soldOut"]), (&json!(0), &json!(true)));
+        // An operator's change is seen at once, and without Redis everything is exact.
+        let patch = shop.admin(Method::PATCH, "/api/admin/products/1").json(&json!({"stock": 5}));
+        assert_eq!(Answer::of(patch).await.body["stock"], 5);
+        assert_eq!(get(shop, "/api/products?limit=1").await.body["items"][0]["stock"], 5);
+        shop.redis.proxy.cut();
+        shop.sql("UPDATE products SET stock = 4 WHERE id = 1").await;
+        assert_eq!(get(shop, "/api/products?limit=1").await.body["items"][0]["stock"], 4);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_create_edit_and_delete_products() {
+    shop(Options::default(), async |shop| {
+        let body = json!({"name": "New", "price": 0, "stock": 0});
+        let created = Answer::of(shop.admin(Method::POST, "/api/admin/products").json(&body)).await;
+        assert_eq!(created.status, 201);
+        let id = created.body["id"].as_i64().unwrap();
+        assert_eq!(
+            created.body,
+            json!({"id": id, "name": "New", "price": 0, "stock": 0, "soldOut": true})
+        );
+        let path = format!("/api/admin/products/{id}");
+        let edit =
+            async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
+        assert_eq!(edit(json!({"name": "Newer", "price": 7})).await.body["name"], "Newer");
+        assert_eq!(edit(json!({"stock": -1})).await.code(), "validation-failed");
+        assert_eq!(edit(json!({"colour": "red"})).await.code(), "validation-failed");
+        assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
+        Answer::of(shop.admin(Method::DELETE, &path)).await.is_problem(404, "product-not-found");
+        edit(json!({"stock": 1})).await.is_problem(404, "product-not-found");
+        get(shop, &format!("/api/products/{id}")).await.is_problem(404, "product-not-found");
+        Answer::of(shop.post(7, "/api/admin/products").json(&body))
+            .await
+            .is_problem(403, "forbidden");
+    })
+    .await;
+}
