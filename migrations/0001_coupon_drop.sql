@@ -6,7 +6,8 @@ CREATE TABLE users (
     name       text        NOT NULL,
     email      text        NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT users_id_positive CHECK (id > 0),
+    -- What JSON keeps exactly, and so what a token can name.
+    CONSTRAINT users_id_in_range CHECK (id BETWEEN 1 AND 9007199254740991),
     CONSTRAINT users_email_key UNIQUE (email)
 );
 
@@ -102,9 +103,11 @@ CREATE TABLE dead_letters (
     reason           text        NOT NULL,
     attempts         integer     NOT NULL,
     payload          bytea       NOT NULL,
+    -- Tells two messages apart whose publisher gave them one id.
+    payload_digest   text        NOT NULL GENERATED ALWAYS AS (md5(payload)) STORED,
     dead_lettered_at timestamptz NOT NULL DEFAULT now(),
     -- A redelivered message adds nothing.
-    CONSTRAINT dead_letters_once UNIQUE (message_id, line)
+    CONSTRAINT dead_letters_once UNIQUE (message_id, line, payload_digest)
 );
 
 -- Answers of synchronous POSTs that came with an idempotency key, written in the transaction of

@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
+use chrono::{DateTime, Utc};
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Job, JobId, JobKind},
@@ -44,7 +45,8 @@ pub struct Request<'a> {
     pub fingerprint: &'a [u8],
 }
 
-/// Accepts the job that `prepare` makes of the request, unless `early` already knows better. A
+/// Accepts the job that `prepare` makes of the request, unless `early` already knows better of a
+/// job submitted at that instant. A
 /// repeated request gets its first answer even where `early` has changed its mind since.
 ///
 /// # Errors
@@ -53,13 +55,13 @@ pub async fn accept(
     state: &AppState,
     request: Request<'_>,
     prepare: impl Future<Output = Result<Job, Problem>>,
-    early: impl AsyncFnOnce(&Job) -> Result<(), Problem>,
+    early: impl AsyncFnOnce(&Job, DateTime<Utc>) -> Result<(), Problem>,
 ) -> Result<Response, Problem> {
     let Request { user_id, kind, headers, fingerprint } = request;
     let fresh = state.signer.mint(user_id, kind);
     let Some(key) = idempotency::key(headers)? else {
         let job = prepare.await?;
-        early(&job).await?;
+        early(&job, fresh.submitted_at()).await?;
         state.enqueuer.submit(&Envelope { id: fresh, user_id, idempotency: None, job }).await?;
         return Ok(accepted(state, fresh, kind));
     };
@@ -74,7 +76,7 @@ pub async fn accept(
     let submitted = async {
         let job = prepare.await?;
         if judged {
-            early(&job).await?;
+            early(&job, fresh.submitted_at()).await?;
         }
         let idempotency = Some(claim.idempotency().clone());
         state.enqueuer.submit(&Envelope { id, user_id, idempotency, job }).await?;
@@ -84,7 +86,7 @@ pub async fn accept(
         state.keys.release(&claim, fresh).await;
         return Err(problem);
     }
-    state.keys.accepted(&claim, id).await;
+    state.keys.accepted(&claim, id);
     Ok(accepted(state, id, kind))
 }
 

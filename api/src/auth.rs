@@ -34,9 +34,11 @@ struct Claims {
     sub: Subject,
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    roles: Vec<String>,
-    exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<Vec<String>>,
+    /// Checked by the library, which also knows fractions; here only to be written.
+    #[serde(skip_deserializing)]
+    exp: i64,
 }
 
 /// RFC 7519 says string; issuers that use the database's id as it is are understood too.
@@ -107,8 +109,8 @@ impl Verifier {
             Subject::Text(text) => text.parse().ok()?,
             Subject::Number(number) => number,
         };
-        let admin =
-            claims.role.as_deref() == Some(ADMIN) || claims.roles.iter().any(|role| role == ADMIN);
+        let admin = claims.role.as_deref() == Some(ADMIN)
+            || claims.roles.iter().flatten().any(|role| role == ADMIN);
         (1..=MAX_ID).contains(&user_id).then(|| Caller { user_id: UserId::new(user_id), admin })
     }
 }
@@ -124,24 +126,17 @@ fn validation(algorithms: Vec<Algorithm>) -> Validation {
     validation
 }
 
+/// The keys of a set that can verify a token. Others (for encryption, symmetric, without `alg`) are
+/// somebody else's business.
 fn jwks(file: &[u8]) -> anyhow::Result<Vec<Key>> {
     let set: JwkSet = serde_json::from_slice(file)?;
-    set.keys
-        .iter()
-        .map(|jwk| {
-            let algorithm = jwk.common.key_algorithm.context("a key without `alg`")?;
-            let algorithm: Algorithm = algorithm.to_string().parse()?;
-            anyhow::ensure!(
-                !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512),
-                "a symmetric key is no public key"
-            );
-            Ok((
-                jwk.common.key_id.clone(),
-                DecodingKey::from_jwk(jwk)?,
-                validation(vec![algorithm]),
-            ))
-        })
-        .collect()
+    let usable = set.keys.iter().filter_map(|jwk| {
+        let algorithm: Algorithm = jwk.common.key_algorithm?.to_string().parse().ok()?;
+        let symmetric = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512].contains(&algorithm);
+        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !symmetric)?;
+        Some((jwk.common.key_id.clone(), key, validation(vec![algorithm])))
+    });
+    Ok(usable.collect())
 }
 
 fn pem(file: &[u8]) -> anyhow::Result<(DecodingKey, Vec<Algorithm>)> {
@@ -164,8 +159,8 @@ pub fn token(args: &TokenArgs) -> anyhow::Result<String> {
     let claims = Claims {
         sub: Subject::Text(args.user.to_string()),
         role: args.admin.then(|| ADMIN.to_owned()),
-        roles: Vec::new(),
-        exp: Some(Utc::now().timestamp() + i64::from(args.expires_in)),
+        roles: None,
+        exp: Utc::now().timestamp() + i64::from(args.expires_in),
     };
     let key = EncodingKey::from_secret(args.secrets.jwt_secret()?.as_bytes());
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)

@@ -4,6 +4,8 @@
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, PgPool};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -15,7 +17,7 @@ use crate::problem::{Code, Problem};
 const MAX_KEYS: usize = 1_000;
 /// Look-ups that may wait; beyond it they are refused.
 const BACKLOG: usize = 65_536;
-/// How long one look-up may take in all.
+/// How long one look-up may take in all, and one query.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// The answer did not come: the database is away or too slow.
@@ -30,6 +32,9 @@ impl From<Unavailable> for Problem {
 
 type Question<K, V> = (K, oneshot::Sender<Option<V>>);
 
+/// What a query finds.
+pub type Found<'c, K, V> = BoxFuture<'c, Result<HashMap<K, V>, sqlx::Error>>;
+
 /// Looks things up by key, many at a time.
 #[derive(Debug)]
 pub struct Batched<K, V>(mpsc::Sender<Question<K, V>>);
@@ -40,18 +45,22 @@ where
     V: Clone + Send + 'static,
 {
     /// Starts the task that runs `query`. It ends when the handle is dropped.
-    pub fn start<F>(query: impl Fn(Vec<K>) -> F + Send + 'static) -> Self
-    where
-        F: Future<Output = Result<HashMap<K, V>, sqlx::Error>> + Send,
-    {
+    pub fn start(
+        pool: &PgPool,
+        query: impl for<'c> Fn(&'c mut PgConnection, Vec<K>) -> Found<'c, K, V> + Send + Sync + 'static,
+    ) -> Self {
+        let pool = pool.clone();
         let (sender, mut inbox) = mpsc::channel::<Question<K, V>>(BACKLOG);
         tokio::spawn(async move {
             let mut questions = Vec::new();
             while inbox.recv_many(&mut questions, MAX_KEYS).await > 0 {
                 // Who no longer waits is not asked for.
                 questions.retain(|(_, answer)| !answer.is_closed());
-                let keys = questions.iter().map(|(key, _)| key.clone()).collect();
-                match query(keys).await {
+                let keys: Vec<K> = questions.iter().map(|(key, _)| key.clone()).collect();
+                if keys.is_empty() {
+                    continue;
+                }
+                match bounded(&pool, |connection| query(connection, keys)).await {
                     Ok(found) => {
                         for (key, answer) in questions.drain(..) {
                             let _ = answer.send(found.get(&key).cloned());
@@ -77,4 +86,18 @@ where
         self.0.try_send((key, answer)).map_err(|_| Unavailable)?;
         timeout(DEADLINE, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
     }
+}
+
+/// A query that does not hang: a connection that does not answer in time (frozen, not closed) is
+/// given up together with its place in the pool.
+async fn bounded<T>(
+    pool: &PgPool,
+    query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let answered = timeout(DEADLINE, query(&mut connection)).await;
+    answered.unwrap_or_else(|_| {
+        drop(connection.detach());
+        Err(sqlx::Error::PoolTimedOut)
+    })
 }

@@ -21,7 +21,7 @@ use firstcome_shared::{
         publish::{ConfirmedPublisher, Verdict},
         topology,
     },
-    job::{Envelope, envelope},
+    job::{Envelope, JobKind, envelope},
     partition::Partition,
 };
 use tokio::{
@@ -158,6 +158,20 @@ struct Line {
 }
 
 impl Publisher {
+    /// Publishes a message that no queue takes, and waits for it to come back. A broker with a
+    /// memory or disk alarm says so only after the first publish, by not answering.
+    async fn probe(&self, publisher: &mut ConfirmedPublisher<Parcel>) -> Result<(), SessionError> {
+        let nowhere = format!("{}.probe", self.broker.queue_namespace);
+        let partition = Partition { kind: JobKind::IssueCoupon, index: 0 };
+        let parcel = Parcel { partition, answers: Vec::new() };
+        publisher.publish(&nowhere, envelope::CONTENT_TYPE, Vec::new(), parcel);
+        let answered = timeout(self.deadline, publisher.verdicts()).await;
+        match answered.map_err(|_| SessionError::Timeout(self.deadline))?.pop() {
+            Some((_, Verdict::Unknown(error))) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     async fn run(self, inbox: mpsc::Receiver<Submission>, stop: CancellationToken) {
         let publisher = Arc::new(self);
         // Sessions take turns with it.
@@ -186,6 +200,7 @@ impl Publisher {
         let mut alarms = Alarms::of(connection);
         topology::declare(connection, &self.broker.queue_namespace, self.broker.partitions).await?;
         let mut publisher = ConfirmedPublisher::<Parcel>::open(connection).await?;
+        self.probe(&mut publisher).await?;
         let mut lines: BTreeMap<Partition, Line> = BTreeMap::new();
         let mut arrived = Vec::new();
         let mut last_verdict = Instant::now();
@@ -218,7 +233,8 @@ impl Publisher {
                         conclude(parcel, verdict)?;
                     }
                 }
-                _ = inbox.recv_many(&mut arrived, BACKLOG) => {
+                // Beyond the backlog the inbox fills up, which refuses at once.
+                _ = inbox.recv_many(&mut arrived, BACKLOG), if waiting(&lines) < BACKLOG => {
                     for submission in arrived.drain(..) {
                         let line = lines.entry(submission.partition).or_insert_with_key(|partition| Line {
                             queue: partition.queue(&self.broker.queue_namespace),
@@ -247,6 +263,10 @@ impl Publisher {
             }
         }
     }
+}
+
+fn waiting(lines: &BTreeMap<Partition, Line>) -> usize {
+    lines.values().map(|line| line.waiting.len()).sum()
 }
 
 impl Line {

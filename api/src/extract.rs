@@ -5,7 +5,7 @@
     reason = "JSON's kinds are closed, and whatever is not the expected one is wrong alike"
 )]
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{
     problem::{Code, FieldError, Problem},
@@ -15,14 +15,16 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
-    response::IntoResponse,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike, Utc};
 use firstcome_shared::ids::MAX_ID;
+use tokio::time::timeout;
 
 /// Largest body that is read.
 pub const MAX_BODY: usize = 64 * 1024;
+/// How long a client may take to send its body.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The fields of a body or a query string. Each reader takes one field out and returns its value;
 /// where the field is missing or wrong it notes that and returns a placeholder. So read everything
@@ -39,6 +41,10 @@ pub struct Fields {
 
 /// More fields than any request has; beyond it a body is not worth reading.
 const MAX_FIELDS: usize = 100;
+/// Nobody reads on after so many errors.
+const MAX_ERRORS: usize = 100;
+/// The longest field name that is echoed.
+const MAX_NAME: usize = 100;
 
 impl Fields {
     /// Reads a JSON object.
@@ -62,6 +68,7 @@ impl Fields {
     pub fn from_query(query: Option<&str>) -> Self {
         let entries = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
             .map(|(name, value)| (name.into_owned(), Json::Text(value.into_owned())))
+            .take(MAX_FIELDS + 1)
             .collect();
         Self::new(entries, true, String::new())
     }
@@ -83,7 +90,10 @@ impl Fields {
 
     /// Notes an error that no reader can find.
     pub fn reject(&mut self, field: &str, detail: impl Into<String>) {
-        let field = format!("{}{field}", self.prefix);
+        if self.errors.len() >= MAX_ERRORS {
+            return;
+        }
+        let field: String = self.prefix.chars().chain(field.chars()).take(MAX_NAME).collect();
         if !self.errors.iter().any(|error| error.field == field) {
             self.errors.push(FieldError { field, detail: detail.into() });
         }
@@ -115,6 +125,9 @@ impl Fields {
             objects.push(read(&mut object));
             object.reject_unknown();
             self.errors.append(&mut object.errors);
+            if self.errors.len() >= MAX_ERRORS {
+                break;
+            }
         }
         Some(objects)
     }
@@ -138,7 +151,7 @@ impl Fields {
     pub fn optional_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = match self.take(name)? {
             Json::Integer(value) => Some(value),
-            Json::Text(text) if self.from_query => text.parse().ok(),
+            Json::Text(text) if self.from_query && is_digits(&text) => text.parse().ok(),
             _ => None,
         };
         match value {
@@ -220,9 +233,11 @@ impl Fields {
     /// An RFC 3339 instant that may be absent or `null`.
     pub fn optional_instant(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let at = match self.take(name)? {
-            Json::Text(text) => DateTime::parse_from_rfc3339(&text).ok().map(|at| at.to_utc()),
+            Json::Text(text) => DateTime::parse_from_rfc3339(&text).ok(),
             _ => None,
         };
+        // To the microsecond, without leap seconds: as PostgreSQL will compare it.
+        let at = at.and_then(|at| DateTime::from_timestamp_micros(at.timestamp_micros()));
         // What PostgreSQL and every JSON client can hold.
         if !at.is_some_and(|at| (1..=9999).contains(&at.year())) {
             self.reject(name, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z");
@@ -307,6 +322,10 @@ pub struct List<T> {
     pub next: Option<String>,
 }
 
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// The one id in the path. An id that cannot exist reads as one that does not, so that the route
 /// answers its own 404.
 #[derive(Debug, Clone, Copy)]
@@ -320,7 +339,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
             .await
             .map_err(|_| Problem::invalid("id", "must be an integer"))?;
         let (name, value) = params.iter().next().unwrap_or(("id", ""));
-        if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !is_digits(value) {
             return Err(Problem::invalid(name, "must be an integer"));
         }
         Ok(Self(value.parse().unwrap_or(i64::MAX)))
@@ -340,21 +359,29 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let json = is_json(request.headers());
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let headers = request.headers();
+        let readable = is_json(headers) && !headers.contains_key(header::CONTENT_ENCODING);
+        let length =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
+            return Err(Problem::with_detail(
+                Code::BodyTooLarge,
+                format!("At most {MAX_BODY} bytes."),
+            ));
+        }
+        let reading = timeout(BODY_DEADLINE, Bytes::from_request(request, state));
+        let read = reading.await.map_err(|_| Problem::new(Code::BodyTimeout))?;
+        let bytes = read.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes."))
             } else {
-                Problem::with_detail(
-                    Code::MalformedBody,
-                    rejection.into_response().status().to_string(),
-                )
+                Problem::with_detail(Code::MalformedBody, "The body could not be read.")
             }
         })?;
         if bytes.is_empty() {
             return Ok(Self { fields: Fields::default(), bytes });
         }
-        if !json {
+        if !readable {
             return Err(Problem::new(Code::UnsupportedMediaType));
         }
         Ok(Self { fields: Fields::from_json(&bytes)?, bytes })
@@ -365,8 +392,11 @@ fn is_json(headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
         return false;
     };
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    let mut parts = value.split(';').map(|part| part.trim().to_ascii_lowercase());
+    // JSON is UTF-8 (RFC 8259, section 8.1).
+    parts.next().as_deref() == Some("application/json")
+        && parts
+            .all(|part| !part.starts_with("charset=") || part.trim_matches('"').ends_with("utf-8"))
 }
 
 /// The range of ids in bodies.

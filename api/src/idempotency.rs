@@ -6,24 +6,28 @@
 //! publishes the same job id once more, which settles once; so no crash between the two phases
 //! leaves a key that promises a job nobody queued.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use axum::http::HeaderMap;
 use firstcome_shared::{
     ids::UserId,
     job::{Idempotency, JobId, JobKind},
 };
-use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions, aio::ConnectionManager};
+use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions};
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
+use tokio::time::timeout;
 
 use crate::{
-    batched::Batched,
+    batched::{Batched, Unavailable},
+    cache::Cache,
     problem::{Code, Problem},
 };
 
+/// How long a request waits for PostgreSQL to tell whether its key is known.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a claim outlives the process that made it.
-const PENDING_SECONDS: u64 = 30;
+const PENDING_SECONDS: u64 = 10;
 /// How long Redis answers replays; later ones, PostgreSQL does.
 const ACCEPTED_SECONDS: u64 = 24 * 3600;
 
@@ -78,10 +82,19 @@ pub enum Known {
     Accepted(JobId),
 }
 
+/// What Redis knows of a key.
+enum InRedis {
+    /// Nothing; it is claimed now.
+    Claimed,
+    Known(Known),
+    /// It belongs to another request.
+    Reused,
+}
+
 /// Looks keys up and remembers them.
 #[derive(Debug)]
 pub struct Keys {
-    redis: ConnectionManager,
+    cache: Cache,
     namespace: String,
     settled: Batched<(UserId, &'static str, String), (JobId, String)>,
 }
@@ -105,12 +118,11 @@ impl Claim {
 impl Keys {
     /// Keys of this namespace.
     #[must_use]
-    pub fn new(pool: &PgPool, redis: ConnectionManager, namespace: &str) -> Self {
-        let pool = pool.clone();
+    pub fn new(pool: &PgPool, cache: Cache, namespace: &str) -> Self {
         Self {
-            redis,
+            cache,
             namespace: namespace.to_owned(),
-            settled: Batched::start(move |keys| settled(pool.clone(), keys)),
+            settled: Batched::start(pool, |connection, keys| Box::pin(settled(connection, keys))),
         }
     }
 
@@ -120,15 +132,15 @@ impl Keys {
     /// 422 if it belongs to another request.
     pub async fn claim(&self, claim: &Claim, candidate: JobId) -> Result<Known, Problem> {
         match self.claim_in_redis(claim, candidate).await {
-            Ok(Known::Unused) => {}
-            Ok(known) => return Ok(known),
-            Err(Some(reused)) => return Err(reused),
-            Err(None) => tracing::debug!("no Redis for idempotency keys; PostgreSQL decides"),
+            Some(InRedis::Claimed) => {}
+            Some(InRedis::Known(known)) => return Ok(known),
+            Some(InRedis::Reused) => return Err(Problem::new(Code::IdempotencyKeyReused)),
+            None => tracing::debug!("no Redis for idempotency keys; PostgreSQL decides"),
         }
         let key = (claim.user_id, claim.kind, claim.idempotency.key.clone());
-        match self.settled.get(key).await {
+        match timeout(PATIENCE, self.settled.get(key)).await.unwrap_or(Err(Unavailable)) {
             Ok(Some((id, fingerprint))) if fingerprint == claim.idempotency.fingerprint => {
-                self.accepted(claim, id).await;
+                self.accepted(claim, id);
                 Ok(Known::Accepted(id))
             }
             Ok(Some(_)) => {
@@ -140,50 +152,51 @@ impl Keys {
         }
     }
 
-    /// Notes that the job is in its line.
-    pub async fn accepted(&self, claim: &Claim, id: JobId) {
+    /// Notes that the job is in its line. Nobody waits for it: the job is as good without.
+    pub fn accepted(&self, claim: &Claim, id: JobId) {
         let options = SetOptions::default().with_expiration(SetExpiry::EX(ACCEPTED_SECONDS));
-        let value = entry('a', id, claim);
-        let _ = self.redis.clone().set_options(self.redis_key(claim), value, options).await;
+        let (cache, key, value) =
+            (self.cache.clone(), self.redis_key(claim), entry('a', id, claim));
+        tokio::spawn(async move {
+            cache.ask(async |mut redis| redis.set_options(key, value, options).await).await;
+        });
     }
 
     /// Gives the key back: the request was answered before acceptance.
     pub async fn release(&self, claim: &Claim, candidate: JobId) {
-        let mut redis = self.redis.clone();
-        let key = self.redis_key(claim);
+        let (key, ours) = (self.redis_key(claim), entry('p', candidate, claim));
         // Only our own claim. A claim that changes hands between the two commands is lost to
         // Redis, not to PostgreSQL.
-        if let Ok(Some(value)) = redis.get(&key).await
-            && value == entry('p', candidate, claim)
-        {
-            let _ = redis.del(&key).await;
-        }
+        let release = self.cache.ask(async |mut redis| {
+            if redis.get(&key).await?.as_ref() == Some(&ours) {
+                redis.del(&key).await?;
+            }
+            Ok(())
+        });
+        release.await;
     }
 
-    /// `Err(None)`: Redis cannot tell.
-    async fn claim_in_redis(
-        &self,
-        claim: &Claim,
-        candidate: JobId,
-    ) -> Result<Known, Option<Problem>> {
-        let mut redis = self.redis.clone();
-        let key = self.redis_key(claim);
+    /// `None`: Redis cannot tell.
+    async fn claim_in_redis(&self, claim: &Claim, candidate: JobId) -> Option<InRedis> {
+        let (key, ours) = (self.redis_key(claim), entry('p', candidate, claim));
         let options = SetOptions::default()
             .conditional_set(ExistenceCheck::NX)
             .with_expiration(SetExpiry::EX(PENDING_SECONDS));
-        let claimed = redis
-            .set_options(&key, entry('p', candidate, claim), options)
-            .await
-            .map_err(|_| None)?;
-        if claimed.is_some() {
-            return Ok(Known::Unused);
-        }
-        let value = redis.get(&key).await.map_err(|_| None)?;
-        let (state, id, fingerprint) = value.as_deref().and_then(parse_entry).ok_or(None)?;
-        if fingerprint != claim.idempotency.fingerprint {
-            return Err(Some(Problem::new(Code::IdempotencyKeyReused)));
-        }
-        Ok(if state == 'a' { Known::Accepted(id) } else { Known::Pending(id) })
+        let found = self.cache.ask(async |mut redis| {
+            match redis.set_options(&key, ours, options).await? {
+                Some(_) => Ok(None),
+                None => redis.get(&key).await.map(Some),
+            }
+        });
+        let Some(value) = found.await? else { return Some(InRedis::Claimed) };
+        let (state, id, fingerprint) = parse_entry(&value?)?;
+        Some(if fingerprint != claim.idempotency.fingerprint {
+            InRedis::Reused
+        } else if state == 'a' {
+            InRedis::Known(Known::Accepted(id))
+        } else {
+            InRedis::Known(Known::Pending(id))
+        })
     }
 
     fn redis_key(&self, claim: &Claim) -> String {
@@ -208,7 +221,7 @@ fn parse_entry(value: &str) -> Option<(char, JobId, String)> {
 type SettledKeys = HashMap<(UserId, &'static str, String), (JobId, String)>;
 
 async fn settled(
-    pool: PgPool,
+    connection: &mut PgConnection,
     keys: Vec<(UserId, &'static str, String)>,
 ) -> Result<SettledKeys, sqlx::Error> {
     let users: Vec<i64> = keys.iter().map(|(user, ..)| user.get()).collect();
@@ -222,7 +235,7 @@ async fn settled(
         &kinds as &[&str],
         &names as &[&str],
     )
-    .fetch_all(&pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows
         .into_iter()

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod auth;
 pub mod balance;
 pub mod batched;
+pub mod cache;
 pub mod cart;
 pub mod config;
 pub mod coupon;
@@ -33,20 +34,27 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
     routing::{get, patch, post, put},
-    serve::ListenerExt,
 };
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use cache::Cache;
 use config::{Command, ServeArgs};
 use problem::{Code, Problem};
 use state::{AppState, Inner};
 
-/// On purpose: without an answer by then a request goes on without Redis.
-const REDIS_DEADLINE: Duration = Duration::from_millis(300);
+/// How long a client may take to send its headers, or stay idle.
+const HEADER_DEADLINE: Duration = Duration::from_secs(30);
+/// How long clients may take to send what they began and read their answers, once the API stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The endpoints.
 pub fn router(state: AppState) -> Router {
@@ -104,7 +112,7 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
 }
 
 /// Serves until `stop`: then it takes no new connections, answers what is under way (waiting polls
-/// at once) and returns.
+/// at once) within a bound, and returns.
 ///
 /// # Errors
 /// With a hint for the operator.
@@ -118,16 +126,42 @@ pub async fn serve(
     let publishing = CancellationToken::new();
     let state = state(config, &stop, &publishing, &tasks)?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    // A small answer must not wait for the client's delayed ACK.
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true);
-    });
-    axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    accept_connections(listener, router(state), &stop).await;
     publishing.cancel();
     tasks.close();
     tasks.wait().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn accept_connections(listener: TcpListener, router: Router, stop: &CancellationToken) {
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: some will be free again.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        // A small answer must not wait for the client's delayed ACK.
+        let _ = stream.set_nodelay(true);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_DEADLINE)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            // Whatever a client did to its connection is the client's business.
+            let _ = connection.await;
+        });
+    }
+    drop(listener);
+    if timeout(STOP_DEADLINE, connections.shutdown()).await.is_err() {
+        tracing::warn!("cutting off clients that did not finish within {STOP_DEADLINE:?}");
+    }
 }
 
 fn state(
@@ -139,12 +173,7 @@ fn state(
     let namespace = &config.broker.queue_namespace;
     let pool = config.pool().context("DATABASE_URL")?;
     let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
-    let timeouts = ConnectionManagerConfig::new()
-        .set_response_timeout(Some(REDIS_DEADLINE))
-        .set_connection_timeout(Some(REDIS_DEADLINE))
-        .set_number_of_retries(1);
-    let cache =
-        ConnectionManager::new_lazy_with_config(redis.clone(), timeouts).context("REDIS_URL")?;
+    let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
     let coupons = coupon::Board::new(&pool, cache.clone(), namespace);
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
     Ok(AppState(Arc::new(Inner {

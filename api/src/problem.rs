@@ -18,6 +18,7 @@ pub enum Code {
     RouteNotFound,
     MethodNotAllowed,
     BodyTooLarge,
+    BodyTimeout,
     UnsupportedMediaType,
     UserNotFound,
     CouponNotFound,
@@ -71,6 +72,9 @@ impl Code {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "The path does not know this method",
             ),
+            Self::BodyTimeout => {
+                ("body-timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive")
+            }
             Self::BodyTooLarge => {
                 ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large")
             }

@@ -86,7 +86,7 @@ impl DatabaseArgs {
             // A worker that was paused in mid-batch must not hold a campaign's lock forever.
             ("idle_in_transaction_session_timeout", "10s"),
             // Far above the slowest batch; ends what hangs.
-            ("statement_timeout", "60s"),
+            ("statement_timeout", "20s"),
         ]);
         Ok(PgPoolOptions::new()
             .max_connections(self.database_connections)

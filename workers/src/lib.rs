@@ -77,6 +77,6 @@ async fn work(kinds: &[JobKind], args: &WorkerArgs) -> anyhow::Result<()> {
         roles.spawn(runtime::run(Arc::new(role), stop.clone()));
     }
     roles.join_all().await;
-    tracing::info!("stopped; every batch in hand is settled");
+    tracing::info!("stopped");
     Ok(())
 }

@@ -46,13 +46,15 @@ pub async fn create(pool: &PgPool, users: i64) -> Result<(), sqlx::Error> {
     )
     .execute(&mut *transaction)
     .await?;
-    // Explicit ids do not move the sequences.
+    // Explicit ids do not move the sequences; ids that operators gave by hand are left to them.
     sqlx::query!(
-        "SELECT setval(pg_get_serial_sequence('users', 'id'), (SELECT max(id) FROM users)) AS users,
-                setval(pg_get_serial_sequence('coupons', 'id'), (SELECT max(id) FROM coupons)) AS coupons,
-                setval(pg_get_serial_sequence('products', 'id'), (SELECT max(id) FROM products)) AS products",
+        "SELECT setval(name, GREATEST(pg_sequence_last_value(name::regclass), least)) AS moved
+         FROM (VALUES (pg_get_serial_sequence('users', 'id'), $1::bigint),
+                      (pg_get_serial_sequence('products', 'id'), 100),
+                      (pg_get_serial_sequence('coupons', 'id'), 4)) AS sequences (name, least)",
+        users,
     )
-    .fetch_one(&mut *transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await
 }

@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use firstcome_shared::{coupon::Campaign, ids::CouponId, rejection::Rejection};
 use quick_cache::sync::Cache;
-use redis::{AsyncTypedCommands, aio::ConnectionManager};
-use sqlx::PgPool;
+use redis::AsyncTypedCommands;
+use sqlx::{PgConnection, PgPool};
 use tokio::time::timeout;
 
 use crate::batched::Batched;
@@ -47,7 +47,7 @@ struct Seen {
 #[derive(Debug)]
 pub struct Board {
     seen: Cache<CouponId, Arc<Seen>>,
-    redis: ConnectionManager,
+    cache: crate::cache::Cache,
     channel: String,
     stored: Batched<CouponId, Campaign>,
 }
@@ -55,18 +55,22 @@ pub struct Board {
 impl Board {
     /// An empty board.
     #[must_use]
-    pub fn new(pool: &PgPool, redis: ConnectionManager, namespace: &str) -> Arc<Self> {
-        let pool = pool.clone();
+    pub fn new(pool: &PgPool, cache: crate::cache::Cache, namespace: &str) -> Arc<Self> {
         Arc::new(Self {
             seen: Cache::new(CAPACITY),
-            redis,
+            cache,
             channel: changed_channel(namespace),
-            stored: Batched::start(move |ids| stored(pool.clone(), ids)),
+            stored: Batched::start(pool, |connection, ids| Box::pin(stored(connection, ids))),
         })
     }
 
-    /// Why the line would reject every request for this coupon now, if that is certain.
-    pub async fn early_rejection(self: &Arc<Self>, id: CouponId) -> Option<Rejection> {
+    /// Why the line would reject every request for this coupon that is submitted then, if that is
+    /// certain.
+    pub async fn early_rejection(
+        self: &Arc<Self>,
+        id: CouponId,
+        submitted_at: DateTime<Utc>,
+    ) -> Option<Rejection> {
         let seen = self.seen.get(&id).filter(|seen| seen.at.elapsed() < USABLE);
         let campaign = match seen {
             Some(seen) => {
@@ -81,14 +85,14 @@ impl Board {
         let Some(campaign) = campaign else {
             return Some(Rejection::CouponNotFound);
         };
-        campaign.check_window(Utc::now()).and_then(|()| campaign.check_stock()).err()
+        campaign.check_window(submitted_at).and_then(|()| campaign.check_stock()).err()
     }
 
     /// Forgets a campaign that an operator changed here, and has every other API forget it.
     pub async fn changed(&self, id: CouponId) {
         self.forget(id);
         // Lost where Redis is away: they notice within `USABLE`.
-        let _ = self.redis.clone().publish(&self.channel, id.get()).await;
+        self.cache.ask(async |mut redis| redis.publish(&self.channel, id.get()).await).await;
     }
 
     /// Forgets a campaign that was changed.
@@ -115,7 +119,7 @@ impl Board {
 }
 
 async fn stored(
-    pool: PgPool,
+    connection: &mut PgConnection,
     ids: Vec<CouponId>,
 ) -> Result<HashMap<CouponId, Campaign>, sqlx::Error> {
     let ids: Vec<i64> = ids.into_iter().map(CouponId::get).collect();
@@ -123,7 +127,7 @@ async fn stored(
         "SELECT id, total, issued, starts_at, ends_at FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
         &ids,
     )
-    .fetch_all(&pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows
         .into_iter()

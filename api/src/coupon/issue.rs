@@ -34,9 +34,11 @@ pub async fn issue(
         fingerprint: &coupon.to_be_bytes(),
     };
     let job = async { Ok(Job::IssueCoupon(IssueCoupon { coupon_id })) };
-    accept(&state, request, job, async |_| match state.coupons.early_rejection(coupon_id).await {
-        Some(rejection) => Err(Problem::new(rejection.into())),
-        None => Ok(()),
+    accept(&state, request, job, async |_, submitted_at| {
+        match state.coupons.early_rejection(coupon_id, submitted_at).await {
+            Some(rejection) => Err(Problem::new(rejection.into())),
+            None => Ok(()),
+        }
     })
     .await
 }

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -20,10 +20,10 @@ use firstcome_shared::{
     job::{JobId, Settled, SettledBatch, Status, outcome::settled_channel},
     retry::Retry,
 };
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use quick_cache::sync::Cache;
 use serde_json::value::RawValue;
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
@@ -39,8 +39,8 @@ use crate::{
 const RECENT: usize = 50_000;
 /// How often PostgreSQL is asked for all that wait.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Waiting polls per query of a sweep.
-const SWEEP_CHUNK: usize = 5_000;
+/// The longest pace that is told.
+const LONGEST_PACE: Duration = Duration::from_secs(10);
 /// How old a job must be before a waiting poll asks PostgreSQL at once instead of trusting that
 /// its announcement is still to come.
 const YOUNG: TimeDelta = TimeDelta::seconds(1);
@@ -55,9 +55,8 @@ pub struct Board {
     places: Mutex<Places>,
     stored: Batched<JobId, Arc<Settled>>,
     announced: AtomicBool,
-    /// Milliseconds from submission to outcome, smoothed; per queue of a namespace they differ
-    /// little, so one number per process.
-    pace_millis: AtomicU64,
+    /// From submission to outcome, smoothed; one figure per process.
+    pace: Mutex<Pace>,
     stop: CancellationToken,
 }
 
@@ -71,18 +70,17 @@ impl Board {
         coupons: Arc<coupon::Board>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let lookup = pool.clone();
         let board = Arc::new(Self {
             recent: Cache::new(RECENT),
             places: Mutex::default(),
-            stored: Batched::start(move |ids| stored(lookup.clone(), ids)),
+            stored: Batched::start(pool, |connection, ids| Box::pin(stored(connection, ids))),
             announced: AtomicBool::new(false),
-            pace_millis: AtomicU64::new(0),
+            pace: Mutex::new(Pace { took: Duration::ZERO, at: Instant::now() }),
             stop: stop.clone(),
         });
         let listening = listen(Arc::clone(&board), redis, namespace.to_owned(), coupons);
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
-        tokio::spawn(stop.run_until_cancelled_owned(sweep(Arc::clone(&board), pool.clone())));
+        tokio::spawn(stop.run_until_cancelled_owned(sweep(Arc::clone(&board))));
         board
     }
 
@@ -119,7 +117,10 @@ impl Board {
     /// How long a job takes from submission to outcome at present.
     #[must_use]
     pub fn pace(&self) -> Duration {
-        Duration::from_millis(self.pace_millis.load(Ordering::Relaxed))
+        let Pace { took, at } = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        // What nothing confirms fades: halved with every second.
+        let fading = u32::try_from(at.elapsed().as_secs()).unwrap_or(u32::MAX).min(31);
+        (took / (1 << fading)).min(LONGEST_PACE)
     }
 
     async fn look(&self, id: JobId) -> Result<Option<Arc<Settled>>, Unavailable> {
@@ -154,14 +155,20 @@ impl Board {
     }
 
     fn note_pace(&self, batch: &SettledBatch) {
-        let Some(first) = batch.settled.first() else {
-            return;
-        };
-        let took = (first.settled_at - first.job_id.submitted_at()).num_milliseconds();
-        let took = u64::try_from(took).unwrap_or_default();
-        let before = self.pace_millis.load(Ordering::Relaxed);
-        self.pace_millis.store((before * 7 + took) / 8, Ordering::Relaxed);
+        // The last of a batch has waited least: older ones tell of a backlog that is gone.
+        let Some(last) = batch.settled.last() else { return };
+        let took = (last.settled_at - last.job_id.submitted_at()).to_std().unwrap_or_default();
+        let took = (self.pace() * 7 + took.min(LONGEST_PACE)) / 8;
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) =
+            Pace { took, at: Instant::now() };
     }
+}
+
+/// How long jobs took, and when that was.
+#[derive(Debug)]
+struct Pace {
+    took: Duration,
+    at: Instant,
 }
 
 /// One waiting poll; leaves the board when it goes, also when its client hung up.
@@ -190,7 +197,7 @@ impl Drop for Place<'_> {
 }
 
 async fn stored(
-    pool: PgPool,
+    connection: &mut PgConnection,
     ids: Vec<JobId>,
 ) -> Result<HashMap<JobId, Arc<Settled>>, sqlx::Error> {
     let ids: Vec<_> = ids.into_iter().map(JobId::get).collect();
@@ -200,7 +207,7 @@ async fn stored(
            FROM job_outcomes WHERE job_id = ANY($1)"#,
         &ids,
     )
-    .fetch_all(&pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows
         .into_iter()
@@ -248,11 +255,12 @@ async fn hear(
     retry: &mut Retry,
 ) -> redis::RedisResult<()> {
     let connecting = timeout(Duration::from_secs(2), redis.get_async_pubsub()).await;
-    let mut subscription = connecting
-        .map_err(|_| redis::RedisError::from((redis::ErrorKind::Io, "connection timed out")))??;
+    let mut subscription = connecting.map_err(|_| timed_out())??;
     let settled = settled_channel(namespace);
     let changed = coupon::changed_channel(namespace);
-    subscription.subscribe(&[&settled, &changed]).await?;
+    let channels = [&settled, &changed];
+    let subscribing = timeout(Duration::from_secs(2), subscription.subscribe(&channels));
+    subscribing.await.map_err(|_| timed_out())??;
     retry.reset();
     board.announced.store(true, Ordering::Relaxed);
     tracing::info!("listening to announcements on Redis");
@@ -277,20 +285,22 @@ async fn hear(
     Ok(())
 }
 
+fn timed_out() -> redis::RedisError {
+    redis::RedisError::from((redis::ErrorKind::Io, "no answer in time"))
+}
+
 /// Asks PostgreSQL once per second for every poll that still waits.
-async fn sweep(board: Arc<Board>, pool: PgPool) {
+async fn sweep(board: Arc<Board>) {
     let mut ticks = interval(SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let ids: Vec<JobId> = board.places().keys().copied().collect();
-        for chunk in ids.chunks(SWEEP_CHUNK) {
-            match stored(pool.clone(), chunk.to_vec()).await {
-                Ok(found) => found.into_values().for_each(|settled| board.post(settled)),
-                Err(error) => {
-                    tracing::warn!(%error, waiting = ids.len(), "cannot ask for waiting polls")
-                }
+        let looking = ids.into_iter().map(async |id| {
+            if let Ok(Some(settled)) = board.stored.get(id).await {
+                board.post(settled);
             }
-        }
+        });
+        join_all(looking).await;
     }
 }

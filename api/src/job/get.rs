@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    extract::{Path, State},
+    extract::{RawPathParams, State, rejection::RawPathParamsRejection},
     http::{HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
@@ -51,10 +51,12 @@ struct JobError {
 pub async fn get(
     State(state): State<AppState>,
     caller: Caller,
-    Path(id): Path<String>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = id.parse::<Uuid>().map(JobId::from).ok();
+    let path = path.ok();
+    let id = path.as_ref().and_then(|path| path.iter().next()).map(|(_, id)| id);
+    let id = id.and_then(|id| id.parse::<Uuid>().ok()).map(JobId::from);
     let id = id.filter(|id| state.signer.issued(*id, caller.user_id));
     let (Some(id), Some(kind)) = (id, id.and_then(JobId::kind)) else {
         return Err(Problem::new(Code::JobNotFound));

@@ -59,7 +59,7 @@ pub async fn place(
         }
         Ok(Job::PlaceOrder(order))
     };
-    accept(&state, request, job, async |job| match job {
+    accept(&state, request, job, async |job, _| match job {
         Job::PlaceOrder(order) if state.known_products.lacks_any(&order.lines).await => {
             Err(Problem::new(Code::ProductNotFound))
         }

@@ -7,7 +7,7 @@ use std::{
 
 use firstcome_shared::{ids::ProductId, order::Line};
 use quick_cache::sync::Cache;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::time::timeout;
 
 use crate::batched::Batched;
@@ -30,10 +30,9 @@ impl Known {
     /// Knows nothing yet.
     #[must_use]
     pub fn new(pool: &PgPool) -> Self {
-        let pool = pool.clone();
         Self {
             seen: Cache::new(CAPACITY),
-            stored: Batched::start(move |ids| stored(pool.clone(), ids)),
+            stored: Batched::start(pool, |connection, ids| Box::pin(stored(connection, ids))),
         }
     }
 
@@ -55,13 +54,16 @@ impl Known {
     }
 }
 
-async fn stored(pool: PgPool, ids: Vec<ProductId>) -> Result<HashMap<ProductId, ()>, sqlx::Error> {
+async fn stored(
+    connection: &mut PgConnection,
+    ids: Vec<ProductId>,
+) -> Result<HashMap<ProductId, ()>, sqlx::Error> {
     let ids: Vec<i64> = ids.into_iter().map(ProductId::get).collect();
     let rows = sqlx::query_scalar!(
         "SELECT id FROM products WHERE id = ANY($1) AND deleted_at IS NULL",
         &ids
     )
-    .fetch_all(&pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|id| (ProductId::new(id), ())).collect())
 }

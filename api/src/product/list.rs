@@ -6,10 +6,11 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use redis::{AsyncTypedCommands, aio::ConnectionManager};
+use redis::{AsyncTypedCommands, IntegerReplyOrNoOp};
 
 use super::ProductView;
 use crate::{
+    cache::Cache,
     extract::{Fields, Page},
     problem::Problem,
     state::AppState,
@@ -49,7 +50,7 @@ pub async fn list(
 /// The pages in Redis: one hash, so that a change of the catalogue forgets all of them at once.
 #[derive(Debug)]
 pub struct Pages {
-    redis: ConnectionManager,
+    cache: Cache,
     hash: String,
     seconds: i64,
 }
@@ -57,32 +58,31 @@ pub struct Pages {
 impl Pages {
     /// Pages that live so many seconds.
     #[must_use]
-    pub fn new(redis: ConnectionManager, namespace: &str, seconds: u32) -> Self {
-        Self { redis, hash: format!("{namespace}:products"), seconds: seconds.into() }
+    pub fn new(cache: Cache, namespace: &str, seconds: u32) -> Self {
+        Self { cache, hash: format!("{namespace}:products"), seconds: seconds.into() }
     }
 
     /// Forgets every page.
     pub async fn forget(&self) {
-        let _ = self.redis.clone().del(&self.hash).await;
+        self.cache.ask(async |mut redis| redis.del(&self.hash).await).await;
     }
 
     async fn get(&self, page: Page) -> Option<Bytes> {
-        let cached = self.redis.clone().hget(&self.hash, field(page)).await;
-        cached.ok().flatten().map(Bytes::from)
+        let cached = self.cache.ask(async |mut redis| redis.hget(&self.hash, field(page)).await);
+        cached.await.flatten().map(Bytes::from)
     }
 
     async fn put(&self, page: Page, body: Vec<u8>) {
-        let mut redis = self.redis.clone();
-        // The age of the whole counts from its first page: later pages do not prolong it.
-        let stored = redis.hset(&self.hash, field(page), body).await;
-        if stored.is_ok()
-            && matches!(
-                redis.ttl(&self.hash).await,
-                Ok(redis::IntegerReplyOrNoOp::ExistsButNotRelevant)
-            )
-        {
-            let _ = redis.expire(&self.hash, self.seconds).await;
-        }
+        let put = self.cache.ask(async |mut redis| {
+            redis.hset(&self.hash, field(page), body).await?;
+            // The age of the whole counts from its first page: later pages do not prolong it.
+            let forever = IntegerReplyOrNoOp::ExistsButNotRelevant;
+            if redis.ttl(&self.hash).await? == forever {
+                redis.expire(&self.hash, self.seconds).await?;
+            }
+            Ok(())
+        });
+        put.await;
     }
 }
 

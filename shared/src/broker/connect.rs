@@ -23,6 +23,8 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// A broker that is silent for twice this is gone (RabbitMQ's own default of 60 s would leave
 /// requests to run into their deadlines for two minutes).
 const HEARTBEAT_SECONDS: u16 = 10;
+/// How long a session may take to end once it was told to: a batch in hand has 10 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(12);
 /// A session that lasted this long was healthy: its loss starts with the shortest delay again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
@@ -74,7 +76,13 @@ pub async fn supervise<F>(
                 Ok(connection) => {
                     tracing::info!(connection = name, "connected to the broker");
                     let connection = Arc::new(connection);
-                    let ended = session(Arc::clone(&connection)).await;
+                    // Whatever a broker that no longer answers keeps a session waiting for.
+                    let ended = tokio::select! {
+                        ended = session(Arc::clone(&connection)) => ended,
+                        () = overdue(cancel) => {
+                            Err(SessionError::Unusable("it did not end in time".to_owned()))
+                        }
+                    };
                     close(&connection).await;
                     ended
                 }
@@ -93,6 +101,12 @@ pub async fn supervise<F>(
             () = cancel.cancelled() => {}
         }
     }
+}
+
+/// Some time after `cancel`.
+async fn overdue(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(STOP_DEADLINE).await;
 }
 
 /// Closes with a handshake, so that the broker requeues at once and does not log an error.

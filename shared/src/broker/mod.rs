@@ -19,7 +19,8 @@ pub struct BrokerArgs {
         long,
         env = "AMQP_URL",
         default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = parse_amqp_url
     )]
     pub amqp_url: String,
 
@@ -31,6 +32,10 @@ pub struct BrokerArgs {
     /// Partitions (queues) per job kind.
     #[arg(long, env = "PARTITIONS", default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub partitions: u16,
+}
+
+fn parse_amqp_url(value: &str) -> Result<String, String> {
+    value.parse::<lapin::uri::AMQPUri>().map(|_| value.to_owned())
 }
 
 fn parse_namespace(value: &str) -> Result<String, String> {

@@ -52,7 +52,8 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Adds a message: every line is decoded alone, so that a bad one harms nobody else.
-    pub(super) fn add(&mut self, kind: JobKind, mut delivery: Delivery) {
+    /// Jobs of another kind than `kind` are in the wrong line.
+    pub(super) fn add(&mut self, kind: Option<JobKind>, mut delivery: Delivery) {
         let parcel = std::mem::take(&mut delivery.data);
         let message_id = match delivery.properties.message_id() {
             // PostgreSQL's text holds no NUL; a foreign id might.
@@ -89,18 +90,13 @@ impl Batch {
     }
 }
 
-fn decode(kind: JobKind, line: &[u8]) -> Result<Envelope, Undecodable> {
+fn decode(kind: Option<JobKind>, line: &[u8]) -> Result<Envelope, Undecodable> {
     let envelope = Envelope::decode(line)?;
-    if envelope.job.kind() == kind {
-        Ok(envelope)
-    } else {
-        Err(Undecodable {
+    match kind {
+        Some(kind) if envelope.job.kind() != kind => Err(Undecodable {
             accepted: Some((envelope.id, envelope.user_id)),
-            reason: format!(
-                "a job of kind {} in a line of {}",
-                envelope.job.kind().as_str(),
-                kind.as_str()
-            ),
-        })
+            reason: format!("not a job of kind {}", kind.as_str()),
+        }),
+        Some(_) | None => Ok(envelope),
     }
 }

@@ -21,7 +21,7 @@ use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{announce::Announcer, batch::Batch, settle::settle};
+use super::{announce::Announcer, attempt::AttemptError, batch::Batch, settle::settle};
 
 /// Messages that the broker may push ahead: about two batches when a message is one job, and
 /// enough parcels for sixteen in a storm. Bounds the memory of a partition and what a lost
@@ -62,12 +62,15 @@ async fn session(
 ) -> Result<(), SessionError> {
     topology::declare(&connection, &role.broker.queue_namespace, role.broker.partitions).await?;
 
+    let namespace = &role.broker.queue_namespace;
+    let lines = Partition::all(role.kind, role.broker.partitions);
+    let lines = lines.map(|partition| (Source::Line, partition.queue(namespace)));
+    let set_aside = (Source::DeadLetters, topology::dead_letters(namespace));
     let mut consumers = JoinSet::new();
-    for partition in Partition::all(role.kind, role.broker.partitions) {
-        let queue = partition.queue(&role.broker.queue_namespace);
+    for (source, queue) in lines.chain([set_aside]) {
         let channel = connection.create_channel().await?;
         let (role, stop) = (Arc::clone(&role), stop.clone());
-        consumers.spawn(async move { consume(&channel, &queue, &role, &stop).await });
+        consumers.spawn(async move { consume(&channel, source, &queue, &role, &stop).await });
     }
     let mut ended = Ok(());
     while let Some(joined) = consumers.join_next().await {
@@ -78,8 +81,20 @@ async fn session(
     ended
 }
 
+/// What a queue holds.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// Jobs of the role's kind, in order.
+    Line,
+    /// What the broker gave up on (see `topology::DELIVERY_LIMIT`): jobs of any kind, one that
+    /// brings its readers down perhaps, innocent neighbours surely. Each of them was accepted, so
+    /// each gets its outcome, alone.
+    DeadLetters,
+}
+
 async fn consume(
     channel: &Channel,
+    source: Source,
     queue: &str,
     role: &Role,
     stop: &CancellationToken,
@@ -91,15 +106,32 @@ async fn consume(
     let mut consumer =
         channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
 
-    while let Some(batch) = next_batch(&mut consumer, role.kind, stop).await? {
+    let kind = match source {
+        Source::Line => Some(role.kind),
+        Source::DeadLetters => None,
+    };
+    while let Some(batch) = next_batch(&mut consumer, kind, stop).await? {
         let keep_trying = || channel.status().connected() && !stop.is_cancelled();
-        let settling = settle(&role.pool, role.kind, queue, &batch, &keep_trying);
+        let settling = async {
+            let whole = batch.jobs.as_slice();
+            let Some(kind) = kind else {
+                let mut settled =
+                    settle(&role.pool, role.kind, queue, &[], &batch.rejects, &keep_trying).await?;
+                for job in &batch.jobs {
+                    let (kind, alone) = (job.envelope.job.kind(), std::slice::from_ref(job));
+                    settled
+                        .extend(settle(&role.pool, kind, queue, alone, &[], &keep_trying).await?);
+                }
+                return Ok(settled);
+            };
+            settle(&role.pool, kind, queue, whole, &batch.rejects, &keep_trying).await
+        };
         let settled = tokio::select! {
             settled = settling => settled,
             () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
         };
         // Not acknowledged, so the broker keeps the messages for the next session.
-        let settled = settled.map_err(|error| {
+        let settled = settled.map_err(|error: AttemptError| {
             SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))
         })?;
         tracing::debug!(queue, jobs = settled.len(), "settled");
@@ -124,7 +156,7 @@ async fn consume(
 /// Waits for a message, then takes what else is already there. `None` on `stop`.
 async fn next_batch(
     consumer: &mut Consumer,
-    kind: JobKind,
+    kind: Option<JobKind>,
     stop: &CancellationToken,
 ) -> Result<Option<Batch>, SessionError> {
     let gone = || SessionError::Unusable("the broker cancelled the consumer".to_owned());

@@ -2,6 +2,7 @@
 //! announce. Together with `shared/broker` the only code that knows lapin.
 
 mod announce;
+mod attempt;
 mod batch;
 mod consume;
 mod record;

@@ -11,10 +11,11 @@ use firstcome_shared::{
     job::{Envelope, JobId, JobKind, Settled},
     retry::Retry,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use super::{
-    batch::{Batch, Job, Reject},
+    attempt::{AttemptError, bounded, give_back},
+    batch::{Job, Reject},
     record::{self, Entry, KeyOwner},
 };
 use crate::{
@@ -34,17 +35,18 @@ pub(super) async fn settle(
     pool: &PgPool,
     kind: JobKind,
     queue: &str,
-    batch: &Batch,
+    jobs: &[Job],
+    rejects: &[Reject],
     keep_trying: &(impl Fn() -> bool + Sync),
-) -> Result<Vec<Settled>, sqlx::Error> {
-    let mut settled = Vec::with_capacity(batch.jobs.len());
-    for reject in &batch.rejects {
+) -> Result<Vec<Settled>, AttemptError> {
+    let mut settled = Vec::with_capacity(jobs.len());
+    for reject in rejects {
         tracing::error!(queue, reason = reject.reason, "undecodable job, dead-lettering it");
         let letter = Letter { queue, reject, failure: Failure::Undecodable, attempts: 1 };
         settled.extend(fail(pool, kind, &letter, keep_trying).await?);
     }
     // A stack of parts, next one on top. Only a deterministic failure splits one.
-    let mut parts = vec![batch.jobs.as_slice()];
+    let mut parts = if jobs.is_empty() { Vec::new() } else { vec![jobs] };
     let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
     let mut attempts = 0;
     while let Some(jobs) = parts.pop() {
@@ -58,7 +60,7 @@ pub(super) async fn settle(
             }
             Err(error) => error,
         };
-        if is_transient(&error) {
+        if error.is_transient(attempts) {
             if !keep_trying() {
                 return Err(error);
             }
@@ -94,9 +96,20 @@ async fn try_settle(
     pool: &PgPool,
     kind: JobKind,
     jobs: &[Job],
+) -> Result<Vec<Settled>, AttemptError> {
+    let mut connection = pool.acquire().await?;
+    let settled = bounded(settle_on(&mut connection, kind, jobs)).await;
+    give_back(connection, &settled);
+    settled
+}
+
+async fn settle_on(
+    connection: &mut PgConnection,
+    kind: JobKind,
+    jobs: &[Job],
 ) -> Result<Vec<Settled>, sqlx::Error> {
     let ids: Vec<_> = jobs.iter().map(|job| job.envelope.id.get()).collect();
-    let mut transaction = pool.begin().await?;
+    let mut transaction = connection.begin().await?;
     let settled_before = record::settled_before(&mut transaction, &ids).await?;
     let waiting: Vec<&Envelope> = jobs
         .iter()
@@ -180,7 +193,7 @@ async fn fail(
     kind: JobKind,
     letter: &Letter<'_>,
     keep_trying: &(impl Fn() -> bool + Sync),
-) -> Result<Option<Settled>, sqlx::Error> {
+) -> Result<Option<Settled>, AttemptError> {
     let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
     loop {
         match try_fail(pool, kind, letter).await {
@@ -200,15 +213,26 @@ async fn try_fail(
     pool: &PgPool,
     kind: JobKind,
     letter: &Letter<'_>,
+) -> Result<Option<Settled>, AttemptError> {
+    let mut connection = pool.acquire().await?;
+    let settled = bounded(fail_on(&mut connection, kind, letter)).await;
+    give_back(connection, &settled);
+    settled
+}
+
+async fn fail_on(
+    connection: &mut PgConnection,
+    kind: JobKind,
+    letter: &Letter<'_>,
 ) -> Result<Option<Settled>, sqlx::Error> {
     let Letter { queue, reject, failure, attempts } = *letter;
     let ids: Vec<_> = reject.accepted.iter().map(|(id, _)| id.get()).collect();
-    let mut transaction = pool.begin().await?;
+    let mut transaction = connection.begin().await?;
     let settled_before = record::settled_before(&mut transaction, &ids).await?;
     record::insert_dead_letter(&mut transaction, queue, reject, attempts).await?;
-    let accepted = reject.accepted.filter(|(id, _)| !settled_before.contains(id));
-    let settled = match accepted {
+    let settled = match reject.accepted.filter(|(id, _)| !settled_before.contains(id)) {
         Some((id, user)) => {
+            let kind = id.kind().unwrap_or(kind);
             let entry = Entry::new(id, user, &Outcome::Failed(failure));
             let now = record::insert(&mut transaction, kind, std::slice::from_ref(&entry)).await?;
             Some(entry.settled(now))
@@ -217,29 +241,4 @@ async fn try_fail(
     };
     transaction.commit().await?;
     Ok(settled)
-}
-
-/// Whether another attempt of the same batch can succeed.
-///
-/// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
-/// (integrity constraint), P0 (raised by a trigger). Everything else, also a missing table (a
-/// migration that is still to come), is the state of the system: failing a job for it would fail
-/// all of them.
-fn is_transient(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(database) = error else {
-        return true;
-    };
-    // A race lost against another consumer of the same jobs, users or keys: the next attempt sees
-    // what the winner committed and decides accordingly.
-    const RACES: [&str; 4] = [
-        "job_outcomes_pkey",
-        "job_outcomes_idempotency_key",
-        "user_coupons_one_per_user",
-        "user_coupons_issue_number_key",
-    ];
-    if database.constraint().is_some_and(|name| RACES.contains(&name)) {
-        return true;
-    }
-    let code = database.code().unwrap_or_default();
-    !["22", "23", "P0"].iter().any(|class| code.starts_with(class))
 }

@@ -137,3 +137,58 @@ async fn lists_are_paged_to_their_end() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_cost_little_and_get_a_problem() {
+    shop(Options::default(), async |shop| {
+        let many: Vec<String> = (0..8_000).map(|n| format!("a{n}")).collect();
+        let query = format!("/api/coupons?{}", many.join("&"));
+        let answer = Answer::of(shop.anonymous(Method::GET, &query)).await;
+        answer.is_problem(400, "validation-failed");
+        assert!(answer.body["errors"].as_array().unwrap().len() <= 101);
+        let body: String = many.iter().take(5_000).map(|name| format!("\"{name}\":1,")).collect();
+        let request =
+            shop.admin(Method::POST, "/api/admin/users").header("Content-Type", "application/json");
+        let answer = Answer::of(request.body(format!("{{{}\"z\":1}}", body))).await;
+        answer.is_problem(400, "validation-failed");
+
+        Answer::of(shop.get(7, "/api/jobs/%ff")).await.is_problem(404, "job-not-found");
+        let encoded =
+            shop.admin(Method::POST, "/api/admin/users").header("Content-Type", "application/json");
+        Answer::of(encoded.header("Content-Encoding", "gzip").body("{}"))
+            .await
+            .is_problem(415, "unsupported-media-type");
+        let utf16 = shop
+            .admin(Method::POST, "/api/admin/users")
+            .header("Content-Type", "application/json; charset=utf-16");
+        Answer::of(utf16.body("{}")).await.is_problem(415, "unsupported-media-type");
+
+        // Closer together than the database can tell.
+        let body = json!({"name": "A drop", "discountType": "fixed", "discountValue": 1, "total": 1,
+            "startsAt": "2026-01-01T00:00:00.0000001Z", "endsAt": "2026-01-01T00:00:00.0000002Z"});
+        let answer = Answer::of(shop.admin(Method::POST, "/api/admin/coupons").json(&body)).await;
+        answer.is_problem(400, "validation-failed");
+    })
+    .await;
+}
+
+/// A client that sends half a request keeps nobody from stopping.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_api_does_not_wait_for_slow_clients() {
+    use tokio::io::AsyncWriteExt;
+    shop(Options::default(), async |shop| {
+        let other = shop.start_api(|_| {}).await;
+        let address = other.url.strip_prefix("http://").unwrap().to_owned();
+        let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-A").await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let stopping = std::time::Instant::now();
+        other.stop().await;
+        assert!(
+            stopping.elapsed() < std::time::Duration::from_secs(20),
+            "{:?}",
+            stopping.elapsed()
+        );
+    })
+    .await;
+}

@@ -22,9 +22,13 @@ fn line(user: i64, coupon: i64) -> (JobId, Vec<u8>) {
 async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
     let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
     let queue = job.partition(shop.options.partitions).queue(&shop.namespace);
+    publish_to(shop, &queue, parcel).await;
+}
+
+async fn publish_to(shop: &Shop, queue: &str, parcel: Vec<u8>) {
     let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
     let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
-    publisher.publish(&queue, "application/x-ndjson", parcel, ());
+    publisher.publish(queue, "application/x-ndjson", parcel, ());
     publisher.verdicts().await;
     connect::close(&connection).await;
 }
@@ -125,6 +129,68 @@ async fn a_job_that_the_database_refuses_is_found_and_set_aside_alone() {
         let numbers: Vec<(i64, i64)> = sqlx::query_as("SELECT user_id, issue_number FROM user_coupons ORDER BY issue_number").fetch_all(&shop.pool).await.unwrap();
         let expected: Vec<(i64, i64)> = (1..=100).filter(|user| *user != 42).zip(1..).collect();
         assert_eq!(numbers, expected);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_line_came_twice_undecodable_fails_once() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        let (broken, broken_line) = line(2, coupon);
+        let broken_line = String::from_utf8(broken_line).unwrap().replace("couponId", "coupon");
+        let (good, good_line) = line(3, coupon);
+        let parcel = [broken_line.as_bytes(), broken_line.as_bytes(), &good_line].concat();
+        publish(shop, coupon, parcel).await;
+        assert_eq!(outcome(shop, broken).await.0, "failed");
+        assert_eq!(outcome(shop, good).await.0, "succeeded");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_job_beside_garbage_stops_nobody() {
+    shop(Options::default(), async |shop| {
+        shop.sql("ALTER TABLE user_coupons ADD CONSTRAINT no_42 CHECK (user_id <> 42); INSERT INTO users (id, name, email) VALUES (42, 'x', 'x@y')").await;
+        let coupon = shop.campaign(10).await;
+        let (poison, poison_line) = line(42, coupon);
+        publish(shop, coupon, [&poison_line, &b"garbage\n"[..]].concat()).await;
+        assert_eq!(outcome(shop, poison).await, ("failed".to_owned(), Some("job-unprocessable".to_owned())));
+        let job = shop.accepted_issue(7, coupon).await;
+        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+    })
+    .await;
+}
+
+/// What the broker itself sets aside (after too many deliveries) was accepted too.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_in_the_dead_letter_queue_get_their_outcomes() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        let (first, first_line) = line(1, coupon);
+        let (broken, broken_line) = line(2, coupon);
+        let broken_line = String::from_utf8(broken_line).unwrap().replace("couponId", "coupon");
+        let queue = firstcome_shared::broker::topology::dead_letters(&shop.namespace);
+        publish_to(shop, &queue, [&first_line, broken_line.as_bytes()].concat()).await;
+        assert_eq!(outcome(shop, first).await.0, "succeeded");
+        assert_eq!(outcome(shop, broken).await.0, "failed");
+    })
+    .await;
+}
+
+/// A campaign whose count was moved by hand contradicts itself: its jobs fail, the line goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contradiction_in_the_data_does_not_block_the_line() {
+    shop(Options { partitions: 1, ..Options::default() }, async |shop| {
+        let (drifted, sound) = (shop.campaign(10).await, shop.campaign(10).await);
+        let first = shop.accepted_issue(1, drifted).await;
+        shop.settled(1, &first).await;
+        shop.sql("UPDATE coupons SET issued = 0 WHERE issued = 1").await;
+        let second = shop.accepted_issue(2, drifted).await;
+        let neighbour = shop.accepted_issue(3, sound).await;
+        assert_eq!(shop.settled(3, &neighbour).await["status"], "succeeded");
+        assert_eq!(shop.settled(2, &second).await["status"], "failed");
+        shop.sql("UPDATE coupons SET issued = 1 WHERE issued = 0 AND id = (SELECT min(coupon_id) FROM user_coupons)").await;
     })
     .await;
 }
