@@ -14,8 +14,15 @@ use tokio::{
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    open: watch::Sender<bool>,
+    gate: watch::Sender<Gate>,
     accepting: JoinHandle<()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    open: bool,
+    /// Connections of earlier generations are frozen.
+    generation: u64,
 }
 
 impl Proxy {
@@ -26,9 +33,9 @@ impl Proxy {
     pub async fn start(target: String) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (open, gate) = watch::channel(true);
-        let accepting = tokio::spawn(accept(listener, target, gate));
-        Ok(Self { address, open, accepting })
+        let (gate, watched) = watch::channel(Gate { open: true, generation: 0 });
+        let accepting = tokio::spawn(accept(listener, target, watched));
+        Ok(Self { address, gate, accepting })
     }
 
     /// Where to connect instead of the target.
@@ -39,12 +46,18 @@ impl Proxy {
 
     /// Closes every connection and every new one: to its clients the service is down.
     pub fn cut(&self) {
-        self.open.send_replace(false);
+        self.gate.send_modify(|gate| gate.open = false);
     }
 
     /// Forwards again.
     pub fn restore(&self) {
-        self.open.send_replace(true);
+        self.gate.send_modify(|gate| gate.open = true);
+    }
+
+    /// Freezes every connection that there is: open, but nothing comes through any more, as behind
+    /// a firewall that lost its state. New ones work.
+    pub fn freeze(&self) {
+        self.gate.send_modify(|gate| gate.generation += 1);
     }
 }
 
@@ -55,20 +68,23 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, gate: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, target: String, gate: watch::Receiver<Gate>) {
     while let Ok((mut client, _)) = listener.accept().await {
         let (target, mut gate) = (target.clone(), gate.clone());
         tokio::spawn(async move {
-            if *gate.borrow_and_update()
-                && let Ok(mut service) = TcpStream::connect(target).await
-            {
-                // Latency as without the proxy.
-                let _ = (client.set_nodelay(true), service.set_nodelay(true));
-                tokio::select! {
-                    _ = copy_bidirectional(&mut client, &mut service) => {}
-                    _ = gate.wait_for(|open| !open) => {}
-                }
+            let Gate { open, generation } = *gate.borrow_and_update();
+            if !open {
+                return;
             }
+            let Ok(mut service) = TcpStream::connect(target).await else { return };
+            // Latency as without the proxy.
+            let _ = (client.set_nodelay(true), service.set_nodelay(true));
+            tokio::select! {
+                _ = copy_bidirectional(&mut client, &mut service) => return,
+                _ = gate.wait_for(|gate| !gate.open || gate.generation > generation) => {}
+            }
+            // Frozen, unless it was cut: both ends stay open until it is.
+            let _ = gate.wait_for(|gate| !gate.open).await;
         });
     }
 }

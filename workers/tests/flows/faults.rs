@@ -118,3 +118,21 @@ async fn redelivered_jobs_settle_once() {
     })
     .await;
 }
+
+/// A connection that is neither closed nor answering, as behind a firewall that lost its state.
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_database_connections_stop_nothing_for_good() {
+    shop(Options { users: 500, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(500).await;
+        let drop = shop.storm((1..=500).map(|user| (user, coupon)), 16);
+        let freeze = async {
+            eventually("the drop is on", async || shop.accepted_ids().len() > 100).await;
+            shop.database.proxy.freeze();
+        };
+        let (answers, ()) = tokio::join!(drop, freeze);
+        assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
+        shop.settle_and_audit().await;
+        eventually("the API has new connections", async || is_ready(shop).await).await;
+    })
+    .await;
+}
