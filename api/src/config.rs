@@ -64,6 +64,12 @@ pub struct ServeArgs {
     /// How old a list of products may be, in seconds.
     #[arg(long, env = "PRODUCTS_TTL", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub products_ttl: u32,
+    /// How old the list of popular products may be, in seconds.
+    #[arg(long, env = "POPULAR_TTL", default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub popular_ttl: u32,
+    /// Time zone of the business day, as PostgreSQL knows it.
+    #[arg(long, env = "BUSINESS_TIME_ZONE", default_value = "Asia/Seoul")]
+    pub business_time_zone: String,
     /// How long a submission may wait for the broker's confirm, in milliseconds, before it is
     /// answered with 503.
     #[arg(long, env = "CONFIRM_DEADLINE_MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(10..=60_000))]

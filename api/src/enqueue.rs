@@ -18,7 +18,7 @@ use firstcome_shared::{
     broker::{
         BrokerArgs,
         connect::{self, Alarm, Alarms, Connection, SessionError},
-        publish::{ConfirmedPublisher, Verdict},
+        publish::{Address, ConfirmedPublisher, Verdict},
         topology,
     },
     job::{Envelope, JobKind, envelope},
@@ -164,7 +164,7 @@ impl Publisher {
         let nowhere = format!("{}.probe", self.broker.queue_namespace);
         let partition = Partition { kind: JobKind::IssueCoupon, index: 0 };
         let parcel = Parcel { partition, answers: Vec::new() };
-        publisher.publish(&nowhere, envelope::CONTENT_TYPE, Vec::new(), parcel);
+        publisher.publish(Address::Queue(&nowhere), Vec::new(), parcel);
         let answered = timeout(self.deadline, publisher.verdicts()).await;
         match answered.map_err(|_| SessionError::Timeout(self.deadline))?.pop() {
             Some((_, Verdict::Unknown(error))) => Err(error.into()),
@@ -285,12 +285,7 @@ impl Line {
                 }
             }
             if !answers.is_empty() {
-                publisher.publish(
-                    &self.queue,
-                    envelope::CONTENT_TYPE,
-                    body,
-                    Parcel { partition, answers },
-                );
+                publisher.publish(Address::Queue(&self.queue), body, Parcel { partition, answers });
                 self.in_flight += 1;
             }
         }

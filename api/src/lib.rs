@@ -63,6 +63,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/balance/charge", post(balance::charge))
         .route("/api/users/balance/history", get(balance::history))
         .route("/api/products", get(product::list))
+        .route("/api/products/popular", get(product::popular))
         .route("/api/products/{productId}", get(product::get))
         .route("/api/coupons", get(coupon::list))
         .route("/api/coupons/{couponId}", get(coupon::get))
@@ -182,6 +183,12 @@ fn state(
         jobs: job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone()),
         known_products: product::Known::new(&pool),
         product_pages: product::Pages::new(cache.clone(), namespace, config.products_ttl),
+        popular: product::PopularBoard::new(
+            cache.clone(),
+            namespace,
+            config.popular_ttl,
+            &config.business_time_zone,
+        ),
         keys: idempotency::Keys::new(&pool, cache, namespace),
         enqueuer: enqueue::Enqueuer::start(&config.broker, deadline, publishing.clone(), tasks),
         coupons,

@@ -32,6 +32,8 @@ pub struct Inner {
     pub known_products: product::Known,
     /// Lists of products, cached.
     pub product_pages: product::Pages,
+    /// What sold best.
+    pub popular: product::PopularBoard,
     /// Idempotency keys of jobs.
     pub keys: Keys,
     /// The way into the lines.

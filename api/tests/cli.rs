@@ -38,6 +38,9 @@ fn help_names_every_variable() {
         "JOB_RETENTION",
         "PARTITIONS",
         "FIRSTCOME_DEV",
+        "PRODUCTS_TTL",
+        "POPULAR_TTL",
+        "BUSINESS_TIME_ZONE",
     ] {
         assert!(help.contains(variable), "{variable} is missing from\n{help}");
     }

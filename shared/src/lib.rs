@@ -7,6 +7,7 @@
 
 pub mod broker;
 pub mod coupon;
+pub mod event;
 pub mod ids;
 pub mod job;
 pub mod money;

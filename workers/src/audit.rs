@@ -122,6 +122,17 @@ pub async fn audit(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
         ),
         invariant!(
             pool,
+            "the sales statistics are the lines of the orders that were counted",
+            r#"SELECT count(*) AS "checked!", count(*) FILTER (WHERE counted IS DISTINCT FROM sold) AS "violations!"
+               FROM (SELECT product_id, sum(quantity) AS counted FROM product_sales
+                     GROUP BY product_id HAVING sum(quantity) <> 0) AS statistics
+               FULL JOIN (SELECT product_id, sum(quantity) AS sold FROM order_items
+                          JOIN orders ON orders.id = order_id
+                          JOIN event_inbox ON event_id = job_id AND consumer = 'sales-stats'
+                          GROUP BY product_id) AS orders USING (product_id)"#
+        ),
+        invariant!(
+            pool,
             "a coupon is used by one order, the one that names it",
             r#"SELECT count(*) AS "checked!", count(*) FILTER (WHERE used <> 1) AS "violations!"
                FROM (SELECT (SELECT count(*) FROM user_coupons WHERE user_coupons.order_id = orders.id

@@ -27,6 +27,10 @@ pub enum Command {
     IssueCoupon(WorkerArgs),
     /// Role: place orders.
     PlaceOrder(WorkerArgs),
+    /// Role: publish the events of completed orders.
+    RelayOutbox(WorkerArgs),
+    /// Role: count completed orders into the sales statistics, and recount them daily.
+    UpdateSalesStats(WorkerArgs),
     /// Every role, in one process.
     All(WorkerArgs),
     /// Bring the database schema to this version, then exit.
@@ -36,6 +40,18 @@ pub enum Command {
         /// How many users.
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=10_000_000))]
         users: i64,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the text would replace the command's own help")]
+        database: DatabaseArgs,
+    },
+    /// Recount the sales statistics from the completed orders, repair and print what differs.
+    RebuildStats {
+        /// How many days before today.
+        #[arg(long, default_value_t = crate::update_sales_stats::REBUILD_DAYS, value_parser = clap::value_parser!(i32).range(0..=3650))]
+        days: i32,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the text would replace the command's own help")]
+        time_zone: TimeZoneArgs,
         #[command(flatten)]
         #[expect(missing_docs, reason = "the text would replace the command's own help")]
         database: DatabaseArgs,
@@ -55,6 +71,14 @@ pub struct DatabaseArgs {
     pub database_connections: u32,
 }
 
+/// When a day begins.
+#[derive(Debug, Clone, Args)]
+pub struct TimeZoneArgs {
+    /// Time zone of the business day, as PostgreSQL knows it.
+    #[arg(long, env = "BUSINESS_TIME_ZONE", default_value = "Asia/Seoul")]
+    pub business_time_zone: String,
+}
+
 /// What every role needs.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
@@ -72,6 +96,9 @@ pub struct WorkerArgs {
         hide_env_values = true
     )]
     pub redis_url: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub time_zone: TimeZoneArgs,
 }
 
 impl DatabaseArgs {

@@ -13,8 +13,10 @@ pub mod migrate;
 pub mod outcome;
 pub mod place_order;
 pub mod registry;
+pub mod relay_outbox;
 pub mod runtime;
 pub mod sample_data;
+pub mod update_sales_stats;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -32,9 +34,22 @@ use runtime::{Announcer, Role};
 /// With a hint for the operator.
 pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::IssueCoupon(args) => work(&[JobKind::IssueCoupon], &args).await?,
-        Command::PlaceOrder(args) => work(&[JobKind::PlaceOrder], &args).await?,
-        Command::All(args) => work(&JobKind::ALL, &args).await?,
+        Command::IssueCoupon(args) => {
+            work(&[RoleName::Settle(JobKind::IssueCoupon)], &args).await?
+        }
+        Command::PlaceOrder(args) => work(&[RoleName::Settle(JobKind::PlaceOrder)], &args).await?,
+        Command::RelayOutbox(args) => work(&[RoleName::RelayOutbox], &args).await?,
+        Command::UpdateSalesStats(args) => work(&[RoleName::UpdateSalesStats], &args).await?,
+        Command::All(args) => work(&RoleName::ALL, &args).await?,
+        Command::RebuildStats { days, time_zone, database } => {
+            let pool = database.pool().context("DATABASE_URL")?;
+            let drifts =
+                update_sales_stats::rebuild(&pool, &time_zone.business_time_zone, days).await;
+            for drift in drifts.context("cannot recount (is BUSINESS_TIME_ZONE a time zone?)")? {
+                tracing::warn!(?drift, "repaired");
+            }
+            tracing::info!(days, "the sales statistics are what the completed orders say");
+        }
         Command::Migrate(database) => {
             let pool = database.pool().context("DATABASE_URL")?;
             migrate::migrate(&pool).await.context(
@@ -60,23 +75,63 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn work(kinds: &[JobKind], args: &WorkerArgs) -> anyhow::Result<()> {
-    let stop = CancellationToken::new();
-    firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
+/// What a process can do for as long as it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleName {
+    /// Settle the jobs of a kind.
+    Settle(JobKind),
+    /// Publish the outbox.
+    RelayOutbox,
+    /// Count the sales.
+    UpdateSalesStats,
+}
+
+impl RoleName {
+    /// Every role there is.
+    pub const ALL: [Self; 4] = [
+        Self::Settle(JobKind::IssueCoupon),
+        Self::Settle(JobKind::PlaceOrder),
+        Self::RelayOutbox,
+        Self::UpdateSalesStats,
+    ];
+}
+
+/// Starts roles; they run until `stop`.
+///
+/// # Errors
+/// A malformed URL.
+pub fn start(
+    roles: &[RoleName],
+    args: &WorkerArgs,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<()>> {
     let pool = args.database.pool().context("DATABASE_URL")?;
     let announcer =
         Announcer::start(&args.redis_url, &args.broker.queue_namespace).context("REDIS_URL")?;
-    let mut roles = JoinSet::new();
-    for kind in kinds {
-        let role = Role {
-            kind: *kind,
-            broker: args.broker.clone(),
-            pool: pool.clone(),
-            announcer: announcer.clone(),
-        };
-        roles.spawn(runtime::run(Arc::new(role), stop.clone()));
+    let mut running = JoinSet::new();
+    for role in roles {
+        let (broker, pool, stop) = (args.broker.clone(), pool.clone(), stop.clone());
+        match role {
+            RoleName::Settle(kind) => {
+                let role = Role { kind: *kind, broker, pool, announcer: announcer.clone() };
+                running.spawn(runtime::run(Arc::new(role), stop));
+            }
+            RoleName::RelayOutbox => {
+                running.spawn(relay_outbox::run(broker, pool, stop));
+            }
+            RoleName::UpdateSalesStats => {
+                let time_zone = args.time_zone.business_time_zone.clone();
+                running.spawn(update_sales_stats::run(broker, pool, time_zone, stop));
+            }
+        }
     }
-    roles.join_all().await;
+    Ok(running)
+}
+
+async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
+    start(roles, args, &stop)?.join_all().await;
     tracing::info!("stopped");
     Ok(())
 }

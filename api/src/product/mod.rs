@@ -3,10 +3,12 @@
 mod get;
 mod known;
 mod list;
+mod popular;
 
 pub use get::get;
 pub use known::Known;
 pub use list::{Pages, list};
+pub use popular::{Board as PopularBoard, popular};
 
 use serde::{Deserialize, Serialize};
 

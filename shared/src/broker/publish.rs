@@ -10,6 +10,23 @@ use lapin::{
 };
 use uuid::Uuid;
 
+/// The media type of every message of ours: a line of JSON per job or event.
+const CONTENT_TYPE: &str = "application/x-ndjson";
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Address<'a> {
+    /// One queue, through the default exchange.
+    Queue(&'a str),
+    /// Every queue that is bound for this key.
+    Topic {
+        /// A topic exchange.
+        exchange: &'a str,
+        /// What it is about.
+        key: &'a str,
+    },
+}
+
 /// What became of a message.
 #[derive(Debug)]
 pub enum Verdict {
@@ -48,21 +65,25 @@ impl<T> ConfirmedPublisher<T> {
         Ok(Self { channel, in_flight: FuturesUnordered::new(), tickets: HashMap::new() })
     }
 
-    /// Sends a message to a queue, through the default exchange. Does not wait; the verdict comes
-    /// from [`Self::verdicts`]. Messages to one queue arrive in the order of these calls.
-    pub fn publish(&mut self, queue: &str, content_type: &'static str, body: Vec<u8>, ticket: T) {
+    /// Sends a message. Does not wait; the verdict comes from [`Self::verdicts`]. Messages to one
+    /// queue arrive in the order of these calls.
+    pub fn publish(&mut self, address: Address<'_>, body: Vec<u8>, ticket: T) {
         let message_id = Uuid::new_v4();
         self.tickets.insert(message_id, ticket);
         let channel = self.channel.clone();
-        let queue = queue.into();
+        let (exchange, routing_key) = match address {
+            Address::Queue(queue) => ("".into(), queue.into()),
+            Address::Topic { exchange, key } => (exchange.into(), key.into()),
+        };
         let mut sending: InFlight = Box::pin(async move {
             let properties = BasicProperties::default()
                 .with_message_id(message_id.to_string().into())
-                .with_content_type(content_type.into())
+                .with_content_type(CONTENT_TYPE.into())
                 .with_delivery_mode(2); // persistent: confirmed means on disk
             // Mandatory: a message without a queue comes back instead of vanishing.
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let sent = channel.basic_publish("".into(), queue, options, &body, properties).await;
+            let sent =
+                channel.basic_publish(exchange, routing_key, options, &body, properties).await;
             let confirmation = match sent {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),

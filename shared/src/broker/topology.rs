@@ -11,7 +11,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use crate::{job::JobKind, partition::Partition};
+use crate::{event::order_completed, job::JobKind, partition::Partition};
 
 /// The most messages in one line; beyond it the broker refuses a publish and the API answers 503.
 /// In a storm a message is a parcel of up to 64 jobs.
@@ -26,6 +26,18 @@ pub const DELIVERY_LIMIT: i32 = 1_000;
 #[must_use]
 pub fn dead_letters(namespace: &str) -> String {
     format!("{namespace}.dead-letters")
+}
+
+/// The topic exchange for events; the routing key is the event's type.
+#[must_use]
+pub fn events(namespace: &str) -> String {
+    format!("{namespace}.events")
+}
+
+/// The queue in which completed orders wait to be counted.
+#[must_use]
+pub fn sales_stats(namespace: &str) -> String {
+    format!("{namespace}.order-completed.sales-stats")
 }
 
 /// Declares everything; idempotent. Whoever connects first creates it.
@@ -64,6 +76,33 @@ pub async fn declare(
         )
         .await?;
 
+    // Topic: who listens is the listener's business, now and later.
+    let events = events(namespace);
+    channel
+        .exchange_declare(
+            events.as_str().into(),
+            ExchangeKind::Topic,
+            durable,
+            FieldTable::default(),
+        )
+        .await?;
+    let queue = sales_stats(namespace);
+    // Unbounded on purpose: a consumer that is away for long must not lose an event, nor hold up
+    // the others by refusing it. Messages lie on the disk.
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+    declare_queue(channel, &queue, arguments).await?;
+    channel
+        .queue_bind(
+            queue.into(),
+            events.into(),
+            order_completed::TYPE.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+
     for partition in JobKind::ALL.into_iter().flat_map(|kind| Partition::all(kind, partitions)) {
         declare_queue(channel, &partition.queue(namespace), line_arguments(&dead_letters)).await?;
     }
@@ -86,6 +125,8 @@ pub async fn delete(
             .queue_delete(partition.queue(namespace).into(), QueueDeleteOptions::default())
             .await?;
     }
+    channel.queue_delete(sales_stats(namespace).into(), QueueDeleteOptions::default()).await?;
+    channel.exchange_delete(events(namespace).into(), ExchangeDeleteOptions::default()).await?;
     let dead_letters = dead_letters(namespace);
     channel.queue_delete(dead_letters.as_str().into(), QueueDeleteOptions::default()).await?;
     channel.exchange_delete(dead_letters.into(), ExchangeDeleteOptions::default()).await?;

@@ -13,9 +13,6 @@ use crate::ids::UserId;
 /// redelivered message gets expensive.
 pub const MAX_PARCEL: usize = 64;
 
-/// The media type of a parcel.
-pub const CONTENT_TYPE: &str = "application/x-ndjson";
-
 /// A job with what was known when it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {

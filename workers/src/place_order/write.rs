@@ -1,9 +1,17 @@
 //! The effects of a batch, in sets: one statement for what the orders add, one for what they
-//! change, and one for carts where any order came from one.
+//! change, one for carts where any order came from one, and one for the events.
 
 use std::collections::HashMap;
 
-use firstcome_shared::{ids::OrderId, job::JobId};
+use chrono::{DateTime, Utc};
+use firstcome_shared::{
+    event::{
+        OrderCompleted,
+        order_completed::{Line, Order},
+    },
+    ids::OrderId,
+    job::JobId,
+};
 use sqlx::PgConnection;
 
 use super::decide::{Placed, Request, World};
@@ -17,20 +25,69 @@ pub(super) async fn write(
     if placed.is_empty() {
         return Ok(Vec::new());
     }
-    let ids = insert(transaction, placed).await?;
+    let stored = insert(transaction, placed).await?;
     update(transaction, placed, world).await?;
     empty_carts(transaction, placed).await?;
-    placed
-        .iter()
-        .map(|(request, _)| ids.get(&request.job_id).copied().ok_or(sqlx::Error::RowNotFound))
-        .collect()
+    let mut ids = Vec::with_capacity(placed.len());
+    let mut events = Vec::with_capacity(placed.len());
+    for (request, order) in placed {
+        let (id, completed_at) = *stored.get(&request.job_id).ok_or(sqlx::Error::RowNotFound)?;
+        ids.push(id);
+        events.push(event(request, order, id, completed_at));
+    }
+    append(transaction, &events).await?;
+    Ok(ids)
+}
+
+fn event(
+    request: &Request<'_>,
+    order: &Placed,
+    order_id: OrderId,
+    completed_at: DateTime<Utc>,
+) -> OrderCompleted {
+    let lines = order.items.iter().map(|item| Line {
+        product_id: item.product_id,
+        quantity: item.quantity,
+        unit_price: item.unit_price,
+    });
+    let data = Order {
+        order_id,
+        user_id: request.user_id,
+        lines: lines.collect(),
+        items_amount: order.items_amount,
+        discount: order.discount,
+        paid: order.paid(),
+        coupon_id: request.order.coupon_id,
+    };
+    OrderCompleted::new(request.job_id.get(), completed_at, data)
+}
+
+/// Appends the events to the outbox and wakes the relay, both with the commit.
+async fn append(
+    transaction: &mut PgConnection,
+    events: &[OrderCompleted],
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<_> = events.iter().map(|event| event.id).collect();
+    let json: Result<Vec<String>, _> = events.iter().map(serde_json::to_string).collect();
+    let json = json.map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query!(
+        "WITH appended AS (
+             INSERT INTO outbox (event_id, event) SELECT * FROM UNNEST($1::uuid[], $2::text[])
+         )
+         SELECT pg_notify('outbox', '')",
+        &ids,
+        &json,
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
 }
 
 /// Orders, lines, payments and history; the coupons are marked used.
 async fn insert(
     transaction: &mut PgConnection,
     placed: &[(&Request<'_>, &Placed)],
-) -> Result<HashMap<JobId, OrderId>, sqlx::Error> {
+) -> Result<HashMap<JobId, (OrderId, DateTime<Utc>)>, sqlx::Error> {
     let mut orders = Orders::default();
     let mut items = Items::default();
     for (request, order) in placed {
@@ -67,7 +124,7 @@ async fn insert(
                INSERT INTO orders (job_id, user_id, coupon_id, items_amount, discount, paid, dropped, created_at, completed_at)
                SELECT job_id, user_id, campaign_id, items_amount, discount, paid, dropped::jsonb, submitted_at, now()
                FROM batch ORDER BY position
-               RETURNING id, job_id, user_id, paid
+               RETURNING id, job_id, user_id, paid, completed_at
            ), items AS (
                INSERT INTO order_items (order_id, product_id, name, unit_price, quantity)
                SELECT placed.id, item.product_id, item.name, item.unit_price, item.quantity
@@ -87,7 +144,7 @@ async fn insert(
                FROM batch JOIN placed USING (job_id)
                WHERE user_coupons.id = batch.user_coupon_id
            )
-           SELECT id, job_id FROM placed"#,
+           SELECT id, job_id, completed_at FROM placed"#,
         &orders.job,
         &orders.user,
         &orders.campaign as &[Option<i64>],
@@ -106,7 +163,10 @@ async fn insert(
     )
     .fetch_all(transaction)
     .await?;
-    Ok(rows.into_iter().map(|row| (JobId::from(row.job_id), OrderId::new(row.id))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (JobId::from(row.job_id), (OrderId::new(row.id), row.completed_at)))
+        .collect())
 }
 
 #[derive(Default)]
@@ -120,7 +180,7 @@ struct Orders {
     paid: Vec<i64>,
     balance_after: Vec<i64>,
     dropped: Vec<String>,
-    submitted_at: Vec<chrono::DateTime<chrono::Utc>>,
+    submitted_at: Vec<DateTime<Utc>>,
 }
 
 #[derive(Default)]

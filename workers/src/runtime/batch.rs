@@ -22,6 +22,13 @@ pub(super) struct Origin {
     pub(super) line: i32,
 }
 
+impl Origin {
+    /// Line `line` of this message.
+    pub(super) fn of(delivery: &Delivery, line: i32) -> Self {
+        Self { message_id: message_id(delivery), line }
+    }
+}
+
 /// A job of the batch.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -54,17 +61,8 @@ impl Batch {
     /// Adds a message: every line is decoded alone, so that a bad one harms nobody else.
     /// Jobs of another kind than `kind` are in the wrong line.
     pub(super) fn add(&mut self, kind: Option<JobKind>, mut delivery: Delivery) {
+        let message_id = message_id(&delivery);
         let parcel = std::mem::take(&mut delivery.data);
-        let message_id = match delivery.properties.message_id() {
-            // PostgreSQL's text holds no NUL; a foreign id might.
-            Some(id) => id.as_str().replace('\0', "\u{fffd}"),
-            // Not from our publisher: its content must do.
-            None => {
-                let mut content = DefaultHasher::new();
-                parcel.hash(&mut content);
-                format!("unnamed-{:016x}", content.finish())
-            }
-        };
         for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
             let origin = Origin { message_id: message_id.clone(), line };
             let payload = payload.to_vec();
@@ -87,6 +85,19 @@ impl Batch {
     /// The last message: acknowledging it and all before it acknowledges the batch.
     pub(super) fn last(&self) -> Option<&Delivery> {
         self.last.as_ref()
+    }
+}
+
+fn message_id(delivery: &Delivery) -> String {
+    match delivery.properties.message_id() {
+        // PostgreSQL's text holds no NUL; a foreign id might.
+        Some(id) => id.as_str().replace('\0', "\u{fffd}"),
+        // Not from our publisher: its content must do.
+        None => {
+            let mut content = DefaultHasher::new();
+            delivery.data.hash(&mut content);
+            format!("unnamed-{:016x}", content.finish())
+        }
     }
 }
 

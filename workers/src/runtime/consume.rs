@@ -14,6 +14,7 @@ use firstcome_shared::{
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection, Consumer,
+    message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
@@ -153,27 +154,38 @@ async fn consume(
     Ok(())
 }
 
-/// Waits for a message, then takes what else is already there. `None` on `stop`.
+/// The next batch; `None` on `stop`.
 async fn next_batch(
     consumer: &mut Consumer,
     kind: Option<JobKind>,
     stop: &CancellationToken,
 ) -> Result<Option<Batch>, SessionError> {
+    let mut batch = Batch::default();
+    let pulled = pull(consumer, stop, |delivery| {
+        batch.add(kind, delivery);
+        batch.is_full()
+    });
+    Ok(pulled.await?.then_some(batch))
+}
+
+/// Waits for a message, then takes what else is already there, until `add` says that it is enough.
+/// `false` on `stop`, with nothing taken.
+pub(super) async fn pull(
+    consumer: &mut Consumer,
+    stop: &CancellationToken,
+    mut add: impl FnMut(Delivery) -> bool,
+) -> Result<bool, SessionError> {
     let gone = || SessionError::Unusable("the broker cancelled the consumer".to_owned());
     let first = tokio::select! {
         biased;
-        () = stop.cancelled() => return Ok(None),
+        () = stop.cancelled() => return Ok(false),
         delivery = consumer.next() => delivery.ok_or_else(gone)??,
     };
-    let mut batch = Batch::default();
-    batch.add(kind, first);
-    while !batch.is_full() {
-        match consumer.next().now_or_never() {
-            Some(delivery) => batch.add(kind, delivery.ok_or_else(gone)??),
-            None => break,
-        }
+    let mut full = add(first);
+    while !full && let Some(delivery) = consumer.next().now_or_never() {
+        full = add(delivery.ok_or_else(gone)??);
     }
-    Ok(Some(batch))
+    Ok(true)
 }
 
 async fn expired(stop: &CancellationToken) {

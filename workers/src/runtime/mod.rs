@@ -7,6 +7,7 @@ mod batch;
 mod consume;
 mod record;
 mod settle;
+pub(crate) mod subscribe;
 
 pub use announce::Announcer;
 pub use consume::{Role, run};

@@ -18,6 +18,7 @@ mod admin;
 mod balance;
 mod cart;
 mod coupon_drop;
+mod events;
 mod faults;
 mod http;
 mod idempotency;

@@ -1,7 +1,10 @@
 //! Messages that cannot be processed harm nobody else.
 
 use firstcome_shared::{
-    broker::{connect, publish::ConfirmedPublisher},
+    broker::{
+        connect,
+        publish::{Address, ConfirmedPublisher},
+    },
     ids::{CouponId, UserId},
     job::{Envelope, IssueCoupon, Job, JobId, JobKind},
 };
@@ -28,7 +31,7 @@ async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
 async fn publish_to(shop: &Shop, queue: &str, parcel: Vec<u8>) {
     let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
     let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
-    publisher.publish(queue, "application/x-ndjson", parcel, ());
+    publisher.publish(Address::Queue(queue), parcel, ());
     publisher.verdicts().await;
     connect::close(&connection).await;
 }

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -14,12 +14,11 @@ use std::{
 use firstcome_api::config::{SecretArgs, ServeArgs, TokenArgs};
 use firstcome_shared::{
     broker::{BrokerArgs, connect, topology},
-    job::JobKind,
     testing::Proxy,
 };
 use firstcome_workers::{
-    audit,
-    runtime::{self, Announcer, Role},
+    RoleName, audit,
+    config::{DatabaseArgs, TimeZoneArgs, WorkerArgs},
     sample_data,
 };
 use futures_util::{FutureExt, StreamExt, stream};
@@ -214,25 +213,24 @@ impl Shop {
         .await;
     }
 
-    /// Starts another worker in this process.
+    /// Starts another worker in this process, with every role.
     pub(crate) fn start_worker(&self) {
         let stop = CancellationToken::new();
-        let pool = PgPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(Duration::from_secs(5))
-            .test_before_acquire(false)
-            .connect_lazy(&self.database.proxied)
-            .unwrap();
-        for kind in JobKind::ALL {
-            let role = Role {
-                kind,
-                broker: broker_args(&self.options, &self.namespace, &self.broker),
-                pool: pool.clone(),
-                announcer: Announcer::start(&self.redis.proxied, &self.namespace).unwrap(),
-            };
-            let running = tokio::spawn(runtime::run(Arc::new(role), stop.clone()));
-            self.workers.lock().unwrap().push(Worker { stop: stop.clone(), running });
-        }
+        let database =
+            DatabaseArgs { database_url: self.database.proxied.clone(), database_connections: 6 };
+        let args = WorkerArgs {
+            database,
+            broker: broker_args(&self.options, &self.namespace, &self.broker),
+            redis_url: self.redis.proxied.clone(),
+            time_zone: TimeZoneArgs { business_time_zone: "Asia/Seoul".to_owned() },
+        };
+        let mut roles = firstcome_workers::start(&RoleName::ALL, &args, &stop).unwrap();
+        let running = tokio::spawn(async move {
+            while let Some(ended) = roles.join_next().await {
+                ended.expect("a role does not panic");
+            }
+        });
+        self.workers.lock().unwrap().push(Worker { stop, running });
     }
 
     /// Stops all workers of this process, gracefully.
@@ -495,6 +493,8 @@ fn api_config(
         job_id_key: None,
         job_retention: options.job_retention,
         products_ttl: 60,
+        popular_ttl: 1,
+        business_time_zone: "Asia/Seoul".to_owned(),
         confirm_deadline_ms: options.confirm_deadline_ms,
     }
 }

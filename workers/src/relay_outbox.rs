@@ -1,0 +1,111 @@
+//! `relay-outbox`: publishes what settling transactions left in the outbox.
+//!
+//! **Guarantee:** every event reaches the exchange at least once; a duplicate has the same event id.
+//! Several relays may run: each takes rows that no other one holds.
+
+use std::{sync::Arc, time::Duration};
+
+use firstcome_shared::{
+    broker::{
+        BrokerArgs,
+        connect::{self, Connection, SessionError},
+        publish::{Address, ConfirmedPublisher, Verdict},
+        topology,
+    },
+    event::order_completed,
+    job::envelope::MAX_PARCEL,
+};
+use sqlx::{PgPool, postgres::PgListener};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Events in one transaction.
+const BATCH: i64 = 512;
+/// How often the outbox is looked at unasked: the backstop for a lost notification.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long the broker may take to confirm a batch.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Relays until `stop`.
+pub async fn run(broker: BrokerArgs, pool: PgPool, stop: CancellationToken) {
+    let broker = Arc::new(broker);
+    let url = broker.amqp_url.clone();
+    connect::supervise(&url, "firstcome-worker relay-outbox", &stop, |connection| {
+        session(connection, Arc::clone(&broker), pool.clone(), stop.clone())
+    })
+    .await;
+}
+
+async fn session(
+    connection: Arc<Connection>,
+    broker: Arc<BrokerArgs>,
+    pool: PgPool,
+    stop: CancellationToken,
+) -> Result<(), SessionError> {
+    topology::declare(&connection, &broker.queue_namespace, broker.partitions).await?;
+    let mut publisher = ConfirmedPublisher::open(&connection).await?;
+    let exchange = topology::events(&broker.queue_namespace);
+    let database = |error: sqlx::Error| SessionError::Unusable(format!("outbox: {error}"));
+    let mut notifications = PgListener::connect_with(&pool).await.map_err(database)?;
+    notifications.listen("outbox").await.map_err(database)?;
+    while !stop.is_cancelled() {
+        let relayed = relay(&pool, &mut publisher, &exchange).await?;
+        if relayed == 0 {
+            tokio::select! {
+                // An error here is a lost connection, which the next look at the outbox reports.
+                _ = timeout(SWEEP, notifications.recv()) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Publishes one batch and deletes what the broker confirmed; how many that were.
+async fn relay(
+    pool: &PgPool,
+    publisher: &mut ConfirmedPublisher<Vec<i64>>,
+    exchange: &str,
+) -> Result<usize, SessionError> {
+    let database = |error: sqlx::Error| SessionError::Unusable(format!("outbox: {error}"));
+    let mut transaction = pool.begin().await.map_err(database)?;
+    // Rows that another relay is publishing are skipped; if it dies, their locks die with it.
+    let rows = sqlx::query!(
+        "SELECT id, event FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+        BATCH
+    )
+    .fetch_all(&mut *transaction)
+    .await
+    .map_err(database)?;
+    for parcel in rows.chunks(MAX_PARCEL) {
+        let mut body = Vec::new();
+        for row in parcel {
+            body.extend_from_slice(row.event.as_bytes());
+            body.push(b'\n');
+        }
+        let address = Address::Topic { exchange, key: order_completed::TYPE };
+        publisher.publish(address, body, parcel.iter().map(|row| row.id).collect());
+    }
+    let mut confirmed = Vec::with_capacity(rows.len());
+    while publisher.in_flight() > 0 {
+        let verdicts = timeout(CONFIRM_DEADLINE, publisher.verdicts()).await;
+        for (ids, verdict) in verdicts.map_err(|_| SessionError::Timeout(CONFIRM_DEADLINE))? {
+            match verdict {
+                Verdict::Confirmed => confirmed.extend(ids),
+                // Stays in the outbox; the next session declares queues and tries again.
+                Verdict::Refused | Verdict::Unroutable => {
+                    return Err(SessionError::Unusable("an event found no queue".to_owned()));
+                }
+                Verdict::Unknown(error) => return Err(error.into()),
+            }
+        }
+    }
+    if !confirmed.is_empty() {
+        sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", &confirmed)
+            .execute(&mut *transaction)
+            .await
+            .map_err(database)?;
+    }
+    transaction.commit().await.map_err(database)?;
+    Ok(confirmed.len())
+}

@@ -1,0 +1,129 @@
+//! Consuming events: like a line of jobs, but in no particular order and by any number of
+//! consumers.
+
+use std::{sync::Arc, time::Duration};
+
+use firstcome_shared::{
+    broker::{
+        BrokerArgs,
+        connect::{self, Connection, SessionError},
+        topology,
+    },
+    event::OrderCompleted,
+    job::envelope,
+    retry::Retry,
+};
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    batch::{Origin, Reject},
+    consume::pull,
+    record,
+};
+
+/// Events in one batch.
+const MAX_EVENTS: usize = 1_000;
+/// Messages that the broker may push ahead.
+const PREFETCH: u16 = 64;
+
+/// Hands events to `handle`, batch by batch, until `stop`; a batch is acknowledged when `handle`
+/// has succeeded, and retried in place until then.
+pub(crate) async fn run<F>(
+    broker: BrokerArgs,
+    queue: String,
+    pool: PgPool,
+    stop: CancellationToken,
+    handle: impl Fn(Vec<OrderCompleted>) -> F + Send + Sync + 'static,
+) where
+    F: Future<Output = Result<(), sqlx::Error>> + Send,
+{
+    let name = format!("firstcome-worker {queue}");
+    let context = Arc::new((broker, queue, pool, handle));
+    let url = context.0.amqp_url.clone();
+    connect::supervise(&url, &name, &stop, |connection| {
+        let (context, stop) = (Arc::clone(&context), stop.clone());
+        async move {
+            let (broker, queue, pool, handle) = &*context;
+            session(&connection, broker, queue, pool, &stop, handle).await
+        }
+    })
+    .await;
+}
+
+async fn session<F>(
+    connection: &Connection,
+    broker: &BrokerArgs,
+    queue: &str,
+    pool: &PgPool,
+    stop: &CancellationToken,
+    handle: &(impl Fn(Vec<OrderCompleted>) -> F + Send + Sync),
+) -> Result<(), SessionError>
+where
+    F: Future<Output = Result<(), sqlx::Error>> + Send,
+{
+    topology::declare(connection, &broker.queue_namespace, broker.partitions).await?;
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
+    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
+    let mut consumer =
+        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    loop {
+        let (mut events, mut rejects, mut last) = (Vec::new(), Vec::new(), None);
+        let pulled = pull(&mut consumer, stop, |delivery| {
+            decode(&delivery, &mut events, &mut rejects);
+            last = Some(delivery);
+            events.len() >= MAX_EVENTS
+        });
+        if !pulled.await? {
+            break;
+        }
+        let attempt = async || {
+            for reject in &rejects {
+                let mut connection = pool.acquire().await?;
+                record::insert_dead_letter(&mut connection, queue, reject, 1).await?;
+            }
+            handle(events.clone()).await
+        };
+        let mut retry = Retry::new(Duration::from_millis(10), Duration::from_secs(1));
+        while let Err(error) = attempt().await {
+            if stop.is_cancelled() || !channel.status().connected() {
+                return Err(SessionError::Unusable(format!(
+                    "{queue}: events not handled: {error}"
+                )));
+            }
+            let delay = retry.next_delay();
+            tracing::warn!(queue, %error, ?delay, "events not handled, retrying in place");
+            tokio::time::sleep(delay).await;
+        }
+        if let Some(last) = last
+            && !last.ack(BasicAckOptions { multiple: true }).await?
+        {
+            return Err(SessionError::Unusable(format!("{queue}: ack of a channel that is gone")));
+        }
+    }
+    channel.close(200, "stopping".into()).await?;
+    Ok(())
+}
+
+fn decode(delivery: &Delivery, events: &mut Vec<OrderCompleted>, rejects: &mut Vec<Reject>) {
+    for (number, line) in (0..).zip(envelope::lines(&delivery.data)) {
+        match serde_json::from_slice(line) {
+            Ok(event) => events.push(event),
+            Err(error) => {
+                tracing::error!(%error, "undecodable event, dead-lettering it");
+                rejects.push(Reject {
+                    accepted: None,
+                    reason: error.to_string(),
+                    origin: Origin::of(delivery, number),
+                    payload: line.to_vec(),
+                });
+            }
+        }
+    }
+}

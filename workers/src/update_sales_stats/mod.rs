@@ -1,0 +1,61 @@
+//! `update-sales-stats`: counts completed orders into product × day, each event once; and the daily
+//! recount that would find and repair any drift.
+
+mod count;
+mod rebuild;
+
+pub use rebuild::{Drift, rebuild};
+
+use std::{sync::Arc, time::Duration};
+
+use firstcome_shared::{
+    broker::{BrokerArgs, topology},
+    event::OrderCompleted,
+};
+use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::subscribe;
+
+/// Who counts, in `event_inbox`.
+const CONSUMER: &str = "sales-stats";
+/// How many days the daily job recounts.
+pub const REBUILD_DAYS: i32 = 7;
+/// How often it is looked whether the daily job is due.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Counts until `stop`. Several processes may: an event is counted by one of them.
+pub async fn run(broker: BrokerArgs, pool: PgPool, time_zone: String, stop: CancellationToken) {
+    let queue = topology::sales_stats(&broker.queue_namespace);
+    let counting = {
+        let (pool, time_zone) = (pool.clone(), Arc::new(time_zone.clone()));
+        subscribe::run(
+            broker,
+            queue,
+            pool.clone(),
+            stop.clone(),
+            move |events: Vec<OrderCompleted>| {
+                let (pool, time_zone) = (pool.clone(), Arc::clone(&time_zone));
+                async move { count::count(&pool, &events, &time_zone).await }
+            },
+        )
+    };
+    tokio::join!(counting, stop.run_until_cancelled(daily(pool, time_zone)));
+}
+
+/// Recounts once per business day, by one of the processes.
+async fn daily(pool: PgPool, time_zone: String) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match rebuild::rebuild_daily(&pool, &time_zone, REBUILD_DAYS).await {
+            Ok(Some(drifts)) => rebuild::log(&drifts),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the daily recount of the sales failed, it will be tried again")
+            }
+        }
+    }
+}
