@@ -31,7 +31,16 @@ pub enum Command {
     RelayOutbox(WorkerArgs),
     /// Role: count completed orders into the sales statistics, and recount them daily.
     UpdateSalesStats(WorkerArgs),
-    /// Every role, in one process.
+    /// Role: send completed orders to the data platform.
+    SendToDataPlatform(WorkerArgs),
+    /// A stand-in for the data platform, for development: records what it gets at POST /events,
+    /// tells at GET /events, and misbehaves after PUT /mode (ok, slow, error, overloaded, hang).
+    MockDataPlatform {
+        /// Where to listen.
+        #[arg(long, env = "MOCK_DATA_PLATFORM_ADDR", default_value = "127.0.0.1:9090")]
+        address: std::net::SocketAddr,
+    },
+    /// Every role, in one process; without DATA_PLATFORM_URL, events for it wait in their queue.
     All(WorkerArgs),
     /// Bring the database schema to this version, then exit.
     Migrate(DatabaseArgs),
@@ -99,6 +108,12 @@ pub struct WorkerArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub time_zone: TimeZoneArgs,
+    /// Where the role send-to-data-platform posts CloudEvents, as http://host:port/path.
+    #[arg(long, env = "DATA_PLATFORM_URL")]
+    pub data_platform_url: Option<String>,
+    /// How long the data platform may take to answer, in milliseconds.
+    #[arg(long, env = "DATA_PLATFORM_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=300_000))]
+    pub data_platform_timeout_ms: u32,
 }
 
 impl DatabaseArgs {

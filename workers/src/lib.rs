@@ -10,22 +10,25 @@ pub mod audit;
 pub mod config;
 pub mod issue_coupon;
 pub mod migrate;
+pub mod mock_data_platform;
 pub mod outcome;
 pub mod place_order;
 pub mod registry;
 pub mod relay_outbox;
 pub mod runtime;
 pub mod sample_data;
+pub mod send_to_data_platform;
 pub mod update_sales_stats;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use firstcome_shared::job::JobKind;
-use tokio::task::JoinSet;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use config::{Command, WorkerArgs};
+use mock_data_platform::MockDataPlatform;
 use runtime::{Announcer, Role};
 
 /// Does what the command line asks for.
@@ -40,6 +43,19 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::PlaceOrder(args) => work(&[RoleName::Settle(JobKind::PlaceOrder)], &args).await?,
         Command::RelayOutbox(args) => work(&[RoleName::RelayOutbox], &args).await?,
         Command::UpdateSalesStats(args) => work(&[RoleName::UpdateSalesStats], &args).await?,
+        Command::SendToDataPlatform(args) => {
+            anyhow::ensure!(args.data_platform_url.is_some(), "DATA_PLATFORM_URL is not set");
+            work(&[RoleName::SendToDataPlatform], &args).await?;
+        }
+        Command::MockDataPlatform { address } => {
+            let stop = CancellationToken::new();
+            firstcome_shared::shutdown::on_signal(stop.clone())
+                .context("cannot listen for signals")?;
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+            tracing::info!(%address, "mock data platform");
+            MockDataPlatform::default().serve(listener, stop).await?;
+        }
         Command::All(args) => work(&RoleName::ALL, &args).await?,
         Command::RebuildStats { days, time_zone, database } => {
             let pool = database.pool().context("DATABASE_URL")?;
@@ -84,15 +100,18 @@ pub enum RoleName {
     RelayOutbox,
     /// Count the sales.
     UpdateSalesStats,
+    /// Send completed orders to the data platform, if there is one.
+    SendToDataPlatform,
 }
 
 impl RoleName {
     /// Every role there is.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Settle(JobKind::IssueCoupon),
         Self::Settle(JobKind::PlaceOrder),
         Self::RelayOutbox,
         Self::UpdateSalesStats,
+        Self::SendToDataPlatform,
     ];
 }
 
@@ -122,6 +141,18 @@ pub fn start(
             RoleName::UpdateSalesStats => {
                 let time_zone = args.time_zone.business_time_zone.clone();
                 running.spawn(update_sales_stats::run(broker, pool, time_zone, stop));
+            }
+            RoleName::SendToDataPlatform => {
+                let patience = Duration::from_millis(args.data_platform_timeout_ms.into());
+                match &args.data_platform_url {
+                    Some(url) => {
+                        running
+                            .spawn(send_to_data_platform::run(broker, pool, url, patience, stop)?);
+                    }
+                    None => tracing::warn!(
+                        "no DATA_PLATFORM_URL: events for the data platform wait in their queue"
+                    ),
+                }
             }
         }
     }

@@ -40,6 +40,12 @@ pub fn sales_stats(namespace: &str) -> String {
     format!("{namespace}.order-completed.sales-stats")
 }
 
+/// The queue in which completed orders wait for the data platform.
+#[must_use]
+pub fn data_platform(namespace: &str) -> String {
+    format!("{namespace}.order-completed.data-platform")
+}
+
 /// Declares everything; idempotent. Whoever connects first creates it.
 ///
 /// # Errors
@@ -86,22 +92,25 @@ pub async fn declare(
             FieldTable::default(),
         )
         .await?;
-    let queue = sales_stats(namespace);
-    // Unbounded on purpose: a consumer that is away for long must not lose an event, nor hold up
-    // the others by refusing it. Messages lie on the disk.
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), text("quorum"));
-    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
-    declare_queue(channel, &queue, arguments).await?;
-    channel
-        .queue_bind(
-            queue.into(),
-            events.into(),
-            order_completed::TYPE.into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
+    for queue in [sales_stats(namespace), data_platform(namespace)] {
+        // Unbounded on purpose: a consumer that is away for long must not lose an event, nor hold
+        // up the others by refusing it. Messages lie on the disk.
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), text("quorum"));
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+        // What exceeds the limit is set aside where somebody looks, not dropped.
+        arguments.insert("x-dead-letter-exchange".into(), text(&dead_letters));
+        declare_queue(channel, &queue, arguments).await?;
+        channel
+            .queue_bind(
+                queue.into(),
+                events.as_str().into(),
+                order_completed::TYPE.into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+    }
 
     for partition in JobKind::ALL.into_iter().flat_map(|kind| Partition::all(kind, partitions)) {
         declare_queue(channel, &partition.queue(namespace), line_arguments(&dead_letters)).await?;
@@ -125,7 +134,9 @@ pub async fn delete(
             .queue_delete(partition.queue(namespace).into(), QueueDeleteOptions::default())
             .await?;
     }
-    channel.queue_delete(sales_stats(namespace).into(), QueueDeleteOptions::default()).await?;
+    for queue in [sales_stats(namespace), data_platform(namespace)] {
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
+    }
     channel.exchange_delete(events(namespace).into(), ExchangeDeleteOptions::default()).await?;
     let dead_letters = dead_letters(namespace);
     channel.queue_delete(dead_letters.as_str().into(), QueueDeleteOptions::default()).await?;

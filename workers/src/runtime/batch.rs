@@ -39,7 +39,7 @@ pub(super) struct Job {
 }
 
 /// A line that is no job of this partition.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reject {
     pub(super) accepted: Option<(JobId, UserId)>,
     pub(super) reason: String,

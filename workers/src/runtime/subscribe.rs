@@ -32,6 +32,24 @@ const MAX_EVENTS: usize = 1_000;
 /// Messages that the broker may push ahead.
 const PREFETCH: u16 = 64;
 
+/// An event that its receiver refuses for its content: it becomes a dead letter.
+#[derive(Debug)]
+pub(crate) struct Undeliverable {
+    pub(crate) event: OrderCompleted,
+    pub(crate) reason: String,
+}
+
+/// Why a batch was not handled: the next attempt may succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Interrupted(pub(crate) String);
+
+impl From<sqlx::Error> for Interrupted {
+    fn from(error: sqlx::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Hands events to `handle`, batch by batch, until `stop`; a batch is acknowledged when `handle`
 /// has succeeded, and retried in place until then.
 pub(crate) async fn run<F>(
@@ -41,7 +59,7 @@ pub(crate) async fn run<F>(
     stop: CancellationToken,
     handle: impl Fn(Vec<OrderCompleted>) -> F + Send + Sync + 'static,
 ) where
-    F: Future<Output = Result<(), sqlx::Error>> + Send,
+    F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
     let name = format!("firstcome-worker {queue}");
     let context = Arc::new((broker, queue, pool, handle));
@@ -65,7 +83,7 @@ async fn session<F>(
     handle: &(impl Fn(Vec<OrderCompleted>) -> F + Send + Sync),
 ) -> Result<(), SessionError>
 where
-    F: Future<Output = Result<(), sqlx::Error>> + Send,
+    F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
     topology::declare(connection, &broker.queue_namespace, broker.partitions).await?;
     let channel = connection.create_channel().await?;
@@ -83,12 +101,14 @@ where
         if !pulled.await? {
             break;
         }
-        let attempt = async || {
-            for reject in &rejects {
+        let attempt = async || -> Result<(), Interrupted> {
+            let undeliverable = handle(events.clone()).await?;
+            let refused = undeliverable.iter().map(reject_event);
+            for reject in rejects.iter().cloned().chain(refused) {
                 let mut connection = pool.acquire().await?;
-                record::insert_dead_letter(&mut connection, queue, reject, 1).await?;
+                record::insert_dead_letter(&mut connection, queue, &reject, 1).await?;
             }
-            handle(events.clone()).await
+            Ok(())
         };
         let mut retry = Retry::new(Duration::from_millis(10), Duration::from_secs(1));
         while let Err(error) = attempt().await {
@@ -109,6 +129,16 @@ where
     }
     channel.close(200, "stopping".into()).await?;
     Ok(())
+}
+
+/// An event has an id of its own, wherever it travels.
+fn reject_event(Undeliverable { event, reason }: &Undeliverable) -> Reject {
+    Reject {
+        accepted: None,
+        reason: reason.clone(),
+        origin: Origin { message_id: event.id.to_string(), line: 0 },
+        payload: serde_json::to_vec(event).unwrap_or_default(),
+    }
 }
 
 fn decode(delivery: &Delivery, events: &mut Vec<OrderCompleted>, rejects: &mut Vec<Reject>) {

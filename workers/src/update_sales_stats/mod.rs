@@ -37,7 +37,10 @@ pub async fn run(broker: BrokerArgs, pool: PgPool, time_zone: String, stop: Canc
             stop.clone(),
             move |events: Vec<OrderCompleted>| {
                 let (pool, time_zone) = (pool.clone(), Arc::clone(&time_zone));
-                async move { count::count(&pool, &events, &time_zone).await }
+                async move {
+                    count::count(&pool, &events, &time_zone).await?;
+                    Ok(Vec::new())
+                }
             },
         )
     };

@@ -18,6 +18,7 @@ mod admin;
 mod balance;
 mod cart;
 mod coupon_drop;
+mod data_platform;
 mod events;
 mod faults;
 mod http;

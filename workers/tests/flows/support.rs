@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) job_retention: u32,
     /// Without one, the test starts it when it wants.
     pub(crate) worker: bool,
+    /// Where completed orders are sent, if anywhere.
+    pub(crate) data_platform_url: Option<String>,
     pub(crate) services: Services,
 }
 
@@ -75,6 +77,7 @@ impl Default for Options {
             confirm_deadline_ms: 3_000,
             job_retention: 3_600,
             worker: true,
+            data_platform_url: None,
             services: Services::shared(),
         }
     }
@@ -223,6 +226,8 @@ impl Shop {
             broker: broker_args(&self.options, &self.namespace, &self.broker),
             redis_url: self.redis.proxied.clone(),
             time_zone: TimeZoneArgs { business_time_zone: "Asia/Seoul".to_owned() },
+            data_platform_url: self.options.data_platform_url.clone(),
+            data_platform_timeout_ms: 500,
         };
         let mut roles = firstcome_workers::start(&RoleName::ALL, &args, &stop).unwrap();
         let running = tokio::spawn(async move {

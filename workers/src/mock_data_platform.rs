@@ -1,0 +1,152 @@
+//! A stand-in for the data platform, for development, demo and tests: it records what it gets, and
+//! misbehaves on request.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use firstcome_shared::event::OrderCompleted;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How it behaves: `PUT /mode` with one of these names as the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// `ok`: 204.
+    #[default]
+    Ok,
+    /// `slow`: 204 after a second.
+    Slow,
+    /// `error`: 500.
+    Error,
+    /// `overloaded`: 429 with `Retry-After: 1`.
+    Overloaded,
+    /// `hang`: no answer.
+    Hang,
+}
+
+/// What it got, and how it behaves.
+#[derive(Debug, Clone, Default)]
+pub struct MockDataPlatform(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    mode: Mode,
+    /// How often each event came.
+    received: HashMap<Uuid, u32>,
+    requests: u64,
+    /// Events of this user are answered with 400.
+    refused_user: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    requests: u64,
+    received: u64,
+    distinct: usize,
+}
+
+impl MockDataPlatform {
+    /// Changes how it behaves.
+    pub fn set_mode(&self, mode: Mode) {
+        self.lock().mode = mode;
+    }
+
+    /// Refuses every batch with an event of this user.
+    pub fn refuse_user(&self, user: i64) {
+        self.lock().refused_user = Some(user);
+    }
+
+    /// The ids of the events that it accepted, with how often.
+    #[must_use]
+    pub fn received(&self) -> HashMap<Uuid, u32> {
+        self.lock().received.clone()
+    }
+
+    /// Serves `POST /events`, `GET /events` and `PUT /mode` until `stop`.
+    ///
+    /// # Errors
+    /// The listener's.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
+        let router = Router::new()
+            .route("/events", post(receive))
+            .route("/events", get(report))
+            .route("/mode", put(set_mode))
+            .with_state(self);
+        let serving = axum::serve(listener, router).into_future();
+        // Whoever hangs is cut off.
+        stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn receive(State(mock): State<MockDataPlatform>, body: Bytes) -> Response {
+    let mode = {
+        let mut inner = mock.lock();
+        inner.requests += 1;
+        inner.mode
+    };
+    match mode {
+        Mode::Ok => {}
+        Mode::Slow => tokio::time::sleep(Duration::from_secs(1)).await,
+        Mode::Error => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Mode::Overloaded => {
+            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")]).into_response();
+        }
+        Mode::Hang => std::future::pending().await,
+    }
+    let Ok(events) = serde_json::from_slice::<Vec<OrderCompleted>>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let mut inner = mock.lock();
+    if events.iter().any(|event| Some(event.data.user_id.get()) == inner.refused_user) {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
+    for event in events {
+        *inner.received.entry(event.id).or_default() += 1;
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn report(State(mock): State<MockDataPlatform>) -> Response {
+    let inner = mock.lock();
+    let report = Report {
+        requests: inner.requests,
+        received: inner.received.values().map(|times| u64::from(*times)).sum(),
+        distinct: inner.received.len(),
+    };
+    let body = serde_json::to_vec(&report).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn set_mode(State(mock): State<MockDataPlatform>, name: String) -> StatusCode {
+    let mode = match name.trim() {
+        "ok" => Mode::Ok,
+        "slow" => Mode::Slow,
+        "error" => Mode::Error,
+        "overloaded" => Mode::Overloaded,
+        "hang" => Mode::Hang,
+        _ => return StatusCode::BAD_REQUEST,
+    };
+    mock.set_mode(mode);
+    StatusCode::NO_CONTENT
+}

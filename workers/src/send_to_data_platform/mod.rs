@@ -1,0 +1,104 @@
+//! `send-to-data-platform`: hands completed orders to the data platform over HTTP, in batches.
+//!
+//! **Guarantee:** every event is delivered at least once, or set aside as a dead letter when the
+//! platform refuses it for its content; a duplicate has the same event id. A platform that is slow,
+//! away, overloaded or hanging keeps the events waiting in their queue, and nobody else.
+
+mod circuit;
+mod deliver;
+
+use std::{sync::Arc, time::Duration};
+
+use firstcome_shared::{
+    broker::{BrokerArgs, topology},
+    event::OrderCompleted,
+};
+use sqlx::PgPool;
+use tokio::{sync::Mutex, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::subscribe::{self, Interrupted, Undeliverable};
+use circuit::Circuit;
+use deliver::{Delivery, Platform};
+
+/// Sends until `stop`.
+///
+/// # Errors
+/// A malformed URL.
+pub fn run(
+    broker: BrokerArgs,
+    pool: PgPool,
+    url: &str,
+    patience: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let platform = Arc::new(Platform::new(url, patience)?);
+    let circuit = Arc::new(Mutex::new(Circuit::default()));
+    let queue = topology::data_platform(&broker.queue_namespace);
+    let stopping = stop.clone();
+    Ok(subscribe::run(broker, queue, pool, stop, move |events: Vec<OrderCompleted>| {
+        let (platform, circuit, stop) =
+            (Arc::clone(&platform), Arc::clone(&circuit), stopping.clone());
+        async move {
+            let mut circuit = circuit.lock().await;
+            let sending = send(&platform, &mut circuit, &events);
+            // Not acknowledged, so they come again.
+            stop.run_until_cancelled(sending).await.ok_or(Interrupted("stopping".to_owned()))
+        }
+    }))
+}
+
+/// Sends all events, however long it takes; returns those that the platform refuses.
+async fn send(
+    platform: &Platform,
+    circuit: &mut Circuit,
+    events: &[OrderCompleted],
+) -> Vec<Undeliverable> {
+    let mut refused = Vec::new();
+    // A stack of parts, next one on top. A refusal splits one, down to the event that it is about.
+    let mut parts = if events.is_empty() { Vec::new() } else { vec![events] };
+    while let Some(part) = parts.pop() {
+        // After a pause one event is the probe: a platform that just came back is not flooded.
+        let (now, later) = part.split_at(circuit.admits(part.len()));
+        let delay = match platform.deliver(now).await {
+            Delivery::Accepted => {
+                circuit.succeeded();
+                if !later.is_empty() {
+                    parts.push(later);
+                }
+                continue;
+            }
+            Delivery::Refused(reason) => {
+                // It answers, so it is well; it is the content that it minds.
+                circuit.succeeded();
+                if !later.is_empty() {
+                    parts.push(later);
+                }
+                match now {
+                    [event] => {
+                        tracing::error!(event = %event.id, reason, "the data platform refuses an event, dead-lettering it");
+                        refused.push(Undeliverable { event: event.clone(), reason });
+                    }
+                    _ => {
+                        let (first, second) = now.split_at(now.len() / 2);
+                        parts.extend([second, first]);
+                    }
+                }
+                continue;
+            }
+            Delivery::Failed { reason, retry_after } => {
+                let delay = circuit.failed().max(retry_after.unwrap_or_default());
+                tracing::warn!(
+                    reason,
+                    ?delay,
+                    circuit = circuit.state(),
+                    "the data platform did not take the events"
+                );
+                delay
+            }
+        };
+        parts.push(part);
+        sleep(delay).await;
+    }
+    refused
+}
