@@ -313,6 +313,18 @@ impl Page {
     }
 }
 
+/// Of a list that takes nothing but `limit` and `cursor`.
+impl<S: Send + Sync> FromRequestParts<S> for Page {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut fields = Fields::from_query(parts.uri.query());
+        let page = fields.page();
+        fields.finish()?;
+        Ok(page)
+    }
+}
+
 /// A page of a list.
 #[derive(Debug, serde::Serialize)]
 pub struct List<T> {

@@ -1,13 +1,10 @@
 //! `GET /api/users/balance/history`
 
-use axum::{
-    extract::{RawQuery, State},
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{auth::Caller, extract::Fields, problem::Problem, state::AppState};
+use crate::{auth::Caller, extract::Page, problem::Problem, state::AppState};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,11 +24,8 @@ struct Entry {
 pub async fn history(
     State(state): State<AppState>,
     caller: Caller,
-    RawQuery(query): RawQuery,
+    page: Page,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let page = fields.page();
-    fields.finish()?;
     let entries = sqlx::query_as!(
         Entry,
         "SELECT id, kind, amount, balance_after, order_id, created_at FROM balance_transactions

@@ -1,7 +1,11 @@
 //! `PUT`, `DELETE /api/users/cart/{productId}` and `DELETE /api/users/cart`
 
 use axum::{extract::State, http::StatusCode};
-use firstcome_shared::order::{MAX_LINES, MAX_QUANTITY};
+use firstcome_shared::{
+    ids::UserId,
+    order::{MAX_LINES, MAX_QUANTITY},
+};
+use sqlx::PgPool;
 
 use crate::{
     auth::Caller,
@@ -70,11 +74,7 @@ pub async fn remove(
     caller: Caller,
     PathId(product_id): PathId,
 ) -> Result<StatusCode, Problem> {
-    let user_id = caller.user_id.get();
-    sqlx::query!("DELETE FROM carts WHERE user_id = $1 AND product_id = $2", user_id, product_id)
-        .execute(&state.pool)
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    delete(&state.pool, caller.user_id, Some(product_id)).await
 }
 
 /// Empties the cart.
@@ -82,8 +82,23 @@ pub async fn remove(
 /// # Errors
 /// 503.
 pub async fn clear(State(state): State<AppState>, caller: Caller) -> Result<StatusCode, Problem> {
-    sqlx::query!("DELETE FROM carts WHERE user_id = $1", caller.user_id.get())
-        .execute(&state.pool)
-        .await?;
+    delete(&state.pool, caller.user_id, None).await
+}
+
+async fn delete(
+    pool: &PgPool,
+    user_id: UserId,
+    product_id: Option<i64>,
+) -> Result<StatusCode, Problem> {
+    // The balance row first, like everybody who touches carts: so nobody deadlocks.
+    sqlx::query!(
+        "WITH owner AS MATERIALIZED (SELECT user_id FROM balances WHERE user_id = $1 FOR NO KEY UPDATE)
+         DELETE FROM carts USING owner
+         WHERE carts.user_id = owner.user_id AND ($2::bigint IS NULL OR product_id = $2)",
+        user_id.get(),
+        product_id,
+    )
+    .execute(pool)
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }

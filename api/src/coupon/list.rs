@@ -1,14 +1,11 @@
 //! `GET /api/coupons`, `GET /api/coupons/{couponId}`
 
-use axum::{
-    extract::{RawQuery, State},
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use sqlx::PgPool;
 
 use super::CouponView;
 use crate::{
-    extract::{Fields, Page, PathId},
+    extract::{Page, PathId},
     problem::{Code, Problem},
     state::AppState,
 };
@@ -17,13 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// 400, 503.
-pub async fn list(
-    State(state): State<AppState>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let page = fields.page();
-    fields.finish()?;
+pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
     let coupons = select(&state.pool, None, page).await?;
     Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
 }

@@ -1,9 +1,6 @@
 //! `GET /api/orders/{orderId}`, `GET /api/users/orders`
 
-use axum::{
-    extract::{RawQuery, State},
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -11,7 +8,7 @@ use sqlx::{PgPool, types::Json};
 
 use crate::{
     auth::Caller,
-    extract::{Fields, Page, PathId},
+    extract::{Page, PathId},
     problem::{Code, Problem},
     state::AppState,
 };
@@ -62,11 +59,8 @@ pub async fn get(
 pub async fn history(
     State(state): State<AppState>,
     caller: Caller,
-    RawQuery(query): RawQuery,
+    page: Page,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let page = fields.page();
-    fields.finish()?;
     let orders = select(&state.pool, caller.user_id.get(), None, page).await?;
     Ok(crate::json(&page.cut(orders, |order| order.id)))
 }

@@ -2,31 +2,20 @@
 
 use axum::{
     body::Bytes,
-    extract::{RawQuery, State},
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
 use redis::{AsyncTypedCommands, IntegerReplyOrNoOp};
 
 use super::ProductView;
-use crate::{
-    cache::Cache,
-    extract::{Fields, Page},
-    problem::Problem,
-    state::AppState,
-};
+use crate::{cache::Cache, extract::Page, problem::Problem, state::AppState};
 
 /// The products on sale, by id; up to `PRODUCTS_TTL` old.
 ///
 /// # Errors
 /// 400, 503.
-pub async fn list(
-    State(state): State<AppState>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let page = fields.page();
-    fields.finish()?;
+pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
     if let Some(cached) = state.product_pages.get(page).await {
         return Ok(([(header::CONTENT_TYPE, "application/json")], cached).into_response());
     }
