@@ -72,7 +72,7 @@ pub struct ServeArgs {
     pub business_time_zone: String,
     /// How long a submission may wait for the broker's confirm, in milliseconds, before it is
     /// answered with 503.
-    #[arg(long, env = "CONFIRM_DEADLINE_MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    #[arg(long, env = "CONFIRM_DEADLINE_MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub confirm_deadline_ms: u32,
 }
 

@@ -30,8 +30,9 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request},
     http::header,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, patch, post, put},
 };
@@ -51,6 +52,8 @@ use config::{Command, ServeArgs};
 use problem::{Code, Problem};
 use state::{AppState, Inner};
 
+/// How long a request may take that does not ask to be held: above every bound within it.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a client may take to send its headers, or stay idle.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long clients may take to send what they began and read their answers, once the API stops.
@@ -58,7 +61,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The endpoints.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    let bounded = Router::new()
         .route("/api/balance/{userId}", get(balance::get))
         .route("/api/balance/charge", post(balance::charge))
         .route("/api/users/balance/history", get(balance::history))
@@ -74,19 +77,31 @@ pub fn router(state: AppState) -> Router {
         .route("/api/orders", post(order::place))
         .route("/api/orders/{orderId}", get(order::get))
         .route("/api/users/orders", get(order::history))
-        .route("/api/jobs/{jobId}", get(job::get))
         .route("/api/admin/users", post(admin::create_user))
         .route("/api/admin/products", post(admin::create_product))
         .route("/api/admin/products/{id}", patch(admin::edit_product).delete(admin::delete_product))
         .route("/api/admin/coupons", post(admin::create_coupon))
         .route("/api/admin/coupons/{id}", patch(admin::edit_coupon).delete(admin::delete_coupon))
-        .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route_layer(middleware::from_fn(answer_in_time));
+    Router::new()
+        .merge(bounded)
+        // Holds its answer for as long as it is asked to.
+        .route("/api/jobs/{jobId}", get(job::get))
+        .route("/health/live", get(health::live))
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
         .layer(CatchPanicLayer::custom(|_| Problem::new(Code::InternalError).into_response()))
         .layer(DefaultBodyLimit::max(extract::MAX_BODY))
         .with_state(state)
+}
+
+/// What hangs (a connection to the database that is frozen, not closed) becomes a 503.
+async fn answer_in_time(request: Request, next: Next) -> Response {
+    timeout(ANSWER_DEADLINE, next.run(request)).await.unwrap_or_else(|_| {
+        tracing::warn!("no answer within {ANSWER_DEADLINE:?}");
+        Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
+    })
 }
 
 /// Does what the command line asks for.
