@@ -14,7 +14,7 @@ fn one(product: i64, quantity: i64) -> Value {
 }
 
 /// Every completed order is counted, and nothing waits any more.
-async fn counted(shop: &Shop) {
+pub(crate) async fn counted(shop: &Shop) {
     eventually("every completed order is counted", async || {
         let (uncounted, waiting): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM orders WHERE NOT EXISTS

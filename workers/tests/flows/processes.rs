@@ -3,6 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use firstcome_shared::testing::Process;
+use futures_util::{StreamExt, stream};
+use serde_json::json;
 
 use super::support::{Answer, Options, Shop, eventually, shop};
 
@@ -23,7 +25,18 @@ fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)> {
 }
 
 fn worker(shop: &Shop) -> Process {
-    Process::start("firstcome-worker", &["issue-coupon"], environment(shop, 0), &log(shop)).unwrap()
+    Process::start("firstcome-worker", &["all"], environment(shop, 0), &log(shop)).unwrap()
+}
+
+/// Kills one worker after the other; the last one lives.
+async fn kill_workers(shop: &Shop) -> Process {
+    for pause in [300, 50, 500, 150, 250] {
+        let worker = worker(shop);
+        // Long enough to connect and be in the middle of it.
+        tokio::time::sleep(Duration::from_millis(400 + pause)).await;
+        worker.kill().await.unwrap();
+    }
+    worker(shop)
 }
 
 fn free_port() -> u16 {
@@ -54,16 +67,7 @@ async fn killed_workers_forget_nothing_and_do_nothing_twice() {
             (0..8_000i64).map(|n| (n % 2_000 + 1, coupons[usize::try_from(n).unwrap() % 3])),
             64,
         );
-        let killings = async {
-            for pause in [300, 50, 500, 150, 250] {
-                let worker = worker(shop);
-                // Long enough to connect and be in the middle of it.
-                tokio::time::sleep(Duration::from_millis(400 + pause)).await;
-                worker.kill().await.unwrap();
-            }
-            worker(shop)
-        };
-        let (answers, last) = tokio::join!(drop, killings);
+        let (answers, last) = tokio::join!(drop, kill_workers(shop));
         assert!(
             answers.iter().all(|answer| answer.status == 202 || answer.code() == "coupon-sold-out")
         );
@@ -71,6 +75,38 @@ async fn killed_workers_forget_nothing_and_do_nothing_twice() {
         let outcomes = shop.outcomes().await;
         let known = ["succeeded", "coupon-already-issued", "coupon-sold-out"];
         assert!(outcomes.keys().all(|code| known.contains(&code.as_str())), "{outcomes:?}");
+        assert!(last.stop().await.unwrap().success());
+    })
+    .await;
+}
+
+/// The same for orders, up to the statistics: nobody pays twice, nothing is sold or counted twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_workers_sell_and_count_every_order_once() {
+    let options = Options { users: 500, partitions: 4, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let orders: Vec<(i64, serde_json::Value)> = (0..3_000)
+            .map(|n| {
+                let items = [n % 9 + 1, n % 7 + 10].map(|product| json!({"productId": product, "quantity": n % 3 + 1}));
+                (n % 500 + 1, json!({"items": items}))
+            })
+            .collect();
+        let sale = stream::iter(&orders).map(|(user, order)| shop.order(*user, order));
+        let sale = sale.buffer_unordered(32).collect::<Vec<Answer>>();
+        let (answers, last) = tokio::join!(sale, kill_workers(shop));
+        assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
+        super::events::counted(shop).await;
+        let outcomes = shop.outcomes().await;
+        assert_eq!(outcomes.values().sum::<i64>(), 3_000, "{outcomes:?}");
+        let known = ["succeeded", "insufficient-balance"];
+        assert!(outcomes.keys().all(|code| known.contains(&code.as_str())), "{outcomes:?}");
+        let (sold, counted): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT sum(quantity)::bigint FROM order_items), (SELECT sum(quantity)::bigint FROM product_sales)",
+        )
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+        assert_eq!(sold, counted);
         assert!(last.stop().await.unwrap().success());
     })
     .await;
