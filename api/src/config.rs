@@ -21,7 +21,7 @@ pub struct Cli {
 /// What this process does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the HTTP API until SIGTERM or Ctrl-C.
+    /// Serve the HTTP API until SIGTERM or Ctrl-C; the default.
     Serve(Box<ServeArgs>),
     /// Print a token, signed with JWT_SECRET.
     Token(TokenArgs),
@@ -55,7 +55,7 @@ pub struct ServeArgs {
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub secrets: SecretArgs,
     /// Signs job ids. Several, comma-separated, while rotating: the first signs, all are believed.
-    /// At least 16 characters each.
+    /// At least 8 characters each, better 32 random ones.
     #[arg(long, env = "JOB_ID_KEY", hide_env_values = true)]
     pub job_id_key: Option<String>,
     /// How long a job can be polled after its submission, in seconds.
@@ -82,7 +82,7 @@ pub struct SecretArgs {
     /// Development mode: missing secrets get a well-known default.
     #[arg(long, env = "FIRSTCOME_DEV")]
     pub dev: bool,
-    /// HS256 secret of the tokens; at least 16 characters.
+    /// HS256 secret of the tokens; at least 8 characters, better 32 random ones.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<String>,
     /// File with the public keys of the tokens' issuer: a JWKS (JSON) or one PEM public key.
@@ -111,7 +111,7 @@ pub struct TokenArgs {
 /// The well-known secret of development mode.
 const DEVELOPMENT_SECRET: &str = "firstcome-development-only";
 /// Shorter secrets can be guessed.
-const SHORTEST_SECRET: usize = 16;
+const SHORTEST_SECRET: usize = 8;
 
 impl SecretArgs {
     /// The HS256 secret.

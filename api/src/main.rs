@@ -8,7 +8,8 @@ use firstcome_api::config::Cli;
 #[tokio::main]
 async fn main() -> ExitCode {
     firstcome_shared::telemetry::init();
-    match firstcome_api::command(Cli::parse().command).await {
+    let arguments = firstcome_shared::cli::arguments_or("serve");
+    match firstcome_api::command(Cli::parse_from(arguments).command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -6,6 +6,7 @@
 //! lives where the API cannot reach it. `workers/tests/tidy.rs` enforces this.
 
 pub mod broker;
+pub mod cli;
 pub mod coupon;
 pub mod event;
 pub mod ids;

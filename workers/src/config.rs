@@ -40,7 +40,7 @@ pub enum Command {
         #[arg(long, env = "MOCK_DATA_PLATFORM_ADDR", default_value = "127.0.0.1:9090")]
         address: std::net::SocketAddr,
     },
-    /// Every role, in one process; without DATA_PLATFORM_URL, events for it wait in their queue.
+    /// Every role, in one process (the default); without DATA_PLATFORM_URL, events for it wait in their queue.
     All(WorkerArgs),
     /// Bring the database schema to this version, then exit.
     Migrate(DatabaseArgs),
