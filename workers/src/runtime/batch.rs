@@ -38,6 +38,12 @@ pub(super) struct Job {
     pub(super) payload: Vec<u8>,
 }
 
+impl Job {
+    pub(super) fn kind(&self) -> JobKind {
+        self.envelope.job.kind()
+    }
+}
+
 /// A line that is no job of this partition.
 #[derive(Debug, Clone)]
 pub(super) struct Reject {

@@ -8,7 +8,7 @@ use firstcome_shared::{
         connect::{self, SessionError},
         topology,
     },
-    job::{JobKind, SettledBatch},
+    job::{JobKind, Settled, SettledBatch},
     partition::Partition,
 };
 use futures_util::{FutureExt, StreamExt};
@@ -22,7 +22,12 @@ use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{announce::Announcer, attempt::AttemptError, batch::Batch, settle::settle};
+use super::{
+    announce::Announcer,
+    attempt::AttemptError,
+    batch::{Batch, Job},
+    settle::{set_aside, settle},
+};
 
 /// Messages that the broker may push ahead: about two batches when a message is one job, and
 /// enough parcels for sixteen in a storm. Bounds the memory of a partition and what a lost
@@ -113,26 +118,13 @@ async fn consume(
     };
     while let Some(batch) = next_batch(&mut consumer, kind, stop).await? {
         let keep_trying = || channel.status().connected() && !stop.is_cancelled();
-        let settling = async {
-            let whole = batch.jobs.as_slice();
-            let Some(kind) = kind else {
-                let mut settled =
-                    settle(&role.pool, role.kind, queue, &[], &batch.rejects, &keep_trying).await?;
-                for job in &batch.jobs {
-                    let (kind, alone) = (job.envelope.job.kind(), std::slice::from_ref(job));
-                    settled
-                        .extend(settle(&role.pool, kind, queue, alone, &[], &keep_trying).await?);
-                }
-                return Ok(settled);
-            };
-            settle(&role.pool, kind, queue, whole, &batch.rejects, &keep_trying).await
-        };
+        let settling = settle_batch(source, queue, role, &batch, &keep_trying);
         let settled = tokio::select! {
             settled = settling => settled,
             () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
         };
         // Not acknowledged, so the broker keeps the messages for the next session.
-        let settled = settled.map_err(|error: AttemptError| {
+        let settled = settled.map_err(|error| {
             SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))
         })?;
         tracing::debug!(queue, jobs = settled.len(), "settled");
@@ -152,6 +144,28 @@ async fn consume(
     // let the next consumer start while messages of ours are still unacknowledged.
     channel.close(200, "handing over".into()).await?;
     Ok(())
+}
+
+/// A line's jobs are settled together, what the broker gave up on each alone.
+async fn settle_batch(
+    source: Source,
+    queue: &str,
+    role: &Role,
+    batch: &Batch,
+    keep_trying: &(impl Fn() -> bool + Sync),
+) -> Result<Vec<Settled>, AttemptError> {
+    let parts: Vec<(JobKind, &[Job])> = match source {
+        Source::Line => vec![(role.kind, batch.jobs.as_slice())],
+        Source::DeadLetters => {
+            let alone = |job| (Job::kind(job), std::slice::from_ref(job));
+            batch.jobs.iter().map(alone).collect()
+        }
+    };
+    let mut settled = set_aside(&role.pool, role.kind, queue, &batch.rejects, keep_trying).await?;
+    for (kind, jobs) in parts {
+        settled.extend(settle(&role.pool, kind, queue, jobs, keep_trying).await?);
+    }
+    Ok(settled)
 }
 
 /// The next batch; `None` on `stop`.

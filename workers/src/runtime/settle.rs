@@ -26,7 +26,27 @@ use crate::{
 /// Longest pause between two attempts while the database is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Settles everything in the batch, in order, however long the database is away; `keep_trying`
+/// Gives every line that is no job its dead letter, and its outcome where it was one once.
+///
+/// # Errors
+/// As [`settle`].
+pub(super) async fn set_aside(
+    pool: &PgPool,
+    kind: JobKind,
+    queue: &str,
+    rejects: &[Reject],
+    keep_trying: &(impl Fn() -> bool + Sync),
+) -> Result<Vec<Settled>, AttemptError> {
+    let mut settled = Vec::new();
+    for reject in rejects {
+        tracing::error!(queue, reason = reject.reason, "undecodable job, dead-lettering it");
+        let letter = Letter { queue, reject, failure: Failure::Undecodable, attempts: 1 };
+        settled.extend(fail(pool, kind, &letter, keep_trying).await?);
+    }
+    Ok(settled)
+}
+
+/// Settles the jobs, in order, however long the database is away; `keep_trying`
 /// says whether another attempt makes sense.
 ///
 /// # Errors
@@ -36,15 +56,9 @@ pub(super) async fn settle(
     kind: JobKind,
     queue: &str,
     jobs: &[Job],
-    rejects: &[Reject],
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let mut settled = Vec::with_capacity(jobs.len());
-    for reject in rejects {
-        tracing::error!(queue, reason = reject.reason, "undecodable job, dead-lettering it");
-        let letter = Letter { queue, reject, failure: Failure::Undecodable, attempts: 1 };
-        settled.extend(fail(pool, kind, &letter, keep_trying).await?);
-    }
     // A stack of parts, next one on top. Only a deterministic failure splits one.
     let mut parts = if jobs.is_empty() { Vec::new() } else { vec![jobs] };
     let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
