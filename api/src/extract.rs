@@ -12,17 +12,20 @@ use crate::{
     strict_json::Json,
 };
 use axum::{
-    body::Bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Datelike, Utc};
 use firstcome_shared::ids::MAX_ID;
+use futures_util::StreamExt;
 use tokio::time::timeout;
 
 /// Largest body that is read.
 pub const MAX_BODY: usize = 64 * 1024;
+/// How much of a body that is too large is read on.
+const MOST_DISCARDED: usize = 1024 * 1024;
 /// How long a client may take to send its body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -370,26 +373,11 @@ pub struct Body {
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let headers = request.headers();
         let readable = is_json(headers) && !headers.contains_key(header::CONTENT_ENCODING);
-        let length =
-            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
-            return Err(Problem::with_detail(
-                Code::BodyTooLarge,
-                format!("At most {MAX_BODY} bytes."),
-            ));
-        }
-        let reading = timeout(BODY_DEADLINE, Bytes::from_request(request, state));
-        let read = reading.await.map_err(|_| Problem::new(Code::BodyTimeout))?;
-        let bytes = read.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes."))
-            } else {
-                Problem::with_detail(Code::MalformedBody, "The body could not be read.")
-            }
-        })?;
+        let reading = timeout(BODY_DEADLINE, read(request.into_body()));
+        let bytes = reading.await.unwrap_or_else(|_| Err(Problem::new(Code::BodyTimeout)))?;
         if bytes.is_empty() {
             return Ok(Self { fields: Fields::default(), bytes });
         }
@@ -398,6 +386,27 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         }
         Ok(Self { fields: Fields::from_json(&bytes)?, bytes })
     }
+}
+
+/// Reads a body whole. One that is too large is read on for a while and thrown away: a client whose
+/// connection is closed while it is still sending does not see the answer.
+async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut length) = (BytesMut::new(), 0);
+    while length <= MOST_DISCARDED
+        && let Some(chunk) = chunks.next().await
+    {
+        let unreadable = "The body could not be read.";
+        let chunk = chunk.map_err(|_| Problem::with_detail(Code::MalformedBody, unreadable))?;
+        length += chunk.len();
+        if length <= MAX_BODY {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    if length > MAX_BODY {
+        return Err(Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes.")));
+    }
+    Ok(bytes.freeze())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -30,7 +30,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     http::header,
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -92,7 +92,6 @@ pub fn router(state: AppState) -> Router {
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
         .layer(CatchPanicLayer::custom(|_| Problem::new(Code::InternalError).into_response()))
-        .layer(DefaultBodyLimit::max(extract::MAX_BODY))
         .with_state(state)
 }
 

@@ -65,7 +65,10 @@ async fn bodies_are_read_strictly() {
         post(format!("{{\"name\": {}", "[".repeat(10_000)).into_bytes(), json)
             .await
             .is_problem(400, "malformed-body");
-        post(vec![b' '; 70_000], json).await.is_problem(413, "body-too-large");
+        for size in [64 * 1024 + 1, 70_000, 900_000] {
+            post(vec![b' '; size], json).await.is_problem(413, "body-too-large");
+        }
+        post(vec![b' '; 64 * 1024], json).await.is_problem(400, "malformed-body");
         post(b"{}".to_vec(), "application/json; charset=utf-8")
             .await
             .is_problem(400, "validation-failed");
