@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind, Settled, Status},
+    rejection::Rejection,
 };
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
@@ -45,8 +46,6 @@ impl Entry {
     /// The outcome of a job whose key an earlier job owns: that job's outcome, or the rejection if
     /// the two requests differ.
     pub(super) fn replay(envelope: &Envelope, key: &Idempotency, first: &KeyOwner) -> Self {
-        use crate::outcome::Outcome;
-        use firstcome_shared::rejection::Rejection;
         if key.fingerprint == first.fingerprint {
             Self {
                 job_id: envelope.id,
@@ -144,20 +143,19 @@ pub(super) async fn key_owners(
     )
     .fetch_all(transaction)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let owner = KeyOwner {
-                job_id: JobId::from(row.job_id),
-                fingerprint: row.fingerprint,
-                // The check constraint job_outcomes_status admits no other name.
-                status: Status::from_name(&row.status).unwrap_or(Status::Failed),
-                code: row.code,
-                result: row.result.map(|Json(result)| result),
-                detail: row.detail.map(|Json(detail)| detail),
-            };
-            Ok(((UserId::new(row.user_id), row.idempotency_key), owner))
-        })
-        .collect()
+    let owners = rows.into_iter().map(|row| {
+        let owner = KeyOwner {
+            job_id: JobId::from(row.job_id),
+            fingerprint: row.fingerprint,
+            // The check constraint job_outcomes_status admits no other name.
+            status: Status::from_name(&row.status).unwrap_or(Status::Failed),
+            code: row.code,
+            result: row.result.map(|Json(result)| result),
+            detail: row.detail.map(|Json(detail)| detail),
+        };
+        ((UserId::new(row.user_id), row.idempotency_key), owner)
+    });
+    Ok(owners.collect())
 }
 
 /// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
