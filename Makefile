@@ -4,12 +4,12 @@
 CARGO ?= cargo
 WITH_SERVICES := scripts/services run
 
-.PHONY: help demo run test check services services-stop sqlx-prepare sqlx-check readme-test services-test
+.PHONY: help demo run bench test test-rabbitmq4 check services services-stop sqlx-prepare sqlx-check readme-test services-test containers-test
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: ## A flash sale: 20,000 users go for 1,000 coupons; then the audit
+demo: ## Two sales: 20,000 users go for 1,000 coupons, then for 5,000 consoles; and the audit
 	$(CARGO) build --locked --release --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- demo
 
@@ -17,9 +17,17 @@ run: ## The system in the foreground, with sample data, until Ctrl-C
 	$(CARGO) build --locked --release --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- run
 
+bench: ## Side by side with other designs, about 20 minutes; QUICK=1: under 3, to see that it works
+	$(CARGO) build --locked --release --workspace
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- bench $(if $(QUICK),--quick)
+
 test: ## All tests, on real services
 	$(CARGO) build --locked --workspace
 	$(WITH_SERVICES) $(CARGO) test --locked --workspace
+
+test-rabbitmq4: ## All tests, on RabbitMQ 4 (DEBIAN_SUITE=forky: a newer one), which it downloads
+	$(CARGO) build --locked --workspace
+	scripts/rabbitmq4 run $(CARGO) test --locked --workspace
 
 check: ## Format, lints, docs
 	$(CARGO) fmt --all --check
@@ -35,6 +43,9 @@ services-stop: ## Stop the services
 
 services-test: ## Test how the services are started and stopped
 	scripts/services.test
+
+containers-test: ## Check what the image is built from
+	scripts/containers.test
 
 sqlx-prepare: ## Renew .sqlx after a change of a query or a migration
 	$(WITH_SERVICES) scripts/sqlx-prepare

@@ -8,28 +8,53 @@ use chrono::{DateTime, Utc};
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Job, JobId, JobKind},
+    partition::Place,
 };
 use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema, openapi::Object};
 
 use crate::{
     idempotency::{self, Claim, Known},
+    job::kinds,
+    openapi::{JOB_ID, one_of},
     problem::Problem,
     state::AppState,
+    trace,
 };
 
-#[derive(Serialize)]
+/// The job is in its line: it will have an outcome.
+#[derive(IntoResponses)]
+#[response(status = 202, headers(
+    ("Location" = String, description = "Where to ask for the outcome."),
+    ("Retry-After" = u64, description = "When the outcome is likely to be there, in whole seconds."),
+))]
+#[expect(dead_code, reason = "describes what `accept` answers")]
+pub(crate) struct AcceptedAnswer(Accepted);
+
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Accepted {
+#[schema(example = json!({
+    "jobId": JOB_ID, "kind": "issue-coupon", "status": "queued", "links": {"self": format!("/api/jobs/{JOB_ID}")},
+}))]
+pub(crate) struct Accepted {
+    #[schema(value_type = Uuid)]
     job_id: JobId,
+    #[schema(schema_with = kinds)]
     kind: &'static str,
+    #[schema(schema_with = queued)]
     status: &'static str,
     links: Links,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Links {
+    /// The job.
     #[serde(rename = "self")]
     this: String,
+}
+
+fn queued() -> Object {
+    one_of(["queued"])
 }
 
 /// A valid request for a job.
@@ -39,10 +64,27 @@ pub struct Request<'a> {
     pub user_id: UserId,
     /// For what kind of job.
     pub kind: JobKind,
-    /// May carry an idempotency key.
+    /// Where the job will stand, as far as that is known before it is prepared.
+    pub place: Place,
+    /// May carry an idempotency key and a trace.
     pub headers: &'a HeaderMap,
     /// What is asked for, in the client's terms: two requests with one key must agree in it.
     pub fingerprint: &'a [u8],
+}
+
+/// Accepts a job or says why not, and counts it: see `accept_uncounted`.
+///
+/// # Errors
+/// As there.
+pub async fn accept(
+    state: &AppState,
+    request: Request<'_>,
+    prepare: impl Future<Output = Result<Job, Problem>>,
+    early: impl AsyncFnOnce(&Job, DateTime<Utc>) -> Result<(), Problem>,
+) -> Result<Response, Problem> {
+    let kind = request.kind;
+    let accepted = accept_uncounted(state, request, prepare, early).await;
+    accepted.inspect_err(|problem| state.metrics.refused(kind, problem))
 }
 
 /// Accepts the job that `prepare` makes of the request, unless `early` already knows better of a
@@ -51,18 +93,21 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// `prepare`'s and `early`'s; 422 for a key of another request; 503 if the job cannot be queued.
-pub async fn accept(
+async fn accept_uncounted(
     state: &AppState,
     request: Request<'_>,
     prepare: impl Future<Output = Result<Job, Problem>>,
     early: impl AsyncFnOnce(&Job, DateTime<Utc>) -> Result<(), Problem>,
 ) -> Result<Response, Problem> {
-    let Request { user_id, kind, headers, fingerprint } = request;
-    let fresh = state.signer.mint(user_id, kind);
+    let Request { user_id, kind, place, headers, fingerprint } = request;
+    let fresh = state.signer.mint(user_id, kind, place);
+    let trace = trace::parent(headers);
     let Some(key) = idempotency::key(headers)? else {
         let job = prepare.await?;
         early(&job, fresh.submitted_at()).await?;
-        state.enqueuer.submit(&Envelope { id: fresh, user_id, idempotency: None, job }).await?;
+        let envelope = Envelope { id: fresh, user_id, idempotency: None, trace, job };
+        state.enqueuer.submit(&envelope).await?;
+        state.metrics.accepted(kind);
         return Ok(accepted(state, fresh, kind));
     };
 
@@ -79,7 +124,8 @@ pub async fn accept(
             early(&job, fresh.submitted_at()).await?;
         }
         let idempotency = Some(claim.idempotency().clone());
-        state.enqueuer.submit(&Envelope { id, user_id, idempotency, job }).await?;
+        state.enqueuer.submit(&Envelope { id, user_id, idempotency, trace, job }).await?;
+        state.metrics.accepted(kind);
         Ok(())
     };
     if let Err(problem) = submitted.await {
@@ -99,6 +145,6 @@ fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
     headers.extend(header_value.ok().map(|value| (header::LOCATION, value)));
-    headers.insert(header::RETRY_AFTER, state.jobs.pace().as_secs().into());
+    headers.insert(header::RETRY_AFTER, state.seconds_to_wait(job_id).into());
     response
 }

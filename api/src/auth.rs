@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{SecretArgs, TokenArgs},
+    limit::Limiter,
     problem::{Code, Problem},
 };
 
@@ -170,6 +171,7 @@ impl<S> FromRequestParts<S> for Caller
 where
     S: Send + Sync,
     Verifier: FromRef<S>,
+    Limiter: FromRef<S>,
 {
     type Rejection = Problem;
 
@@ -182,12 +184,14 @@ where
         let token = token.ok_or_else(|| {
             Problem::with_detail(Code::Unauthenticated, "Send Authorization: Bearer <token>.")
         })?;
-        Verifier::from_ref(state).caller(token).ok_or_else(|| {
+        let caller = Verifier::from_ref(state).caller(token).ok_or_else(|| {
             Problem::with_detail(
                 Code::Unauthenticated,
                 "The token is malformed, expired or not signed by a key we trust.",
             )
-        })
+        })?;
+        Limiter::from_ref(state).admit(caller.user_id)?;
+        Ok(caller)
     }
 }
 
@@ -195,6 +199,7 @@ impl<S> FromRequestParts<S> for Admin
 where
     S: Send + Sync,
     Verifier: FromRef<S>,
+    Limiter: FromRef<S>,
 {
     type Rejection = Problem;
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use firstcome_shared::broker::BrokerArgs;
+use firstcome_shared::{broker::BrokerArgs, telemetry};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -11,7 +11,7 @@ use sqlx::{
 
 /// Accepts first-come requests: validates, enqueues, answers polls.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
+#[command(version, after_help = telemetry::HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -22,6 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the HTTP API until SIGTERM or Ctrl-C; the default.
+    #[command(after_help = telemetry::HELP)]
     Serve(Box<ServeArgs>),
     /// Print a token, signed with JWT_SECRET.
     Token(TokenArgs),
@@ -70,6 +71,12 @@ pub struct ServeArgs {
     /// Time zone of the business day, as PostgreSQL knows it.
     #[arg(long, env = "BUSINESS_TIME_ZONE", default_value = "Asia/Seoul")]
     pub business_time_zone: String,
+    /// The most jobs that may wait in one line, about; beyond it submissions are answered with 503.
+    #[arg(long, env = "LINE_CAPACITY", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub line_capacity: u32,
+    /// The most requests per second of one caller, by this process; 0 for any number.
+    #[arg(long, env = "RATE_LIMIT", default_value_t = 100)]
+    pub rate_limit: u32,
     /// How long a submission may wait for the broker's confirm, in milliseconds, before it is
     /// answered with 503.
     #[arg(long, env = "CONFIRM_DEADLINE_MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]

@@ -18,25 +18,30 @@ use firstcome_shared::{
     broker::{
         BrokerArgs,
         connect::{self, Alarm, Alarms, Connection, SessionError},
-        publish::{Address, ConfirmedPublisher, Verdict},
+        publish::{Address, ConfirmedPublisher, MessageType, Verdict},
         topology,
     },
     job::{Envelope, JobKind, envelope},
-    partition::Partition,
+    partition::{self, Partition},
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::{Instant, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::problem::{Code, Problem};
+use crate::{
+    lines::{self, Lines, Routes},
+    problem::{Code, Problem},
+};
 
 /// Submissions that may wait for the publisher; beyond it they are refused.
 const BACKLOG: usize = 16_384;
 /// Parcels of one line under way at once. While they are, submissions gather and share the next
 /// one; two keep the broker busy while a confirm travels.
 const PARCELS_PER_LINE: usize = 2;
+/// How often the routing is asked for while jobs wait for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// When a refused client should come back; a lost broker is usually found again in 2 s.
 const RETRY_AFTER: u64 = 2;
 
@@ -45,17 +50,16 @@ const RETRY_AFTER: u64 = 2;
 pub enum Refusal {
     /// The broker is away or takes nothing at present.
     Unavailable,
-    /// The line is full.
-    LineFull,
+    /// The line is full; a good part of it should be free after so many seconds.
+    LineFull(u64),
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let code = match refusal {
-            Refusal::Unavailable => Code::BrokerUnavailable,
-            Refusal::LineFull => Code::LineFull,
-        };
-        Self::new(code).retry_after(RETRY_AFTER)
+        match refusal {
+            Refusal::Unavailable => Self::new(Code::BrokerUnavailable).retry_after(RETRY_AFTER),
+            Refusal::LineFull(seconds) => Self::new(Code::LineFull).retry_after(seconds),
+        }
     }
 }
 
@@ -70,7 +74,7 @@ struct Submission {
 pub struct Enqueuer {
     inbox: mpsc::Sender<Submission>,
     link: Arc<Link>,
-    partitions: u16,
+    lines: Arc<Lines>,
     deadline: Duration,
 }
 
@@ -88,8 +92,12 @@ impl Link {
         self.0.store(state, Ordering::Relaxed);
     }
 
+    fn is(&self, state: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == state
+    }
+
     fn is_up(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == Self::UP
+        self.is(Self::UP)
     }
 }
 
@@ -98,21 +106,39 @@ impl Enqueuer {
     #[must_use]
     pub fn start(
         broker: &BrokerArgs,
+        lines: &Arc<Lines>,
         deadline: Duration,
         stop: CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let link = Arc::new(Link::default());
-        let publisher = Publisher { broker: broker.clone(), link: Arc::clone(&link), deadline };
+        let publisher = Publisher {
+            broker: broker.clone(),
+            link: Arc::clone(&link),
+            lines: Arc::clone(lines),
+            deadline,
+        };
         tasks.spawn(publisher.run(receiver, stop));
-        Self { inbox: sender, link, partitions: broker.partitions, deadline }
+        Self { inbox: sender, link, lines: Arc::clone(lines), deadline }
     }
 
     /// Whether submissions have a chance at present.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        self.link.is_up() && self.lines.is_known()
+    }
+
+    /// Whether the broker takes messages.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
         self.link.is_up()
+    }
+
+    /// Whether the broker is there but blocks publishers.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.link.is(Link::BLOCKED)
     }
 
     /// Puts a job into its line.
@@ -123,9 +149,10 @@ impl Enqueuer {
         if !self.link.is_up() {
             return Err(Refusal::Unavailable);
         }
+        let partition = self.lines.of(&envelope.job).ok_or(Refusal::Unavailable)?;
+        self.lines.admit(partition).map_err(Refusal::LineFull)?;
         let mut line = Vec::with_capacity(192);
         envelope.encode(&mut line).map_err(|_| Refusal::Unavailable)?;
-        let partition = envelope.job.partition(self.partitions);
         let (answer, answered) = oneshot::channel();
         self.inbox
             .try_send(Submission { partition, line, answer })
@@ -141,18 +168,20 @@ impl Enqueuer {
 struct Publisher {
     broker: BrokerArgs,
     link: Arc<Link>,
+    lines: Arc<Lines>,
     deadline: Duration,
 }
 
 /// A parcel under way: who waits for it.
 struct Parcel {
     partition: Partition,
-    answers: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    submissions: Vec<Submission>,
 }
 
 /// What waits for one partition.
 struct Line {
-    queue: String,
+    exchange: String,
+    routing_key: String,
     waiting: VecDeque<Submission>,
     in_flight: usize,
 }
@@ -162,9 +191,10 @@ impl Publisher {
     /// memory or disk alarm says so only after the first publish, by not answering.
     async fn probe(&self, publisher: &mut ConfirmedPublisher<Parcel>) -> Result<(), SessionError> {
         let nowhere = format!("{}.probe", self.broker.queue_namespace);
-        let partition = Partition { kind: JobKind::IssueCoupon, index: 0 };
-        let parcel = Parcel { partition, answers: Vec::new() };
-        publisher.publish(Address::Queue(&nowhere), Vec::new(), parcel);
+        let kind = JobKind::IssueCoupon;
+        let partition = Partition { kind, generation: 0, line: partition::Line::Partition(0) };
+        let parcel = Parcel { partition, submissions: Vec::new() };
+        publisher.publish(Address::Queue(&nowhere), MessageType::Canary, Vec::new(), parcel);
         let answered = timeout(self.deadline, publisher.verdicts()).await;
         match answered.map_err(|_| SessionError::Timeout(self.deadline))?.pop() {
             Some((_, Verdict::Unknown(error))) => Err(error.into()),
@@ -198,11 +228,16 @@ impl Publisher {
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let mut alarms = Alarms::of(connection);
-        topology::declare(connection, &self.broker.queue_namespace, self.broker.partitions).await?;
+        topology::declare(connection, &self.broker.queue_namespace).await?;
         let mut publisher = ConfirmedPublisher::<Parcel>::open(connection).await?;
         self.probe(&mut publisher).await?;
         let mut lines: BTreeMap<Partition, Line> = BTreeMap::new();
         let mut arrived = Vec::new();
+        let mut routes = self.lines.routes();
+        // What came back because its line takes no more: waits for the routing that replaced it.
+        let mut stranded: Vec<Submission> = Vec::new();
+        let mut look_again = interval(LOOK_AGAIN);
+        look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_verdict = Instant::now();
         let mut ticks = interval(self.deadline);
         self.link.set(Link::UP);
@@ -230,19 +265,26 @@ impl Publisher {
                         if let Some(line) = lines.get_mut(&parcel.partition) {
                             line.in_flight -= 1;
                         }
-                        conclude(parcel, verdict)?;
+                        stranded.extend(self.conclude(parcel, verdict)?);
                     }
                 }
                 // Beyond the backlog the inbox fills up, which refuses at once.
                 _ = inbox.recv_many(&mut arrived, BACKLOG), if waiting(&lines) < BACKLOG => {
                     for submission in arrived.drain(..) {
-                        let line = lines.entry(submission.partition).or_insert_with_key(|partition| Line {
-                            queue: partition.queue(&self.broker.queue_namespace),
-                            waiting: VecDeque::new(),
-                            in_flight: 0,
-                        });
-                        line.waiting.push_back(submission);
+                        self.stand(&mut lines, submission);
                     }
+                }
+                _ = look_again.tick(), if !stranded.is_empty() => {
+                    self.lines.refresh();
+                    // The line they came back from may be there again; else they come back again.
+                    self.restand(&mut lines, &mut stranded, &routes.borrow_and_update());
+                }
+                Ok(()) = routes.changed() => {
+                    let routes = routes.borrow_and_update();
+                    for (_, line) in lines.extract_if(.., |partition, _| !is_current(&routes, *partition)) {
+                        stranded.extend(line.waiting);
+                    }
+                    self.restand(&mut lines, &mut stranded, &routes);
                 }
                 _ = ticks.tick() => {
                     // A broker that confirms nothing for two deadlines is as good as gone, even
@@ -265,6 +307,60 @@ impl Publisher {
     }
 }
 
+impl Publisher {
+    /// Puts a submission behind the others of its line.
+    fn stand(&self, lines: &mut BTreeMap<Partition, Line>, submission: Submission) {
+        let line = lines.entry(submission.partition).or_insert_with_key(|partition| Line {
+            exchange: topology::jobs(&self.broker.queue_namespace, partition.kind),
+            routing_key: partition.routing_key(),
+            waiting: VecDeque::new(),
+            in_flight: 0,
+        });
+        line.waiting.push_back(submission);
+    }
+
+    /// Puts submissions into the lines that these routes say.
+    fn restand(
+        &self,
+        lines: &mut BTreeMap<Partition, Line>,
+        submissions: &mut Vec<Submission>,
+        routes: &Routes,
+    ) {
+        for submission in std::mem::take(submissions) {
+            let job = Envelope::decode(&submission.line).map(|envelope| envelope.job);
+            // What we encoded decodes; whoever waits for what does not is told "unavailable".
+            if let Some(partition) = job.ok().and_then(|job| lines::partition(routes, &job)) {
+                self.stand(lines, Submission { partition, ..submission });
+            }
+        }
+    }
+
+    /// Tells everyone in a parcel what became of it. What no line took is given back.
+    fn conclude(&self, parcel: Parcel, verdict: Verdict) -> Result<Vec<Submission>, SessionError> {
+        let Parcel { partition, submissions } = parcel;
+        let answer = match &verdict {
+            Verdict::Confirmed => {
+                self.lines.accepted(partition, submissions.len());
+                Ok(())
+            }
+            Verdict::Refused => Err(Refusal::LineFull(self.lines.retry_after(partition))),
+            Verdict::Unroutable => return Ok(submissions),
+            Verdict::Unknown(_) => Err(Refusal::Unavailable),
+        };
+        for submission in submissions {
+            let _ = submission.answer.send(answer);
+        }
+        match verdict {
+            Verdict::Unknown(error) => Err(error.into()),
+            Verdict::Confirmed | Verdict::Refused | Verdict::Unroutable => Ok(Vec::new()),
+        }
+    }
+}
+
+fn is_current(routes: &Routes, partition: Partition) -> bool {
+    routes.get(&partition.kind).is_some_and(|routing| routing.generation == partition.generation)
+}
+
 fn waiting(lines: &BTreeMap<Partition, Line>) -> usize {
     lines.values().map(|line| line.waiting.len()).sum()
 }
@@ -274,38 +370,23 @@ impl Line {
     fn publish(&mut self, partition: Partition, publisher: &mut ConfirmedPublisher<Parcel>) {
         while self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty() {
             let mut body = Vec::new();
-            let mut answers = Vec::new();
-            while answers.len() < envelope::MAX_PARCEL
+            let mut submissions = Vec::new();
+            while submissions.len() < envelope::MAX_PARCEL
                 && let Some(submission) = self.waiting.pop_front()
             {
                 // Who no longer waits was told "unavailable"; that stays true.
                 if !submission.answer.is_closed() {
                     body.extend_from_slice(&submission.line);
-                    answers.push(submission.answer);
+                    submissions.push(submission);
                 }
             }
-            if !answers.is_empty() {
-                publisher.publish(Address::Queue(&self.queue), body, Parcel { partition, answers });
+            if !submissions.is_empty() {
+                let address =
+                    Address::Exchange { exchange: &self.exchange, key: &self.routing_key };
+                let parcel = Parcel { partition, submissions };
+                publisher.publish(address, MessageType::Jobs, body, parcel);
                 self.in_flight += 1;
             }
         }
-    }
-}
-
-/// Tells everyone in a parcel what became of it.
-fn conclude(parcel: Parcel, verdict: Verdict) -> Result<(), SessionError> {
-    let answer = match &verdict {
-        Verdict::Confirmed => Ok(()),
-        Verdict::Refused => Err(Refusal::LineFull),
-        Verdict::Unroutable | Verdict::Unknown(_) => Err(Refusal::Unavailable),
-    };
-    for waiter in parcel.answers {
-        let _ = waiter.send(answer);
-    }
-    match verdict {
-        Verdict::Confirmed | Verdict::Refused => Ok(()),
-        // The next session declares the queues again.
-        Verdict::Unroutable => Err(SessionError::Unusable("a queue is gone".to_owned())),
-        Verdict::Unknown(error) => Err(error.into()),
     }
 }

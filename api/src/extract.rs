@@ -21,6 +21,7 @@ use chrono::{DateTime, Datelike, Utc};
 use firstcome_shared::ids::MAX_ID;
 use futures_util::StreamExt;
 use tokio::time::timeout;
+use utoipa::{IntoParams, ToSchema};
 
 /// Largest body that is read.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -287,11 +288,14 @@ impl Fields {
 }
 
 /// Which part of a list is asked for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
     /// At most so many items.
+    #[param(required = false, minimum = 1, maximum = 100, default = 20)]
     pub limit: i64,
-    /// The last id of the page before.
+    /// The `next` of the page before.
+    #[param(rename = "cursor", value_type = String, required = false, max_length = 64, pattern = "^[A-Za-z0-9_-]+$")]
     pub after: Option<i64>,
 }
 
@@ -329,11 +333,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
 }
 
 /// A page of a list.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, ToSchema)]
 pub struct List<T> {
     /// The items.
     pub items: Vec<T>,
     /// What to pass as `cursor` for the next page; `null` on the last one.
+    #[schema(required)]
     pub next: Option<String>,
 }
 

@@ -18,12 +18,17 @@ pub mod extract;
 pub mod health;
 pub mod idempotency;
 pub mod job;
+pub mod limit;
+pub mod lines;
+pub mod metrics;
 pub mod once;
+pub mod openapi;
 pub mod order;
 pub mod problem;
 pub mod product;
 pub mod state;
 mod strict_json;
+pub mod trace;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +39,7 @@ use axum::{
     http::header,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, patch, post, put},
+    routing::get,
 };
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -46,6 +51,8 @@ use serde::Serialize;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use cache::Cache;
 use config::{Command, ServeArgs};
@@ -59,40 +66,59 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long clients may take to send what they began and read their answers, once the API stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The endpoints.
+/// Everything that the API answers.
 pub fn router(state: AppState) -> Router {
-    let bounded = Router::new()
-        .route("/api/balance/{userId}", get(balance::get))
-        .route("/api/balance/charge", post(balance::charge))
-        .route("/api/users/balance/history", get(balance::history))
-        .route("/api/products", get(product::list))
-        .route("/api/products/popular", get(product::popular))
-        .route("/api/products/{productId}", get(product::get))
-        .route("/api/coupons", get(coupon::list))
-        .route("/api/coupons/{couponId}", get(coupon::get))
-        .route("/api/coupons/{couponId}/issue", post(coupon::issue))
-        .route("/api/users/coupons", get(coupon::held))
-        .route("/api/users/cart", get(cart::get).delete(cart::clear))
-        .route("/api/users/cart/{productId}", put(cart::set).delete(cart::remove))
-        .route("/api/orders", post(order::place))
-        .route("/api/orders/{orderId}", get(order::get))
-        .route("/api/users/orders", get(order::history))
-        .route("/api/admin/users", post(admin::create_user))
-        .route("/api/admin/products", post(admin::create_product))
-        .route("/api/admin/products/{id}", patch(admin::edit_product).delete(admin::delete_product))
-        .route("/api/admin/coupons", post(admin::create_coupon))
-        .route("/api/admin/coupons/{id}", patch(admin::edit_coupon).delete(admin::delete_coupon))
-        .route("/health/ready", get(health::ready))
-        .route_layer(middleware::from_fn(answer_in_time));
-    Router::new()
-        .merge(bounded)
-        // Holds its answer for as long as it is asked to.
-        .route("/api/jobs/{jobId}", get(job::get))
-        .route("/health/live", get(health::live))
+    let router = Router::from(endpoints())
+        .route("/docs/", get(openapi::asset))
+        .route("/docs/{*asset}", get(openapi::asset))
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
         .layer(CatchPanicLayer::custom(|_| Problem::new(Code::InternalError).into_response()))
-        .with_state(state)
+        .layer(middleware::from_fn_with_state(state.clone(), metrics::measure));
+    trace::spans(router).with_state(state)
+}
+
+/// The endpoints. Their methods and paths stand beside the handlers, with their documentation, and
+/// all together in `api/openapi.json`.
+fn endpoints() -> OpenApiRouter<AppState> {
+    let bounded = OpenApiRouter::new()
+        .routes(routes!(balance::get))
+        .routes(routes!(balance::charge))
+        .routes(routes!(balance::history))
+        .routes(routes!(product::list))
+        .routes(routes!(product::popular))
+        .routes(routes!(product::get))
+        .routes(routes!(coupon::list))
+        .routes(routes!(coupon::get))
+        .routes(routes!(coupon::issue))
+        .routes(routes!(coupon::held))
+        .routes(routes!(cart::get, cart::clear))
+        .routes(routes!(cart::set, cart::remove))
+        .routes(routes!(order::place))
+        .routes(routes!(order::get))
+        .routes(routes!(order::history))
+        .routes(routes!(admin::create_user))
+        .routes(routes!(admin::create_product))
+        .routes(routes!(admin::edit_product, admin::delete_product))
+        .routes(routes!(admin::create_coupon))
+        .routes(routes!(admin::edit_coupon, admin::delete_coupon))
+        .routes(routes!(admin::queues))
+        .routes(routes!(admin::list_pins))
+        .routes(routes!(admin::pin, admin::unpin))
+        .routes(routes!(admin::list_dead_letters))
+        .routes(routes!(admin::redrive_dead_letters))
+        .routes(routes!(admin::redrive_dead_letter))
+        .routes(routes!(admin::discard_dead_letter))
+        .routes(routes!(health::ready))
+        .route_layer(middleware::from_fn(answer_in_time));
+    OpenApiRouter::with_openapi(openapi::Common::openapi())
+        .merge(bounded)
+        // Holds its answer for as long as it is asked to.
+        .routes(routes!(job::get))
+        .routes(routes!(health::live))
+        .routes(routes!(metrics::get))
+        .routes(routes!(openapi::openapi))
+        .routes(routes!(openapi::docs))
 }
 
 /// What hangs (a connection to the database that is frozen, not closed) becomes a 503.
@@ -115,6 +141,7 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Serve(args) => {
+            raise_file_limit();
             let stop = CancellationToken::new();
             firstcome_shared::shutdown::on_signal(stop.clone())
                 .context("cannot listen for signals")?;
@@ -123,6 +150,15 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
             })?;
             serve(*args, listener, stop).await
         }
+    }
+}
+
+/// A connection is a file descriptor, and the usual soft limit of 1,024 is kept low for programs that
+/// call select(2) only.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(limit) => tracing::info!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 
@@ -149,7 +185,9 @@ pub async fn serve(
     Ok(())
 }
 
-async fn accept_connections(listener: TcpListener, router: Router, stop: &CancellationToken) {
+/// Serves this router until `stop`, with every setting of HTTP that this API has: the benchmark puts
+/// what it compares with behind the same.
+pub async fn accept_connections(listener: TcpListener, router: Router, stop: &CancellationToken) {
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -191,8 +229,10 @@ fn state(
     let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
     let coupons = coupon::Board::new(&pool, cache.clone(), namespace);
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
+    let lines = lines::Lines::start(&pool, &config.broker, config.line_capacity, stop);
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,
+        limiter: limit::Limiter::start(config.rate_limit, stop),
         signer: job::Signer::new(&config.job_id_keys()?),
         jobs: job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone()),
         known_products: product::Known::new(&pool),
@@ -204,8 +244,16 @@ fn state(
             &config.business_time_zone,
         ),
         keys: idempotency::Keys::new(&pool, cache, namespace),
-        enqueuer: enqueue::Enqueuer::start(&config.broker, deadline, publishing.clone(), tasks),
+        enqueuer: enqueue::Enqueuer::start(
+            &config.broker,
+            &lines,
+            deadline,
+            publishing.clone(),
+            tasks,
+        ),
+        lines,
         coupons,
+        metrics: metrics::Metrics::default(),
         pool,
         config,
     })))

@@ -7,13 +7,17 @@ use firstcome_api::config::Cli;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    firstcome_shared::telemetry::init();
-    let arguments = firstcome_shared::cli::arguments_or("serve");
-    match firstcome_api::command(Cli::parse_from(arguments).command).await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse_from(firstcome_shared::cli::arguments_or("serve"));
+    let _telemetry = firstcome_shared::telemetry::init("firstcome-api")?;
+    firstcome_api::command(cli.command).await
 }

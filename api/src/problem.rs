@@ -5,10 +5,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use firstcome_shared::rejection::Rejection;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// What went wrong, as clients may match on it. Codes are public and stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "`parts` says for each what it means")]
 pub enum Code {
     ValidationFailed,
@@ -42,8 +44,14 @@ pub enum Code {
     JobExpired,
     JobUndecodable,
     JobUnprocessable,
+    JobOverdue,
+    PinNotFound,
+    TooManyPins,
+    DeadLetterNotFound,
+    DeadLetterUndecodable,
     UserExists,
     EmailTaken,
+    RateLimited,
     LineFull,
     BrokerUnavailable,
     DatabaseUnavailable,
@@ -149,8 +157,28 @@ impl Code {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The job could not be processed",
             ),
+            Self::JobOverdue => (
+                "job-overdue",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The job came too late to be processed",
+            ),
+            Self::PinNotFound => ("pin-not-found", StatusCode::NOT_FOUND, "There is no such pin"),
+            Self::TooManyPins => {
+                ("too-many-pins", StatusCode::CONFLICT, "There are as many pins as there can be")
+            }
+            Self::DeadLetterNotFound => {
+                ("dead-letter-not-found", StatusCode::NOT_FOUND, "There is no such dead letter")
+            }
+            Self::DeadLetterUndecodable => (
+                "dead-letter-undecodable",
+                StatusCode::CONFLICT,
+                "This version cannot read the dead letter either",
+            ),
             Self::UserExists => ("user-exists", StatusCode::CONFLICT, "The user id is taken"),
             Self::EmailTaken => ("email-taken", StatusCode::CONFLICT, "The email address is taken"),
+            Self::RateLimited => {
+                ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests of this caller")
+            }
             Self::LineFull => ("line-full", StatusCode::SERVICE_UNAVAILABLE, "The line is full"),
             Self::BrokerUnavailable => (
                 "broker-unavailable",
@@ -170,13 +198,24 @@ impl Code {
         }
     }
 
+    /// The code as the client sees it.
+    pub(crate) const fn name(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// The HTTP status that goes with it.
+    pub(crate) const fn status(self) -> StatusCode {
+        self.parts().1
+    }
+
     /// The code of a stored outcome. Codes of later versions read as an internal error.
     #[must_use]
     pub fn of_outcome(code: &str) -> Self {
         match Rejection::from_code(code) {
             Some(rejection) => rejection.into(),
-            None if code == Self::JobUndecodable.parts().0 => Self::JobUndecodable,
-            None if code == Self::JobUnprocessable.parts().0 => Self::JobUnprocessable,
+            None if code == Self::JobUndecodable.name() => Self::JobUndecodable,
+            None if code == Self::JobUnprocessable.name() => Self::JobUnprocessable,
+            None if code == Self::JobOverdue.name() => Self::JobOverdue,
             None => Self::InternalError,
         }
     }
@@ -203,7 +242,7 @@ impl From<Rejection> for Code {
 }
 
 /// One offending field.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Serialize, PartialEq, Eq, ToSchema)]
 pub struct FieldError {
     /// The field, as the client wrote it; a header by its name.
     pub field: String,
@@ -212,14 +251,22 @@ pub struct FieldError {
 }
 
 /// An error answer; also, as a value, the `error` of a job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
+    /// `urn:firstcome:problem:` and the code.
     #[serde(rename = "type")]
+    #[schema(value_type = String)]
     type_uri: TypeUri,
+    /// What the code means.
     title: &'static str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong with this request.
     detail: String,
+    #[schema(value_type = Code)]
     code: &'static str,
+    /// Every offending field, of `validation-failed`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(skip)]
@@ -271,6 +318,15 @@ impl Problem {
     #[must_use]
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self::validation(vec![FieldError { field: field.to_owned(), detail: detail.into() }])
+    }
+
+    pub(crate) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What the code means.
+    pub(crate) const fn title(&self) -> &'static str {
+        self.title
     }
 
     /// Says when to come back, in whole seconds.
@@ -330,6 +386,19 @@ mod tests {
             assert_eq!(Problem::new(rejection.into()).code, rejection.code());
             assert_eq!(Code::of_outcome(rejection.code()), rejection.into());
         }
-        assert_eq!(Code::of_outcome("job-undecodable"), Code::JobUndecodable);
+        for failed in [Code::JobUndecodable, Code::JobUnprocessable, Code::JobOverdue] {
+            assert_eq!(Code::of_outcome(failed.name()), failed);
+        }
+    }
+
+    #[test]
+    fn every_code_is_written_as_it_is_documented() {
+        let schema = serde_json::to_value(<Code as utoipa::PartialSchema>::schema()).unwrap();
+        let names = schema["enum"].as_array().unwrap();
+        assert!(names.len() > Rejection::ALL.len());
+        for name in names {
+            let code: Code = serde_json::from_value(name.clone()).unwrap();
+            assert_eq!(code.name(), name);
+        }
     }
 }

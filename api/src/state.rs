@@ -3,10 +3,12 @@
 use std::{ops::Deref, sync::Arc};
 
 use axum::extract::FromRef;
+use firstcome_shared::job::JobId;
 use sqlx::PgPool;
 
 use crate::{
-    auth::Verifier, config::ServeArgs, coupon, enqueue::Enqueuer, idempotency::Keys, job, product,
+    auth::Verifier, config::ServeArgs, coupon, enqueue::Enqueuer, idempotency::Keys, job,
+    limit::Limiter, lines::Lines, metrics::Metrics, product,
 };
 
 /// Shared by all handlers; cheap to clone.
@@ -22,6 +24,8 @@ pub struct Inner {
     pub pool: PgPool,
     /// Checks tokens.
     pub verifier: Verifier,
+    /// Holds back callers that ask too much.
+    pub limiter: Limiter,
     /// Makes and recognises job ids.
     pub signer: job::Signer,
     /// Outcomes, known and awaited.
@@ -36,8 +40,26 @@ pub struct Inner {
     pub popular: product::PopularBoard,
     /// Idempotency keys of jobs.
     pub keys: Keys,
+    /// Where jobs stand.
+    pub lines: Arc<Lines>,
     /// The way into the lines.
     pub enqueuer: Enqueuer,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// The longest that a poller is asked to wait: it may be wrong, and nobody likes to miss his turn.
+const LONGEST_WAIT: u64 = 30;
+
+impl Inner {
+    /// When to ask for this job again, in seconds: when its turn should have come.
+    #[must_use]
+    pub fn seconds_to_wait(&self, id: JobId) -> u64 {
+        let turn = self.lines.position(id).and_then(|place| place.seconds).unwrap_or_default();
+        // A second is what a line without a backlog rounds up to; it takes some milliseconds.
+        let turn = if turn <= 1 { 0 } else { turn };
+        turn.max(self.jobs.pace().as_secs()).min(LONGEST_WAIT)
+    }
 }
 
 impl Deref for AppState {
@@ -45,6 +67,12 @@ impl Deref for AppState {
 
     fn deref(&self) -> &Inner {
         &self.0
+    }
+}
+
+impl FromRef<AppState> for Limiter {
+    fn from_ref(state: &AppState) -> Self {
+        state.limiter.clone()
     }
 }
 

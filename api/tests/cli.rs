@@ -36,11 +36,14 @@ fn help_names_every_variable() {
         "JWT_PUBLIC_KEYS",
         "JOB_ID_KEY",
         "JOB_RETENTION",
-        "PARTITIONS",
+        "LINE_CAPACITY",
+        "RATE_LIMIT",
         "FIRSTCOME_DEV",
         "PRODUCTS_TTL",
         "POPULAR_TTL",
         "BUSINESS_TIME_ZONE",
+        "RUST_LOG",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
     ] {
         assert!(help.contains(variable), "{variable} is missing from\n{help}");
     }
@@ -73,12 +76,13 @@ fn it_does_not_start_with_a_missing_or_default_secret() {
 fn bad_settings_are_refused_with_a_hint() {
     let dev = ("FIRSTCOME_DEV", "true");
     let database = ("DATABASE_URL", "postgres://localhost/nothing");
-    let cases: [(&[(&str, &str)], &str); 6] = [
+    let cases: [(&[(&str, &str)], &str); 7] = [
         (&[dev], "DATABASE_URL"),
         (&[dev, ("DATABASE_URL", "nonsense")], "DATABASE_URL"),
         (&[dev, database, ("API_ADDR", "nowhere")], "API_ADDR"),
-        (&[dev, database, ("PARTITIONS", "0")], "PARTITIONS"),
+        (&[dev, database, ("LINE_CAPACITY", "0")], "LINE_CAPACITY"),
         (&[dev, database, ("QUEUE_NAMESPACE", "a b")], "QUEUE_NAMESPACE"),
+        (&[dev, database, ("OTEL_EXPORTER_OTLP_ENDPOINT", "a b")], "OTEL_EXPORTER_OTLP_ENDPOINT"),
         (&[dev, database, ("API_ADDR", "127.0.0.1:0"), ("REDIS_URL", "http://x")], "REDIS_URL"),
     ];
     for (environment, hint) in cases {
@@ -104,6 +108,20 @@ fn a_taken_port_is_named() {
     let output = api(&["serve"], &environment);
     assert!(!output.status.success());
     assert!(stderr(&output).contains(&address), "{}", stderr(&output));
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    // Its Redis URL is none, so it ends right after.
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -Sn 256 && ulimit -Hn && exec \"$0\" serve --dev --database-url postgres://x --redis-url x"])
+        .arg(env!("CARGO_BIN_EXE_firstcome-api"))
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    let hard = String::from_utf8(output.stdout.clone()).unwrap();
+    let expected = format!("open files limit={}", hard.trim());
+    assert!(stderr(&output).contains(&expected), "{expected}: {}", stderr(&output));
 }
 
 #[test]

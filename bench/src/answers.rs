@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use firstcome_shared::job::issue_coupon::CouponIssued;
+use firstcome_shared::job::{
+    issue_coupon::CouponIssued,
+    place_order::{OrderPlaced, ShortLine},
+};
 use hyper::{
     Method, StatusCode, Uri,
     header::{HeaderName, HeaderValue, LOCATION},
@@ -16,6 +19,8 @@ use crate::load::{Answer, Client, NoAnswer, call};
 /// A click that was answered with 202.
 #[derive(Debug, Clone, Copy)]
 pub struct Accepted {
+    /// What was asked for: two clicks that share a key ask for one thing.
+    pub wish: usize,
     /// The job.
     pub job: Uuid,
     /// Whose it is.
@@ -24,28 +29,85 @@ pub struct Accepted {
     pub at: Duration,
 }
 
-/// What a poll told of a settled job.
-#[derive(Debug, Clone)]
-pub struct Told {
-    /// The job.
-    pub job: Uuid,
-    /// Who asked.
-    pub user: i64,
+/// The result of a job that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Gain {
+    /// Of `issue-coupon`.
+    Coupon(CouponIssued),
+    /// Of `place-order`.
+    Order(OrderPlaced),
+}
+
+/// What `out-of-stock` adds to its code.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Detail {
+    /// The lines that are short.
+    #[serde(default)]
+    pub lines: Vec<ShortLine>,
+}
+
+/// How a job ended; from a poll or from the database, which must agree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
     /// `succeeded`, `rejected` or `failed`.
     pub status: String,
     /// The code, unless it succeeded.
     pub code: Option<String>,
-    /// The coupon, if it succeeded.
-    pub coupon: Option<CouponIssued>,
-    /// When the job was submitted.
-    pub submitted_at: DateTime<Utc>,
+    /// What it adds.
+    pub detail: Detail,
+    /// The result, if it succeeded.
+    pub gain: Option<Gain>,
     /// When it was settled.
     pub settled_at: DateTime<Utc>,
+}
+
+impl Ended {
+    /// The coupon, if it succeeded as such a job.
+    #[must_use]
+    pub fn coupon(&self) -> Option<&CouponIssued> {
+        match &self.gain {
+            Some(Gain::Coupon(coupon)) => Some(coupon),
+            Some(Gain::Order(_)) | None => None,
+        }
+    }
+
+    /// The order, if it succeeded as such a job.
+    #[must_use]
+    pub fn order(&self) -> Option<&OrderPlaced> {
+        match &self.gain {
+            Some(Gain::Order(order)) => Some(order),
+            Some(Gain::Coupon(_)) | None => None,
+        }
+    }
+
+    /// The code, or `succeeded`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.code.as_deref().unwrap_or(&self.status)
+    }
+}
+
+/// What a poll told of a settled job.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// What was asked for.
+    pub wish: usize,
+    /// The job.
+    pub job: Uuid,
+    /// Who asked.
+    pub user: i64,
+    /// When the job was submitted.
+    pub submitted_at: DateTime<Utc>,
+    /// How it ended.
+    pub ended: Ended,
 }
 
 #[derive(Deserialize)]
 struct Problem {
     code: String,
+    #[serde(flatten)]
+    detail: Detail,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +116,7 @@ struct JobView {
     status: String,
     submitted_at: DateTime<Utc>,
     settled_at: Option<DateTime<Utc>>,
-    result: Option<CouponIssued>,
+    result: Option<Gain>,
     error: Option<Problem>,
 }
 
@@ -109,14 +171,19 @@ pub fn settled(accepted: &Accepted, answer: &Answer) -> Poll {
     match serde_json::from_slice::<JobView>(&answer.body) {
         Ok(JobView { settled_at: None, status, .. }) if status == "queued" => Poll::Queued,
         Ok(JobView { settled_at: Some(settled_at), status, submitted_at, result, error }) => {
+            let (code, detail) = error.map(|problem| (problem.code, problem.detail)).unzip();
             Poll::Told(Told {
+                wish: accepted.wish,
                 job: accepted.job,
                 user: accepted.user,
-                status,
-                code: error.map(|problem| problem.code),
-                coupon: result,
                 submitted_at,
-                settled_at,
+                ended: Ended {
+                    status,
+                    code,
+                    detail: detail.unwrap_or_default(),
+                    gain: result,
+                    settled_at,
+                },
             })
         }
         Ok(JobView { status, .. }) => {
@@ -147,7 +214,7 @@ mod tests {
 
     #[test]
     fn polls_are_read() {
-        let accepted = Accepted { job: Uuid::nil(), user: 7, at: Duration::ZERO };
+        let accepted = Accepted { wish: 3, job: Uuid::nil(), user: 7, at: Duration::ZERO };
         let poll = |status, body: &str| {
             let body = Bytes::copy_from_slice(body.as_bytes());
             settled(&accepted, &Answer { status, headers: HeaderMap::new(), body })
@@ -158,9 +225,17 @@ mod tests {
                            "result":null,"error":{"code":"coupon-sold-out","status":409}}"#;
         let Poll::Told(told) = poll(StatusCode::OK, rejected) else { panic!("not told") };
         assert_eq!(
-            (told.status.as_str(), told.code.as_deref(), told.user),
-            ("rejected", Some("coupon-sold-out"), 7)
+            (told.ended.status.as_str(), told.ended.name(), told.wish, told.user),
+            ("rejected", "coupon-sold-out", 3, 7)
         );
+        let short = r#"{"status":"rejected","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z","result":null,
+                        "error":{"code":"out-of-stock","lines":[{"productId":1,"requested":2,"available":1}]}}"#;
+        let Poll::Told(told) = poll(StatusCode::OK, short) else { panic!("not told") };
+        assert_eq!(told.ended.detail.lines[0].available, 1);
+        let placed = r#"{"status":"succeeded","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z","error":null,
+                         "result":{"orderId":9,"itemsAmount":50,"discount":20,"paid":30,"dropped":[]}}"#;
+        let Poll::Told(told) = poll(StatusCode::OK, placed) else { panic!("not told") };
+        assert_eq!(told.ended.order().map(|order| order.paid.get()), Some(30));
         assert!(matches!(poll(StatusCode::SERVICE_UNAVAILABLE, "{}"), Poll::Again));
         let Poll::Surprise(what) = poll(StatusCode::NOT_FOUND, r#"{"code":"job-not-found"}"#)
         else {

@@ -2,38 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
-use firstcome_shared::job::{Status, issue_coupon::CouponIssued};
+use chrono::{DateTime, NaiveDate, Utc};
+use firstcome_shared::job::{JobKind, Status};
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
-use crate::sale::Record;
+use crate::{
+    answers::{Detail, Ended, Gain},
+    sale::Record,
+    settings::BUSINESS_TIME_ZONE,
+};
 
-/// A job's outcome as the database has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
-    /// `succeeded`, `rejected` or `failed`.
-    pub status: String,
-    /// The code, unless it succeeded.
-    pub code: Option<String>,
-    /// The coupon, if it succeeded.
-    pub coupon: Option<CouponIssued>,
-    /// When it was settled.
-    pub settled_at: DateTime<Utc>,
-}
-
-/// What the database holds of a sale.
+/// How every job of a kind ended.
 #[derive(Debug, Default)]
-pub struct Books {
-    /// Every job's outcome.
-    pub outcomes: HashMap<Uuid, Stored>,
-    /// Coupons that the campaign has counted as issued.
-    pub issued: i64,
-    /// Who holds one: user, issue number, id.
-    pub holders: Vec<(i64, i64, i64)>,
-    /// Jobs that could not be processed.
-    pub dead_letters: i64,
-}
+pub struct Outcomes(pub HashMap<Uuid, Ended>);
 
 /// The figures of the last line.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -42,49 +24,41 @@ pub struct Totals {
     pub accepted: usize,
     /// Those of them that have an outcome.
     pub settled: usize,
-    /// Of these: got a coupon.
+    /// Of these: got what they asked for.
     pub succeeded: usize,
     /// Of these: a business "no".
     pub rejected: usize,
 }
 
-impl Books {
-    /// Reads the books of a coupon; the `trials` are not part of the sale.
+impl Outcomes {
+    /// Reads those of this kind; the `trials` are not part of the sale.
     ///
     /// # Errors
     /// The database's.
-    pub async fn read(pool: &PgPool, coupon: i64, trials: &[Uuid]) -> Result<Self, sqlx::Error> {
-        type Row = (Uuid, String, Option<String>, Option<Json<CouponIssued>>, DateTime<Utc>);
+    pub async fn read(pool: &PgPool, kind: JobKind, trials: &[Uuid]) -> Result<Self, sqlx::Error> {
+        type Row =
+            (Uuid, String, Option<String>, Option<Json<Detail>>, Option<Json<Gain>>, DateTime<Utc>);
         let rows = sqlx::query_as::<_, Row>(
-            "SELECT job_id, status, code, result, settled_at FROM job_outcomes WHERE job_id <> ALL($1)",
-        )
-        .bind(trials)
-        .fetch_all(pool)
-        .await?;
-        let outcome = |(job, status, code, coupon, settled_at): Row| {
-            (job, Stored { status, code, coupon: coupon.map(|Json(coupon)| coupon), settled_at })
-        };
-        let holders = sqlx::query_as(
-            "SELECT user_id, issue_number, id FROM user_coupons WHERE coupon_id = $1",
+            "SELECT job_id, status, code, detail, result, settled_at FROM job_outcomes
+             WHERE kind = $1 AND job_id <> ALL($2)",
         );
-        let issued = sqlx::query_scalar("SELECT issued FROM coupons WHERE id = $1");
-        let dead_letters = sqlx::query_scalar("SELECT count(*) FROM dead_letters");
-        Ok(Self {
-            outcomes: rows.into_iter().map(outcome).collect(),
-            issued: issued.bind(coupon).fetch_one(pool).await?,
-            holders: holders.bind(coupon).fetch_all(pool).await?,
-            dead_letters: dead_letters.fetch_one(pool).await?,
-        })
+        let outcome = |(job, status, code, detail, gain, settled_at): Row| {
+            let detail = detail.map(|Json(detail)| detail).unwrap_or_default();
+            (job, Ended { status, code, detail, gain: gain.map(|Json(gain)| gain), settled_at })
+        };
+        let rows = rows.bind(kind.as_str()).bind(trials).fetch_all(pool).await?;
+        Ok(Self(rows.into_iter().map(outcome).collect()))
     }
 
-    /// When the last outcome, and when the last coupon, was settled.
+    /// When the last one was settled, and when the last one that succeeded.
     #[must_use]
     pub fn ends(&self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
-        let all = self.outcomes.values();
-        let issued = all.clone().filter(|outcome| outcome.coupon.is_some());
+        let last = |outcomes: &mut dyn Iterator<Item = &Ended>| {
+            outcomes.map(|ended| ended.settled_at).max()
+        };
         (
-            all.map(|outcome| outcome.settled_at).max(),
-            issued.map(|outcome| outcome.settled_at).max(),
+            last(&mut self.0.values()),
+            last(&mut self.0.values().filter(|ended| ended.gain.is_some())),
         )
     }
 
@@ -92,28 +66,166 @@ impl Books {
     #[must_use]
     pub fn tally(&self) -> BTreeMap<String, usize> {
         let mut tally = BTreeMap::new();
-        for outcome in self.outcomes.values() {
-            *tally
-                .entry(outcome.code.clone().unwrap_or_else(|| outcome.status.clone()))
-                .or_default() += 1;
+        for ended in self.0.values() {
+            *tally.entry(ended.name().to_owned()).or_default() += 1;
         }
         tally
     }
+
+    /// The figures of the last line.
+    #[must_use]
+    pub fn totals(&self, record: &Record) -> Totals {
+        let accepted: HashSet<Uuid> = record.accepted.iter().map(|accepted| accepted.job).collect();
+        let outcomes: Vec<&Ended> = accepted.iter().filter_map(|job| self.0.get(job)).collect();
+        let of = |status: Status| {
+            outcomes.iter().filter(|ended| ended.status == status.as_str()).count()
+        };
+        Totals {
+            accepted: accepted.len(),
+            settled: outcomes.len(),
+            succeeded: of(Status::Succeeded),
+            rejected: of(Status::Rejected),
+        }
+    }
 }
 
-/// The figures of the last line.
-#[must_use]
-pub fn totals(record: &Record, books: &Books) -> Totals {
-    let accepted: HashSet<Uuid> = record.accepted.iter().map(|accepted| accepted.job).collect();
-    let outcomes: Vec<&Stored> =
-        accepted.iter().filter_map(|job| books.outcomes.get(job)).collect();
-    let of = |status: Status| {
-        outcomes.iter().filter(|outcome| outcome.status == status.as_str()).count()
-    };
-    Totals {
-        accepted: accepted.len(),
-        settled: outcomes.len(),
-        succeeded: of(Status::Succeeded),
-        rejected: of(Status::Rejected),
+/// What the database holds of a coupon drop.
+#[derive(Debug, Default)]
+pub struct CouponBooks {
+    /// Of its jobs.
+    pub outcomes: Outcomes,
+    /// Coupons that the campaign has counted as issued.
+    pub issued: i64,
+    /// Who holds one: user, issue number, id.
+    pub holders: Vec<(i64, i64, i64)>,
+}
+
+impl CouponBooks {
+    /// Reads the books of a campaign; the `trials` are not part of the sale.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn read(pool: &PgPool, campaign: i64, trials: &[Uuid]) -> Result<Self, sqlx::Error> {
+        let holders = sqlx::query_as(
+            "SELECT user_id, issue_number, id FROM user_coupons WHERE coupon_id = $1",
+        );
+        let issued = sqlx::query_scalar("SELECT issued FROM coupons WHERE id = $1");
+        Ok(Self {
+            outcomes: Outcomes::read(pool, JobKind::IssueCoupon, trials).await?,
+            issued: issued.bind(campaign).fetch_one(pool).await?,
+            holders: holders.bind(campaign).fetch_all(pool).await?,
+        })
     }
+}
+
+/// An order as the database holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredOrder {
+    /// Its job.
+    pub job: Uuid,
+    /// Whose it is.
+    pub user: i64,
+    /// The campaign whose coupon it used.
+    pub campaign: Option<i64>,
+    /// What its lines cost, what the coupon took off, what was paid.
+    pub amounts: (i64, i64, i64),
+    /// What was bought: product, price of one, quantity; by product.
+    pub lines: Vec<(i64, i64, i64)>,
+    /// Its payments.
+    pub payments: Vec<i64>,
+    /// The business day on which it was completed.
+    pub day: NaiveDate,
+}
+
+/// What the database holds of a product sale.
+#[derive(Debug, Default)]
+pub struct OrderBooks {
+    /// Of its jobs.
+    pub outcomes: Outcomes,
+    /// All completed orders, by id.
+    pub orders: BTreeMap<i64, StoredOrder>,
+    /// What is left, by product.
+    pub stocks: HashMap<i64, i64>,
+    /// What they have, by user.
+    pub balances: HashMap<i64, i64>,
+    /// Used coupons of the campaign: user and order.
+    pub used: Vec<(i64, i64)>,
+    /// Sold quantity and amount, by day and product.
+    pub statistics: BTreeMap<(NaiveDate, i64), (i64, i64)>,
+}
+
+impl OrderBooks {
+    /// Reads the books of a sale in which coupons of this campaign could be used.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn read(pool: &PgPool, campaign: i64) -> Result<Self, sqlx::Error> {
+        let used = sqlx::query_as(
+            "SELECT user_id, order_id FROM user_coupons WHERE coupon_id = $1 AND used_at IS NOT NULL",
+        );
+        Ok(Self {
+            outcomes: Outcomes::read(pool, JobKind::PlaceOrder, &[]).await?,
+            orders: orders(pool).await?,
+            stocks: pairs(pool, "SELECT id, stock FROM products").await?,
+            balances: balances(pool).await?,
+            used: used.bind(campaign).fetch_all(pool).await?,
+            statistics: statistics(pool).await?,
+        })
+    }
+}
+
+/// What every user has.
+///
+/// # Errors
+/// The database's.
+pub async fn balances(pool: &PgPool) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    pairs(pool, "SELECT user_id, amount FROM balances").await
+}
+
+/// How many events the statistics have counted, and when the last one.
+///
+/// # Errors
+/// The database's.
+pub async fn counted(pool: &PgPool) -> Result<(i64, Option<DateTime<Utc>>), sqlx::Error> {
+    sqlx::query_as("SELECT count(*), max(counted_at) FROM event_inbox").fetch_one(pool).await
+}
+
+/// How many jobs and events could not be processed.
+///
+/// # Errors
+/// The database's.
+pub async fn dead_letters(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT count(*) FROM dead_letters").fetch_one(pool).await
+}
+
+async fn pairs(pool: &PgPool, select: &'static str) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(select).fetch_all(pool).await?;
+    Ok(rows.into_iter().collect())
+}
+
+async fn orders(pool: &PgPool) -> Result<BTreeMap<i64, StoredOrder>, sqlx::Error> {
+    type Lines = Json<Vec<(i64, i64, i64)>>;
+    type Row = (i64, Uuid, i64, Option<i64>, i64, i64, i64, NaiveDate, Lines, Vec<i64>);
+    let rows = sqlx::query_as::<_, Row>(
+        "SELECT id, job_id, user_id, coupon_id, items_amount, discount, paid, (completed_at AT TIME ZONE $1)::date,
+                (SELECT COALESCE(jsonb_agg(jsonb_build_array(product_id, unit_price, quantity) ORDER BY product_id), '[]')
+                 FROM order_items WHERE order_id = orders.id),
+                ARRAY(SELECT amount FROM payments WHERE order_id = orders.id)
+         FROM orders",
+    );
+    let order =
+        |(id, job, user, campaign, items, discount, paid, day, Json(lines), payments): Row| {
+            let amounts = (items, discount, paid);
+            (id, StoredOrder { job, user, campaign, amounts, lines, payments, day })
+        };
+    Ok(rows.bind(BUSINESS_TIME_ZONE).fetch_all(pool).await?.into_iter().map(order).collect())
+}
+
+async fn statistics(pool: &PgPool) -> Result<BTreeMap<(NaiveDate, i64), (i64, i64)>, sqlx::Error> {
+    let rows: Vec<(NaiveDate, i64, i64, i64)> =
+        sqlx::query_as("SELECT day, product_id, quantity, amount FROM product_sales")
+            .fetch_all(pool)
+            .await?;
+    let entry = |(day, product, quantity, amount)| ((day, product), (quantity, amount));
+    Ok(rows.into_iter().map(entry).collect())
 }

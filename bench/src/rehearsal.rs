@@ -1,4 +1,5 @@
-//! Before the sale opens: does one job go all the way, and how long does it take by itself?
+//! Before a sale opens: what is sold; does one job go all the way, and how long does it take by
+//! itself?
 
 use std::time::Duration;
 
@@ -14,8 +15,11 @@ use crate::{
     answers::{self, Accepted, Poll},
     load::{Client, call, call_with},
     settings::Settings,
+    wishes::{MOST_OF_ONE, Product, RANGE, Role},
 };
 
+/// What a coupon of the drop takes off an order, in won.
+pub const DISCOUNT: i64 = 1_000;
 /// Jobs before the sale; the first one warms up, the others show what a job takes at rest.
 const TRIALS: usize = 10;
 /// The sample coupon that they are for.
@@ -37,7 +41,7 @@ pub async fn try_out(settings: &Settings) -> anyhow::Result<(Vec<Uuid>, Duration
         else {
             bail!("the answer was {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         };
-        let accepted = Accepted { job, user: 1, at: Duration::ZERO };
+        let accepted = Accepted { wish: 0, job, user: 1, at: Duration::ZERO };
         let told = loop {
             match answers::settled(&accepted, &answers::poll_once(&mut client, job, &bearer).await?)
             {
@@ -49,10 +53,10 @@ pub async fn try_out(settings: &Settings) -> anyhow::Result<(Vec<Uuid>, Duration
         };
         if trials.is_empty() {
             anyhow::ensure!(
-                told.coupon.is_some(),
-                "the first one was {} ({:?})",
-                told.status,
-                told.code
+                told.ended.coupon().is_some(),
+                "the first one was {} ({})",
+                told.ended.status,
+                told.ended.name()
             );
         } else {
             took.push(clicked.elapsed());
@@ -63,30 +67,55 @@ pub async fn try_out(settings: &Settings) -> anyhow::Result<(Vec<Uuid>, Duration
     Ok((trials, took.get(took.len() / 2).copied().unwrap_or_default()))
 }
 
-/// Creates the campaign of the sale; returns its id.
+/// Creates the campaign of the coupon drop; returns its id.
 ///
 /// # Errors
 /// What the API answered, if not 201.
 pub async fn create_coupon(settings: &Settings, total: u32) -> anyhow::Result<i64> {
-    #[derive(Deserialize)]
-    struct Created {
-        id: i64,
-    }
     let now = Utc::now();
     let coupon = json!({
         "name": "Flash sale",
         "discountType": "fixed",
-        "discountValue": 1_000,
+        "discountValue": DISCOUNT,
         "total": total,
         "startsAt": now - TimeDelta::minutes(1),
         "endsAt": now + TimeDelta::days(2),
     });
+    create(settings, Uri::from_static("/api/admin/coupons"), &coupon).await
+}
+
+/// Creates the products of the product sale: `stock` consoles, and of everything else more than
+/// `orders` orders can ask for.
+///
+/// # Errors
+/// What the API answered, if not 201.
+pub async fn create_products(
+    settings: &Settings,
+    stock: u32,
+    orders: u32,
+) -> anyhow::Result<Vec<Product>> {
+    let mut products = Vec::new();
+    for (role, name, price) in RANGE {
+        let plenty = i64::from(orders) * MOST_OF_ONE;
+        let stock = if role == Role::Console { i64::from(stock) } else { plenty };
+        let product = json!({ "name": name, "price": price, "stock": stock });
+        let id = create(settings, Uri::from_static("/api/admin/products"), &product).await?;
+        products.push(Product { role, id, name, price, stock });
+    }
+    Ok(products)
+}
+
+async fn create(settings: &Settings, path: Uri, what: &serde_json::Value) -> anyhow::Result<i64> {
+    #[derive(Deserialize)]
+    struct Created {
+        id: i64,
+    }
     let admin = settings.bearer(1, true)?;
-    let path = Uri::from_static("/api/admin/coupons");
     let mut client = Client::new(settings.api_for_clients(), Duration::from_secs(10));
-    let answer = client.send(call_with(Method::POST, path, Some(&admin), &coupon)).await?;
+    let answer = client.send(call_with(Method::POST, path.clone(), Some(&admin), what)).await?;
     if answer.status != StatusCode::CREATED {
-        bail!("no coupon was created: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        let body = String::from_utf8_lossy(&answer.body);
+        bail!("POST {path} was answered with {} {body}", answer.status);
     }
     Ok(serde_json::from_slice::<Created>(&answer.body)?.id)
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     screen::Screen,
     settings::{ServerArgs, Settings},
-    system::System,
+    system::{SMALL, System},
 };
 
 /// How often the programs are looked after.
@@ -82,7 +82,7 @@ async fn serve(
     screen: &mut Screen,
 ) -> anyhow::Result<std::convert::Infallible> {
     screen.during("migrating, creating sample data", System::prepare(settings, users)).await?;
-    let system = system.insert(System::start(settings.clone())?);
+    let system = system.insert(System::start(settings.clone(), &SMALL)?);
     screen.during("starting", system.ready()).await?;
 
     let api = format!("http://{}", settings.api_for_clients());

@@ -1,5 +1,5 @@
-//! The flash sale: every customer clicks, some of them twice, and whoever got a 202 asks for the
-//! outcome.
+//! A sale as its customers see it: they click, some of them twice, and whoever got a 202 asks for
+//! the outcome.
 //!
 //! Clicking and asking happen at the same time but on connections of their own, as with real
 //! customers: who waits for an outcome keeps nobody from clicking.
@@ -16,7 +16,10 @@ use std::{
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use hyper::{Method, StatusCode, Uri, header::HeaderValue};
+use hyper::{
+    StatusCode,
+    header::{AUTHORIZATION, HeaderName, HeaderValue},
+};
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     task::JoinSet,
@@ -24,22 +27,22 @@ use tokio::{
 };
 
 use crate::{
-    answers::{Accepted, Poll, Told, click_path, describe, job_of, poll_once, settled},
-    load::{Answer, Client, Latencies, NoAnswer, call},
+    answers::{Accepted, Poll, Told, describe, job_of, poll_once, settled},
+    load::{Answer, Call, Client, Latencies, NoAnswer},
 };
 
+/// Makes a click safe to repeat.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// How long a click may take.
 const CLICK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a poll may take: longer than the server holds it.
 const POLL_DEADLINE: Duration = Duration::from_secs(15);
-/// How often a click is repeated after a 503.
+/// How often a click is repeated after a 503, or, where a key makes that safe, after no answer.
 const MOST_RETRIES: u32 = 20;
 /// The longest that a 503's `Retry-After` is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3);
-/// Pause before a poll is repeated after a lost connection.
-const POLL_PAUSE: Duration = Duration::from_millis(200);
-/// Every how many customers one is impatient.
-const IMPATIENT: usize = 5;
+/// Pause before a request is repeated after a lost connection.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A signed-in user.
 #[derive(Debug, Clone)]
@@ -48,6 +51,17 @@ pub struct Customer {
     pub user: i64,
     /// The value of the `Authorization` header.
     pub bearer: HeaderValue,
+}
+
+/// One request for a job.
+#[derive(Debug, Clone)]
+pub struct Click {
+    /// The index of the customer who sends it.
+    pub customer: usize,
+    /// What it asks for: two clicks that share a key ask for one thing.
+    pub wish: usize,
+    /// The request. If it has an `Idempotency-Key`, it is repeated when there is no answer.
+    pub call: Arc<Call>,
 }
 
 /// Everything that happened, as the customers saw it.
@@ -63,7 +77,7 @@ pub struct Record {
     pub told: Vec<Told>,
     /// From click to 202, repeated clicks included.
     pub click_latency: Latencies,
-    /// Clicks repeated after a 503.
+    /// Clicks repeated after a 503, or after no answer.
     pub retries: usize,
     /// Polls repeated after a 503.
     pub poll_retries: usize,
@@ -80,12 +94,13 @@ pub struct Record {
 /// A sale under way.
 #[derive(Debug)]
 pub struct Sale {
-    customers: Vec<Customer>,
-    /// Indexes of customers, in the order of their clicks.
-    clicks: Vec<usize>,
+    customers: Arc<[Customer]>,
+    /// In the order in which they are sent.
+    clicks: Vec<Click>,
     next: AtomicUsize,
-    path: Uri,
     opened: Instant,
+    /// Connections for clicking; there are as many for polling.
+    pub connections: usize,
     /// When it opened.
     pub opened_at: DateTime<Utc>,
     record: Mutex<Record>,
@@ -99,11 +114,11 @@ impl Sale {
     /// If not all connections can be opened.
     pub async fn open(
         address: SocketAddr,
-        coupon: i64,
-        customers: Vec<Customer>,
+        customers: Arc<[Customer]>,
+        clicks: Vec<Click>,
         connections: usize,
     ) -> anyhow::Result<(Arc<Self>, JoinSet<()>)> {
-        let connections = connections.min(customers.len()).max(1);
+        let connections = connections.min(clicks.len()).max(1);
         let mut clients = Vec::with_capacity(connections);
         for _ in 0..connections {
             let (mut clicking, mut polling) =
@@ -119,13 +134,12 @@ impl Sale {
             clients.push((clicking, polling));
         }
 
-        let clicks = clicks(customers.len());
         let sale = Arc::new(Self {
             customers,
             clicks,
             next: AtomicUsize::new(0),
-            path: click_path(coupon)?,
             opened: Instant::now(),
+            connections,
             opened_at: Utc::now(),
             record: Mutex::default(),
         });
@@ -157,17 +171,21 @@ impl Sale {
         mut client: Client,
         jobs: mpsc::UnboundedSender<(Accepted, HeaderValue)>,
     ) {
-        while let Some(customer) = self.next_customer() {
+        while let Some((click, customer)) = self.next_click() {
             let clicked = Instant::now();
-            let answer = self.click_until_answered(&mut client, customer).await;
+            let answer = self.click_until_answered(&mut client, click, customer).await;
             let mut record = self.record();
             record.clicks += 1;
             match answer {
                 Ok(answer) if answer.status == StatusCode::ACCEPTED => match job_of(&answer) {
                     Some(job) => {
                         record.click_latency.record(clicked.elapsed());
-                        let accepted =
-                            Accepted { job, user: customer.user, at: self.opened.elapsed() };
+                        let accepted = Accepted {
+                            wish: click.wish,
+                            job,
+                            user: customer.user,
+                            at: self.opened.elapsed(),
+                        };
                         record.accepted.push(accepted);
                         // The other end lives as long as the pollers.
                         let _ = jobs.send((accepted, customer.bearer.clone()));
@@ -190,26 +208,36 @@ impl Sale {
         }
     }
 
-    fn next_customer(&self) -> Option<&Customer> {
-        let click = self.next.fetch_add(1, Ordering::Relaxed);
-        self.clicks.get(click).and_then(|customer| self.customers.get(*customer))
+    fn next_click(&self) -> Option<(&Click, &Customer)> {
+        let click = self.clicks.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+        Some((click, self.customers.get(click.customer)?))
     }
 
     async fn click_until_answered(
         &self,
         client: &mut Client,
+        click: &Click,
         customer: &Customer,
     ) -> Result<Answer, NoAnswer> {
+        let mut call = Call::clone(&click.call);
+        call.headers_mut().insert(AUTHORIZATION, customer.bearer.clone());
+        let repeatable = call.headers().contains_key(IDEMPOTENCY_KEY);
         let mut retries = 0;
         loop {
-            let answer =
-                client.send(call(Method::POST, self.path.clone(), Some(&customer.bearer))).await?;
-            if answer.status != StatusCode::SERVICE_UNAVAILABLE || retries == MOST_RETRIES {
-                return Ok(answer);
+            let answer = client.send(call.clone()).await;
+            let pause = match &answer {
+                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                    answer.retry_after(LONGEST_RETRY_AFTER)
+                }
+                Err(_) if repeatable => PAUSE,
+                Ok(_) | Err(_) => return answer,
+            };
+            if retries == MOST_RETRIES {
+                return answer;
             }
             retries += 1;
             self.record().retries += 1;
-            sleep(answer.retry_after(LONGEST_RETRY_AFTER)).await;
+            sleep(pause).await;
         }
     }
 
@@ -227,7 +255,7 @@ impl Sale {
                     Ok(answer) => answer,
                     Err(_) => {
                         self.record().polls_lost += 1;
-                        sleep(POLL_PAUSE).await;
+                        sleep(PAUSE).await;
                         continue;
                     }
                 };
@@ -250,22 +278,5 @@ impl Sale {
 impl Record {
     fn surprise(&mut self, what: String) {
         *self.unexpected.entry(what).or_default() += 1;
-    }
-}
-
-/// Who clicks when: each customer once, and the impatient ones again at once.
-fn clicks(customers: usize) -> Vec<usize> {
-    let times = |customer: usize| if customer.is_multiple_of(IMPATIENT) { 2 } else { 1 };
-    (0..customers).flat_map(|customer| std::iter::repeat_n(customer, times(customer))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_fifth_customer_clicks_twice() {
-        assert_eq!(clicks(7), [0, 0, 1, 2, 3, 4, 5, 5, 6]);
-        assert_eq!(clicks(20_000).len(), 24_000);
     }
 }

@@ -36,6 +36,13 @@ impl Screen {
         let _ = writeln!(stdout(), "{clear}{text}").and_then(|()| stdout().flush());
     }
 
+    /// Prints lines that stay.
+    pub fn lines(&mut self, lines: impl IntoIterator<Item = impl std::fmt::Display>) {
+        for line in lines {
+            self.line(line);
+        }
+    }
+
     /// Shows what is going on: overwrites the last status, or prints a line if nothing was printed
     /// for a second.
     pub fn status(&mut self, text: impl std::fmt::Display) {

@@ -11,8 +11,10 @@ use firstcome_api::{
     auth,
     config::{SecretArgs, TokenArgs},
 };
-use firstcome_shared::partition::DEFAULT_PARTITIONS;
 use hyper::header::HeaderValue;
+
+/// Time zone of the demo's business day.
+pub const BUSINESS_TIME_ZONE: &str = "Asia/Seoul";
 
 /// The servers that everything runs on.
 #[derive(Debug, Clone, Args)]
@@ -26,9 +28,6 @@ pub struct ServerArgs {
     /// Redis.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
-    /// Partitions (queues) per job kind.
-    #[arg(long, env = "PARTITIONS", default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub partitions: u16,
     /// HS256 secret of the tokens; development mode's own if not set.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<String>,
@@ -43,12 +42,12 @@ pub struct Settings {
     pub amqp_url: String,
     /// The cache.
     pub redis_url: String,
-    /// Partitions per job kind.
-    pub partitions: u16,
     /// The prefix of queues, keys and channels.
     pub namespace: String,
     /// Where the API listens.
     pub api_addr: SocketAddr,
+    /// Where the stand-in for the data platform listens, if there is one.
+    pub data_platform: Option<SocketAddr>,
     /// Development mode's.
     pub secrets: SecretArgs,
     /// Before the names of the log files.
@@ -81,9 +80,9 @@ impl ServerArgs {
             database_url: given(self.database_url, "DATABASE_URL")?,
             amqp_url: given(self.amqp_url, "AMQP_URL")?,
             redis_url: given(self.redis_url, "REDIS_URL")?,
-            partitions: self.partitions,
             namespace,
             api_addr,
+            data_platform: None,
             secrets: SecretArgs { dev: true, jwt_secret: self.jwt_secret, jwt_public_keys: None },
             log_prefix,
         };
@@ -144,12 +143,18 @@ impl Settings {
             ("AMQP_URL", self.amqp_url.clone()),
             ("REDIS_URL", self.redis_url.clone()),
             ("QUEUE_NAMESPACE", self.namespace.clone()),
-            ("PARTITIONS", self.partitions.to_string()),
             ("API_ADDR", self.api_addr.to_string()),
             ("FIRSTCOME_DEV", "true".to_owned()),
             // RUST_BACKTRACE is for panics; an error's place in the code would only bury its text.
             ("RUST_LIB_BACKTRACE", "0".to_owned()),
         ];
+        if let Some(address) = self.data_platform {
+            variables.extend([
+                ("MOCK_DATA_PLATFORM_ADDR", address.to_string()),
+                ("DATA_PLATFORM_URL", format!("http://{address}/events")),
+                ("BUSINESS_TIME_ZONE", BUSINESS_TIME_ZONE.to_owned()),
+            ]);
+        }
         variables.extend(self.secrets.jwt_secret.clone().map(|secret| ("JWT_SECRET", secret)));
         variables
     }
@@ -164,7 +169,6 @@ mod tests {
             database_url: Some("postgres://localhost/x".to_owned()),
             amqp_url: Some(String::new()),
             redis_url: None,
-            partitions: 16,
             jwt_secret: None,
         }
     }

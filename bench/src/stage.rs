@@ -1,10 +1,11 @@
-//! What the demo needs for itself on servers that others use too: a database and a queue namespace,
-//! gone when it is over.
+//! What the demo and the benchmark need for themselves on servers that others use too: a database
+//! and a queue namespace, gone when it is over.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use firstcome_shared::broker::{connect, topology};
+use firstcome_workers::runtime;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio::time::timeout;
 
@@ -24,17 +25,16 @@ pub struct Stage {
     created: bool,
     server_url: String,
     amqp_url: String,
-    partitions: u16,
 }
 
 impl Stage {
-    /// Named after this process.
+    /// Named after what it is for and this process.
     ///
     /// # Errors
     /// If `server_url` does not look like a PostgreSQL URL.
-    pub fn new(server_url: &str, amqp_url: &str, partitions: u16) -> anyhow::Result<Self> {
+    pub fn new(purpose: &str, server_url: &str, amqp_url: &str) -> anyhow::Result<Self> {
         let id = std::process::id();
-        let database = format!("firstcome_demo_{id}");
+        let database = format!("firstcome_{purpose}_{id}");
         let database_url = with_database(server_url, &database).context(
             "DATABASE_URL is not of the form postgres://user:password@host:port/database",
         )?;
@@ -42,10 +42,9 @@ impl Stage {
             database_url,
             database,
             created: false,
-            namespace: format!("demo-{id}"),
+            namespace: format!("{purpose}-{id}"),
             server_url: server_url.to_owned(),
             amqp_url: amqp_url.to_owned(),
-            partitions,
         })
     }
 
@@ -54,9 +53,22 @@ impl Stage {
     /// # Errors
     /// With a hint for the user.
     pub async fn set(&mut self) -> anyhow::Result<()> {
-        match self.on_server(format!("CREATE DATABASE {}", self.database)).await {
+        self.create(format!("CREATE DATABASE {}", self.database)).await
+    }
+
+    /// Like [`Self::set`], but as a copy of that database, which nobody may be connected to.
+    ///
+    /// # Errors
+    /// With a hint for the user.
+    pub async fn set_as_copy(&mut self, template: &Self) -> anyhow::Result<()> {
+        self.create(format!("CREATE DATABASE {} TEMPLATE {}", self.database, template.database))
+            .await
+    }
+
+    async fn create(&mut self, statement: String) -> anyhow::Result<()> {
+        match self.on_server(statement).await {
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P04") => bail!(
-                "the database {0} exists: a demo that was killed may have left it. Drop it with: DROP DATABASE {0}",
+                "the database {0} exists: one that was killed may have left it. Drop it with: DROP DATABASE {0}",
                 self.database
             ),
             created => {
@@ -105,10 +117,20 @@ impl Stage {
     }
 
     async fn delete_queues(&self) -> anyhow::Result<()> {
+        let pool = self.pool()?;
+        let lines = runtime::lines(&pool).await;
+        pool.close().await;
+        let lines = match lines {
+            Ok(lines) => lines,
+            // 42P01, no such table: nothing ever ran here.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => {
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
         let connection = connect::connect(&self.amqp_url, "firstcome-bench").await?;
         let deleted =
-            timeout(PATIENCE, topology::delete(&connection, &self.namespace, self.partitions))
-                .await;
+            timeout(PATIENCE, topology::delete(&connection, &self.namespace, lines)).await;
         connect::close(&connection).await;
         Ok(deleted.context("the broker does not answer")??)
     }

@@ -1,5 +1,4 @@
-//! The system under load: `firstcome-worker all` and `firstcome-api serve` as processes, as an
-//! operator would run them.
+//! The system: its programs as processes, as an operator would run them.
 
 use std::{collections::VecDeque, path::Path, time::Duration};
 
@@ -22,17 +21,46 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How much of a log is shown when something went wrong.
 const LAST_LINES: usize = 15;
 
-/// The name of its log, the program, what it is told to do.
-type Program = (&'static str, &'static str, &'static str);
-const WORKER: Program = ("worker", "firstcome-worker", "all");
-const API: Program = ("api", "firstcome-api", "serve");
+/// A process of the system.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    /// Its name, also that of its log.
+    pub name: &'static str,
+    binary: &'static str,
+    argument: &'static str,
+}
+
+/// What customers talk to.
+pub const API: Program = Program { name: "api", binary: "firstcome-api", argument: "serve" };
+
+const fn worker(name: &'static str, argument: &'static str) -> Program {
+    Program { name, binary: "firstcome-worker", argument }
+}
+
+/// As few processes as possible.
+pub const SMALL: [Program; 2] = [worker("worker", "all"), API];
+
+/// What settles jobs: a process per kind.
+pub const SETTLERS: [Program; 2] =
+    [worker("place-order", "place-order"), worker("issue-coupon", "issue-coupon")];
+
+/// Each role in a process of its own, orders in two; and a stand-in for the data platform.
+pub const LARGE: [Program; 8] = [
+    worker("data-platform", "mock-data-platform"),
+    worker("send-to-data-platform", "send-to-data-platform"),
+    worker("update-sales-stats", "update-sales-stats"),
+    worker("relay-outbox", "relay-outbox"),
+    worker("place-order-1", "place-order"),
+    worker("place-order-2", "place-order"),
+    worker("issue-coupon", "issue-coupon"),
+    API,
+];
 
 /// The running programs. Stop them with [`System::stop`]; dropping it kills them.
 #[derive(Debug)]
 pub struct System {
     settings: Settings,
-    /// By the name of their log.
-    running: Vec<(&'static str, Process)>,
+    running: Vec<(Program, Process)>,
 }
 
 impl System {
@@ -65,15 +93,15 @@ impl System {
         Ok(())
     }
 
-    /// Starts the worker and the API.
+    /// Starts these programs.
     ///
     /// # Errors
     /// With a hint, e.g. that they are not built.
-    pub fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub fn start(settings: Settings, programs: &[Program]) -> anyhow::Result<Self> {
         let mut running = Vec::new();
-        for program in [WORKER, API] {
-            fresh_log(&settings.log(program.0))?;
-            running.push((program.0, launch(&settings, program)?));
+        for program in programs {
+            fresh_log(&settings.log(program.name))?;
+            running.push((*program, launch(&settings, *program)?));
         }
         Ok(Self { settings, running })
     }
@@ -85,9 +113,9 @@ impl System {
     /// If one cannot be started.
     pub fn revive(&mut self) -> anyhow::Result<Vec<String>> {
         let ended = self.ended();
-        for (name, process) in &mut self.running {
-            if ended.iter().any(|(other, _)| name == other) {
-                *process = launch(&self.settings, if *name == API.0 { API } else { WORKER })?;
+        for (program, process) in &mut self.running {
+            if ended.iter().any(|(other, _)| program.name == *other) {
+                *process = launch(&self.settings, *program)?;
             }
         }
         Ok(ended.into_iter().map(|(_, how)| how).collect())
@@ -122,10 +150,10 @@ impl System {
     /// they ended with the end of their log.
     pub fn ended(&mut self) -> Vec<(&'static str, String)> {
         let mut ended = Vec::new();
-        for (name, process) in &mut self.running {
+        for (Program { name, .. }, process) in &mut self.running {
             if let Ok(Some(status)) = process.ended() {
                 let log = end_of(&self.settings.log(name));
-                ended.push((*name, format!("{} ended ({status}); {log}", process.name())));
+                ended.push((*name, format!("{name} ended ({status}); {log}")));
             }
         }
         ended
@@ -137,38 +165,48 @@ impl System {
         end_of(&self.settings.log(name))
     }
 
+    /// The processes that are running: program and process id.
+    #[must_use]
+    pub fn ids(&self) -> Vec<(&'static str, u32)> {
+        self.running
+            .iter()
+            .filter_map(|(program, process)| Some((program.name, process.id()?)))
+            .collect()
+    }
+
     /// What is running, for people.
     #[must_use]
     pub fn processes(&self) -> String {
         let id = |process: &Process| {
             process.id().map_or_else(|| "ended".to_owned(), |id| format!("pid {id}"))
         };
-        let names =
-            self.running.iter().map(|(_, process)| format!("{} ({})", process.name(), id(process)));
+        let names = self
+            .running
+            .iter()
+            .map(|(program, process)| format!("{} ({})", program.name, id(process)));
         names.collect::<Vec<_>>().join(", ")
     }
 
-    /// Stops all programs, the API first, so that nothing is accepted that nobody settles. Returns
+    /// Stops all programs, the API (the last one started) first, so that nothing is accepted that nobody settles. Returns
     /// what did not stop as it should.
     pub async fn stop(self) -> Vec<String> {
         let mut troubles = Vec::new();
-        for (_, mut process) in self.running.into_iter().rev() {
-            let name = process.name().to_owned();
+        for (Program { name, .. }, mut process) in self.running.into_iter().rev() {
             if matches!(process.ended(), Ok(Some(_))) {
                 continue; // not by us: see `ended`
             }
             match process.stop().await {
                 Ok(status) if status.success() => {}
                 Ok(status) => troubles.push(format!("{name} did not end well ({status})")),
-                Err(error) => troubles.push(error.to_string()),
+                Err(error) => troubles.push(format!("{name}: {error}")),
             }
         }
         troubles
     }
 }
 
-fn launch(settings: &Settings, (log, program, argument): Program) -> anyhow::Result<Process> {
-    start(settings, log, program, &[argument])
+fn launch(settings: &Settings, program: Program) -> anyhow::Result<Process> {
+    start(settings, program.name, program.binary, &[program.argument])
 }
 
 fn start(

@@ -11,6 +11,7 @@ pub mod coupon;
 pub mod event;
 pub mod ids;
 pub mod job;
+pub mod metrics;
 pub mod money;
 pub mod order;
 pub mod partition;
@@ -20,3 +21,4 @@ pub mod shutdown;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;

@@ -1,42 +1,170 @@
-//! Which line a job stands in: key → partition → queue name.
+//! Which line a job stands in: key → line → queue name.
 //!
 //! The mapping is our own code and pinned by a golden test, because two processes that disagree
 //! about it would serve one coupon from two lines. (A broker-side consistent-hash exchange may
 //! re-route a key after a restart.)
+//!
+//! How many partitions there are, and which keys have a line of their own, is a *routing*. It
+//! changes at run time by replacing the whole *generation* of lines: the broker stops taking
+//! messages for the old queues, and a new line opens when every old one that fed it is empty.
+
+use std::collections::BTreeMap;
 
 use crate::job::JobKind;
 
-/// How many partitions a job kind has unless configured otherwise.
-pub const DEFAULT_PARTITIONS: u16 = 16;
+/// Keys are hashed into so many slots, and slots are dealt out to partitions; divisible by every
+/// small number of partitions.
+pub const SLOTS: u16 = 960;
+/// The most partitions of a kind.
+pub const MAX_PARTITIONS: u16 = 256;
+/// The most keys of a kind that have a line of their own.
+pub const MAX_PINS: u8 = 63;
+
+/// The slot of a key (a coupon's or product's id), for ever.
+#[must_use]
+pub fn slot(key: i64) -> u16 {
+    let slot = mix(key.cast_unsigned()) % u64::from(SLOTS);
+    #[expect(clippy::cast_possible_truncation, reason = "slot < SLOTS, which is a u16")]
+    let slot = slot as u16;
+    slot
+}
+
+/// A line among those of its kind and generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Line {
+    /// For all keys of some slots; 0-based.
+    Partition(u16),
+    /// For this key alone.
+    Pin(i64),
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Partition(index) => write!(f, "{index:02}"),
+            Self::Pin(key) => write!(f, "pin-{key}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Line {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name.strip_prefix("pin-") {
+            Some(key) => key.parse().map(Self::Pin),
+            None => name.parse().map(Self::Partition),
+        }
+    }
+}
 
 /// One line: one queue and its one consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
     /// The kind of the jobs in this line.
     pub kind: JobKind,
-    /// 0-based number within the kind.
-    pub index: u16,
+    /// Which generation of lines it belongs to.
+    pub generation: i32,
+    /// Which of them it is.
+    pub line: Line,
 }
 
 impl Partition {
-    /// The partition of `key` (a coupon's or product's id) among `count` partitions.
-    #[must_use]
-    pub fn of(kind: JobKind, key: i64, count: u16) -> Self {
-        let slot = mix(key.cast_unsigned()) % u64::from(count.max(1));
-        #[expect(clippy::cast_possible_truncation, reason = "slot < count, which is a u16")]
-        let index = slot as u16;
-        Self { kind, index }
-    }
-
-    /// All partitions of a kind.
-    pub fn all(kind: JobKind, count: u16) -> impl Iterator<Item = Self> {
-        (0..count).map(move |index| Self { kind, index })
-    }
-
-    /// The queue's name: `<namespace>.<kind>.<index>`. Messages outlive deploys: never change it.
+    /// The queue's name: `<namespace>.<kind>.<generation>.<line>`. Messages outlive deploys: never
+    /// change it.
     #[must_use]
     pub fn queue(self, namespace: &str) -> String {
-        format!("{namespace}.{}.{:02}", self.kind.as_str(), self.index)
+        format!("{namespace}.{}.{}", self.kind.as_str(), self.routing_key())
+    }
+
+    /// What binds the queue to its kind's exchange.
+    #[must_use]
+    pub fn routing_key(self) -> String {
+        format!("{}.{}", self.generation, self.line)
+    }
+}
+
+/// How the jobs of a kind are dealt out at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// Counts up with every change.
+    pub generation: i32,
+    /// How many partitions there are.
+    pub partitions: u16,
+    /// The keys with a line of their own, each with its number (below [`MAX_PINS`]) in job ids.
+    pub pins: BTreeMap<i64, u8>,
+}
+
+impl Routing {
+    /// The line of a job with these keys, ascending: a pinned one's, else the first one's.
+    #[must_use]
+    pub fn line(&self, keys: impl Iterator<Item = i64> + Clone) -> Line {
+        match keys.clone().find(|key| self.pins.contains_key(key)) {
+            Some(pinned) => Line::Pin(pinned),
+            None => self.shared_line(slot(keys.clone().next().unwrap_or_default())),
+        }
+    }
+
+    /// What a job id tells of the line of a job with these keys.
+    #[must_use]
+    pub fn place(&self, keys: impl Iterator<Item = i64> + Clone) -> Place {
+        let pinned = keys.clone().find_map(|key| self.pins.get(&key));
+        match (pinned, keys.clone().next()) {
+            (Some(number), _) if *number < MAX_PINS => Place(SLOTS + u16::from(*number)),
+            // A pin that is being removed.
+            (Some(_), _) => Place::UNKNOWN,
+            (None, Some(key)) => Place(slot(key)),
+            (None, None) => Place::UNKNOWN,
+        }
+    }
+
+    /// The line that a place means at present.
+    #[must_use]
+    pub fn line_at(&self, place: Place) -> Option<Line> {
+        match place.0 {
+            slot if slot < SLOTS => Some(self.shared_line(slot)),
+            // Not known when the id was made.
+            _ if place == Place::UNKNOWN => None,
+            number => {
+                let mut pins = self.pins.iter();
+                let key = pins.find(|(_, pin)| SLOTS + u16::from(**pin) == number);
+                key.map(|(key, _)| Line::Pin(*key))
+            }
+        }
+    }
+
+    /// All lines.
+    pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
+        let shared = (0..self.partitions).map(Line::Partition);
+        shared.chain(self.pins.keys().copied().map(Line::Pin))
+    }
+
+    fn shared_line(&self, slot: u16) -> Line {
+        Line::Partition(slot % self.partitions.max(1))
+    }
+}
+
+/// What a job id says about the line its job stood in when it was submitted, in 10 bits: the slot
+/// of its key, or the number of its pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(u16);
+
+impl Place {
+    /// How many bits of a job id it takes.
+    pub const BITS: u32 = 10;
+    /// Not known when the id was made.
+    pub const UNKNOWN: Self = Self((1 << Self::BITS) - 1);
+
+    /// From the low bits of a job id's part.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits & Self::UNKNOWN.0)
+    }
+
+    /// The bits for a job id.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
     }
 }
 
@@ -51,27 +179,66 @@ const fn mix(key: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn routing(partitions: u16, pins: &[i64]) -> Routing {
+        let pins = pins.iter().copied().zip(0..).collect();
+        Routing { generation: 1, partitions, pins }
+    }
 
     #[test]
     fn the_mapping_never_changes() {
-        let of = |key, count| Partition::of(JobKind::IssueCoupon, key, count).index;
-        let sixteen: Vec<u16> = (1..=10).map(|key| of(key, 16)).collect();
-        assert_eq!(sixteen, GOLDEN_16);
-        let seven: Vec<u16> = [1, 2, 3, 1_000_000, i64::MAX].map(|key| of(key, 7)).to_vec();
-        assert_eq!(seven, GOLDEN_7);
-        let partition = Partition { kind: JobKind::IssueCoupon, index: 3 };
-        assert_eq!(partition.queue("firstcome"), "firstcome.issue-coupon.03");
+        let slots: Vec<u16> = (1..=10).chain([1_000_000, i64::MAX]).map(slot).collect();
+        assert_eq!(slots, GOLDEN);
+        let of = |key| routing(16, &[]).line(std::iter::once(key));
+        assert_eq!(of(1), Line::Partition(GOLDEN[0] % 16));
+        for (line, queue) in [
+            (Line::Partition(3), "firstcome.issue-coupon.1.03"),
+            (Line::Pin(17), "firstcome.issue-coupon.1.pin-17"),
+        ] {
+            let partition = Partition { kind: JobKind::IssueCoupon, generation: 1, line };
+            assert_eq!(partition.queue("firstcome"), queue);
+            assert_eq!(line.to_string().parse(), Ok(line));
+        }
     }
 
-    const GOLDEN_16: [u16; 10] = [5, 10, 0, 4, 12, 12, 4, 8, 7, 9];
-    const GOLDEN_7: [u16; 5] = [6, 1, 4, 5, 3];
+    const GOLDEN: [u16; 12] = [229, 10, 176, 212, 732, 172, 724, 40, 663, 377, 854, 253];
 
     #[test]
     fn keys_spread_evenly() {
-        let mut counts = [0u32; 16];
-        for key in 1..=16_000 {
-            counts[usize::from(Partition::of(JobKind::IssueCoupon, key, 16).index)] += 1;
+        for partitions in [7, 16, 256] {
+            let routing = routing(partitions, &[]);
+            let mut counts = vec![0u32; usize::from(partitions)];
+            for key in 1..=1_000 * i64::from(partitions) {
+                match routing.line(std::iter::once(key)) {
+                    Line::Partition(index) => counts[usize::from(index)] += 1,
+                    Line::Pin(_) => unreachable!("nothing is pinned"),
+                }
+            }
+            assert!(counts.iter().all(|count| (600..1_500).contains(count)), "{counts:?}");
         }
-        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_pinned_key_comes_before_a_lower_one() {
+        let routing = routing(4, &[17, 20]);
+        assert_eq!(routing.line([3, 17, 20].into_iter()), Line::Pin(17));
+        assert_eq!(routing.line([3, 18].into_iter()), Line::Partition(slot(3) % 4));
+        assert_eq!(routing.lines().count(), 6);
+        assert_eq!(routing.place(std::iter::empty()), Place::UNKNOWN);
+        assert_eq!(routing.line_at(Place::UNKNOWN), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_place_leads_to_the_line(key in 1i64..1_000, partitions in 1..=MAX_PARTITIONS, pins: Vec<u8>) {
+            let mut pins: Vec<i64> = pins.into_iter().map(i64::from).take(usize::from(MAX_PINS)).collect();
+            pins.dedup();
+            let routing = routing(partitions, &pins);
+            prop_assume!(!pins.contains(&key) || routing.pins[&key] < MAX_PINS);
+            let key = std::iter::once(key);
+            let place = Place::from_bits(routing.place(key.clone()).bits());
+            prop_assert_eq!(routing.line_at(place), Some(routing.line(key)));
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Command line and environment.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use firstcome_shared::broker::BrokerArgs;
+use firstcome_shared::{broker::BrokerArgs, job::JobKind, partition::MAX_PARTITIONS, telemetry};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -13,7 +13,7 @@ use sqlx::{
 ///
 /// Every process exits with 0 after SIGTERM or Ctrl-C, once the batches in hand are settled.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Logging: RUST_LOG (default info), to standard error.")]
+#[command(version, after_help = telemetry::HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -29,19 +29,42 @@ pub enum Command {
     PlaceOrder(WorkerArgs),
     /// Role: publish the events of completed orders.
     RelayOutbox(WorkerArgs),
-    /// Role: count completed orders into the sales statistics, and recount them daily.
+    /// Role: count completed orders into the sales statistics; the daily jobs (recount, purge).
     UpdateSalesStats(WorkerArgs),
     /// Role: send completed orders to the data platform.
     SendToDataPlatform(WorkerArgs),
-    /// A stand-in for the data platform, for development: records what it gets at POST /events,
-    /// tells at GET /events, and misbehaves after PUT /mode (ok, slow, error, overloaded, hang).
+    /// A stand-in for the data platform, for development: records what it gets at POST /events, tells
+    /// how much at GET /events and what at GET /orders, and misbehaves after PUT /mode (ok, slow,
+    /// error, overloaded, hang).
     MockDataPlatform {
         /// Where to listen.
         #[arg(long, env = "MOCK_DATA_PLATFORM_ADDR", default_value = "127.0.0.1:9090")]
-        address: std::net::SocketAddr,
+        address: SocketAddr,
     },
     /// Every role, in one process (the default); without DATA_PLATFORM_URL, events for it wait in their queue.
     All(WorkerArgs),
+    /// List, redrive or discard what could not be processed.
+    DeadLetters {
+        /// What to do.
+        #[command(subcommand)]
+        action: crate::dead_letters::Action,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the text would replace the command's own help")]
+        database: DatabaseArgs,
+    },
+    /// Change how many partitions a kind of job has, also while it is running: no job is lost, none
+    /// overtakes another of its key.
+    Partitions {
+        /// issue-coupon or place-order.
+        #[arg(value_parser = parse_kind)]
+        kind: JobKind,
+        /// How many.
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_PARTITIONS)))]
+        count: u16,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the text would replace the command's own help")]
+        database: DatabaseArgs,
+    },
     /// Bring the database schema to this version, then exit.
     Migrate(DatabaseArgs),
     /// Create sample users and coupons for development, then exit. Keeps what exists.
@@ -65,8 +88,26 @@ pub enum Command {
         #[expect(missing_docs, reason = "the text would replace the command's own help")]
         database: DatabaseArgs,
     },
+    /// Delete what is older than JOB_RETENTION, then exit. The role update-sales-stats does it daily;
+    /// this also finds what came late.
+    Purge {
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the text would replace the command's own help")]
+        retention: RetentionArgs,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the text would replace the command's own help")]
+        time_zone: TimeZoneArgs,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the text would replace the command's own help")]
+        database: DatabaseArgs,
+    },
     /// Check every invariant on a live database, then exit: 0 if all hold, 1 if one is violated.
     Audit(DatabaseArgs),
+}
+
+fn parse_kind(name: &str) -> Result<JobKind, String> {
+    let kind = JobKind::from_name(name);
+    kind.ok_or_else(|| format!("expected {}", JobKind::ALL.map(JobKind::as_str).join(" or ")))
 }
 
 /// The database.
@@ -86,6 +127,14 @@ pub struct TimeZoneArgs {
     /// Time zone of the business day, as PostgreSQL knows it.
     #[arg(long, env = "BUSINESS_TIME_ZONE", default_value = "Asia/Seoul")]
     pub business_time_zone: String,
+}
+
+/// How long things are remembered.
+#[derive(Debug, Clone, Args)]
+pub struct RetentionArgs {
+    /// How long jobs can be polled, keys repeated and events redelivered, in seconds; as the API's.
+    #[arg(long, env = "JOB_RETENTION", default_value_t = 7 * 24 * 3600, value_parser = clap::value_parser!(u32).range(60..))]
+    pub job_retention: u32,
 }
 
 /// What every role needs.
@@ -108,9 +157,18 @@ pub struct WorkerArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub time_zone: TimeZoneArgs,
-    /// Where the role send-to-data-platform posts CloudEvents, as http://host:port/path.
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub retention: RetentionArgs,
+    /// Where to serve /health/live, /health/ready and /metrics; port 0 is any that is free, and logged.
+    #[arg(long, env = "WORKER_ADDR", default_value = "127.0.0.1:0")]
+    pub worker_addr: SocketAddr,
+    /// Where the role send-to-data-platform posts CloudEvents, as https://host:port/path or http://….
     #[arg(long, env = "DATA_PLATFORM_URL")]
     pub data_platform_url: Option<String>,
+    /// Certificates (PEM) that may vouch for the data platform, instead of the public ones.
+    #[arg(long, env = "DATA_PLATFORM_CA_FILE")]
+    pub data_platform_ca_file: Option<PathBuf>,
     /// How long the data platform may take to answer, in milliseconds.
     #[arg(long, env = "DATA_PLATFORM_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=300_000))]
     pub data_platform_timeout_ms: u32,

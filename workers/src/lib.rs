@@ -8,11 +8,14 @@
 
 pub mod audit;
 pub mod config;
+pub mod dead_letters;
 pub mod issue_coupon;
 pub mod migrate;
 pub mod mock_data_platform;
+pub mod monitor;
 pub mod outcome;
 pub mod place_order;
+pub mod purge;
 pub mod registry;
 pub mod relay_outbox;
 pub mod runtime;
@@ -25,11 +28,14 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use firstcome_shared::job::JobKind;
 use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use config::{Command, WorkerArgs};
 use mock_data_platform::MockDataPlatform;
+use monitor::Monitor;
+use purge::Since;
 use runtime::{Announcer, Role};
+use send_to_data_platform::Platform;
 
 /// Does what the command line asks for.
 ///
@@ -66,6 +72,27 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             }
             tracing::info!(days, "the sales statistics are what the completed orders say");
         }
+        Command::Purge { retention, time_zone, database } => {
+            let pool = database.pool().context("DATABASE_URL")?;
+            let (time_zone, retention) = (time_zone.business_time_zone, retention.job_retention);
+            let purged = purge::purge(&pool, &time_zone, retention, Since::Ever)
+                .await
+                .context("cannot purge (is BUSINESS_TIME_ZONE a time zone?)")?;
+            tracing::info!(purged = ?purged.unwrap_or_default(), "purged");
+        }
+        Command::DeadLetters { action, database } => {
+            let pool = database.pool().context("DATABASE_URL")?;
+            dead_letters::run(&pool, action).await?;
+        }
+        Command::Partitions { kind, count, database } => {
+            let pool = database.pool().context("DATABASE_URL")?;
+            runtime::set_partitions(&pool, kind, count).await?;
+            tracing::info!(
+                kind = kind.as_str(),
+                count,
+                "wanted; the running workers bring it about"
+            );
+        }
         Command::Migrate(database) => {
             let pool = database.pool().context("DATABASE_URL")?;
             migrate::migrate(&pool).await.context(
@@ -98,7 +125,7 @@ pub enum RoleName {
     Settle(JobKind),
     /// Publish the outbox.
     RelayOutbox,
-    /// Count the sales.
+    /// Count the sales; daily jobs.
     UpdateSalesStats,
     /// Send completed orders to the data platform, if there is one.
     SendToDataPlatform,
@@ -113,15 +140,27 @@ impl RoleName {
         Self::UpdateSalesStats,
         Self::SendToDataPlatform,
     ];
+
+    /// The name of its command.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Settle(kind) => kind.as_str(),
+            Self::RelayOutbox => "relay-outbox",
+            Self::UpdateSalesStats => "update-sales-stats",
+            Self::SendToDataPlatform => "send-to-data-platform",
+        }
+    }
 }
 
-/// Starts roles; they run until `stop`.
+/// Starts roles; they run until `stop`, and `monitor` tells how they are.
 ///
 /// # Errors
-/// A malformed URL.
+/// A malformed URL, or a file that cannot be read.
 pub fn start(
     roles: &[RoleName],
     args: &WorkerArgs,
+    monitor: &Monitor,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
     let pool = args.database.pool().context("DATABASE_URL")?;
@@ -130,24 +169,33 @@ pub fn start(
     let mut running = JoinSet::new();
     for role in roles {
         let (broker, pool, stop) = (args.broker.clone(), pool.clone(), stop.clone());
+        let watched = || monitor.role(role.as_str());
         match role {
             RoleName::Settle(kind) => {
-                let role = Role { kind: *kind, broker, pool, announcer: announcer.clone() };
+                let (announcer, monitor) = (announcer.clone(), watched());
+                let role = Role { kind: *kind, broker, pool, announcer, monitor };
                 running.spawn(runtime::run(Arc::new(role), stop));
             }
             RoleName::RelayOutbox => {
-                running.spawn(relay_outbox::run(broker, pool, stop));
+                running.spawn(relay_outbox::run(broker, pool, watched(), stop));
             }
             RoleName::UpdateSalesStats => {
                 let time_zone = args.time_zone.business_time_zone.clone();
-                running.spawn(update_sales_stats::run(broker, pool, time_zone, stop));
+                let retention = args.retention.job_retention;
+                running.spawn(purge::run(pool.clone(), time_zone.clone(), retention, stop.clone()));
+                let counting = update_sales_stats::run(broker, pool, time_zone, watched(), stop);
+                running.spawn(counting);
             }
             RoleName::SendToDataPlatform => {
                 let patience = Duration::from_millis(args.data_platform_timeout_ms.into());
                 match &args.data_platform_url {
                     Some(url) => {
-                        running
-                            .spawn(send_to_data_platform::run(broker, pool, url, patience, stop)?);
+                        let ca_file = args.data_platform_ca_file.as_deref();
+                        let platform = Platform::new(url, ca_file, patience)?;
+                        let monitor = watched();
+                        let sending =
+                            send_to_data_platform::run(broker, pool, platform, monitor, stop);
+                        running.spawn(sending);
                     }
                     None => tracing::warn!(
                         "no DATA_PLATFORM_URL: events for the data platform wait in their queue"
@@ -162,7 +210,13 @@ pub fn start(
 async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
-    start(roles, args, &stop)?.join_all().await;
+    let monitor = Arc::new(Monitor::default());
+    let listener = Monitor::listen(args.worker_addr).await?;
+    let running = start(roles, args, &monitor, &stop)?;
+    // Also while the batches in hand settle, and not a moment longer.
+    let serving = AbortOnDropHandle::new(tokio::spawn(monitor.serve(listener)));
+    running.join_all().await;
+    drop(serving);
     tracing::info!("stopped");
     Ok(())
 }

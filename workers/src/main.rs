@@ -7,10 +7,14 @@ use firstcome_workers::config::Cli;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    firstcome_shared::telemetry::init();
-    let arguments = firstcome_shared::cli::arguments_or("all");
-    firstcome_workers::command(Cli::parse_from(arguments).command).await.unwrap_or_else(|error| {
+    run().await.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+async fn run() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse_from(firstcome_shared::cli::arguments_or("all"));
+    let _telemetry = firstcome_shared::telemetry::init("firstcome-worker")?;
+    firstcome_workers::command(cli.command).await
 }

@@ -15,8 +15,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
-use firstcome_shared::event::OrderCompleted;
-use serde::Serialize;
+use firstcome_shared::event::{OrderCompleted, order_completed::Order};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -44,18 +44,33 @@ pub struct MockDataPlatform(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     mode: Mode,
-    /// How often each event came.
-    received: HashMap<Uuid, u32>,
+    /// The events, with how often each came.
+    received: HashMap<Uuid, Received>,
     requests: u64,
     /// Events of this user are answered with 400.
     refused_user: Option<i64>,
 }
 
-#[derive(Serialize)]
-struct Report {
-    requests: u64,
-    received: u64,
-    distinct: usize,
+/// An event that it accepted, as `GET /orders` lists it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Received {
+    /// The event's id.
+    pub id: Uuid,
+    /// How often it came.
+    pub times: u32,
+    /// What it told, the first time.
+    pub order: Order,
+}
+
+/// The figures at `GET /events`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Requests, also those that it did not accept.
+    pub requests: u64,
+    /// Events, each as often as it came.
+    pub received: u64,
+    /// Different events.
+    pub distinct: usize,
 }
 
 impl MockDataPlatform {
@@ -72,10 +87,10 @@ impl MockDataPlatform {
     /// The ids of the events that it accepted, with how often.
     #[must_use]
     pub fn received(&self) -> HashMap<Uuid, u32> {
-        self.lock().received.clone()
+        self.lock().received.values().map(|event| (event.id, event.times)).collect()
     }
 
-    /// Serves `POST /events`, `GET /events` and `PUT /mode` until `stop`.
+    /// Serves `POST /events`, `GET /events`, `GET /orders` and `PUT /mode` until `stop`.
     ///
     /// # Errors
     /// The listener's.
@@ -87,6 +102,7 @@ impl MockDataPlatform {
         let router = Router::new()
             .route("/events", post(receive))
             .route("/events", get(report))
+            .route("/orders", get(orders))
             .route("/mode", put(set_mode))
             .with_state(self);
         let serving = axum::serve(listener, router).into_future();
@@ -122,7 +138,8 @@ async fn receive(State(mock): State<MockDataPlatform>, body: Bytes) -> Response 
         return StatusCode::BAD_REQUEST.into_response();
     }
     for event in events {
-        *inner.received.entry(event.id).or_default() += 1;
+        let first = Received { id: event.id, times: 0, order: event.data };
+        inner.received.entry(event.id).or_insert(first).times += 1;
     }
     StatusCode::NO_CONTENT.into_response()
 }
@@ -131,10 +148,18 @@ async fn report(State(mock): State<MockDataPlatform>) -> Response {
     let inner = mock.lock();
     let report = Report {
         requests: inner.requests,
-        received: inner.received.values().map(|times| u64::from(*times)).sum(),
+        received: inner.received.values().map(|event| u64::from(event.times)).sum(),
         distinct: inner.received.len(),
     };
-    let body = serde_json::to_vec(&report).unwrap_or_default();
+    json(&report)
+}
+
+async fn orders(State(mock): State<MockDataPlatform>) -> Response {
+    json(&mock.lock().received.values().collect::<Vec<_>>())
+}
+
+fn json(value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).unwrap_or_default();
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 

@@ -24,6 +24,8 @@ pub enum Failure {
     Undecodable,
     /// The database refuses this one job, deterministically.
     Unprocessable,
+    /// It came so late that its outcome, had it one, would be forgotten: it may not run again.
+    Overdue,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
         match self {
             Self::Undecodable => "job-undecodable",
             Self::Unprocessable => "job-unprocessable",
+            Self::Overdue => "job-overdue",
         }
     }
 }

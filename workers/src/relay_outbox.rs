@@ -9,7 +9,7 @@ use firstcome_shared::{
     broker::{
         BrokerArgs,
         connect::{self, Connection, SessionError},
-        publish::{Address, ConfirmedPublisher, Verdict},
+        publish::{Address, ConfirmedPublisher, MessageType, Verdict},
         topology,
     },
     event::order_completed,
@@ -19,19 +19,33 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::monitor;
+
 /// Events in one transaction.
 const BATCH: i64 = 512;
 /// How often the outbox is looked at unasked: the backstop for a lost notification.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long a look at the outbox proves that the role is well: above the bound on the next one.
+const LOOK_PROVES: Duration = Duration::from_secs(15);
 /// How long the broker may take to confirm a batch.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Relays until `stop`.
-pub async fn run(broker: BrokerArgs, pool: PgPool, stop: CancellationToken) {
+pub async fn run(
+    broker: BrokerArgs,
+    pool: PgPool,
+    monitor: monitor::Role,
+    stop: CancellationToken,
+) {
     let broker = Arc::new(broker);
     let url = broker.amqp_url.clone();
     connect::supervise(&url, "firstcome-worker relay-outbox", &stop, |connection| {
-        session(connection, Arc::clone(&broker), pool.clone(), stop.clone())
+        let (broker, pool, stop) = (Arc::clone(&broker), pool.clone(), stop.clone());
+        let monitor = monitor.clone();
+        async move {
+            let ended = session(connection, broker, pool, &monitor, stop).await;
+            ended.inspect_err(|error| monitor.ails(error))
+        }
     })
     .await;
 }
@@ -40,16 +54,23 @@ async fn session(
     connection: Arc<Connection>,
     broker: Arc<BrokerArgs>,
     pool: PgPool,
+    monitor: &monitor::Role,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
-    topology::declare(&connection, &broker.queue_namespace, broker.partitions).await?;
+    topology::declare(&connection, &broker.queue_namespace).await?;
     let mut publisher = ConfirmedPublisher::open(&connection).await?;
     let exchange = topology::events(&broker.queue_namespace);
     let database = |error: sqlx::Error| SessionError::Unusable(format!("outbox: {error}"));
     let mut notifications = PgListener::connect_with(&pool).await.map_err(database)?;
     notifications.listen("outbox").await.map_err(database)?;
     while !stop.is_cancelled() {
+        // With nothing to publish nobody else would notice.
+        if !connection.status().connected() {
+            return Err(SessionError::Unusable("the connection is gone".to_owned()));
+        }
         let relayed = relay(&pool, &mut publisher, &exchange).await?;
+        monitor.well(LOOK_PROVES);
+        monitor.metrics.relayed.inc_by(u64::try_from(relayed).unwrap_or_default());
         if relayed == 0 {
             tokio::select! {
                 // An error here is a lost connection, which the next look at the outbox reports.
@@ -83,8 +104,13 @@ async fn relay(
             body.extend_from_slice(row.event.as_bytes());
             body.push(b'\n');
         }
-        let address = Address::Topic { exchange, key: order_completed::TYPE };
-        publisher.publish(address, body, parcel.iter().map(|row| row.id).collect());
+        let address = Address::Exchange { exchange, key: order_completed::TYPE };
+        publisher.publish(
+            address,
+            MessageType::Events,
+            body,
+            parcel.iter().map(|row| row.id).collect(),
+        );
     }
     let mut confirmed = Vec::with_capacity(rows.len());
     while publisher.in_flight() > 0 {

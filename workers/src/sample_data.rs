@@ -40,8 +40,8 @@ pub async fn create(pool: &PgPool, users: i64) -> Result<(), sqlx::Error> {
     .execute(&mut *transaction)
     .await?;
     sqlx::query!(
-        "INSERT INTO products (id, name, price, stock)
-         SELECT n, 'Product ' || n, 1000 * n, 10000 FROM generate_series(1, 100) AS n
+        "INSERT INTO products (id, name, price, stock, stocked)
+         SELECT n, 'Product ' || n, 1000 * n, 10000, 10000 FROM generate_series(1, 100) AS n
          ON CONFLICT ON CONSTRAINT products_pkey DO NOTHING",
     )
     .execute(&mut *transaction)

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Who may write a table: the folder of its one writer, or several with the reason.
-const WRITERS: [(&str, &[&str]); 17] = [
+const WRITERS: [(&str, &[&str]); 22] = [
     // Operators create users; sample data does for development.
     ("users", &["api/src/admin", "workers/src/sample_data.rs"]),
     // Charges are nobody's line; orders pay.
@@ -35,9 +35,25 @@ const WRITERS: [(&str, &[&str]); 17] = [
     // Operators own the campaign, the line owns `issued`.
     ("coupons", &["api/src/admin", "workers/src/issue_coupon", "workers/src/sample_data.rs"]),
     ("user_coupons", &["workers/src/issue_coupon", "workers/src/place_order"]),
-    ("job_outcomes", &["workers/src/runtime/record.rs"]),
-    ("dead_letters", &["workers/src/runtime/record.rs"]),
-    ("idempotent_answers", &["api/src/once.rs"]),
+    // The purge deletes what is past its retention, here and below.
+    ("job_outcomes", &["workers/src/runtime/record.rs", "workers/src/purge.rs"]),
+    // The line writes, operators ask for another attempt or forget.
+    (
+        "dead_letters",
+        &[
+            "api/src/admin",
+            "workers/src/dead_letters.rs",
+            "workers/src/runtime/record.rs",
+            "workers/src/runtime/redrive.rs",
+        ],
+    ),
+    // What operators want is theirs, what is so the workers'.
+    ("routing", &["workers/src/runtime/routing.rs"]),
+    ("pins", &["api/src/admin"]),
+    ("workers", &["workers/src/runtime/lease.rs"]),
+    ("partition_leases", &["workers/src/runtime/lease.rs", "workers/src/runtime/routing.rs"]),
+    ("line_reports", &["workers/src/runtime/report.rs", "workers/src/runtime/routing.rs"]),
+    ("idempotent_answers", &["api/src/once.rs", "workers/src/purge.rs"]),
     // Operators own the product, the line owns its stock between their edits.
     ("products", &["api/src/admin", "workers/src/place_order", "workers/src/sample_data.rs"]),
     // Customers fill it, the line takes out what was bought.
@@ -49,7 +65,7 @@ const WRITERS: [(&str, &[&str]); 17] = [
     ("outbox", &["workers/src/place_order", "workers/src/relay_outbox.rs"]),
     ("event_inbox", &["workers/src/update_sales_stats"]),
     ("product_sales", &["workers/src/update_sales_stats"]),
-    ("daily_runs", &["workers/src/update_sales_stats"]),
+    ("daily_runs", &["workers/src/update_sales_stats", "workers/src/purge.rs"]),
 ];
 
 struct Source {
@@ -110,6 +126,14 @@ fn backoff_is_known_to_one_file() {
 }
 
 #[test]
+fn opentelemetry_is_known_to_one_file() {
+    for source in sources(&ALL) {
+        let uses = uses(&source, "opentelemetry") || uses(&source, "opentelemetry_sdk");
+        assert!(source.path == "shared/src/telemetry.rs" || !uses, "{} uses it", source.path);
+    }
+}
+
+#[test]
 fn shared_holds_no_sql_and_no_http() {
     let manifest = fs::read_to_string(root().join("shared/Cargo.toml")).unwrap();
     for banned in ["sqlx", "axum", "redis", "firstcome-api", "firstcome-workers"] {
@@ -126,6 +150,16 @@ fn the_api_and_the_workers_do_not_know_each_other() {
         let manifest = fs::read_to_string(root().join(crate_name).join("Cargo.toml")).unwrap();
         let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
         assert!(!dependencies.contains(banned), "{crate_name} depends on {banned}");
+    }
+}
+
+#[test]
+fn every_endpoint_is_documented() {
+    for source in sources(&["api/src"]) {
+        for line in code_lines(&source.text).filter(|line| line.contains(".route(")) {
+            // `OpenApiRouter::routes` is the way in; the page's own files are no endpoints.
+            assert!(line.contains("\"/docs/"), "{}: {line}", source.path);
+        }
     }
 }
 
@@ -176,4 +210,27 @@ fn files_are_short_and_say_what_they_are() {
         assert!(source.text.starts_with("//!"), "{} does not say what it is", source.path);
         assert!(name != "main" || lines <= 40, "{} has {lines} lines: a main is thin", source.path);
     }
+}
+
+/// A code that no flow ever shows is a promise that nothing keeps.
+#[test]
+fn every_code_is_seen_in_a_flow() {
+    let defined = fs::read_to_string(root().join("api/src/problem.rs")).unwrap();
+    let parts = defined.split("const fn parts").nth(1).unwrap();
+    let parts = parts.split("\n    }\n").next().unwrap();
+    let kebab = |word: &str| word.contains('-') || ["unauthenticated", "forbidden"].contains(&word);
+    let codes: Vec<&str> = parts
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| kebab(word) && word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        .collect();
+    let variants = parts.matches("Self::").count();
+    assert_eq!(codes.len(), variants, "this test does not see every code: {codes:?}");
+    let flows = sources(&["workers/tests/flows"]);
+    let unseen: Vec<&str> = codes
+        .into_iter()
+        .filter(|code| !flows.iter().any(|flow| flow.text.contains(&format!("\"{code}\""))))
+        .collect();
+    assert_eq!(unseen, [""; 0]);
 }

@@ -5,27 +5,126 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use chrono::{DateTime, Utc};
 use firstcome_shared::{ids::CouponId, order::MAX_PRICE};
+use utoipa::ToSchema;
 
 use super::created;
 use crate::{
     auth::Admin,
-    coupon::CouponView,
-    extract::{Body, PathId},
+    coupon::{CouponView, DISCOUNT_TYPES, discount_types},
+    extract::{Body, Fields, PathId},
     once::once,
+    openapi::IdempotencyKey,
     problem::{Code, Problem},
     state::AppState,
 };
 
 /// The largest number of coupons.
 const MAX_TOTAL: i64 = 1_000_000_000;
-/// The kinds of discounts.
-const TYPES: [(&str, &str); 2] = [("fixed", "fixed"), ("percent", "percent")];
+
+/// A campaign to create.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = CouponRequest, example = json!({
+    "name": "Launch day", "discountType": "percent", "discountValue": 20, "maxDiscount": 10_000,
+    "total": 500, "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2099-01-01T00:00:00Z",
+}))]
+struct NewCoupon {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[schema(schema_with = discount_types)]
+    discount_type: &'static str,
+    /// Won, or percent: then at most 100.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    discount_value: i64,
+    /// The most that a percentage takes off, in won.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    max_discount: Option<i64>,
+    /// How many coupons there are.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    total: i64,
+    /// First instant at which it can be had.
+    starts_at: DateTime<Utc>,
+    /// First instant at which it can no longer be had; after `startsAt`.
+    ends_at: DateTime<Utc>,
+}
+
+impl NewCoupon {
+    fn read(fields: &mut Fields) -> Self {
+        let discount_type = fields.optional_choice("discountType", &DISCOUNT_TYPES);
+        let percent = discount_type == Some("percent");
+        let coupon = Self {
+            name: fields.text("name", 200),
+            discount_type: discount_type.unwrap_or_default(),
+            discount_value: fields
+                .integer("discountValue", 1..=if percent { 100 } else { MAX_PRICE }),
+            max_discount: fields.optional_integer("maxDiscount", 1..=MAX_PRICE),
+            total: fields.integer("total", 1..=MAX_TOTAL),
+            starts_at: fields.instant("startsAt"),
+            ends_at: fields.instant("endsAt"),
+        };
+        if discount_type.is_none() {
+            // Does nothing where the choice was there but wrong.
+            fields.reject("discountType", "is required");
+        }
+        if discount_type == Some("fixed") && coupon.max_discount.is_some() {
+            fields.reject("maxDiscount", "goes with discountType percent only");
+        }
+        if coupon.starts_at >= coupon.ends_at {
+            fields.reject("endsAt", "must be after startsAt");
+        }
+        coupon
+    }
+}
+
+/// What to change of a campaign; like a new one otherwise.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = CouponChange, example = json!({"total": 1_000}))]
+struct EditedCoupon {
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    #[schema(schema_with = discount_types)]
+    discount_type: Option<&'static str>,
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    discount_value: Option<i64>,
+    /// `null` takes the cap away.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
+    max_discount: Option<Option<i64>>,
+    /// Not below what is issued.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    total: Option<i64>,
+    starts_at: Option<DateTime<Utc>>,
+    ends_at: Option<DateTime<Utc>>,
+}
+
+impl EditedCoupon {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            name: fields.optional_text("name", 200),
+            discount_type: fields.optional_choice("discountType", &DISCOUNT_TYPES),
+            discount_value: fields.optional_integer("discountValue", 1..=MAX_PRICE),
+            max_discount: fields
+                .has("maxDiscount")
+                .then(|| fields.optional_integer("maxDiscount", 1..=MAX_PRICE)),
+            total: fields.optional_integer("total", 1..=MAX_TOTAL),
+            starts_at: fields.optional_instant("startsAt"),
+            ends_at: fields.optional_instant("endsAt"),
+        }
+    }
+}
 
 /// Creates a campaign.
 ///
 /// # Errors
 /// 400, 401, 403, 422, 503.
+#[utoipa::path(
+    post, path = "/api/admin/coupons", operation_id = "createCoupon", tag = "Admin",
+    params(IdempotencyKey),
+    request_body = NewCoupon,
+    responses((status = 201, description = "The campaign.", body = CouponView)),
+)]
 pub async fn create_coupon(
     State(state): State<AppState>,
     Admin(admin): Admin,
@@ -33,24 +132,7 @@ pub async fn create_coupon(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, bytes } = body;
-    let name = fields.text("name", 200);
-    let discount_type = fields.optional_choice("discountType", &TYPES);
-    let percent = discount_type == Some("percent");
-    let value = fields.integer("discountValue", 1..=if percent { 100 } else { MAX_PRICE });
-    let max_discount = fields.optional_integer("maxDiscount", 1..=MAX_PRICE);
-    let total = fields.integer("total", 1..=MAX_TOTAL);
-    let starts_at = fields.instant("startsAt");
-    let ends_at = fields.instant("endsAt");
-    if discount_type.is_none() {
-        // Does nothing where the choice was there but wrong.
-        fields.reject("discountType", "is required");
-    }
-    if discount_type == Some("fixed") && max_discount.is_some() {
-        fields.reject("maxDiscount", "goes with discountType percent only");
-    }
-    if starts_at >= ends_at {
-        fields.reject("endsAt", "must be after startsAt");
-    }
+    let wanted = NewCoupon::read(&mut fields);
     fields.finish()?;
 
     let coupon = once(&state.pool, admin.user_id, "create-coupon", &headers, &bytes, async |transaction| {
@@ -60,13 +142,13 @@ pub async fn create_coupon(
                VALUES ($1, $2, $3, $4, $5, $6, $7)
                RETURNING id, name, discount_type, discount_value, max_discount, total,
                          total - issued AS "remaining!", starts_at, ends_at"#,
-            name,
-            discount_type.unwrap_or_default(),
-            value,
-            max_discount,
-            total,
-            starts_at,
-            ends_at,
+            wanted.name,
+            wanted.discount_type,
+            wanted.discount_value,
+            wanted.max_discount,
+            wanted.total,
+            wanted.starts_at,
+            wanted.ends_at,
         )
         .fetch_one(transaction)
         .await?;
@@ -80,6 +162,12 @@ pub async fn create_coupon(
 ///
 /// # Errors
 /// 400, 401, 403, 404, 409 for a total below what is issued; 503.
+#[utoipa::path(
+    patch, path = "/api/admin/coupons/{id}", operation_id = "editCoupon", tag = "Admin",
+    request_body = Option<EditedCoupon>,
+    responses((status = 200, description = "The campaign, as it is now.", body = CouponView)),
+    extensions(("x-codes" = json!([Code::CouponNotFound, Code::TotalBelowIssued]))),
+)]
 pub async fn edit_coupon(
     State(state): State<AppState>,
     _admin: Admin,
@@ -87,15 +175,7 @@ pub async fn edit_coupon(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, .. } = body;
-    let name = fields.optional_text("name", 200);
-    let discount_type = fields.optional_choice("discountType", &TYPES);
-    let value = fields.optional_integer("discountValue", 1..=MAX_PRICE);
-    // `null` takes the cap away.
-    let uncapped = fields.has("maxDiscount");
-    let max_discount = fields.optional_integer("maxDiscount", 1..=MAX_PRICE);
-    let total = fields.optional_integer("total", 1..=MAX_TOTAL);
-    let starts_at = fields.optional_instant("startsAt");
-    let ends_at = fields.optional_instant("endsAt");
+    let wanted = EditedCoupon::read(&mut fields);
     fields.finish()?;
     let coupon = sqlx::query_as!(
         CouponView,
@@ -107,14 +187,14 @@ pub async fn edit_coupon(
            RETURNING id, name, discount_type, discount_value, max_discount, total,
                      total - issued AS "remaining!", starts_at, ends_at"#,
         id,
-        name,
-        discount_type,
-        value,
-        uncapped,
-        max_discount,
-        total,
-        starts_at,
-        ends_at,
+        wanted.name,
+        wanted.discount_type,
+        wanted.discount_value,
+        wanted.max_discount.is_some(),
+        wanted.max_discount.flatten(),
+        wanted.total,
+        wanted.starts_at,
+        wanted.ends_at,
     )
     .fetch_optional(&state.pool)
     .await
@@ -135,6 +215,11 @@ pub async fn edit_coupon(
 ///
 /// # Errors
 /// 401, 403, 404, 503.
+#[utoipa::path(
+    delete, path = "/api/admin/coupons/{id}", operation_id = "deleteCoupon", tag = "Admin",
+    responses((status = 204, description = "The campaign is over.")),
+    extensions(("x-codes" = json!([Code::CouponNotFound]))),
+)]
 pub async fn delete_coupon(
     State(state): State<AppState>,
     _admin: Admin,

@@ -1,12 +1,18 @@
 //! `/api/admin`: what operators create and change. Callers are checked before the body is looked at.
 
 mod coupons;
+mod dead_letters;
+mod pins;
 mod products;
+mod queues;
 mod users;
 
-pub use coupons::{create_coupon, delete_coupon, edit_coupon};
-pub use products::{create_product, delete_product, edit_product};
-pub use users::create_user;
+pub use coupons::*;
+pub use dead_letters::*;
+pub use pins::*;
+pub use products::*;
+pub use queues::*;
+pub use users::*;
 
 use axum::{http::StatusCode, response::Response};
 use serde::Serialize;

@@ -6,12 +6,14 @@ use axum::{
     response::Response,
 };
 use firstcome_shared::order::MAX_PRICE;
+use utoipa::ToSchema;
 
 use super::created;
 use crate::{
     auth::Admin,
-    extract::{Body, PathId},
+    extract::{Body, Fields, PathId},
     once::once,
+    openapi::IdempotencyKey,
     problem::{Code, Problem},
     product::ProductView,
     state::AppState,
@@ -20,10 +22,65 @@ use crate::{
 /// The largest stock.
 const MAX_STOCK: i64 = 1_000_000_000;
 
+/// A product to create.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ProductRequest, example = json!({"name": "Launch box", "price": 25_000, "stock": 50}))]
+struct NewProduct {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// In won.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    price: i64,
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    stock: i64,
+}
+
+impl NewProduct {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            name: fields.text("name", 200),
+            price: fields.integer("price", 0..=MAX_PRICE),
+            stock: fields.integer("stock", 0..=MAX_STOCK),
+        }
+    }
+}
+
+/// What to change of a product.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ProductChange, example = json!({"stock": 100}))]
+struct EditedProduct {
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// In won.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    price: Option<i64>,
+    /// Absolute: takes its turn with the sales.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    stock: Option<i64>,
+}
+
+impl EditedProduct {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            name: fields.optional_text("name", 200),
+            price: fields.optional_integer("price", 0..=MAX_PRICE),
+            stock: fields.optional_integer("stock", 0..=MAX_STOCK),
+        }
+    }
+}
+
 /// Creates a product.
 ///
 /// # Errors
 /// 400, 401, 403, 422, 503.
+#[utoipa::path(
+    post, path = "/api/admin/products", operation_id = "createProduct", tag = "Admin",
+    params(IdempotencyKey),
+    request_body = NewProduct,
+    responses((status = 201, description = "The product.", body = ProductView)),
+)]
 pub async fn create_product(
     State(state): State<AppState>,
     Admin(admin): Admin,
@@ -31,15 +88,13 @@ pub async fn create_product(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, bytes } = body;
-    let name = fields.text("name", 200);
-    let price = fields.integer("price", 0..=MAX_PRICE);
-    let stock = fields.integer("stock", 0..=MAX_STOCK);
+    let NewProduct { name, price, stock } = NewProduct::read(&mut fields);
     fields.finish()?;
     let product =
         once(&state.pool, admin.user_id, "create-product", &headers, &bytes, async |transaction| {
             let product = sqlx::query_as!(
                 ProductView,
-                r#"INSERT INTO products (name, price, stock) VALUES ($1, $2, $3)
+                r#"INSERT INTO products (name, price, stock, stocked) VALUES ($1, $2, $3, $3)
                RETURNING id, name, price, stock, stock = 0 AS "sold_out!""#,
                 name,
                 price,
@@ -58,6 +113,12 @@ pub async fn create_product(
 ///
 /// # Errors
 /// 400, 401, 403, 404, 503.
+#[utoipa::path(
+    patch, path = "/api/admin/products/{id}", operation_id = "editProduct", tag = "Admin",
+    request_body = Option<EditedProduct>,
+    responses((status = 200, description = "The product, as it is now.", body = ProductView)),
+    extensions(("x-codes" = json!([Code::ProductNotFound]))),
+)]
 pub async fn edit_product(
     State(state): State<AppState>,
     _admin: Admin,
@@ -65,13 +126,12 @@ pub async fn edit_product(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, .. } = body;
-    let name = fields.optional_text("name", 200);
-    let price = fields.optional_integer("price", 0..=MAX_PRICE);
-    let stock = fields.optional_integer("stock", 0..=MAX_STOCK);
+    let EditedProduct { name, price, stock } = EditedProduct::read(&mut fields);
     fields.finish()?;
     let product = sqlx::query_as!(
         ProductView,
-        r#"UPDATE products SET name = COALESCE($2, name), price = COALESCE($3, price), stock = COALESCE($4, stock)
+        r#"UPDATE products SET name = COALESCE($2, name), price = COALESCE($3, price), stock = COALESCE($4, stock),
+                  stocked = stocked + COALESCE($4, stock) - stock
            WHERE id = $1 AND deleted_at IS NULL
            RETURNING id, name, price, stock, stock = 0 AS "sold_out!""#,
         id,
@@ -89,6 +149,11 @@ pub async fn edit_product(
 ///
 /// # Errors
 /// 401, 403, 404, 503.
+#[utoipa::path(
+    delete, path = "/api/admin/products/{id}", operation_id = "deleteProduct", tag = "Admin",
+    responses((status = 204, description = "It is off sale.")),
+    extensions(("x-codes" = json!([Code::ProductNotFound]))),
+)]
 pub async fn delete_product(
     State(state): State<AppState>,
     _admin: Admin,

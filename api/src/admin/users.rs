@@ -4,18 +4,49 @@ use axum::{extract::State, http::HeaderMap, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use super::created;
 use crate::{
     auth::Admin,
-    extract::{Body, IDS},
+    extract::{Body, Fields, IDS},
     once::once,
+    openapi::IdempotencyKey,
     problem::{Code, Problem},
     state::AppState,
 };
 
-#[derive(Serialize, Deserialize)]
+/// A user to create.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = UserRequest, example = json!({"id": 20_001, "name": "Kim Minji", "email": "minji@example.com"}))]
+struct NewUser {
+    /// The next one that is free, unless given.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
+    id: Option<i64>,
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[schema(min_length = 1, max_length = 254, pattern = "[^@]@+[^@]")]
+    email: String,
+}
+
+impl NewUser {
+    fn read(fields: &mut Fields) -> Self {
+        let id = fields.optional_integer("id", IDS);
+        let (name, email) = (fields.text("name", 200), fields.text("email", 254));
+        if !email.is_empty() && !email.trim_matches('@').contains('@') {
+            fields.reject("email", "must be an email address");
+        }
+        Self { id, name, email }
+    }
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = User, example = json!({
+    "id": 20_001, "name": "Kim Minji", "email": "minji@example.com", "balance": 0,
+    "createdAt": "2026-03-01T12:00:00.250Z",
+}))]
 struct UserView {
     id: i64,
     name: String,
@@ -31,6 +62,13 @@ const MOST_SKIPPED: usize = 10_000;
 ///
 /// # Errors
 /// 400, 401, 403, 409, 422, 503.
+#[utoipa::path(
+    post, path = "/api/admin/users", operation_id = "createUser", tag = "Admin",
+    params(IdempotencyKey),
+    request_body = NewUser,
+    responses((status = 201, description = "The user.", body = UserView)),
+    extensions(("x-codes" = json!([Code::UserExists, Code::EmailTaken]))),
+)]
 pub async fn create_user(
     State(state): State<AppState>,
     admin: Admin,
@@ -38,12 +76,7 @@ pub async fn create_user(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, bytes } = body;
-    let id = fields.optional_integer("id", IDS);
-    let name = fields.text("name", 200);
-    let email = fields.text("email", 254);
-    if !email.is_empty() && !email.trim_matches('@').contains('@') {
-        fields.reject("email", "must be an email address");
-    }
+    let NewUser { id, name, email } = NewUser::read(&mut fields);
     fields.finish()?;
 
     let user =

@@ -2,11 +2,13 @@
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     auth::Caller,
-    extract::Body,
+    extract::{Body, Fields},
     once::once,
+    openapi::IdempotencyKey,
     problem::{Code, Problem},
     state::AppState,
 };
@@ -16,8 +18,26 @@ const MAX_CHARGE: i64 = 10_000_000;
 /// The most that a balance holds, in won.
 const CEILING: i64 = 1_000_000_000_000;
 
-#[derive(Serialize, Deserialize)]
+/// How much money to add.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"amount": 50_000}))]
+struct ChargeRequest {
+    /// In won.
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    amount: i64,
+}
+
+impl ChargeRequest {
+    fn read(fields: &mut Fields) -> Self {
+        // Its range has a code of its own.
+        Self { amount: fields.integer("amount", i64::MIN..=i64::MAX) }
+    }
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"userId": 7, "balance": 1_050_000, "transactionId": 10_001}))]
 struct Charged {
     user_id: i64,
     balance: i64,
@@ -28,6 +48,13 @@ struct Charged {
 ///
 /// # Errors
 /// 400, 404, 409 above the ceiling, 422, 503.
+#[utoipa::path(
+    post, path = "/api/balance/charge", operation_id = "chargeBalance", tag = "Balance",
+    params(IdempotencyKey),
+    request_body = ChargeRequest,
+    responses((status = 200, description = "The new balance.", body = Charged)),
+    extensions(("x-codes" = json!([Code::AmountOutOfRange, Code::UserNotFound, Code::BalanceCeiling]))),
+)]
 pub async fn charge(
     State(state): State<AppState>,
     caller: Caller,
@@ -35,7 +62,7 @@ pub async fn charge(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, .. } = body;
-    let amount = fields.integer("amount", i64::MIN..=i64::MAX);
+    let ChargeRequest { amount } = ChargeRequest::read(&mut fields);
     fields.finish()?;
     if !(1..=MAX_CHARGE).contains(&amount) {
         let detail = format!("The amount must be from 1 to {MAX_CHARGE}.");

@@ -2,6 +2,7 @@
 
 use axum::{extract::State, response::Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     auth::Caller,
@@ -10,8 +11,9 @@ use crate::{
     state::AppState,
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"userId": 7, "balance": 1_000_000}))]
 struct Balance {
     user_id: i64,
     balance: i64,
@@ -21,6 +23,11 @@ struct Balance {
 ///
 /// # Errors
 /// 403 for another user's, 404, 503.
+#[utoipa::path(
+    get, path = "/api/balance/{userId}", operation_id = "getBalance", tag = "Balance",
+    responses((status = 200, description = "The balance.", body = Balance)),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::UserNotFound]))),
+)]
 pub async fn get(
     State(state): State<AppState>,
     caller: Caller,

@@ -4,6 +4,6 @@ mod charge;
 mod get;
 mod history;
 
-pub use charge::charge;
-pub use get::get;
-pub use history::history;
+pub use charge::*;
+pub use get::*;
+pub use history::*;

@@ -6,18 +6,40 @@ use firstcome_shared::{
     order::{MAX_LINES, MAX_QUANTITY},
 };
 use sqlx::PgPool;
+use utoipa::ToSchema;
 
 use crate::{
     auth::Caller,
-    extract::{Body, PathId},
+    extract::{Body, Fields, PathId},
     problem::{Code, Problem},
     state::AppState,
 };
+
+/// How many of a product.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"quantity": 2}))]
+struct CartRequest {
+    #[schema(minimum = 1, maximum = 10_000)]
+    quantity: i64,
+}
+
+impl CartRequest {
+    fn read(fields: &mut Fields) -> Self {
+        Self { quantity: fields.integer("quantity", 1..=MAX_QUANTITY) }
+    }
+}
 
 /// Sets how many of a product are in the cart.
 ///
 /// # Errors
 /// 400, also if the cart would have more lines than an order; 404, 503.
+#[utoipa::path(
+    put, path = "/api/users/cart/{productId}", operation_id = "setCartItem", tag = "Cart",
+    request_body = CartRequest,
+    responses((status = 204, description = "It is in the cart.")),
+    extensions(("x-codes" = json!([Code::UserNotFound, Code::ProductNotFound]))),
+)]
 pub async fn set(
     State(state): State<AppState>,
     caller: Caller,
@@ -25,7 +47,7 @@ pub async fn set(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let Body { mut fields, .. } = body;
-    let quantity = fields.integer("quantity", 1..=MAX_QUANTITY);
+    let CartRequest { quantity } = CartRequest::read(&mut fields);
     fields.finish()?;
     let user_id = caller.user_id.get();
     let mut transaction = state.pool.begin().await?;
@@ -69,6 +91,10 @@ pub async fn set(
 ///
 /// # Errors
 /// 503.
+#[utoipa::path(
+    delete, path = "/api/users/cart/{productId}", operation_id = "removeCartItem", tag = "Cart",
+    responses((status = 204, description = "It is not in the cart.")),
+)]
 pub async fn remove(
     State(state): State<AppState>,
     caller: Caller,
@@ -81,6 +107,10 @@ pub async fn remove(
 ///
 /// # Errors
 /// 503.
+#[utoipa::path(
+    delete, path = "/api/users/cart", operation_id = "clearCart", tag = "Cart",
+    responses((status = 204, description = "The cart is empty.")),
+)]
 pub async fn clear(State(state): State<AppState>, caller: Caller) -> Result<StatusCode, Problem> {
     delete(&state.pool, caller.user_id, None).await
 }

@@ -2,11 +2,13 @@
 
 use axum::{extract::State, response::Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{auth::Caller, problem::Problem, state::AppState};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CartItem, example = json!({"productId": 1, "name": "Product 1", "price": 1_000, "quantity": 2}))]
 struct Item {
     product_id: i64,
     name: String,
@@ -14,7 +16,7 @@ struct Item {
     quantity: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Cart {
     items: Vec<Item>,
 }
@@ -23,6 +25,10 @@ struct Cart {
 ///
 /// # Errors
 /// 503.
+#[utoipa::path(
+    get, path = "/api/users/cart", operation_id = "getCart", tag = "Cart",
+    responses((status = 200, description = "The cart.", body = Cart)),
+)]
 pub async fn get(State(state): State<AppState>, caller: Caller) -> Result<Response, Problem> {
     let items = sqlx::query_as!(
         Item,

@@ -3,5 +3,5 @@
 mod edit;
 mod get;
 
-pub use edit::{clear, remove, set};
-pub use get::get;
+pub use edit::*;
+pub use get::*;

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -47,6 +47,8 @@ struct Seen {
 #[derive(Debug)]
 pub struct Board {
     seen: Cache<CouponId, Arc<Seen>>,
+    /// Counts what was forgotten, for those who were reading meanwhile.
+    changes: AtomicU64,
     cache: crate::cache::Cache,
     channel: String,
     stored: Batched<CouponId, Campaign>,
@@ -58,6 +60,7 @@ impl Board {
     pub fn new(pool: &PgPool, cache: crate::cache::Cache, namespace: &str) -> Arc<Self> {
         Arc::new(Self {
             seen: Cache::new(CAPACITY),
+            changes: AtomicU64::new(0),
             cache,
             channel: changed_channel(namespace),
             stored: Batched::start(pool, |connection, ids| Box::pin(stored(connection, ids))),
@@ -97,6 +100,7 @@ impl Board {
 
     /// Forgets a campaign that was changed.
     pub fn forget(&self, id: CouponId) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.seen.remove(&id);
     }
 
@@ -104,6 +108,7 @@ impl Board {
     async fn read(&self, id: CouponId) -> Option<Option<Campaign>> {
         // The age counts from before the reading: what was changed meanwhile is older.
         let at = Instant::now();
+        let changes = self.changes.load(Ordering::SeqCst);
         let campaign = self.stored.get(id).await.ok()?;
         match campaign {
             Some(campaign) => {
@@ -111,8 +116,14 @@ impl Board {
                     id,
                     Arc::new(Seen { campaign, at, refreshing: AtomicBool::new(false) }),
                 );
+                // Read before the change, and put back after it.
+                if self.changes.load(Ordering::SeqCst) != changes {
+                    self.seen.remove(&id);
+                }
             }
-            None => self.forget(id),
+            None => {
+                self.seen.remove(&id);
+            }
         }
         Some(campaign)
     }

@@ -6,36 +6,74 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::{IntoParams, ToSchema, openapi::Object};
 
-use crate::{auth::Caller, extract::Fields, problem::Problem, state::AppState};
+use crate::{
+    auth::Caller,
+    extract::{Fields, List, Page},
+    openapi::one_of,
+    problem::Problem,
+    state::AppState,
+};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UserCoupon, example = json!({
+    "id": 1, "couponId": 2, "name": "10 percent off", "issueNumber": 1, "status": "used",
+    "issuedAt": "2026-03-01T12:00:00.250Z", "usedAt": "2026-03-01T12:00:01.250Z", "orderId": 1,
+}))]
 struct HeldCoupon {
     id: i64,
     coupon_id: i64,
     name: String,
     issue_number: i64,
+    #[schema(schema_with = statuses)]
     status: String,
     issued_at: DateTime<Utc>,
+    #[schema(required)]
     used_at: Option<DateTime<Utc>>,
+    #[schema(required)]
     order_id: Option<i64>,
+}
+
+const STATUSES: [(&str, &str); 3] =
+    [("available", "available"), ("used", "used"), ("expired", "expired")];
+
+fn statuses() -> Object {
+    one_of(STATUSES.map(|(name, _)| name))
+}
+
+/// Which coupons.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Held {
+    /// All of them, unless given.
+    #[param(required = false, schema_with = statuses)]
+    status: Option<&'static str>,
+}
+
+impl Held {
+    fn read(fields: &mut Fields) -> Self {
+        Self { status: fields.optional_choice("status", &STATUSES) }
+    }
 }
 
 /// The caller's coupons, newest first.
 ///
 /// # Errors
 /// 400, 503.
+#[utoipa::path(
+    get, path = "/api/users/coupons", operation_id = "listUserCoupons", tag = "Coupons",
+    params(Held, Page),
+    responses((status = 200, description = "A page of the caller's coupons.", body = List<HeldCoupon>)),
+)]
 pub async fn held(
     State(state): State<AppState>,
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let mut fields = Fields::from_query(query.as_deref());
-    let status = fields.optional_choice(
-        "status",
-        &[("available", "available"), ("used", "used"), ("expired", "expired")],
-    );
+    let Held { status } = Held::read(&mut fields);
     let page = fields.page();
     fields.finish()?;
     let coupons = sqlx::query_as!(

@@ -7,10 +7,11 @@ use firstcome_shared::{
 };
 
 use crate::{
-    accept::{Request, accept},
+    accept::{AcceptedAnswer, Request, accept},
     auth::Caller,
     extract::{Body, PathId},
-    problem::Problem,
+    openapi::{IdempotencyKey, Nothing, TraceParent},
+    problem::{Code, Problem},
     state::AppState,
 };
 
@@ -18,6 +19,16 @@ use crate::{
 ///
 /// # Errors
 /// 404, 409 if the answer is already certain; 503 if the job cannot be queued.
+#[utoipa::path(
+    post, path = "/api/coupons/{couponId}/issue", operation_id = "issueCoupon", tag = "Coupons",
+    params(IdempotencyKey, TraceParent),
+    request_body = Option<Nothing>,
+    responses(AcceptedAnswer),
+    extensions(("x-codes" = json!([
+        Code::CouponNotFound, Code::CouponNotStarted, Code::CouponEnded, Code::CouponSoldOut,
+        Code::LineFull, Code::BrokerUnavailable,
+    ]))),
+)]
 pub async fn issue(
     State(state): State<AppState>,
     caller: Caller,
@@ -30,6 +41,7 @@ pub async fn issue(
     let request = Request {
         user_id: caller.user_id,
         kind: JobKind::IssueCoupon,
+        place: state.lines.place(JobKind::IssueCoupon, std::iter::once(coupon)),
         headers: &headers,
         fingerprint: &coupon.to_be_bytes(),
     };

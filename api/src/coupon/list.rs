@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use super::CouponView;
 use crate::{
-    extract::{Page, PathId},
+    extract::{List, Page, PathId},
     problem::{Code, Problem},
     state::AppState,
 };
@@ -14,6 +14,11 @@ use crate::{
 ///
 /// # Errors
 /// 400, 503.
+#[utoipa::path(
+    get, path = "/api/coupons", operation_id = "listCoupons", tag = "Coupons", security(),
+    params(Page),
+    responses((status = 200, description = "A page of the campaigns.", body = List<CouponView>)),
+)]
 pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
     let coupons = select(&state.pool, None, page).await?;
     Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
@@ -23,6 +28,11 @@ pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response,
 ///
 /// # Errors
 /// 404, 503.
+#[utoipa::path(
+    get, path = "/api/coupons/{couponId}", operation_id = "getCoupon", tag = "Coupons", security(),
+    responses((status = 200, description = "The campaign.", body = CouponView)),
+    extensions(("x-codes" = json!([Code::CouponNotFound]))),
+)]
 pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
     let found = select(&state.pool, Some(id), Page { limit: 1, after: None }).await?;
     let coupon = found.into_iter().next().ok_or_else(|| Problem::new(Code::CouponNotFound))?;

@@ -114,6 +114,12 @@ impl Board {
         self.look(id).await
     }
 
+    /// How many polls wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.places().values().map(|(_, waiting)| waiting).sum()
+    }
+
     /// How long a job takes from submission to outcome at present.
     #[must_use]
     pub fn pace(&self) -> Duration {

@@ -11,10 +11,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use firstcome_shared::job::{JobId, Settled};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
+use utoipa::ToSchema;
 use uuid::Uuid;
+
+use super::schema::{Detail, JobResult, example, kinds, statuses};
 
 use crate::{
     auth::Caller,
+    openapi::Prefer,
     problem::{Code, Problem},
     state::AppState,
 };
@@ -22,24 +26,46 @@ use crate::{
 /// The longest that an answer is held (RFC 7240 leaves the bound to the server).
 const LONGEST_WAIT: u64 = 30;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Job)]
 struct JobView<'a> {
+    #[schema(value_type = Uuid)]
     job_id: JobId,
+    #[schema(schema_with = kinds)]
     kind: &'static str,
+    #[schema(schema_with = statuses)]
     status: &'static str,
     submitted_at: DateTime<Utc>,
+    #[schema(required)]
     settled_at: Option<DateTime<Utc>>,
+    /// Of a job that succeeded.
+    #[schema(required, value_type = Option<JobResult>)]
     result: Option<&'a RawValue>,
+    /// Of a job that was rejected or failed.
+    #[schema(required)]
     error: Option<JobError>,
+    /// While it is queued: 1 is next. An estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<u64>,
+    /// While it is queued and its line moves: until it is settled. An estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated_seconds: Option<u64>,
 }
 
-/// A problem, with what its code leaves open as further fields.
-#[derive(Serialize)]
+/// Why a job was not done. `issue-coupon` and `place-order` are rejected with `user-not-found`;
+/// `issue-coupon` further with `coupon-not-found`, `coupon-not-started`, `coupon-ended`,
+/// `coupon-already-issued`, `coupon-sold-out`; `place-order` with `product-not-found`,
+/// `out-of-stock` (which adds `lines`), `coupon-not-owned`, `coupon-already-used`,
+/// `coupon-expired`, `insufficient-balance`; either with `idempotency-key-reused`, where Redis had
+/// forgotten the key while its first job was queued. Jobs that failed have `job-undecodable`,
+/// `job-unprocessable` or `job-overdue`.
+#[derive(Serialize, ToSchema)]
 struct JobError {
     #[serde(flatten)]
     problem: Problem,
     #[serde(flatten)]
+    #[schema(value_type = Detail)]
     detail: Option<Map<String, Value>>,
 }
 
@@ -48,6 +74,25 @@ struct JobError {
 /// # Errors
 /// 404 for an id never issued to this caller, 410 after the retention, 503 if the state cannot be
 /// told.
+#[utoipa::path(
+    get, path = "/api/jobs/{jobId}", operation_id = "getJob", tag = "Jobs",
+    params(Prefer),
+    responses((
+        status = 200, description = "The job.", body = JobView<'_>,
+        headers(
+            ("Retry-After" = u64, description = "Of a queued job: when to ask again, in whole seconds."),
+            ("Preference-Applied" = String, description = "The `wait` that was honoured."),
+            ("Cache-Control" = String, description = "`no-store`"),
+        ),
+        examples(
+            ("queued" = (value = json!(example::queued()))),
+            ("coupon" = (value = json!(example::coupon()))),
+            ("order" = (value = json!(example::order()))),
+            ("out-of-stock" = (value = json!(example::out_of_stock()))),
+        ),
+    )),
+    extensions(("x-codes" = json!([Code::JobNotFound, Code::JobExpired]))),
+)]
 pub async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -67,6 +112,7 @@ pub async fn get(
     let wait = preferred_wait(&headers);
     let settled = state.jobs.outcome(id, wait).await?;
 
+    let place = if settled.is_none() { state.lines.position(id) } else { None };
     let view = JobView {
         job_id: id,
         kind: kind.as_str(),
@@ -75,12 +121,14 @@ pub async fn get(
         settled_at: settled.as_ref().map(|settled| settled.settled_at),
         result: settled.as_ref().and_then(|settled| settled.result.as_deref()),
         error: settled.as_deref().and_then(error),
+        position: place.map(|place| place.position),
+        estimated_seconds: place.and_then(|place| place.seconds),
     };
     let mut response = crate::json(&view);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     if settled.is_none() {
-        headers.insert(header::RETRY_AFTER, state.jobs.pace().as_secs().into());
+        headers.insert(header::RETRY_AFTER, state.seconds_to_wait(id).into());
     }
     if let Some(wait) = wait
         && let Ok(applied) = format!("wait={}", wait.as_secs()).parse()

@@ -2,8 +2,10 @@
 
 mod board;
 mod get;
+mod schema;
 mod signer;
 
 pub use board::Board;
-pub use get::get;
+pub use get::*;
+pub(crate) use schema::{Line, kinds};
 pub use signer::Signer;

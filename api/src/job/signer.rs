@@ -10,6 +10,7 @@ use firstcome_shared::{
         JobId, JobKind,
         id::{MAC_BITS, SEQUENCE_BITS},
     },
+    partition::Place,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -38,14 +39,14 @@ impl Signer {
         Self { keys, sequence: AtomicU32::new(start) }
     }
 
-    /// A new id for a job that this user submits now.
+    /// A new id for a job that this user submits now, for the line at `place`.
     #[must_use]
-    pub fn mint(&self, user: UserId, kind: JobKind) -> JobId {
+    pub fn mint(&self, user: UserId, kind: JobKind, place: Place) -> JobId {
         let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default();
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) & ((1 << SEQUENCE_BITS) - 1);
-        let unsigned = JobId::compose(millis, kind, sequence, 0);
+        let unsigned = JobId::compose(millis, kind, place, sequence, 0);
         let mac = self.keys.first().map_or(0, |key| mac(key, user, unsigned));
-        JobId::compose(millis, kind, sequence, mac)
+        JobId::compose(millis, kind, place, sequence, mac)
     }
 
     /// Whether we issued this id to this user. Not constant in time: what a caller could learn
@@ -78,14 +79,15 @@ mod tests {
     #[test]
     fn ids_never_collide_in_one_process() {
         let signer = signer(&["a key"]);
-        let ids: HashSet<JobId> =
-            (0..100_000).map(|_| signer.mint(UserId::new(7), JobKind::IssueCoupon)).collect();
+        let ids: HashSet<JobId> = (0..100_000)
+            .map(|_| signer.mint(UserId::new(7), JobKind::IssueCoupon, Place::UNKNOWN))
+            .collect();
         assert_eq!(ids.len(), 100_000);
     }
 
     #[test]
     fn a_rotated_key_is_still_believed() {
-        let id = signer(&["old"]).mint(UserId::new(7), JobKind::IssueCoupon);
+        let id = signer(&["old"]).mint(UserId::new(7), JobKind::IssueCoupon, Place::UNKNOWN);
         assert!(signer(&["new", "old"]).issued(id, UserId::new(7)));
         assert!(!signer(&["new"]).issued(id, UserId::new(7)));
     }
@@ -95,7 +97,7 @@ mod tests {
         fn only_our_ids_for_this_user_are_believed(user in 1i64..1 << 53, other in 1i64..1 << 53, flip in 0u32..128) {
             prop_assume!(user != other);
             let signer = signer(&["a key"]);
-            let id = signer.mint(UserId::new(user), JobKind::IssueCoupon);
+            let id = signer.mint(UserId::new(user), JobKind::IssueCoupon, Place::UNKNOWN);
             prop_assert!(signer.issued(id, UserId::new(user)));
             prop_assert!(!signer.issued(id, UserId::new(other)));
             let forged = JobId::from(Uuid::from_u128(id.get().as_u128() ^ (1 << flip)));

@@ -3,5 +3,5 @@
 mod place;
 mod view;
 
-pub use place::place;
-pub use view::{get, history};
+pub use place::*;
+pub use view::*;

@@ -7,21 +7,62 @@ use firstcome_shared::{
     order::{Fulfilment, Line, MAX_LINES, MAX_QUANTITY, merged},
 };
 
+use utoipa::{ToSchema, openapi::Object};
+
 use crate::{
-    accept::{Request, accept},
+    accept::{AcceptedAnswer, Request, accept},
     auth::Caller,
     extract::{Body, Fields, IDS},
+    openapi::{IdempotencyKey, TraceParent, one_of},
     problem::{Code, Problem},
     state::AppState,
 };
 
 /// The most lines that are read before duplicates are merged.
 const MAX_ITEMS: usize = 1_000;
+const FULFILMENTS: [(&str, Fulfilment); 2] =
+    [("all", Fulfilment::All), ("partial", Fulfilment::Partial)];
+
+/// What to buy: `items`, or what is in the cart.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = PlaceOrderRequest)]
+#[expect(dead_code, reason = "describes what `place` reads")]
+struct OrderRequest {
+    /// Of at most 50 different products; those of one product count together.
+    #[schema(min_items = 1, max_items = 1_000)]
+    items: Option<Vec<crate::job::Line>>,
+    /// Buys what is in the cart; `items` is left out then.
+    from_cart: Option<bool>,
+    /// The campaign whose coupon the caller wants to use.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
+    coupon_id: Option<i64>,
+    /// Whether a line that is short rejects the order (`all`, the default) or is dropped.
+    #[schema(schema_with = fulfilments)]
+    fulfilment: Option<Fulfilment>,
+}
+
+fn fulfilments() -> Object {
+    one_of(FULFILMENTS.map(|(name, _)| name))
+}
 
 /// Enqueues a `place-order` job.
 ///
 /// # Errors
 /// 400, 404 for a product that does not exist, 422, 503.
+#[utoipa::path(
+    post, path = "/api/orders", operation_id = "placeOrder", tag = "Orders",
+    params(IdempotencyKey, TraceParent),
+    request_body(content = OrderRequest, examples(
+        ("items" = (value = json!({"items": [{"productId": 1, "quantity": 3}, {"productId": 2, "quantity": 1}]}))),
+        ("coupon" = (value = json!({"items": [{"productId": 1, "quantity": 3}], "couponId": 2, "fulfilment": "partial"}))),
+        ("cart" = (value = json!({"fromCart": true}))),
+    )),
+    responses(AcceptedAnswer),
+    extensions(("x-codes" = json!([
+        Code::CartEmpty, Code::ProductNotFound, Code::LineFull, Code::BrokerUnavailable,
+    ]))),
+)]
 pub async fn place(
     State(state): State<AppState>,
     caller: Caller,
@@ -34,12 +75,7 @@ pub async fn place(
     let mut order = PlaceOrder {
         lines: lines.unwrap_or_default(),
         coupon_id: fields.optional_integer("couponId", IDS).map(CouponId::new),
-        fulfilment: fields
-            .optional_choice(
-                "fulfilment",
-                &[("all", Fulfilment::All), ("partial", Fulfilment::Partial)],
-            )
-            .unwrap_or_default(),
+        fulfilment: fields.optional_choice("fulfilment", &FULFILMENTS).unwrap_or_default(),
         from_cart,
     };
     fields.finish()?;
@@ -50,6 +86,7 @@ pub async fn place(
     let request = Request {
         user_id: caller.user_id,
         kind: JobKind::PlaceOrder,
+        place: state.lines.place(JobKind::PlaceOrder, order.product_ids()),
         headers: &headers,
         fingerprint: &fingerprint,
     };

@@ -5,31 +5,52 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::{PgPool, types::Json};
+use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
     auth::Caller,
-    extract::{Page, PathId},
+    extract::{List, Page, PathId},
+    job::Line,
+    openapi::one_of,
     problem::{Code, Problem},
     state::AppState,
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Order, example = json!({
+    "id": 1, "status": "completed",
+    "lines": [{"productId": 1, "name": "Product 1", "quantity": 3, "unitPrice": 1_000, "amount": 3_000}],
+    "dropped": [], "itemsAmount": 3_000, "discount": 300, "paid": 2_700, "couponId": 2,
+    "createdAt": "2026-03-01T12:00:01.250Z", "completedAt": "2026-03-01T12:00:01.265Z",
+}))]
 struct OrderView {
     id: i64,
+    /// Only completed orders exist: a rejection lives in its job.
+    #[schema(schema_with = statuses)]
     status: &'static str,
     lines: Vec<LineView>,
+    /// The lines of a partial order that were short.
+    #[schema(value_type = Vec<Line>)]
     dropped: Box<RawValue>,
     items_amount: i64,
     discount: i64,
     paid: i64,
+    #[schema(required)]
     coupon_id: Option<i64>,
     created_at: DateTime<Utc>,
     completed_at: DateTime<Utc>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+const COMPLETED: &str = "completed";
+
+fn statuses() -> Object {
+    one_of([COMPLETED])
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = OrderLine)]
 struct LineView {
     product_id: i64,
     name: String,
@@ -42,6 +63,11 @@ struct LineView {
 ///
 /// # Errors
 /// 404, also for another user's; 503.
+#[utoipa::path(
+    get, path = "/api/orders/{orderId}", operation_id = "getOrder", tag = "Orders",
+    responses((status = 200, description = "The order.", body = OrderView)),
+    extensions(("x-codes" = json!([Code::OrderNotFound]))),
+)]
 pub async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -56,6 +82,11 @@ pub async fn get(
 ///
 /// # Errors
 /// 400, 503.
+#[utoipa::path(
+    get, path = "/api/users/orders", operation_id = "listOrders", tag = "Orders",
+    params(Page),
+    responses((status = 200, description = "A page of the caller's orders.", body = List<OrderView>)),
+)]
 pub async fn history(
     State(state): State<AppState>,
     caller: Caller,
@@ -92,8 +123,7 @@ async fn select(
         .into_iter()
         .map(|row| OrderView {
             id: row.id,
-            // Only completed orders exist: a rejection lives in its job.
-            status: "completed",
+            status: COMPLETED,
             lines: row.lines.0,
             dropped: row.dropped.0,
             items_amount: row.items_amount,

@@ -13,6 +13,11 @@ use crate::{
 ///
 /// # Errors
 /// 404, 503.
+#[utoipa::path(
+    get, path = "/api/products/{productId}", operation_id = "getProduct", tag = "Products", security(),
+    responses((status = 200, description = "The product.", body = ProductView)),
+    extensions(("x-codes" = json!([Code::ProductNotFound]))),
+)]
 pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
     let product = sqlx::query_as!(
         ProductView,

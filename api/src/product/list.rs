@@ -9,12 +9,22 @@ use axum::{
 use redis::{AsyncTypedCommands, IntegerReplyOrNoOp};
 
 use super::ProductView;
-use crate::{cache::Cache, extract::Page, problem::Problem, state::AppState};
+use crate::{
+    cache::Cache,
+    extract::{List, Page},
+    problem::Problem,
+    state::AppState,
+};
 
 /// The products on sale, by id; up to `PRODUCTS_TTL` old.
 ///
 /// # Errors
 /// 400, 503.
+#[utoipa::path(
+    get, path = "/api/products", operation_id = "listProducts", tag = "Products", security(),
+    params(Page),
+    responses((status = 200, description = "A page of the products.", body = List<ProductView>)),
+)]
 pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
     if let Some(cached) = state.product_pages.get(page).await {
         return Ok(([(header::CONTENT_TYPE, "application/json")], cached).into_response());

@@ -5,16 +5,18 @@ mod known;
 mod list;
 mod popular;
 
-pub use get::get;
+pub use get::*;
 pub use known::Known;
-pub use list::{Pages, list};
-pub use popular::{Board as PopularBoard, popular};
+pub use list::*;
+pub use popular::*;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A product.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Product, example = json!({"id": 1, "name": "Product 1", "price": 1_000, "stock": 10_000, "soldOut": false}))]
 pub struct ProductView {
     /// Its id.
     pub id: i64,

@@ -12,6 +12,7 @@ use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions};
 use serde::Serialize;
 use sqlx::PgPool;
 use tokio::sync::Mutex;
+use utoipa::ToSchema;
 
 use crate::{cache::Cache, problem::Problem, state::AppState};
 
@@ -24,17 +25,21 @@ const REBUILD_SECONDS: u64 = 10;
 /// How long an answer is kept for when the database is away.
 const STALE_SECONDS: u64 = 7 * 24 * 3600;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PopularProducts)]
 struct Popular {
     items: Vec<Item>,
+    /// First day that counts.
     from: NaiveDate,
+    /// Last day that counts.
     to: NaiveDate,
     generated_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PopularProduct, example = json!({"productId": 1, "name": "Product 1", "price": 1_000, "quantitySold": 1_234}))]
 struct Item {
     product_id: i64,
     name: String,
@@ -46,6 +51,10 @@ struct Item {
 ///
 /// # Errors
 /// 503 if the database is away and nothing older is known.
+#[utoipa::path(
+    get, path = "/api/products/popular", operation_id = "listPopularProducts", tag = "Products", security(),
+    responses((status = 200, description = "The best sold first.", body = Popular)),
+)]
 pub async fn popular(State(state): State<AppState>) -> Result<Response, Problem> {
     let body = state.popular.get(&state.pool).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body.as_ref().clone()).into_response())
@@ -54,7 +63,7 @@ pub async fn popular(State(state): State<AppState>) -> Result<Response, Problem>
 /// The answer in Redis, and how it is renewed: by one request of one process at a time, while the
 /// others get the old one.
 #[derive(Debug)]
-pub struct Board {
+pub struct PopularBoard {
     cache: Cache,
     fresh: String,
     stale: String,
@@ -65,7 +74,7 @@ pub struct Board {
     last: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
-impl Board {
+impl PopularBoard {
     /// An answer lives so many seconds.
     #[must_use]
     pub fn new(cache: Cache, namespace: &str, seconds: u32, time_zone: &str) -> Self {

@@ -2,12 +2,11 @@
 //! only code that knows lapin.
 
 pub mod connect;
+pub mod depth;
 pub mod publish;
 pub mod topology;
 
 use clap::Args;
-
-use crate::partition::DEFAULT_PARTITIONS;
 
 /// Where the broker is and how our queues in it are called. The API and the workers must be given
 /// the same values.
@@ -28,10 +27,6 @@ pub struct BrokerArgs {
     /// installations.
     #[arg(long, env = "QUEUE_NAMESPACE", default_value = "firstcome", value_parser = parse_namespace)]
     pub queue_namespace: String,
-
-    /// Partitions (queues) per job kind.
-    #[arg(long, env = "PARTITIONS", default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub partitions: u16,
 }
 
 fn parse_amqp_url(value: &str) -> Result<String, String> {

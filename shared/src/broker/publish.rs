@@ -18,13 +18,39 @@ const CONTENT_TYPE: &str = "application/x-ndjson";
 pub enum Address<'a> {
     /// One queue, through the default exchange.
     Queue(&'a str),
-    /// Every queue that is bound for this key.
-    Topic {
-        /// A topic exchange.
+    /// Every queue that is bound to the exchange for this key.
+    Exchange {
+        /// The exchange.
         exchange: &'a str,
-        /// What it is about.
+        /// The routing key.
         key: &'a str,
     },
+}
+
+/// What a message is: its AMQP `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageType {
+    /// Lines of jobs.
+    Jobs,
+    /// Lines of events.
+    Events,
+    /// Nothing; who consumes it shows that its line is alive.
+    Canary,
+    /// Nothing; the last message of a line that is being closed.
+    EndOfLine,
+}
+
+impl MessageType {
+    /// The name on the wire; never changed, since messages outlive deploys.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Events => "events",
+            Self::Canary => "canary",
+            Self::EndOfLine => "end-of-line",
+        }
+    }
 }
 
 /// What became of a message.
@@ -67,17 +93,18 @@ impl<T> ConfirmedPublisher<T> {
 
     /// Sends a message. Does not wait; the verdict comes from [`Self::verdicts`]. Messages to one
     /// queue arrive in the order of these calls.
-    pub fn publish(&mut self, address: Address<'_>, body: Vec<u8>, ticket: T) {
+    pub fn publish(&mut self, address: Address<'_>, kind: MessageType, body: Vec<u8>, ticket: T) {
         let message_id = Uuid::new_v4();
         self.tickets.insert(message_id, ticket);
         let channel = self.channel.clone();
         let (exchange, routing_key) = match address {
             Address::Queue(queue) => ("".into(), queue.into()),
-            Address::Topic { exchange, key } => (exchange.into(), key.into()),
+            Address::Exchange { exchange, key } => (exchange.into(), key.into()),
         };
         let mut sending: InFlight = Box::pin(async move {
             let properties = BasicProperties::default()
                 .with_message_id(message_id.to_string().into())
+                .with_type(kind.as_str().into())
                 .with_content_type(CONTENT_TYPE.into())
                 .with_delivery_mode(2); // persistent: confirmed means on disk
             // Mandatory: a message without a queue comes back instead of vanishing.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Job, JobId, JobKind};
-use crate::ids::UserId;
+use crate::{ids::UserId, trace::TraceParent};
 
 /// The most jobs in one message. Beyond this the broker's cost per job no longer falls, while a
 /// redelivered message gets expensive.
@@ -22,6 +22,8 @@ pub struct Envelope {
     pub user_id: UserId,
     /// Set when the request carried an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
+    /// Set when the request carried a valid `traceparent`.
+    pub trace: Option<TraceParent>,
     /// The job itself.
     pub job: Job,
 }
@@ -41,6 +43,8 @@ pub struct Idempotency {
 pub struct Undecodable {
     /// The job that was accepted, where the line still tells: it must get its outcome.
     pub accepted: Option<(JobId, UserId)>,
+    /// The trace of its request, where the line still tells.
+    pub trace: Option<TraceParent>,
     /// What is wrong with the line.
     pub reason: String,
 }
@@ -54,6 +58,8 @@ struct Wire<'a> {
     kind: std::borrow::Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idempotency: Option<Idempotency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
     #[serde(borrow)]
     job: &'a RawValue,
 }
@@ -63,6 +69,12 @@ struct Wire<'a> {
 struct Header {
     id: JobId,
     user_id: UserId,
+}
+
+/// Read apart from the [`Header`], which must not depend on it.
+#[derive(Deserialize)]
+struct Traced {
+    trace: String,
 }
 
 impl Envelope {
@@ -77,6 +89,7 @@ impl Envelope {
             user_id: self.user_id,
             kind: self.job.kind().as_str().into(),
             idempotency: self.idempotency.clone(),
+            trace: self.trace.map(|trace| trace.to_string()),
             job: &job,
         };
         serde_json::to_writer(&mut *line, &wire)?;
@@ -93,18 +106,23 @@ impl Envelope {
             accepted: serde_json::from_slice::<Header>(line)
                 .ok()
                 .map(|header| (header.id, header.user_id)),
+            trace: serde_json::from_slice::<Traced>(line)
+                .ok()
+                .and_then(|traced| TraceParent::parse(&traced.trace)),
             reason,
         })
     }
 
     fn decode_whole(line: &[u8]) -> Result<Self, String> {
         let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == wire.kind);
+        let kind = JobKind::from_name(&wire.kind);
         let kind = kind.ok_or_else(|| format!("unknown job kind {:?}", wire.kind))?;
         Ok(Self {
             id: wire.id,
             user_id: wire.user_id,
             idempotency: wire.idempotency,
+            // As at the edge: what is invalid is ignored.
+            trace: wire.trace.and_then(|trace| TraceParent::parse(&trace)),
             job: Job::from_json(kind, wire.job)?,
         })
     }
@@ -118,17 +136,20 @@ pub fn lines(parcel: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::CouponId, job::IssueCoupon};
+    use crate::{ids::CouponId, job::IssueCoupon, partition::Place};
     use proptest::prelude::*;
 
     fn envelope(user: i64, coupon: i64, idempotency: Option<(String, String)>) -> Envelope {
         Envelope {
-            id: JobId::compose(1_750_000_000_000, JobKind::IssueCoupon, 7, 9),
+            id: JobId::compose(1_750_000_000_000, JobKind::IssueCoupon, Place::from_bits(5), 7, 9),
             user_id: UserId::new(user),
             idempotency: idempotency.map(|(key, fingerprint)| Idempotency { key, fingerprint }),
+            trace: None,
             job: Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }),
         }
     }
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
     fn the_wire_form_never_changes() {
@@ -136,8 +157,17 @@ mod tests {
         envelope(7, 1, Some(("k".into(), "f".into()))).encode(&mut line).unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
-            "{\"id\":\"01977420-dc00-7000-8400-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
+            "{\"id\":\"01977420-dc00-7000-8405-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
              \"idempotency\":{\"key\":\"k\",\"fingerprint\":\"f\"},\"job\":{\"couponId\":1}}\n"
+        );
+        let mut line = Vec::new();
+        Envelope { trace: TraceParent::parse(TRACE), ..envelope(7, 1, None) }
+            .encode(&mut line)
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"id\":\"01977420-dc00-7000-8405-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
+             \"trace\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\",\"job\":{\"couponId\":1}}\n"
         );
     }
 
@@ -156,21 +186,40 @@ mod tests {
     #[test]
     fn an_undecodable_job_still_tells_whose_it_is() {
         let mut line = Vec::new();
-        envelope(7, 1, None).encode(&mut line).unwrap();
+        let original = Envelope { trace: TraceParent::parse(TRACE), ..envelope(7, 1, None) };
+        original.encode(&mut line).unwrap();
         for (from, to) in
             [("\"couponId\":1", "\"couponId\":\"one\""), ("issue-coupon", "from-the-future")]
         {
             let line = String::from_utf8(line.clone()).unwrap().replace(from, to);
             let undecodable = Envelope::decode(line.as_bytes()).unwrap_err();
-            let original = envelope(7, 1, None);
             assert_eq!(undecodable.accepted, Some((original.id, original.user_id)));
+            assert_eq!(undecodable.trace, original.trace);
+        }
+        // Whatever stands for the trace, it hides nothing else.
+        for (trace, known) in [("7", false), ("\"00-no-trace\"", true)] {
+            let line = String::from_utf8(line.clone()).unwrap();
+            let line = line.replace(&format!("\"{TRACE}\""), trace);
+            let decoded = Envelope::decode(line.as_bytes());
+            let (id, trace) = match &decoded {
+                Ok(envelope) => (Some(envelope.id), envelope.trace),
+                Err(undecodable) => (undecodable.accepted.map(|(id, _)| id), undecodable.trace),
+            };
+            assert_eq!((id, trace), (Some(original.id), None));
+            assert_eq!(decoded.is_ok(), known);
         }
     }
 
     proptest! {
         #[test]
-        fn what_was_encoded_reads_back(user: i64, coupon: i64, idempotency: Option<(String, String)>) {
-            let original = envelope(user, coupon, idempotency);
+        fn what_was_encoded_reads_back(
+            user: i64,
+            coupon: i64,
+            idempotency: Option<(String, String)>,
+            trace in proptest::option::of((1u128.., 1u64.., 0u8..=3)),
+        ) {
+            let trace = trace.map(|(trace_id, parent_id, flags)| TraceParent { trace_id, parent_id, flags });
+            let original = Envelope { trace, ..envelope(user, coupon, idempotency) };
             let mut parcel = Vec::new();
             original.encode(&mut parcel).unwrap();
             let read: Vec<_> = lines(&parcel).map(Envelope::decode).collect();

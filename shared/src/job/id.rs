@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::JobKind;
+use crate::partition::Place;
 
 /// Identifies a job. From the top: 48 bits Unix milliseconds of submission · version 7 · 12 bits
-/// sequence · variant · 4 bits kind · 18 bits sequence · 40 bits MAC.
+/// sequence · variant · 4 bits kind · 10 bits place · 8 bits sequence · 40 bits MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(Uuid);
 
 /// How many bits of sequence tell one millisecond's ids of one process apart.
-pub const SEQUENCE_BITS: u32 = 30;
+pub const SEQUENCE_BITS: u32 = 20;
 /// How many bits of MAC an id carries: a guess is right once in 10¹² tries.
 pub const MAC_BITS: u32 = 40;
 
@@ -26,14 +27,15 @@ impl JobId {
     /// Puts an id together. `millis` uses its low 48 bits, `sequence` its low [`SEQUENCE_BITS`],
     /// `mac` its low [`MAC_BITS`].
     #[must_use]
-    pub fn compose(millis: u64, kind: JobKind, sequence: u32, mac: u64) -> Self {
+    pub fn compose(millis: u64, kind: JobKind, place: Place, sequence: u32, mac: u64) -> Self {
         let high = u128::from(millis & 0xffff_ffff_ffff) << 80;
-        let sequence_high = u128::from((sequence >> 18) & 0xfff) << 64;
+        let sequence_high = u128::from((sequence >> 8) & 0xfff) << 64;
         let kind = u128::from(kind.number()) << 58;
-        let sequence_low = u128::from(sequence & 0x3_ffff) << 40;
+        let place = u128::from(place.bits()) << 48;
+        let sequence_low = u128::from(sequence & 0xff) << 40;
         let mac = u128::from(mac) & MAC_MASK;
         Self(Uuid::from_u128(
-            high | VERSION_7 | sequence_high | VARIANT | kind | sequence_low | mac,
+            high | VERSION_7 | sequence_high | VARIANT | kind | place | sequence_low | mac,
         ))
     }
 
@@ -56,11 +58,24 @@ impl JobId {
         DateTime::from_timestamp_millis((self.0.as_u128() >> 80) as i64).unwrap_or_default()
     }
 
+    /// The bound that the ids of all jobs submitted at this instant or later reach, and no others.
+    #[must_use]
+    pub fn lowest_at(at: DateTime<Utc>) -> Uuid {
+        let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default();
+        Uuid::from_u128(u128::from(millis & 0xffff_ffff_ffff) << 80)
+    }
+
     /// The job's kind, if this program knows it.
     #[must_use]
     pub fn kind(self) -> Option<JobKind> {
         let number = ((self.0.as_u128() >> 58) & 0xf) as u8;
         JobKind::from_number(number)
+    }
+
+    /// Where the job stood when it was submitted.
+    #[must_use]
+    pub const fn place(self) -> Place {
+        Place::from_bits(((self.0.as_u128() >> 48) & 0x3ff) as u16)
     }
 
     /// The id as the database knows it.
@@ -89,26 +104,35 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_survive(millis in 0u64..1 << 48, sequence in 0u32..1 << SEQUENCE_BITS, mac in 0u64..1 << MAC_BITS) {
-            let id = JobId::compose(millis, JobKind::IssueCoupon, sequence, mac);
+        fn parts_survive(millis in 0u64..1 << 48, place in 0u16..1 << Place::BITS, sequence in 0u32..1 << SEQUENCE_BITS, mac in 0u64..1 << MAC_BITS) {
+            let place = Place::from_bits(place);
+            let id = JobId::compose(millis, JobKind::IssueCoupon, place, sequence, mac);
             prop_assert_eq!(id.get().get_version_num(), 7);
             prop_assert_eq!(id.get().get_variant(), uuid::Variant::RFC4122);
             prop_assert_eq!(id.submitted_at().timestamp_millis(), i64::try_from(millis).unwrap());
             prop_assert_eq!(id.kind(), Some(JobKind::IssueCoupon));
+            prop_assert_eq!(id.place(), place);
             prop_assert_eq!(id.mac(), mac);
-            prop_assert_eq!(JobId::compose(millis, JobKind::IssueCoupon, sequence, 0).without_mac(), id.without_mac());
+            prop_assert_eq!(JobId::compose(millis, JobKind::IssueCoupon, place, sequence, 0).without_mac(), id.without_mac());
         }
 
         #[test]
         fn every_sequence_makes_another_id(a in 0u32..1 << SEQUENCE_BITS, b in 0u32..1 << SEQUENCE_BITS) {
             prop_assume!(a != b);
-            let id = |sequence| JobId::compose(1, JobKind::IssueCoupon, sequence, 0);
+            let id = |sequence| JobId::compose(1, JobKind::IssueCoupon, Place::UNKNOWN, sequence, 0);
             prop_assert_ne!(id(a), id(b));
         }
 
         #[test]
+        fn a_bound_parts_earlier_from_later(millis in 1u64..1 << 47, s in 0u32..1 << SEQUENCE_BITS) {
+            let bound = JobId::lowest_at(DateTime::from_timestamp_millis(millis as i64).unwrap());
+            prop_assert!(JobId::compose(millis, JobKind::IssueCoupon, Place::from_bits(0), 0, 0).get() >= bound);
+            prop_assert!(JobId::compose(millis - 1, JobKind::IssueCoupon, Place::UNKNOWN, s, u64::MAX).get() < bound);
+        }
+
+        #[test]
         fn later_ids_sort_later(a in 0u64..1 << 47, later in 1u64..1000, s in 0u32..1 << SEQUENCE_BITS) {
-            prop_assert!(JobId::compose(a, JobKind::IssueCoupon, s, 9) < JobId::compose(a + later, JobKind::IssueCoupon, 0, 0));
+            prop_assert!(JobId::compose(a, JobKind::IssueCoupon, Place::UNKNOWN, s, 9) < JobId::compose(a + later, JobKind::IssueCoupon, Place::from_bits(0), 0, 0));
         }
     }
 }

@@ -14,7 +14,7 @@ pub use place_order::PlaceOrder;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::partition::Partition;
+use crate::order::Line;
 
 /// The kinds of jobs. Adding one is: add a variant here and follow the compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,12 @@ impl JobKind {
             Self::IssueCoupon => "issue-coupon",
             Self::PlaceOrder => "place-order",
         }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
     /// The kind's number in the bits of a job id (0..=15); never renumbered.
@@ -101,14 +107,33 @@ impl Job {
         }
     }
 
-    /// The line that the job must stand in, among `count` partitions of its kind.
+    /// What the job contends for, ascending: the coupon, or the products.
     #[must_use]
-    pub fn partition(&self, count: u16) -> Partition {
-        let key = match self {
-            Self::IssueCoupon(job) => job.coupon_id.get(),
-            Self::PlaceOrder(job) => job.key(),
-        };
-        Partition::of(self.kind(), key, count)
+    pub fn keys(&self) -> Keys<'_> {
+        match self {
+            Self::IssueCoupon(job) => Keys::Coupon(Some(job.coupon_id.get())),
+            Self::PlaceOrder(job) => Keys::Products(job.lines.iter()),
+        }
+    }
+}
+
+/// See [`Job::keys`].
+#[derive(Debug, Clone)]
+pub enum Keys<'a> {
+    /// The campaign.
+    Coupon(Option<i64>),
+    /// The lines of the order.
+    Products(std::slice::Iter<'a, Line>),
+}
+
+impl Iterator for Keys<'_> {
+    type Item = i64;
+
+    fn next(&mut self) -> Option<i64> {
+        match self {
+            Self::Coupon(id) => id.take(),
+            Self::Products(lines) => lines.next().map(|line| line.product_id.get()),
+        }
     }
 }
 
@@ -122,6 +147,7 @@ mod tests {
         assert_eq!(pinned, [("issue-coupon", 1), ("place-order", 2)]);
         for kind in JobKind::ALL {
             assert_eq!(JobKind::from_number(kind.number()), Some(kind));
+            assert_eq!(JobKind::from_name(kind.as_str()), Some(kind));
         }
     }
 }

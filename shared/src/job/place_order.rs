@@ -26,6 +26,11 @@ pub struct PlaceOrder {
 }
 
 impl PlaceOrder {
+    /// The products, ascending.
+    pub fn product_ids(&self) -> impl Iterator<Item = i64> + Clone + '_ {
+        self.lines.iter().map(|line| line.product_id.get())
+    }
+
     /// Whether the lines are as the API makes them: by product id, each once, within the bounds
     /// that keep every amount in range.
     #[must_use]
@@ -33,12 +38,6 @@ impl PlaceOrder {
         (1..=MAX_LINES).contains(&self.lines.len())
             && self.lines.iter().all(|line| (1..=MAX_QUANTITY).contains(&line.quantity))
             && self.lines.is_sorted_by(|earlier, later| earlier.product_id < later.product_id)
-    }
-
-    /// The product whose line the order stands in: the lowest id.
-    #[must_use]
-    pub fn key(&self) -> i64 {
-        self.lines.iter().map(|line| line.product_id.get()).min().unwrap_or_default()
     }
 }
 

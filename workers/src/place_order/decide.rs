@@ -286,7 +286,7 @@ mod tests {
             let mut expected = start.clone();
             for (user, millis, order) in &line {
                 let request = Request {
-                    job_id: JobId::compose(0, firstcome_shared::job::JobKind::PlaceOrder, 0, 0),
+                    job_id: JobId::compose(0, firstcome_shared::job::JobKind::PlaceOrder, firstcome_shared::partition::Place::UNKNOWN, 0, 0),
                     user_id: UserId::new(*user),
                     submitted_at: at(*millis),
                     order,

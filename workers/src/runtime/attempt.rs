@@ -19,16 +19,18 @@ pub(super) enum AttemptError {
     Database(#[from] sqlx::Error),
     #[error("the database did not answer within {DEADLINE:?}")]
     Frozen,
+    #[error("the line is another worker's by now")]
+    Fenced,
     #[error("panicked: {0}")]
     Panicked(String),
 }
 
 /// Runs one transaction on this connection.
 pub(super) async fn bounded<T>(
-    transaction: impl Future<Output = Result<T, sqlx::Error>>,
+    transaction: impl Future<Output = Result<T, AttemptError>>,
 ) -> Result<T, AttemptError> {
     match timeout(DEADLINE, AssertUnwindSafe(transaction).catch_unwind()).await {
-        Ok(Ok(result)) => Ok(result?),
+        Ok(Ok(result)) => result,
         Ok(Err(panic)) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -50,16 +52,21 @@ pub(super) fn give_back<T>(
 }
 
 impl AttemptError {
+    /// Whether no further attempt of this process makes sense: the jobs are another's.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Fenced)
+    }
+
     /// Whether another attempt of the same batch can succeed, after so many.
     ///
     /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
     /// (integrity constraint), P0 (raised by a trigger), and panics. Everything else, also a missing
     /// table (a migration that is still to come), is the state of the system: failing a job for it
     /// would fail all of them.
-    pub(super) fn is_transient(&self, attempts: i32) -> bool {
+    pub(super) fn is_transient(&self, attempts: i32, is_bisected: bool) -> bool {
         let database = match self {
             Self::Database(sqlx::Error::Database(database)) => database,
-            Self::Database(_) | Self::Frozen => return true,
+            Self::Database(_) | Self::Frozen | Self::Fenced => return true,
             Self::Panicked(_) => return false,
         };
         // A race lost against another consumer of the same jobs, users or keys: the next attempt
@@ -72,7 +79,7 @@ impl AttemptError {
             "orders_job_id_key",
         ];
         if database.constraint().is_some_and(|name| RACES.contains(&name)) {
-            return attempts < MOST_RACES;
+            return attempts < if is_bisected { 2 } else { MOST_RACES };
         }
         let code = database.code().unwrap_or_default();
         !["22", "23", "P0"].iter().any(|class| code.starts_with(class))

@@ -6,14 +6,16 @@ use std::{
 };
 
 use firstcome_shared::{
+    broker::publish::MessageType,
     ids::UserId,
     job::{Envelope, JobId, JobKind, Undecodable, envelope},
+    trace::TraceParent,
 };
 use lapin::message::Delivery;
 
 /// The most jobs in one transaction. The cost per job no longer falls beyond some hundreds, while
 /// the locks are held longer and a retry costs more.
-pub(super) const MAX_JOBS: usize = 1_000;
+pub const MAX_JOBS: usize = 1_000;
 
 /// Where in the broker something was found: what identifies a line across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,7 @@ impl Job {
 #[derive(Debug, Clone)]
 pub(super) struct Reject {
     pub(super) accepted: Option<(JobId, UserId)>,
+    pub(super) trace: Option<TraceParent>,
     pub(super) reason: String,
     pub(super) origin: Origin,
     pub(super) payload: Vec<u8>,
@@ -61,12 +64,19 @@ pub(super) struct Batch {
     pub(super) rejects: Vec<Reject>,
     seen: HashSet<JobId>,
     last: Option<Delivery>,
+    /// How many messages it came in.
+    pub(super) messages: usize,
+    /// The last message of a line that is being closed was among them.
+    pub(super) is_end_of_line: bool,
 }
 
 impl Batch {
     /// Adds a message: every line is decoded alone, so that a bad one harms nobody else.
     /// Jobs of another kind than `kind` are in the wrong line.
     pub(super) fn add(&mut self, kind: Option<JobKind>, mut delivery: Delivery) {
+        self.messages += 1;
+        let name = delivery.properties.kind().as_ref().map(|name| name.as_str());
+        self.is_end_of_line |= name == Some(MessageType::EndOfLine.as_str());
         let message_id = message_id(&delivery);
         let parcel = std::mem::take(&mut delivery.data);
         for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
@@ -76,8 +86,8 @@ impl Batch {
                 // The same job published twice (a client's retry of an unconfirmed publish).
                 Ok(envelope) if !self.seen.insert(envelope.id) => {}
                 Ok(envelope) => self.jobs.push(Job { envelope, origin, payload }),
-                Err(Undecodable { accepted, reason }) => {
-                    self.rejects.push(Reject { accepted, reason, origin, payload });
+                Err(Undecodable { accepted, trace, reason }) => {
+                    self.rejects.push(Reject { accepted, trace, reason, origin, payload });
                 }
             }
         }
@@ -112,6 +122,7 @@ fn decode(kind: Option<JobKind>, line: &[u8]) -> Result<Envelope, Undecodable> {
     match kind {
         Some(kind) if envelope.job.kind() != kind => Err(Undecodable {
             accepted: Some((envelope.id, envelope.user_id)),
+            trace: envelope.trace,
             reason: format!("not a job of kind {}", kind.as_str()),
         }),
         Some(_) | None => Ok(envelope),

@@ -1,108 +1,61 @@
-//! One consumer per partition: pull, settle, acknowledge.
+//! One line: pull, settle, acknowledge.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use firstcome_shared::{
-    broker::{
-        BrokerArgs,
-        connect::{self, SessionError},
-        topology,
-    },
+    broker::connect::SessionError,
     job::{JobKind, Settled, SettledBatch},
-    partition::Partition,
 };
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
-    Channel, Connection, Consumer,
+    Channel, Consumer,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use sqlx::PgPool;
-use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    announce::Announcer,
     attempt::AttemptError,
     batch::{Batch, Job},
-    settle::{set_aside, settle},
+    lease::Lease,
+    report::Stats,
+    role::Role,
+    routing,
+    settle::{Desk, set_aside, settle},
+    trace,
 };
 
 /// Messages that the broker may push ahead: about two batches when a message is one job, and
 /// enough parcels for sixteen in a storm. Bounds the memory of a partition and what a lost
 /// connection redelivers.
-const PREFETCH: u16 = 256;
-/// How long a batch in hand may keep trying once the worker was told to stop.
+pub(super) const PREFETCH: u16 = 256;
+/// How long a batch in hand may keep trying once its consumer was told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// All that a role needs to serve a kind of job.
-#[derive(Debug)]
-pub struct Role {
-    /// Which jobs.
-    pub kind: JobKind,
-    /// Where they wait.
-    pub broker: BrokerArgs,
-    /// Where they are settled.
-    pub pool: PgPool,
-    /// Who hears of it.
-    pub announcer: Announcer,
-}
-
-/// Serves every partition of the role's kind until `stop`, reconnecting as long as it takes. On
-/// `stop` it pulls nothing more, settles what it has in hand and closes the connection.
-pub async fn run(role: Arc<Role>, stop: CancellationToken) {
-    let name = format!("firstcome-worker {}", role.kind.as_str());
-    connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
-        session(connection, Arc::clone(&role), stop.child_token())
-    })
-    .await;
-}
-
-/// Serves all partitions over one connection. The first one that fails ends the session for all:
-/// whatever it was, a fresh connection with fresh channels and queues is the known good state.
-async fn session(
-    connection: Arc<Connection>,
-    role: Arc<Role>,
-    stop: CancellationToken,
-) -> Result<(), SessionError> {
-    topology::declare(&connection, &role.broker.queue_namespace, role.broker.partitions).await?;
-
-    let namespace = &role.broker.queue_namespace;
-    let lines = Partition::all(role.kind, role.broker.partitions);
-    let lines = lines.map(|partition| (Source::Line, partition.queue(namespace)));
-    let set_aside = (Source::DeadLetters, topology::dead_letters(namespace));
-    let mut consumers = JoinSet::new();
-    for (source, queue) in lines.chain([set_aside]) {
-        let channel = connection.create_channel().await?;
-        let (role, stop) = (Arc::clone(&role), stop.clone());
-        consumers.spawn(async move { consume(&channel, source, &queue, &role, &stop).await });
-    }
-    let mut ended = Ok(());
-    while let Some(joined) = consumers.join_next().await {
-        let result = joined.unwrap_or_else(|panic| Err(SessionError::Unusable(panic.to_string())));
-        stop.cancel();
-        ended = ended.and(result);
-    }
-    ended
-}
-
 /// What a queue holds.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    /// Jobs of the role's kind, in order.
-    Line,
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Jobs of the role's kind, in order; ours for as long as the lease says so.
+    Line(Lease),
     /// What the broker gave up on (see `topology::DELIVERY_LIMIT`): jobs of any kind, one that
     /// brings its readers down perhaps, innocent neighbours surely. Each of them was accepted, so
     /// each gets its outcome, alone.
     DeadLetters,
 }
 
-async fn consume(
+/// Consumes until `stop`, or until the line turns out to be another worker's; then closes the
+/// channel, which gives the broker back what was not settled.
+pub(super) async fn consume(
     channel: &Channel,
     source: Source,
     queue: &str,
     role: &Role,
+    stats: &Arc<Stats>,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
     // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
@@ -113,20 +66,42 @@ async fn consume(
         channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
 
     let kind = match source {
-        Source::Line => Some(role.kind),
+        Source::Line(_) => Some(role.kind),
         Source::DeadLetters => None,
     };
     while let Some(batch) = next_batch(&mut consumer, kind, stop).await? {
         let keep_trying = || channel.status().connected() && !stop.is_cancelled();
-        let settling = settle_batch(source, queue, role, &batch, &keep_trying);
+        stats.taken(&batch);
+        let taken = Instant::now();
+        let settling = settle_batch(&source, queue, role, &batch, &keep_trying);
+        let settling = trace::settling(queue, &batch, settling);
         let settled = tokio::select! {
             settled = settling => settled,
             () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
         };
         // Not acknowledged, so the broker keeps the messages for the next session.
-        let settled = settled.map_err(|error| {
-            SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))
-        })?;
+        let settled = match settled {
+            Ok(settled) => settled,
+            Err(error) if error.is_final() => {
+                tracing::warn!(queue, %error, "batch abandoned");
+                role.monitor.metrics.fenced(role.kind);
+                break;
+            }
+            Err(error) => {
+                return Err(SessionError::Unusable(format!("{queue}: batch abandoned: {error}")));
+            }
+        };
+        if !batch.jobs.is_empty() {
+            role.monitor.metrics.batch(role.kind, batch.jobs.len(), taken.elapsed());
+        }
+        if let Source::Line(lease) = &source
+            && batch.is_end_of_line
+        {
+            let storing = timeout(STOP_DEADLINE, routing::drained(&role.pool, lease.line));
+            let stored = storing.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+            stored.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
+            tracing::info!(queue, "drained");
+        }
         tracing::debug!(queue, jobs = settled.len(), "settled");
         role.announcer.announce(SettledBatch { queue: queue.to_owned(), settled });
 
@@ -139,6 +114,7 @@ async fn consume(
                 )));
             }
         }
+        stats.settled(&batch);
     }
     // Closing the channel requeues what was prefetched at the head, in order. basic.cancel would
     // let the next consumer start while messages of ours are still unacknowledged.
@@ -148,22 +124,26 @@ async fn consume(
 
 /// A line's jobs are settled together, what the broker gave up on each alone.
 async fn settle_batch(
-    source: Source,
+    source: &Source,
     queue: &str,
     role: &Role,
     batch: &Batch,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
-    let parts: Vec<(JobKind, &[Job])> = match source {
-        Source::Line => vec![(role.kind, batch.jobs.as_slice())],
+    let metrics = &role.monitor.metrics;
+    let desk = Desk { pool: &role.pool, kind: role.kind, queue, lease: None, metrics };
+    let (desk, parts): (Desk<'_>, Vec<(JobKind, &[Job])>) = match source {
+        Source::Line(lease) => {
+            (Desk { lease: Some(lease), ..desk }, vec![(role.kind, batch.jobs.as_slice())])
+        }
         Source::DeadLetters => {
             let alone = |job| (Job::kind(job), std::slice::from_ref(job));
-            batch.jobs.iter().map(alone).collect()
+            (desk, batch.jobs.iter().map(alone).collect())
         }
     };
-    let mut settled = set_aside(&role.pool, role.kind, queue, &batch.rejects, keep_trying).await?;
+    let mut settled = set_aside(desk, &batch.rejects, keep_trying).await?;
     for (kind, jobs) in parts {
-        settled.extend(settle(&role.pool, kind, queue, jobs, keep_trying).await?);
+        settled.extend(settle(Desk { kind, ..desk }, jobs, keep_trying).await?);
     }
     Ok(settled)
 }

@@ -1,9 +1,9 @@
 //! The record of what was decided: one `job_outcomes` row per job, in the transaction of its
 //! effects. Also who answers "was this settled before?" and "was this key used before?".
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind, Settled, Status},
@@ -12,7 +12,7 @@ use firstcome_shared::{
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 
-use super::batch::Reject;
+use super::{batch::Reject, lease::Lease};
 use crate::outcome::Outcome;
 
 /// One row to be.
@@ -107,15 +107,61 @@ impl KeyOwner {
     }
 }
 
-/// Which of these jobs have their outcome already.
-pub(super) async fn settled_before(
+/// What is known of jobs that come (again).
+#[derive(Debug)]
+pub(super) struct Past {
+    /// Those that have an outcome, and whether an operator gave them another attempt.
+    known: HashMap<JobId, bool>,
+    /// Of jobs submitted up to this day (UTC), outcomes may be forgotten: see `purge`.
+    closed: Option<NaiveDate>,
+}
+
+impl Past {
+    /// Whether the job has its outcome, for good.
+    pub(super) fn is_settled(&self, id: JobId) -> bool {
+        self.known.get(&id) == Some(&false)
+    }
+
+    /// Whether the job may have had an outcome that is no longer known.
+    pub(super) fn may_have_forgotten(&self, id: JobId) -> bool {
+        !self.known.contains_key(&id) && self.closed >= Some(id.submitted_at().date_naive())
+    }
+}
+
+/// Begins a batch: makes sure that the line is still ours, and stays so until the transaction ends,
+/// and tells what is known of these jobs: where an outcome is gone, its day is closed. `None` if
+/// the line is another's; without a lease there is nothing to be sure of.
+///
+/// One statement, and no gap in it: a new owner gets the line only after the last batch of the old
+/// one ended (the lock), and so begins with a snapshot that sees what it committed. A failed job
+/// that an operator gave another attempt counts as open.
+pub(super) async fn begin(
     transaction: &mut PgConnection,
+    lease: Option<&Lease>,
     ids: &[uuid::Uuid],
-) -> Result<HashSet<JobId>, sqlx::Error> {
-    let known = sqlx::query_scalar!("SELECT job_id FROM job_outcomes WHERE job_id = ANY($1)", ids)
-        .fetch_all(transaction)
-        .await?;
-    Ok(known.into_iter().map(JobId::from).collect())
+) -> Result<Option<Past>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"WITH lease AS MATERIALIZED (
+               SELECT FROM partition_leases
+               WHERE kind = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5
+               FOR SHARE
+           )
+           SELECT EXISTS (SELECT FROM lease) AS "ours!", known.ids AS "ids!", known.redriven AS "redriven!",
+                  (SELECT max(day) FROM daily_runs WHERE job = 'close-day') AS closed
+           FROM (SELECT COALESCE(array_agg(job_id), '{}') AS ids, COALESCE(array_agg(redriven), '{}') AS redriven
+                 FROM job_outcomes WHERE job_id = ANY($6)) AS known"#,
+        lease.map(|lease| lease.line.kind.as_str()),
+        lease.map(|lease| lease.line.generation),
+        lease.map(|lease| lease.line.line.to_string()),
+        lease.map(|lease| lease.owner),
+        lease.map(|lease| lease.epoch),
+        ids,
+    )
+    .fetch_one(transaction)
+    .await?;
+    let known = row.ids.into_iter().map(JobId::from).zip(row.redriven).collect();
+    let ours = row.ours || lease.is_none();
+    Ok(ours.then_some(Past { known, closed: row.closed }))
 }
 
 /// Who owns the keys of these jobs, where they are owned.
@@ -185,7 +231,7 @@ pub(super) async fn insert(
             .push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
         replays.push(entry.replay_of.map(JobId::get));
     }
-    sqlx::query_scalar!(
+    let stored = sqlx::query!(
         r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), inserted AS (
                INSERT INTO job_outcomes
                    (kind, job_id, user_id, status, code, result, detail, idempotency_key,
@@ -193,8 +239,16 @@ pub(super) async fn insert(
                SELECT $1, job_id, user_id, status, code, result::jsonb, detail::jsonb, key, fingerprint, replay_of, now
                FROM stamp, UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::uuid[])
                  AS batch (job_id, user_id, status, code, result, detail, key, fingerprint, replay_of)
+               -- Only what an operator gave another attempt is decided twice.
+               ON CONFLICT ON CONSTRAINT job_outcomes_pkey DO UPDATE SET
+                   status = excluded.status, code = excluded.code, result = excluded.result,
+                   detail = excluded.detail, idempotency_key = excluded.idempotency_key,
+                   fingerprint = excluded.fingerprint, replay_of = excluded.replay_of,
+                   settled_at = excluded.settled_at, redriven = false
+               WHERE job_outcomes.redriven
+               RETURNING job_id
            )
-           SELECT now AS "now!" FROM stamp"#,
+           SELECT now AS "now!", (SELECT count(*) FROM inserted) AS "inserted!" FROM stamp"#,
         kind.as_str(),
         &ids,
         &users,
@@ -207,7 +261,24 @@ pub(super) async fn insert(
         &replays as &[Option<uuid::Uuid>],
     )
     .fetch_one(transaction)
-    .await
+    .await?;
+    // A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their
+    // own): roll back, the next attempt sees it.
+    if usize::try_from(stored.inserted) != Ok(entries.len()) {
+        return Err(sqlx::Error::RowNotFound);
+    }
+    Ok(stored.now)
+}
+
+/// Lets a failed job be decided once more; until then it stays failed.
+pub(super) async fn reopen(on: &mut PgConnection, job: uuid::Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE job_outcomes SET redriven = true WHERE job_id = $1 AND status = 'failed'",
+        job
+    )
+    .execute(on)
+    .await?;
+    Ok(())
 }
 
 /// Stores a dead letter, once however often its message is redelivered. Rare, so one statement each.
@@ -218,8 +289,8 @@ pub(super) async fn insert_dead_letter(
     attempts: i32,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, trace)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
         queue,
         reject.origin.message_id,
@@ -230,6 +301,7 @@ pub(super) async fn insert_dead_letter(
         reject.reason.replace('\0', "\u{fffd}"),
         attempts,
         reject.payload,
+        reject.trace.map(|trace| trace.to_string()),
     )
     .execute(transaction)
     .await?;

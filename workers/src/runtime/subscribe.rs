@@ -1,12 +1,16 @@
 //! Consuming events: like a line of jobs, but in no particular order and by any number of
 //! consumers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use firstcome_shared::{
     broker::{
         BrokerArgs,
         connect::{self, Connection, SessionError},
+        depth::Gauge,
         topology,
     },
     event::OrderCompleted,
@@ -19,6 +23,7 @@ use lapin::{
     types::FieldTable,
 };
 use sqlx::PgPool;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,11 +31,22 @@ use super::{
     consume::pull,
     record,
 };
+use crate::monitor;
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
 /// Messages that the broker may push ahead.
 const PREFETCH: u16 = 64;
+/// How long nothing may come until the queue is looked at, whether it is empty.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long the broker may take to answer that.
+const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a batch handled, or an empty queue, proves that the role is well.
+const LOOK_PROVES: Duration = Duration::from_secs(10);
+/// How long a batch may be in hand.
+const BATCH_PROVES: Duration = Duration::from_secs(60);
+/// Messages that wait for so long while none comes mean: connected, but not consuming.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// An event that its receiver refuses for its content: it becomes a dead letter.
 #[derive(Debug)]
@@ -56,41 +72,46 @@ pub(crate) async fn run<F>(
     broker: BrokerArgs,
     queue: String,
     pool: PgPool,
+    monitor: monitor::Role,
     stop: CancellationToken,
     handle: impl Fn(Vec<OrderCompleted>) -> F + Send + Sync + 'static,
 ) where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
     let name = format!("firstcome-worker {queue}");
-    let context = Arc::new((broker, queue, pool, handle));
+    let context = Arc::new((broker, queue, pool, monitor, handle));
     let url = context.0.amqp_url.clone();
     connect::supervise(&url, &name, &stop, |connection| {
         let (context, stop) = (Arc::clone(&context), stop.clone());
         async move {
-            let (broker, queue, pool, handle) = &*context;
-            session(&connection, broker, queue, pool, &stop, handle).await
+            let (broker, queue, pool, monitor, handle) = &*context;
+            let ended = session(connection, broker, queue, pool, monitor, &stop, handle).await;
+            ended.inspect_err(|error| monitor.ails(error))
         }
     })
     .await;
 }
 
 async fn session<F>(
-    connection: &Connection,
+    connection: Arc<Connection>,
     broker: &BrokerArgs,
     queue: &str,
     pool: &PgPool,
+    monitor: &monitor::Role,
     stop: &CancellationToken,
     handle: &(impl Fn(Vec<OrderCompleted>) -> F + Send + Sync),
 ) -> Result<(), SessionError>
 where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
-    topology::declare(connection, &broker.queue_namespace, broker.partitions).await?;
+    topology::declare(&connection, &broker.queue_namespace).await?;
     let channel = connection.create_channel().await?;
     channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
     let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
     let mut consumer =
         channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    let mut gauge = Gauge::open(connection).await?;
+    let mut progress = Instant::now();
     loop {
         let (mut events, mut rejects, mut last) = (Vec::new(), Vec::new(), None);
         let pulled = pull(&mut consumer, stop, |delivery| {
@@ -98,15 +119,30 @@ where
             last = Some(delivery);
             events.len() >= MAX_EVENTS
         });
-        if !pulled.await? {
+        // Nothing is taken when it is given up.
+        let Ok(pulled) = timeout(LOOK, pulled).await else {
+            if is_empty(&mut gauge, queue).await? {
+                progress = Instant::now();
+                monitor.well(LOOK_PROVES);
+            } else if progress.elapsed() > PATIENCE {
+                let what = "connected, but nothing comes out of the queue";
+                return Err(SessionError::Unusable(format!("{queue}: {what}")));
+            } else {
+                monitor.doubt("messages wait and none comes");
+            }
+            continue;
+        };
+        if !pulled? {
             break;
         }
+        monitor.well(BATCH_PROVES);
         let attempt = async || -> Result<(), Interrupted> {
             let undeliverable = handle(events.clone()).await?;
             let refused = undeliverable.iter().map(reject_event);
             for reject in rejects.iter().cloned().chain(refused) {
                 let mut connection = pool.acquire().await?;
                 record::insert_dead_letter(&mut connection, queue, &reject, 1).await?;
+                monitor.metrics.dead_lettered(monitor.name, 1);
             }
             Ok(())
         };
@@ -118,6 +154,7 @@ where
                 )));
             }
             let delay = retry.next_delay();
+            monitor.ails(&error);
             tracing::warn!(queue, %error, ?delay, "events not handled, retrying in place");
             tokio::time::sleep(delay).await;
         }
@@ -126,15 +163,24 @@ where
         {
             return Err(SessionError::Unusable(format!("{queue}: ack of a channel that is gone")));
         }
+        progress = Instant::now();
+        monitor.well(LOOK_PROVES);
     }
     channel.close(200, "stopping".into()).await?;
     Ok(())
+}
+
+async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> {
+    let depth = timeout(LOOK_DEADLINE, gauge.depth(queue)).await;
+    let depth = depth.map_err(|_| SessionError::Timeout(LOOK_DEADLINE))??;
+    Ok(depth.is_some_and(|depth| depth.ready == 0))
 }
 
 /// An event has an id of its own, wherever it travels.
 fn reject_event(Undeliverable { event, reason }: &Undeliverable) -> Reject {
     Reject {
         accepted: None,
+        trace: None,
         reason: reason.clone(),
         origin: Origin { message_id: event.id.to_string(), line: 0 },
         payload: serde_json::to_vec(event).unwrap_or_default(),
@@ -149,6 +195,7 @@ fn decode(delivery: &Delivery, events: &mut Vec<OrderCompleted>, rejects: &mut V
                 tracing::error!(%error, "undecodable event, dead-lettering it");
                 rejects.push(Reject {
                     accepted: None,
+                    trace: None,
                     reason: error.to_string(),
                     origin: Origin::of(delivery, number),
                     payload: line.to_vec(),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use firstcome_shared::retry::Retry;
+use prometheus_client::metrics::gauge::Gauge;
 
 /// Failures in a row that open the circuit.
 const THRESHOLD: u32 = 5;
@@ -17,15 +18,15 @@ const MAX_EVENTS: usize = 100;
 pub(super) struct Circuit {
     failures: u32,
     retry: Retry,
-}
-
-impl Default for Circuit {
-    fn default() -> Self {
-        Self { failures: 0, retry: Retry::new(PAUSES.0, PAUSES.1) }
-    }
+    shown: Gauge,
 }
 
 impl Circuit {
+    /// A closed one; `shown` is 1 while it is open.
+    pub(super) fn new(shown: Gauge) -> Self {
+        Self { failures: 0, retry: Retry::new(PAUSES.0, PAUSES.1), shown }
+    }
+
     /// How many of so many events may go out in the next request.
     pub(super) fn admits(&self, events: usize) -> usize {
         events.min(if self.is_open() { 1 } else { MAX_EVENTS })
@@ -36,12 +37,15 @@ impl Circuit {
         if self.is_open() {
             tracing::info!("the data platform is back");
         }
-        *self = Self::default();
+        self.failures = 0;
+        self.retry.reset();
+        self.shown.set(0);
     }
 
     /// Counts a failure; how long to leave the platform alone.
     pub(super) fn failed(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.shown.set(self.is_open().into());
         self.retry.next_delay()
     }
 
@@ -60,13 +64,16 @@ mod tests {
 
     #[test]
     fn it_opens_after_failures_and_closes_with_a_success() {
-        let mut circuit = Circuit::default();
+        let shown = Gauge::default();
+        let mut circuit = Circuit::new(shown.clone());
         assert_eq!((circuit.admits(1_000), circuit.admits(7)), (MAX_EVENTS, 7));
         let delays: Vec<Duration> = (0..20).map(|_| circuit.failed()).collect();
         assert_eq!((circuit.state(), circuit.admits(1_000)), ("open", 1));
+        assert_eq!(shown.get(), 1);
         assert!(delays[0] < Duration::from_secs(1));
         assert!(delays.iter().all(|delay| *delay <= PAUSES.1 * 3 / 2));
         circuit.succeeded();
         assert_eq!((circuit.state(), circuit.admits(1_000)), ("closed", MAX_EVENTS));
+        assert_eq!(shown.get(), 0);
     }
 }

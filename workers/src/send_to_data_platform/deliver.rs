@@ -1,19 +1,22 @@
 //! One request to the data platform: CloudEvents 1.0, HTTP protocol binding, batched content mode.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use firstcome_shared::event::OrderCompleted;
-use reqwest::{Client, StatusCode, Url, header};
+use reqwest::{Certificate, Client, StatusCode, Url, header};
+use rustls::crypto::ring;
+use tracing::{Instrument, field::Empty};
 
 /// The longest `Retry-After` that is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// Where the events go.
 #[derive(Debug)]
-pub(super) struct Platform {
+pub struct Platform {
     client: Client,
     url: Url,
+    patience: Duration,
 }
 
 /// What became of a request.
@@ -29,15 +32,60 @@ pub(super) enum Delivery {
 }
 
 impl Platform {
-    pub(super) fn new(url: &str, patience: Duration) -> anyhow::Result<Self> {
+    /// The platform at this URL, which may take so long to answer. For `https` the certificates in
+    /// `ca_file` (PEM) are trusted and no others; without a file, the public ones that browsers trust.
+    ///
+    /// # Errors
+    /// A URL that is none, or a file without certificates.
+    pub fn new(url: &str, ca_file: Option<&Path>, patience: Duration) -> anyhow::Result<Self> {
         let url: Url = url.parse().context("DATA_PLATFORM_URL")?;
-        anyhow::ensure!(url.scheme() == "http", "DATA_PLATFORM_URL: only http:// is supported yet");
-        let client =
-            Client::builder().timeout(patience).build().context("cannot make an HTTP client")?;
-        Ok(Self { client, url })
+        anyhow::ensure!(
+            ["http", "https"].contains(&url.scheme()),
+            "DATA_PLATFORM_URL: only http:// and https:// are supported"
+        );
+        // Who was first installed the same one.
+        let _ = ring::default_provider().install_default();
+        // As for the other connections, not the system's list: a container may have none.
+        let trusted = match ca_file {
+            Some(path) => read_certificates(path)
+                .with_context(|| format!("DATA_PLATFORM_CA_FILE: {}", path.display()))?,
+            None => webpki_root_certs::TLS_SERVER_ROOT_CERTS
+                .iter()
+                .map(|certificate| Certificate::from_der(certificate))
+                .collect::<Result<_, _>>()?,
+        };
+        let client = Client::builder().timeout(patience).tls_certs_only(trusted).build();
+        Ok(Self { client: client.context("cannot make an HTTP client")?, url, patience })
+    }
+
+    /// How long a delivery takes at most.
+    pub(super) const fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(super) async fn deliver(&self, events: &[OrderCompleted]) -> Delivery {
+        let span = tracing::info_span!(
+            "deliver",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            events = events.len(),
+            outcome = Empty,
+            reason = Empty,
+        );
+        let delivery = self.post(events).instrument(span.clone()).await;
+        let (outcome, reason) = match &delivery {
+            Delivery::Accepted => ("accepted", None),
+            Delivery::Refused(reason) => ("refused", Some(reason)),
+            Delivery::Failed { reason, .. } => ("failed", Some(reason)),
+        };
+        span.record("outcome", outcome);
+        if let Some(reason) = reason {
+            span.record("reason", reason).record("otel.status_code", "ERROR");
+        }
+        delivery
+    }
+
+    async fn post(&self, events: &[OrderCompleted]) -> Delivery {
         let body = match serde_json::to_vec(events) {
             Ok(body) => body,
             Err(error) => return Delivery::Refused(error.to_string()),
@@ -52,9 +100,19 @@ impl Platform {
             .body(body);
         match request.send().await {
             Ok(answer) => judge(answer.status(), retry_after(answer.headers())),
-            Err(error) => Delivery::Failed { reason: error.to_string(), retry_after: None },
+            Err(error) => {
+                // With its causes, such as a certificate that nobody vouches for.
+                let reason = format!("{:#}", anyhow::Error::from(error.without_url()));
+                Delivery::Failed { reason, retry_after: None }
+            }
         }
     }
+}
+
+fn read_certificates(path: &Path) -> anyhow::Result<Vec<Certificate>> {
+    let certificates = Certificate::from_pem_bundle(&std::fs::read(path)?)?;
+    anyhow::ensure!(!certificates.is_empty(), "no certificate in it");
+    Ok(certificates)
 }
 
 fn judge(status: StatusCode, retry_after: Option<Duration>) -> Delivery {
@@ -82,6 +140,24 @@ fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_platform_needs_a_url_and_certificates_that_can_be_read() {
+        let new = |url, ca_file: Option<&str>| {
+            let platform = Platform::new(url, ca_file.map(Path::new), Duration::from_secs(1));
+            platform.map(|_| ()).map_err(|error| error.to_string())
+        };
+        for url in ["http://127.0.0.1:9/events", "https://example.com/events"] {
+            assert_eq!(new(url, None), Ok(()));
+        }
+        for url in ["ftp://example.com", "example.com/events"] {
+            assert!(new(url, None).unwrap_err().contains("DATA_PLATFORM_URL"));
+        }
+        for file in ["no-such-file.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
+            let error = new("https://example.com", Some(file)).unwrap_err();
+            assert_eq!(error, format!("DATA_PLATFORM_CA_FILE: {file}"));
+        }
+    }
 
     #[test]
     fn only_the_content_is_refused() {

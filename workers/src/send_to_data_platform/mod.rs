@@ -7,6 +7,8 @@
 mod circuit;
 mod deliver;
 
+pub use deliver::Platform;
+
 use std::{sync::Arc, time::Duration};
 
 use firstcome_shared::{
@@ -17,52 +19,61 @@ use sqlx::PgPool;
 use tokio::{sync::Mutex, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::subscribe::{self, Interrupted, Undeliverable};
+use crate::{
+    monitor,
+    runtime::subscribe::{self, Interrupted, Undeliverable},
+};
 use circuit::Circuit;
-use deliver::{Delivery, Platform};
+use deliver::Delivery;
+
+/// Added to what an attempt or a pause may take, for the role to count as doing its work.
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// Sends until `stop`.
-///
-/// # Errors
-/// A malformed URL.
-pub fn run(
+pub async fn run(
     broker: BrokerArgs,
     pool: PgPool,
-    url: &str,
-    patience: Duration,
+    platform: Platform,
+    monitor: monitor::Role,
     stop: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let platform = Arc::new(Platform::new(url, patience)?);
-    let circuit = Arc::new(Mutex::new(Circuit::default()));
+) {
+    let platform = Arc::new(platform);
+    let circuit = Arc::new(Mutex::new(Circuit::new(monitor.metrics.circuit_open.clone())));
     let queue = topology::data_platform(&broker.queue_namespace);
-    let stopping = stop.clone();
-    Ok(subscribe::run(broker, queue, pool, stop, move |events: Vec<OrderCompleted>| {
+    let (stopping, watched) = (stop.clone(), monitor.clone());
+    subscribe::run(broker, queue, pool, monitor, stop, move |events: Vec<OrderCompleted>| {
         let (platform, circuit, stop) =
             (Arc::clone(&platform), Arc::clone(&circuit), stopping.clone());
+        let monitor = watched.clone();
         async move {
             let mut circuit = circuit.lock().await;
-            let sending = send(&platform, &mut circuit, &events);
+            let sending = send(&platform, &mut circuit, &events, &monitor);
             // Not acknowledged, so they come again.
             stop.run_until_cancelled(sending).await.ok_or(Interrupted("stopping".to_owned()))
         }
-    }))
+    })
+    .await;
 }
 
-/// Sends all events, however long it takes; returns those that the platform refuses.
+/// Sends all events, however long it takes: a platform that is away is not what ails this role. Returns those that the platform refuses.
 async fn send(
     platform: &Platform,
     circuit: &mut Circuit,
     events: &[OrderCompleted],
+    monitor: &monitor::Role,
 ) -> Vec<Undeliverable> {
+    let metrics = &monitor.metrics;
     let mut refused = Vec::new();
     // A stack of parts, next one on top. A refusal splits one, down to the event that it is about.
     let mut parts = if events.is_empty() { Vec::new() } else { vec![events] };
     while let Some(part) = parts.pop() {
         // After a pause one event is the probe: a platform that just came back is not flooded.
         let (now, later) = part.split_at(circuit.admits(part.len()));
+        monitor.well(platform.patience() + MARGIN);
         let delay = match platform.deliver(now).await {
             Delivery::Accepted => {
                 circuit.succeeded();
+                metrics.delivered.inc_by(u64::try_from(now.len()).unwrap_or_default());
                 if !later.is_empty() {
                     parts.push(later);
                 }
@@ -77,6 +88,7 @@ async fn send(
                 match now {
                     [event] => {
                         tracing::error!(event = %event.id, reason, "the data platform refuses an event, dead-lettering it");
+                        metrics.refused.inc();
                         refused.push(Undeliverable { event: event.clone(), reason });
                     }
                     _ => {
@@ -88,6 +100,7 @@ async fn send(
             }
             Delivery::Failed { reason, retry_after } => {
                 let delay = circuit.failed().max(retry_after.unwrap_or_default());
+                metrics.failed_deliveries.inc();
                 tracing::warn!(
                     reason,
                     ?delay,
@@ -98,6 +111,7 @@ async fn send(
             }
         };
         parts.push(part);
+        monitor.well(delay + MARGIN);
         sleep(delay).await;
     }
     refused

@@ -4,7 +4,7 @@
 mod count;
 mod rebuild;
 
-pub use rebuild::{Drift, rebuild};
+pub use rebuild::{Drift, close, forget, rebuild};
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::subscribe;
+use crate::{monitor, runtime::subscribe};
 
 /// Who counts, in `event_inbox`.
 const CONSUMER: &str = "sales-stats";
@@ -26,19 +26,29 @@ pub const REBUILD_DAYS: i32 = 7;
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Counts until `stop`. Several processes may: an event is counted by one of them.
-pub async fn run(broker: BrokerArgs, pool: PgPool, time_zone: String, stop: CancellationToken) {
+pub async fn run(
+    broker: BrokerArgs,
+    pool: PgPool,
+    time_zone: String,
+    monitor: monitor::Role,
+    stop: CancellationToken,
+) {
     let queue = topology::sales_stats(&broker.queue_namespace);
     let counting = {
         let (pool, time_zone) = (pool.clone(), Arc::new(time_zone.clone()));
+        let metrics = Arc::clone(&monitor.metrics);
         subscribe::run(
             broker,
             queue,
             pool.clone(),
+            monitor,
             stop.clone(),
             move |events: Vec<OrderCompleted>| {
                 let (pool, time_zone) = (pool.clone(), Arc::clone(&time_zone));
+                let metrics = Arc::clone(&metrics);
                 async move {
                     count::count(&pool, &events, &time_zone).await?;
+                    metrics.counted.inc_by(u64::try_from(events.len()).unwrap_or_default());
                     Ok(Vec::new())
                 }
             },

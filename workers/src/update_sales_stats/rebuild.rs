@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
+use firstcome_shared::job::JobId;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 use super::CONSUMER;
 
@@ -29,7 +31,20 @@ type Counts = BTreeMap<(NaiveDate, i64), (i64, i64)>;
 /// The database's; nothing is changed then.
 pub async fn rebuild(pool: &PgPool, time_zone: &str, days: i32) -> Result<Vec<Drift>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let drifts = rebuild_on(&mut transaction, time_zone, days).await?;
+    let days = last_days(&mut transaction, time_zone, days).await?;
+    let drifts = recount(&mut transaction, time_zone, &days).await?;
+    transaction.commit().await?;
+    Ok(drifts)
+}
+
+/// The same for these days.
+pub(super) async fn rebuild_days(
+    pool: &PgPool,
+    time_zone: &str,
+    days: &[NaiveDate],
+) -> Result<Vec<Drift>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let drifts = recount(&mut transaction, time_zone, days).await?;
     transaction.commit().await?;
     Ok(drifts)
 }
@@ -51,9 +66,64 @@ pub(super) async fn rebuild_daily(
     if due.rows_affected() == 0 {
         return Ok(None);
     }
-    let drifts = rebuild_on(&mut transaction, time_zone, days).await?;
+    let days = last_days(&mut transaction, time_zone, days).await?;
+    let drifts = recount(&mut transaction, time_zone, &days).await?;
     transaction.commit().await?;
     Ok(Some(drifts))
+}
+
+/// Closes all days of submission up to `last` (see `purge`): from now on their events are not added.
+/// So what is still on its way is counted here, among what was submitted since `first`.
+///
+/// # Errors
+/// The database's; nothing is changed then.
+pub async fn close(
+    pool: &PgPool,
+    time_zone: &str,
+    first: Option<DateTime<Utc>>,
+    last: NaiveDate,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    lock(&mut transaction).await?;
+    sqlx::query!(
+        "INSERT INTO daily_runs (job, day) VALUES ('close-day', $1)
+         ON CONFLICT ON CONSTRAINT daily_runs_pkey DO NOTHING",
+        last,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let uncounted = sqlx::query_scalar!(
+        r#"SELECT DISTINCT (completed_at AT TIME ZONE $1)::date AS "day!" FROM orders
+           WHERE job_id >= $2 AND (created_at AT TIME ZONE 'UTC')::date <= $3
+             AND NOT EXISTS (SELECT FROM event_inbox WHERE event_id = job_id AND consumer = $4)"#,
+        time_zone,
+        JobId::lowest_at(first.unwrap_or_default()),
+        last,
+        CONSUMER,
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    if !uncounted.is_empty() {
+        log(&recount(&mut transaction, time_zone, &uncounted).await?);
+    }
+    transaction.commit().await
+}
+
+/// Deletes at most `limit` notes that an event below `end` was counted; how many there were.
+///
+/// # Errors
+/// The database's.
+pub async fn forget(pool: &PgPool, end: Uuid, limit: i64) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "DELETE FROM event_inbox WHERE consumer = $1 AND event_id IN (
+             SELECT event_id FROM event_inbox WHERE consumer = $1 AND event_id < $2 ORDER BY event_id LIMIT $3 FOR UPDATE)",
+        CONSUMER,
+        end,
+        limit,
+    )
+    .execute(pool)
+    .await?;
+    Ok(deleted.rows_affected())
 }
 
 pub(super) fn log(drifts: &[Drift]) {
@@ -63,24 +133,48 @@ pub(super) fn log(drifts: &[Drift]) {
     tracing::info!(drifts = drifts.len(), "the sales statistics were recounted");
 }
 
-async fn rebuild_on(
+async fn last_days(
     transaction: &mut PgConnection,
     time_zone: &str,
     days: i32,
-) -> Result<Vec<Drift>, sqlx::Error> {
-    // Nobody counts meanwhile. In the order in which counting takes them.
+) -> Result<Vec<NaiveDate>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT (now() AT TIME ZONE $1)::date - ago AS "day!" FROM generate_series(0, $2::int) AS ago"#,
+        time_zone,
+        days,
+    )
+    .fetch_all(transaction)
+    .await
+}
+
+/// Nobody counts meanwhile. In the order in which counting takes them.
+async fn lock(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!("LOCK TABLE event_inbox, product_sales IN SHARE ROW EXCLUSIVE MODE")
-        .execute(&mut *transaction)
+        .execute(transaction)
         .await?;
-    // One snapshot for both: an order is either in this count and noted as counted, or neither.
+    Ok(())
+}
+
+async fn recount(
+    transaction: &mut PgConnection,
+    time_zone: &str,
+    days: &[NaiveDate],
+) -> Result<Vec<Drift>, sqlx::Error> {
+    lock(&mut *transaction).await?;
+    // One snapshot for both: an order is either in this count and noted as counted, or neither. Those
+    // of closed days need no note: their events are never added.
     let rows = sqlx::query!(
         r#"WITH sold AS MATERIALIZED (
-               SELECT orders.job_id, (completed_at AT TIME ZONE $1)::date AS day, product_id, quantity,
-                      unit_price * quantity AS amount
-               FROM orders JOIN order_items ON order_id = orders.id
-               WHERE completed_at >= ((now() AT TIME ZONE $1)::date - $2::int)::timestamp AT TIME ZONE $1
+               SELECT orders.job_id, created_at, day, product_id, quantity, unit_price * quantity AS amount
+               FROM UNNEST($2::date[]) AS asked (day)
+               JOIN orders ON completed_at >= day::timestamp AT TIME ZONE $1
+                 AND completed_at < (day + 1)::timestamp AT TIME ZONE $1
+               JOIN order_items ON order_id = orders.id
            ), noted AS (
-               INSERT INTO event_inbox (consumer, event_id) SELECT DISTINCT $3, job_id FROM sold
+               INSERT INTO event_inbox (consumer, event_id)
+               SELECT DISTINCT $3, job_id FROM sold
+               WHERE (created_at AT TIME ZONE 'UTC')::date
+                     > (SELECT COALESCE(max(day), '-infinity') FROM daily_runs WHERE job = 'close-day')
                ON CONFLICT ON CONSTRAINT event_inbox_pkey DO NOTHING
            )
            SELECT day AS "day!", product_id, sum(quantity)::bigint AS "quantity!", sum(amount)::bigint AS "amount!"
@@ -96,9 +190,7 @@ async fn rebuild_on(
         .map(|row| ((row.day, row.product_id), (row.quantity, row.amount)))
         .collect();
     let rows = sqlx::query!(
-        "SELECT day, product_id, quantity, amount FROM product_sales
-         WHERE day >= (now() AT TIME ZONE $1)::date - $2::int",
-        time_zone,
+        "SELECT day, product_id, quantity, amount FROM product_sales WHERE day = ANY($1)",
         days,
     )
     .fetch_all(&mut *transaction)

@@ -1,9 +1,9 @@
-//! What operators create.
+//! What operators create and change.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::support::{Answer, Options, Shop, shop};
+use super::support::{Answer, Options, Shop, eventually, shop};
 
 async fn create(shop: &Shop, what: &str, body: &Value) -> Answer {
     Answer::of(shop.admin(Method::POST, &format!("/api/admin/{what}")).json(body)).await
@@ -80,25 +80,146 @@ async fn a_campaign_is_validated_as_a_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn creations_honour_the_idempotency_key() {
     shop(Options::default(), async |shop| {
-        let body = json!({"name": "Ann", "email": "ann@example.com"});
-        let post = |body: &Value| {
-            Answer::of(
-                shop.admin(Method::POST, "/api/admin/users")
-                    .header("Idempotency-Key", "k")
-                    .json(body),
-            )
+        for (what, body) in [
+            ("users", json!({"name": "Ann", "email": "ann@example.com"})),
+            ("products", json!({"name": "Ann", "price": 1, "stock": 1})),
+            ("coupons", campaign(1)),
+        ] {
+            let path = format!("/api/admin/{what}");
+            // One key for all: it is scoped to the kind of the request.
+            let post = |body: &Value| {
+                let request = shop.admin(Method::POST, &path).header("Idempotency-Key", "k");
+                Answer::of(request.json(body))
+            };
+            let (first, second) = tokio::join!(post(&body), post(&body));
+            assert_eq!((first.status, second.status), (201, 201), "{first:?} {second:?}");
+            assert_eq!(first.body, second.body);
+            let mut other = body;
+            other["name"] = json!("Bob");
+            post(&other).await.is_problem(422, "idempotency-key-reused");
+        }
+        let created: (i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM users WHERE name = 'Ann'),
+                    (SELECT count(*) FROM products WHERE name = 'Ann'),
+                    (SELECT count(*) FROM coupons WHERE name = 'A drop')",
+        )
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+        assert_eq!(created, (1, 1, 1));
+    })
+    .await;
+}
+
+fn campaign(total: i64) -> Value {
+    json!({
+        "name": "A drop", "discountType": "percent", "discountValue": 10, "maxDiscount": 500, "total": total,
+        "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z",
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larger_total_ends_a_sold_out_at_once() {
+    shop(Options::default(), async |shop| {
+        let other = shop.start_api(|_| {}).await;
+        let coupon = shop.campaign(1).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        shop.settled(7, &job).await;
+        let at_other = |user: i64| {
+            let path = format!("{}/api/coupons/{coupon}/issue", other.url);
+            shop.submit(user, shop.post(user, &path))
         };
-        let (first, second) = tokio::join!(post(&body), post(&body));
-        assert_eq!((first.status, second.status), (201, 201));
-        assert_eq!(first.body, second.body);
-        post(&json!({"name": "Bob", "email": "bob@example.com"}))
-            .await
-            .is_problem(422, "idempotency-key-reused");
-        let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE name = 'Ann'")
-            .fetch_one(&shop.pool)
-            .await
-            .unwrap();
-        assert_eq!(users, 1);
+        eventually("both APIs know that it is sold out", async || {
+            let answers = [shop.issue(8, coupon).await, at_other(8).await];
+            answers.iter().all(|answer| answer.code() == "coupon-sold-out")
+        })
+        .await;
+        let path = format!("/api/admin/coupons/{coupon}");
+        let edit =
+            async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
+        let edited = edit(json!({"total": 3})).await;
+        assert_eq!(
+            (edited.status, &edited.body["total"], &edited.body["remaining"]),
+            (200, &json!(3), &json!(2))
+        );
+        // Here at once; the other API is told.
+        let job = shop.accepted_issue(8, coupon).await;
+        assert_eq!(shop.settled(8, &job).await["result"]["issueNumber"], 2);
+        eventually("the other API accepts again", async || at_other(9).await.status == 202).await;
+        shop.settle_and_audit().await;
+
+        edit(json!({"total": 2})).await.is_problem(409, "total-below-issued");
+        assert_eq!(edit(json!({"total": 3})).await.body["remaining"], 0);
+        other.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_is_edited_field_by_field() {
+    shop(Options::default(), async |shop| {
+        let created = create(shop, "coupons", &campaign(5)).await.body;
+        let path = format!("/api/admin/coupons/{}", created["id"]);
+        let edit =
+            async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
+        assert_eq!(edit(json!({})).await.body, created);
+        let mut expected = created.clone();
+        for (field, value) in [
+            ("name", json!("Renamed")),
+            ("discountValue", json!(20)),
+            ("maxDiscount", json!(null)),
+            ("discountType", json!("fixed")),
+            ("discountValue", json!(2_000)),
+            ("total", json!(6)),
+            ("startsAt", json!("2021-01-01T00:00:00Z")),
+            ("endsAt", json!("2099-01-01T00:00:00Z")),
+        ] {
+            expected[field] = value.clone();
+            expected["remaining"] = expected["total"].clone();
+            let answer = edit(json!({field: value})).await;
+            assert_eq!((answer.status, &answer.body), (200, &expected));
+        }
+        for (body, field) in [
+            (json!({"maxDiscount": 1}), "maxDiscount"),
+            (json!({"discountType": "percent"}), "discountValue"),
+            (json!({"endsAt": "2020-01-01T00:00:00Z"}), "endsAt"),
+            (json!({"total": 0}), "total"),
+            (json!({"remaining": 1}), "remaining"),
+        ] {
+            let answer = edit(body).await;
+            answer.is_problem(400, "validation-failed");
+            assert_eq!(answer.body["errors"][0]["field"], field, "{answer:?}");
+        }
+        let read = shop.anonymous(Method::GET, &format!("/api/coupons/{}", created["id"]));
+        assert_eq!(Answer::of(read).await.body, expected);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_campaign_is_gone_but_its_coupons_stay_good() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        shop.settled(7, &job).await;
+        let path = format!("/api/admin/coupons/{coupon}");
+        let delete = async || Answer::of(shop.admin(Method::DELETE, &path)).await;
+        assert_eq!(delete().await.status, 204);
+
+        delete().await.is_problem(404, "coupon-not-found");
+        let edit = shop.admin(Method::PATCH, &path).json(&json!({"total": 20}));
+        Answer::of(edit).await.is_problem(404, "coupon-not-found");
+        shop.issue(8, coupon).await.is_problem(404, "coupon-not-found");
+        let get = async |path: &str| Answer::of(shop.anonymous(Method::GET, path)).await;
+        get(&format!("/api/coupons/{coupon}")).await.is_problem(404, "coupon-not-found");
+        let list = get("/api/coupons?limit=100").await.body;
+        let ids = list["items"].as_array().unwrap().iter().map(|item| &item["id"]);
+        assert!(!ids.into_iter().any(|id| *id == coupon));
+
+        let held = Answer::of(shop.get(7, "/api/users/coupons?status=available")).await.body;
+        assert_eq!(held["items"][0]["couponId"], coupon);
+        let order = json!({"items": [{"productId": 1, "quantity": 1}], "couponId": coupon});
+        assert_eq!(shop.ordered(7, &order).await["result"]["discount"], 1_000);
     })
     .await;
 }

@@ -1,17 +1,30 @@
 //! The data platform gets every completed order, whatever it does to us.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use firstcome_workers::mock_data_platform::{MockDataPlatform, Mode};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::support::{Options, Shop, eventually, shop};
 
 /// A mock on a port of its own.
-async fn mock() -> (MockDataPlatform, Options, CancellationToken) {
+pub(super) async fn mock() -> (MockDataPlatform, Options, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/events", listener.local_addr().unwrap());
     let (mock, stop) = (MockDataPlatform::default(), CancellationToken::new());
@@ -108,4 +121,108 @@ async fn a_refused_event_is_set_aside_alone() {
         assert_eq!(event["data"]["userId"], 42);
     })
     .await;
+}
+
+/// A receiver that speaks TLS, in front of a mock that does not.
+struct TlsReceiver {
+    url: String,
+    /// The certificate with which it presents itself.
+    identity: Arc<Mutex<TlsAcceptor>>,
+    /// How many clients went away without trusting it.
+    distrusted: Arc<AtomicU32>,
+}
+
+impl TlsReceiver {
+    async fn start(mock: SocketAddr, identity: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let receiver = Self {
+            url: format!("https://localhost:{}/events", listener.local_addr().unwrap().port()),
+            identity: Arc::new(Mutex::new(identity)),
+            distrusted: Arc::default(),
+        };
+        let (identity, distrusted) =
+            (Arc::clone(&receiver.identity), Arc::clone(&receiver.distrusted));
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let accepting = identity.lock().unwrap().accept(stream);
+                let distrusted = Arc::clone(&distrusted);
+                tokio::spawn(async move {
+                    let Ok(mut client) = accepting.await else {
+                        distrusted.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
+                    let mut mock = TcpStream::connect(mock).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut mock).await;
+                });
+            }
+        });
+        receiver
+    }
+}
+
+/// An authority of its own, as PEM, and a server that it vouches for.
+fn authority(name: &str) -> (String, TlsAcceptor) {
+    let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate().unwrap();
+    let authority = parameters.self_signed(&key).unwrap();
+    let issuer = Issuer::new(parameters, key);
+    let server_key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let server = server.signed_by(&server_key, &issuer).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![server.der().clone()], server_key.into())
+        .unwrap();
+    (authority.pem(), TlsAcceptor::from(Arc::new(config)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_behind_tls_gets_events_only_while_it_is_trusted() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (trusted, identity) = authority("trusted");
+    let (_, stranger) = authority("a stranger");
+    let ca_file = format!("{}/authority-{}.pem", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::write(&ca_file, trusted).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mock = MockDataPlatform::default();
+    tokio::spawn(mock.clone().serve(listener, CancellationToken::new()));
+    let receiver = TlsReceiver::start(address, identity.clone()).await;
+    let options = Options {
+        users: 200,
+        data_platform_url: Some(receiver.url.clone()),
+        data_platform_ca_file: Some(ca_file.clone().into()),
+        ..Options::default()
+    };
+    shop(options, async |shop| {
+        sell(shop, 1..=100).await;
+        all_arrived(shop, &mock, 0).await;
+        let before = mock.received().len();
+
+        // Somebody else at the same address: the circuit opens, the events wait. Who is connected
+        // stays connected, so the worker starts anew.
+        *receiver.identity.lock().unwrap() = stranger;
+        shop.stop_workers().await;
+        shop.start_worker();
+        sell(shop, 101..=200).await;
+        shop.settle_and_audit().await;
+        eventually("the stranger was distrusted again and again", async || {
+            receiver.distrusted.load(Ordering::Relaxed) >= 6
+        })
+        .await;
+        assert_eq!(mock.received().len(), before);
+        let letters: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(letters, 0);
+
+        *receiver.identity.lock().unwrap() = identity;
+        all_arrived(shop, &mock, 0).await;
+    })
+    .await;
+    std::fs::remove_file(ca_file).unwrap();
 }

@@ -6,6 +6,7 @@ use firstcome_workers::update_sales_stats;
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 
 use super::support::{Answer, Options, Shop, eventually, shop};
 
@@ -17,8 +18,9 @@ fn one(product: i64, quantity: i64) -> Value {
 pub(crate) async fn counted(shop: &Shop) {
     eventually("every completed order is counted", async || {
         let (uncounted, waiting): (i64, i64) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM orders WHERE NOT EXISTS
-                        (SELECT FROM event_inbox WHERE event_id = job_id AND consumer = 'sales-stats')),
+            "SELECT (SELECT count(*) FROM orders
+                     WHERE NOT EXISTS (SELECT FROM event_inbox WHERE event_id = job_id AND consumer = 'sales-stats')
+                       AND NOT EXISTS (SELECT FROM daily_runs WHERE job = 'close-day' AND day >= created_at::date)),
                     (SELECT count(*) FROM outbox)",
         )
         .fetch_one(&shop.pool)
@@ -144,6 +146,49 @@ async fn an_order_that_the_recount_saw_first_is_not_counted_again() {
                 .await
                 .unwrap();
         assert_eq!(sold, 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recount_runs_daily_by_one_of_the_workers() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let today = "(now() AT TIME ZONE 'Asia/Seoul')::date";
+        let drift = format!("INSERT INTO product_sales (day, product_id, quantity, amount) VALUES ({today}, 1, 5, 5000)");
+        sqlx::raw_sql(AssertSqlSafe(drift)).execute(&shop.pool).await.unwrap();
+        shop.start_worker();
+        shop.start_worker();
+        eventually("the drift is repaired", async || {
+            let counted: i64 = sqlx::query_scalar("SELECT quantity FROM product_sales")
+                .fetch_one(&shop.pool)
+                .await
+                .unwrap();
+            counted == 0
+        })
+        .await;
+        let runs: i64 = sqlx::query_scalar("SELECT count(*) FROM daily_runs WHERE job = 'rebuild-stats'")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(runs, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_product_is_not_popular() {
+    shop(Options::default(), async |shop| {
+        for (product, quantity) in [(1, 2), (2, 1)] {
+            shop.ordered(7, &one(product, quantity)).await;
+        }
+        counted(shop).await;
+        let deleted = Answer::of(shop.admin(Method::DELETE, "/api/admin/products/1")).await;
+        assert_eq!(deleted.status, 204);
+        eventually("the list is renewed", async || {
+            popular(shop).await.body["items"]
+                == json!([{"productId": 2, "name": "Product 2", "price": 2_000, "quantitySold": 1}])
+        })
+        .await;
     })
     .await;
 }

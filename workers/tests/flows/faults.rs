@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use firstcome_shared::{
+    ids::CouponId,
+    job::{IssueCoupon, Job},
+};
+use futures_util::{StreamExt, stream};
 use reqwest::Method;
 
 use super::support::{Answer, Options, Shop, eventually, shop};
@@ -75,6 +80,72 @@ async fn without_the_broker_503_within_the_deadline_then_recovery() {
     .await;
 }
 
+/// The broker's own bound, counted in messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_503_until_there_is_room() {
+    let options = Options { worker: false, partitions: 1, line_capacity: 5, ..Options::default() };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(1_000).await;
+        let mut accepted = 0;
+        let refused = loop {
+            let answer = shop.issue(7, coupon).await;
+            if answer.status != 202 {
+                break answer;
+            }
+            accepted += 1;
+            assert!(accepted < 100, "the line takes more than it may");
+        };
+        refused.is_problem(503, "line-full");
+        assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+        shop.start_worker();
+        eventually("there is room again", async || shop.issue(7, coupon).await.status == 202).await;
+    })
+    .await;
+}
+
+/// Our own bound, counted in jobs: nothing but 202 and 503, and every 202 settles.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_line_refuses_and_forgets_nothing() {
+    let options = Options { worker: false, partitions: 2, users: 3_000, ..Options::default() };
+    shop(options, async |shop| {
+        let (hot, cold) = two_lines(shop).await;
+        let api = shop.start_api(|config| config.line_capacity = 500).await;
+        let url = |coupon| format!("{}/api/coupons/{coupon}/issue", api.url);
+        let storm =
+            stream::iter(1..=3_000).map(|user| shop.submit(user, shop.post(user, &url(hot))));
+        let answers: Vec<Answer> = storm.buffer_unordered(64).collect().await;
+        let accepted = answers.iter().filter(|answer| answer.status == 202).count();
+        // How many jobs there are to a message is an estimate, and some were under way.
+        assert!((200..800).contains(&accepted), "{accepted}");
+        for refused in answers.iter().filter(|answer| answer.status != 202) {
+            refused.is_problem(503, "line-full");
+            assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+        }
+        // The neighbours' line is not full.
+        assert_eq!(shop.submit(1, shop.post(1, &url(cold))).await.status, 202);
+        shop.start_worker();
+        eventually("there is room again", async || {
+            shop.submit(1, shop.post(1, &url(hot))).await.status == 202
+        })
+        .await;
+        api.stop().await;
+    })
+    .await;
+}
+
+/// Two campaigns that stand in different lines.
+async fn two_lines(shop: &Shop) -> (i64, i64) {
+    let queue =
+        |coupon| shop.queue_of(&Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }));
+    let first = shop.campaign(1_000_000).await;
+    loop {
+        let other = shop.campaign(1_000_000).await;
+        if queue(other) != queue(first) {
+            return (first, other);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_jobs_are_accepted_and_settled_later() {
     shop(Options::default(), async |shop| {
@@ -133,6 +204,30 @@ async fn frozen_database_connections_stop_nothing_for_good() {
         assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
         shop.settle_and_audit().await;
         eventually("the API has new connections", async || is_ready(shop).await).await;
+    })
+    .await;
+}
+
+/// Who asks too much is told when to come back; nobody else notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_runs_wild_is_held_back_alone() {
+    shop(Options::default(), async |shop| {
+        let api = shop.start_api(|config| config.rate_limit = 5).await;
+        let balance = async |user: i64| {
+            Answer::of(shop.get(user, &format!("{}/api/balance/{user}", api.url))).await
+        };
+        let mut wild = Vec::new();
+        for _ in 0..30 {
+            wild.push(balance(1).await);
+        }
+        let served = wild.iter().filter(|answer| answer.status == 200).count();
+        assert!((5..30).contains(&served), "{served}");
+        let refused = wild.iter().find(|answer| answer.status != 200).unwrap();
+        refused.is_problem(429, "rate-limited");
+        assert_eq!(refused.headers["retry-after"], "1");
+        assert_eq!(balance(2).await.status, 200);
+        eventually("it is served again", async || balance(1).await.status == 200).await;
+        api.stop().await;
     })
     .await;
 }

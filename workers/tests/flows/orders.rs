@@ -262,3 +262,31 @@ async fn five_thousand_orders_over_twenty_products_in_random_order() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_order_is_one_order_and_its_job_is_like_any_other() {
+    shop(Options::default(), async |shop| {
+        let place = async |body: Value| {
+            let request = shop.post(7, "/api/orders").header("Idempotency-Key", "k");
+            shop.submit(7, request.json(&body)).await
+        };
+        let first = place(one(1, 2)).await;
+        let id = first.job_id();
+        assert_eq!(first.headers["location"], format!("/api/jobs/{id}"));
+        assert!(first.headers["retry-after"].to_str().unwrap().parse::<u64>().is_ok());
+        assert_eq!(
+            first.body,
+            json!({"jobId": id, "kind": "place-order", "status": "queued", "links": {"self": format!("/api/jobs/{id}")}})
+        );
+        assert_eq!(place(one(1, 2)).await.job_id(), id);
+        place(one(1, 3)).await.is_problem(422, "idempotency-key-reused");
+        shop.settled(7, id).await;
+        assert_eq!(place(one(1, 2)).await.job_id(), id);
+        // The key is the kind's own: a coupon may have the same.
+        assert_ne!(shop.issue_keyed(7, 1, "k").await.job_id(), id);
+        shop.settle_and_audit().await;
+        let orders: i64 = sqlx::query_scalar("SELECT count(*) FROM orders").fetch_one(&shop.pool).await.unwrap();
+        assert_eq!(orders, 1);
+    })
+    .await;
+}

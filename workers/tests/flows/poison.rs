@@ -3,10 +3,11 @@
 use firstcome_shared::{
     broker::{
         connect,
-        publish::{Address, ConfirmedPublisher},
+        publish::{Address, ConfirmedPublisher, MessageType},
     },
     ids::{CouponId, UserId},
     job::{Envelope, IssueCoupon, Job, JobId, JobKind},
+    partition::Place,
 };
 
 use super::support::{Options, Shop, eventually, shop};
@@ -14,24 +15,23 @@ use super::support::{Options, Shop, eventually, shop};
 fn line(user: i64, coupon: i64) -> (JobId, Vec<u8>) {
     let millis = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap();
     let sequence = u32::try_from(user).unwrap();
-    let id = JobId::compose(millis, JobKind::IssueCoupon, sequence, 0);
+    let id = JobId::compose(millis, JobKind::IssueCoupon, Place::UNKNOWN, sequence, 0);
     let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
-    let envelope = Envelope { id, user_id: UserId::new(user), idempotency: None, job };
+    let envelope = Envelope { id, user_id: UserId::new(user), idempotency: None, trace: None, job };
     let mut line = Vec::new();
     envelope.encode(&mut line).unwrap();
     (id, line)
 }
 
-async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
-    let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
-    let queue = job.partition(shop.options.partitions).queue(&shop.namespace);
+pub(super) async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
+    let queue = shop.queue_of(&Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }));
     publish_to(shop, &queue, parcel).await;
 }
 
-async fn publish_to(shop: &Shop, queue: &str, parcel: Vec<u8>) {
+pub(crate) async fn publish_to(shop: &Shop, queue: &str, parcel: Vec<u8>) {
     let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
     let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
-    publisher.publish(Address::Queue(queue), parcel, ());
+    publisher.publish(Address::Queue(queue), MessageType::Jobs, parcel, ());
     publisher.verdicts().await;
     connect::close(&connection).await;
 }
@@ -39,7 +39,7 @@ async fn publish_to(shop: &Shop, queue: &str, parcel: Vec<u8>) {
 /// Line, job, user, payload.
 type Letter = (i32, Option<uuid::Uuid>, Option<i64>, Vec<u8>);
 
-async fn outcome(shop: &Shop, id: JobId) -> (String, Option<String>) {
+pub(crate) async fn outcome(shop: &Shop, id: JobId) -> (String, Option<String>) {
     let found = async || {
         sqlx::query_as("SELECT status, code FROM job_outcomes WHERE job_id = $1")
             .bind(id.get())

@@ -8,17 +8,16 @@ use serde_json::json;
 
 use super::support::{Answer, Options, Shop, eventually, shop};
 
-fn log(shop: &Shop) -> PathBuf {
+pub(super) fn log(shop: &Shop) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", shop.namespace))
 }
 
-fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)> {
+pub(super) fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)> {
     vec![
         ("DATABASE_URL", shop.database.direct.clone()),
         ("AMQP_URL", shop.broker.direct.clone()),
         ("REDIS_URL", shop.redis.direct.clone()),
         ("QUEUE_NAMESPACE", shop.namespace.clone()),
-        ("PARTITIONS", shop.options.partitions.to_string()),
         ("API_ADDR", format!("127.0.0.1:{port}")),
         ("FIRSTCOME_DEV", "true".to_owned()),
     ]
@@ -39,11 +38,11 @@ async fn kill_workers(shop: &Shop) -> Process {
     worker(shop)
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn api(shop: &Shop, port: u16) -> Process {
+pub(super) async fn api(shop: &Shop, port: u16) -> Process {
     let api =
         Process::start("firstcome-api", &["serve"], environment(shop, port), &log(shop)).unwrap();
     let ready = format!("http://127.0.0.1:{port}/health/ready");
@@ -175,6 +174,55 @@ async fn on_sigterm_the_batch_in_hand_settles_and_the_exit_code_is_0() {
         let rest = worker(shop);
         shop.settle_and_audit().await;
         assert!(rest.stop().await.unwrap().success());
+    })
+    .await;
+}
+
+/// Kilobytes of memory that the process holds (`VmRSS`).
+fn memory(process: &Process) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", process.id().unwrap())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Thousands of refused requests leave nothing behind in the API.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_line_takes_no_memory_of_the_api() {
+    let options = Options { users: 40_000, partitions: 1, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(1_000_000).await;
+        let port = free_port();
+        let variables = environment(shop, port)
+            .into_iter()
+            .chain([("LINE_CAPACITY", "500".to_owned()), ("RATE_LIMIT", "0".to_owned())]);
+        let api = Process::start("firstcome-api", &["serve"], variables, &log(shop)).unwrap();
+        let ready = format!("http://127.0.0.1:{port}/health/ready");
+        eventually("the API process is ready", async || {
+            let answer = shop.anonymous(reqwest::Method::GET, &ready).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        let url = format!("http://127.0.0.1:{port}/api/coupons/{coupon}/issue");
+        let storm = async |users: std::ops::Range<i64>| {
+            let requests = users.map(|user| shop.submit(user, shop.post(user, &url)));
+            let answers: Vec<Answer> = stream::iter(requests).buffer_unordered(64).collect().await;
+            for answer in answers.iter().filter(|answer| answer.status != 202) {
+                answer.is_problem(503, "line-full");
+                assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+            }
+            answers.iter().filter(|answer| answer.status == 202).count()
+        };
+        assert!(storm(1..10_000).await > 0);
+        let before = memory(&api);
+        assert_eq!(storm(10_000..40_000).await, 0, "the line is full");
+        let after = memory(&api);
+        assert!(after < before + 20_000, "{before} kB before, {after} kB after");
+        let worker = worker(shop);
+        shop.settle_and_audit().await;
+        for process in [worker, api] {
+            assert!(process.stop().await.unwrap().success());
+        }
     })
     .await;
 }

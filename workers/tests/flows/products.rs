@@ -1,5 +1,6 @@
 //! Products: list, detail, and what operators do to them.
 
+use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ async fn products_are_listed_and_shown() {
 async fn the_list_is_cached_but_the_detail_is_exact() {
     shop(Options::default(), async |shop| {
         let first = get(shop, "/api/products?limit=1").await.body;
-        shop.sql("UPDATE products SET stock = 0 WHERE id = 1").await;
+        shop.sql("UPDATE products SET stock = 0, stocked = 0 WHERE id = 1").await;
         assert_eq!(get(shop, "/api/products?limit=1").await.body, first, "within its time to live");
         let exact = get(shop, "/api/products/1").await.body;
         assert_eq!((&exact["stock"], &exact["soldOut"]), (&json!(0), &json!(true)));
@@ -43,7 +44,7 @@ async fn the_list_is_cached_but_the_detail_is_exact() {
         assert_eq!(Answer::of(patch).await.body["stock"], 5);
         assert_eq!(get(shop, "/api/products?limit=1").await.body["items"][0]["stock"], 5);
         shop.redis.proxy.cut();
-        shop.sql("UPDATE products SET stock = 4 WHERE id = 1").await;
+        shop.sql("UPDATE products SET stock = 4, stocked = 4 WHERE id = 1").await;
         assert_eq!(get(shop, "/api/products?limit=1").await.body["items"][0]["stock"], 4);
     })
     .await;
@@ -63,16 +64,70 @@ async fn operators_create_edit_and_delete_products() {
         let path = format!("/api/admin/products/{id}");
         let edit =
             async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
-        assert_eq!(edit(json!({"name": "Newer", "price": 7})).await.body["name"], "Newer");
+        let edited = edit(json!({"name": "Newer", "price": 7})).await;
+        assert_eq!(
+            (edited.status, &edited.body),
+            (200, &json!({"id": id, "name": "Newer", "price": 7, "stock": 0, "soldOut": true}))
+        );
+        assert_eq!(edit(json!({})).await.body, edited.body);
         assert_eq!(edit(json!({"stock": -1})).await.code(), "validation-failed");
         assert_eq!(edit(json!({"colour": "red"})).await.code(), "validation-failed");
         assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
         Answer::of(shop.admin(Method::DELETE, &path)).await.is_problem(404, "product-not-found");
         edit(json!({"stock": 1})).await.is_problem(404, "product-not-found");
         get(shop, &format!("/api/products/{id}")).await.is_problem(404, "product-not-found");
+        let list = get(shop, "/api/products?limit=100").await.body;
+        assert_eq!(list["items"].as_array().unwrap().last().unwrap()["id"], 100);
         Answer::of(shop.post(7, "/api/admin/products").json(&body))
             .await
             .is_problem(403, "forbidden");
+    })
+    .await;
+}
+
+/// An operator sets the stock in the middle of a sale: edits and sales take turns, so nothing that
+/// was set is sold twice and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stock_is_set_between_sales() {
+    shop(Options { users: 200, ..Options::default() }, async |shop| {
+        let product = shop.product(1, 20).await;
+        let order = json!({"items": [{"productId": product, "quantity": 1}]});
+        let sale = stream::iter(1..=200)
+            .map(|user| shop.order(user, &order))
+            .buffer_unordered(16)
+            .collect::<Vec<_>>();
+        let edits = async {
+            for stock in [10, 0, 30] {
+                let path = format!("/api/admin/products/{product}");
+                let edit = shop.admin(Method::PATCH, &path).json(&json!({"stock": stock}));
+                assert_eq!(Answer::of(edit).await.body["stock"], stock);
+            }
+        };
+        let (answers, ()) = tokio::join!(sale, edits);
+        assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
+        // However the two met, these find at most what was set last.
+        for user in 1..=30 {
+            assert_eq!(shop.order(user, &order).await.status, 202);
+        }
+        shop.settle_and_audit().await;
+        // 30 after the last edit, and at most 20 + 10 before it.
+        let sold = shop.outcomes().await["succeeded"];
+        assert!((30..=60).contains(&sold), "{sold}");
+        let left = get(shop, &format!("/api/products/{product}")).await.body;
+        assert_eq!((&left["stock"], &left["soldOut"]), (&json!(0), &json!(true)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edited_price_is_the_one_at_settlement() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let order = json!({"items": [{"productId": 1, "quantity": 2}]});
+        let accepted = shop.order(7, &order).await;
+        let edit = shop.admin(Method::PATCH, "/api/admin/products/1").json(&json!({"price": 7}));
+        assert_eq!(Answer::of(edit).await.body["price"], 7);
+        shop.start_worker();
+        assert_eq!(shop.settled(7, accepted.job_id()).await["result"]["paid"], 14);
     })
     .await;
 }

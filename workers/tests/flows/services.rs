@@ -17,8 +17,8 @@ struct OwnServices {
 }
 
 impl OwnServices {
-    fn start() -> Self {
-        let folder = format!("services-{}", std::process::id());
+    fn start(name: &str) -> Self {
+        let folder = format!("services-{}-{name}", std::process::id());
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
         let holder = Self::script(&folder, &["run", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
         Self { folder, holder }
@@ -64,6 +64,20 @@ impl OwnServices {
     }
 }
 
+impl OwnServices {
+    /// Restarts the broker, with or without so little memory that it raises its alarm.
+    async fn restart_broker(&self, with_alarm: bool) {
+        let setting = self.folder.join("rabbitmq/conf.d/90-alarm.conf");
+        if with_alarm {
+            std::fs::write(&setting, "vm_memory_high_watermark.absolute = 1MB\n").unwrap();
+        } else {
+            std::fs::remove_file(&setting).unwrap();
+        }
+        self.call(&["kill", "rabbitmq"]).await;
+        self.restart().await;
+    }
+}
+
 impl Drop for OwnServices {
     fn drop(&mut self) {
         // Closes the pipe first, which ends the holder, which stops the services.
@@ -75,7 +89,7 @@ impl Drop for OwnServices {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashed_services_lose_no_accepted_request() {
-    let own = OwnServices::start();
+    let own = OwnServices::start("crash");
     let services = own.services().await;
     let options =
         Options { users: 20_000, confirm_deadline_ms: 1_000, services, ..Options::default() };
@@ -123,6 +137,50 @@ async fn crashed_services_lose_no_accepted_request() {
         shop.settle_and_audit().await;
         let outcomes = shop.outcomes().await;
         assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["succeeded"], "{outcomes:?}");
+    })
+    .await;
+}
+
+/// A broker that blocks publishers takes nothing on, and says so at once; what it has goes on being
+/// settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_memory_alarm_the_api_refuses_and_the_workers_settle() {
+    let own = OwnServices::start("alarm");
+    let services = own.services().await;
+    let options = Options {
+        users: 400,
+        confirm_deadline_ms: 1_000,
+        services,
+        worker: false,
+        ..Options::default()
+    };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(1_000).await;
+        let answers = shop.storm((1..=300).map(|user| (user, coupon)), 32).await;
+        assert!(answers.iter().all(|answer| answer.status == 202));
+
+        own.restart_broker(true).await;
+        let ready = async || {
+            Answer::of(shop.anonymous(reqwest::Method::GET, "/health/ready")).await.status == 200
+        };
+        for _ in 0..20 {
+            let answer = shop.issue(301, coupon).await;
+            answer.is_problem(503, "broker-unavailable");
+            assert!(answer.headers.contains_key("retry-after"));
+            assert!(answer.took < Duration::from_secs(1), "{answer:?}");
+            assert!(!ready().await);
+        }
+        shop.start_worker();
+        eventually("what was accepted is settled", async || {
+            shop.outcomes().await.get("succeeded") == Some(&300)
+        })
+        .await;
+        shop.issue(301, coupon).await.is_problem(503, "broker-unavailable");
+
+        own.restart_broker(false).await;
+        eventually("it takes requests again", ready).await;
+        let job = shop.accepted_issue(301, coupon).await;
+        assert_eq!(shop.settled(301, &job).await["status"], "succeeded");
     })
     .await;
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     panic::AssertUnwindSafe,
+    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -14,11 +15,14 @@ use std::{
 use firstcome_api::config::{SecretArgs, ServeArgs, TokenArgs};
 use firstcome_shared::{
     broker::{BrokerArgs, connect, topology},
+    job::Job,
+    partition::{Partition, Routing},
     testing::Proxy,
 };
 use firstcome_workers::{
     RoleName, audit,
-    config::{DatabaseArgs, TimeZoneArgs, WorkerArgs},
+    config::{DatabaseArgs, RetentionArgs, TimeZoneArgs, WorkerArgs},
+    monitor::Monitor,
     sample_data,
 };
 use futures_util::{FutureExt, StreamExt, stream};
@@ -28,6 +32,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOpti
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::contract;
+
 /// How long anything may take before a test gives up on it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -35,6 +41,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) partitions: u16,
+    /// The most messages in a line.
+    pub(crate) line_capacity: i32,
     /// Users 1..=users exist.
     pub(crate) users: i64,
     pub(crate) confirm_deadline_ms: u32,
@@ -43,6 +51,7 @@ pub(crate) struct Options {
     pub(crate) worker: bool,
     /// Where completed orders are sent, if anywhere.
     pub(crate) data_platform_url: Option<String>,
+    pub(crate) data_platform_ca_file: Option<PathBuf>,
     pub(crate) services: Services,
 }
 
@@ -73,11 +82,13 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             partitions: 2,
+            line_capacity: 100_000,
             users: 20,
             confirm_deadline_ms: 3_000,
-            job_retention: 3_600,
+            job_retention: 24 * 3_600,
             worker: true,
             data_platform_url: None,
+            data_platform_ca_file: None,
             services: Services::shared(),
         }
     }
@@ -145,10 +156,20 @@ impl Shop {
         sample_data::create(&pool, options.users).await.unwrap();
 
         let database = Link::to(direct).await;
+        sqlx::query("UPDATE routing SET partitions = $1, line_capacity = $2")
+            .bind(i32::from(options.partitions))
+            .bind(options.line_capacity)
+            .execute(&pool)
+            .await
+            .unwrap();
         let broker = Link::to(services.amqp_url.clone()).await;
         let redis = Link::to(services.redis_url.clone()).await;
         let config = api_config(&options, &namespace, &database, &broker, &redis);
+        // Whoever is first in this process: the workers do the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
+        let lines = broker_args(&namespace, &broker);
+        firstcome_workers::runtime::make_lines(&lines, &pool).await.unwrap();
         let shop = Self {
             api: Api::start(config).await,
             options,
@@ -170,13 +191,30 @@ impl Shop {
 
     async fn close(self) {
         self.stop_workers().await;
+        let lines = self.lines().await;
         self.api.stop().await;
         let connection = connect::connect(&self.broker.direct, "test").await.unwrap();
-        topology::delete(&connection, &self.namespace, self.options.partitions).await.unwrap();
+        topology::delete(&connection, &self.namespace, lines).await.unwrap();
         connect::close(&connection).await;
         self.pool.close().await;
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.namespace);
         run(&self.options.services.database_url, drop).await;
+    }
+
+    /// Every line there is.
+    pub(crate) async fn lines(&self) -> Vec<Partition> {
+        firstcome_workers::runtime::lines(&self.pool).await.unwrap()
+    }
+
+    /// The queue in which such a job stands, unless the routing was changed.
+    pub(crate) fn queue_of(&self, job: &Job) -> String {
+        let routing = Routing {
+            generation: 1,
+            partitions: self.options.partitions,
+            pins: std::collections::BTreeMap::new(),
+        };
+        let line = routing.line(job.keys());
+        Partition { kind: job.kind(), generation: 1, line }.queue(&self.namespace)
     }
 
     /// Waits until every accepted job has its outcome, then audits.
@@ -223,13 +261,17 @@ impl Shop {
             DatabaseArgs { database_url: self.database.proxied.clone(), database_connections: 6 };
         let args = WorkerArgs {
             database,
-            broker: broker_args(&self.options, &self.namespace, &self.broker),
+            broker: broker_args(&self.namespace, &self.broker),
             redis_url: self.redis.proxied.clone(),
+            worker_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             time_zone: TimeZoneArgs { business_time_zone: "Asia/Seoul".to_owned() },
+            retention: RetentionArgs { job_retention: self.options.job_retention },
             data_platform_url: self.options.data_platform_url.clone(),
+            data_platform_ca_file: self.options.data_platform_ca_file.clone(),
             data_platform_timeout_ms: 500,
         };
-        let mut roles = firstcome_workers::start(&RoleName::ALL, &args, &stop).unwrap();
+        let mut roles =
+            firstcome_workers::start(&RoleName::ALL, &args, &Monitor::default(), &stop).unwrap();
         let running = tokio::spawn(async move {
             while let Some(ended) = roles.join_next().await {
                 ended.expect("a role does not panic");
@@ -290,8 +332,9 @@ impl Shop {
         request: RequestBuilder,
     ) -> reqwest::Result<Answer> {
         let answer = Answer::try_of(request).await?;
-        if answer.status == 202 {
-            self.accepted.lock().unwrap().insert(answer.job_id().to_owned(), user);
+        // What operators ask for is accepted too, without a job.
+        if let (202, Some(job)) = (answer.status, answer.body["jobId"].as_str()) {
+            self.accepted.lock().unwrap().insert(job.to_owned(), user);
         }
         Ok(answer)
     }
@@ -404,10 +447,15 @@ impl Answer {
     /// An error where no answer came, or not all of it.
     pub(crate) async fn try_of(request: RequestBuilder) -> reqwest::Result<Self> {
         let started = Instant::now();
-        let response = request.send().await?;
+        let (client, request) = request.build_split();
+        let request = request?;
+        let method = request.method().clone();
+        let response = client.execute(request).await?;
+        let path = response.url().path().to_owned();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.bytes().await?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        contract::check(&method, &path, status, &headers, &body);
         Ok(Self { status, headers, body, took: started.elapsed() })
     }
 
@@ -473,12 +521,8 @@ pub(crate) fn secrets() -> SecretArgs {
     SecretArgs { dev: true, jwt_secret: None, jwt_public_keys: None }
 }
 
-fn broker_args(options: &Options, namespace: &str, broker: &Link) -> BrokerArgs {
-    BrokerArgs {
-        amqp_url: broker.proxied.clone(),
-        queue_namespace: namespace.to_owned(),
-        partitions: options.partitions,
-    }
+fn broker_args(namespace: &str, broker: &Link) -> BrokerArgs {
+    BrokerArgs { amqp_url: broker.proxied.clone(), queue_namespace: namespace.to_owned() }
 }
 
 fn api_config(
@@ -492,7 +536,7 @@ fn api_config(
         api_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         database_url: database.proxied.clone(),
         database_connections: 4,
-        broker: broker_args(options, namespace, broker),
+        broker: broker_args(namespace, broker),
         redis_url: redis.proxied.clone(),
         secrets: secrets(),
         job_id_key: None,
@@ -500,6 +544,8 @@ fn api_config(
         products_ttl: 60,
         popular_ttl: 1,
         business_time_zone: "Asia/Seoul".to_owned(),
+        line_capacity: 500_000,
+        rate_limit: 0,
         confirm_deadline_ms: options.confirm_deadline_ms,
     }
 }

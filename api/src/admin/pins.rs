@@ -1,0 +1,179 @@
+//! `GET /api/admin/pins`, `PUT`, `DELETE /api/admin/pins/{kind}/{key}`
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams, State},
+    http::{StatusCode, request::Parts},
+    response::Response,
+};
+use chrono::{DateTime, Utc};
+use firstcome_shared::{job::JobKind, partition::MAX_PINS};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::{ToSchema, openapi::Object};
+
+use crate::{
+    auth::Admin,
+    extract::List,
+    job::kinds,
+    openapi::one_of,
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Pin, example = json!({
+    "kind": "issue-coupon", "key": 1, "state": "active", "createdAt": "2026-03-01T12:00:00Z",
+}))]
+struct PinView {
+    #[schema(schema_with = kinds)]
+    kind: String,
+    /// The coupon or product.
+    key: i64,
+    /// `pending` until its line takes and settles jobs: the workers make it within seconds, once
+    /// what stands in the old lines is settled.
+    #[schema(schema_with = states)]
+    state: String,
+    created_at: DateTime<Utc>,
+}
+
+fn states() -> Object {
+    one_of(["pending", "active"])
+}
+
+/// What a pin is about: `{kind}/{key}` in the path.
+pub struct Pinned {
+    kind: JobKind,
+    key: i64,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Pinned {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let params = params.map_err(|_| Problem::invalid("key", "must be an integer"))?;
+        let given =
+            |wanted| params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+        let kind = given("kind").and_then(JobKind::from_name);
+        let kind = kind.ok_or_else(|| {
+            Problem::invalid("kind", JobKind::ALL.map(JobKind::as_str).join(" or "))
+        })?;
+        let digits = |key: &&str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
+        let key = given("key").filter(digits);
+        let key = key.ok_or_else(|| Problem::invalid("key", "must be an integer"))?;
+        Ok(Self { kind, key: key.parse().unwrap_or(i64::MAX) })
+    }
+}
+
+/// The coupons and products with a line of their own.
+///
+/// # Errors
+/// 401, 403, 503.
+#[utoipa::path(
+    get, path = "/api/admin/pins", operation_id = "listPins", tag = "Admin",
+    responses((status = 200, description = "All pins.", body = List<PinView>)),
+)]
+pub async fn list_pins(State(state): State<AppState>, _admin: Admin) -> Result<Response, Problem> {
+    let mut connection = state.pool.acquire().await?;
+    Ok(crate::json(&List { items: select(&mut connection, None).await?, next: None }))
+}
+
+/// Gives a coupon or product a line of its own, while the sale goes on: who is later in the queue
+/// stays later. Repeating it changes nothing.
+///
+/// # Errors
+/// 400, 401, 403, 404, 409 if there are as many as there can be, 503.
+#[utoipa::path(
+    put, path = "/api/admin/pins/{kind}/{key}", operation_id = "pin", tag = "Admin",
+    responses((status = 200, description = "The pin.", body = PinView)),
+    extensions(("x-codes" = json!([Code::CouponNotFound, Code::ProductNotFound, Code::TooManyPins]))),
+)]
+pub async fn pin(
+    State(state): State<AppState>,
+    _admin: Admin,
+    pinned: Pinned,
+) -> Result<Response, Problem> {
+    let Pinned { kind, key } = pinned;
+    let mut transaction = state.pool.begin().await?;
+    let missing = match kind {
+        JobKind::IssueCoupon => sqlx::query_scalar!(
+            r#"SELECT NOT EXISTS (SELECT FROM coupons WHERE id = $1 AND deleted_at IS NULL) AS "missing!""#,
+            key
+        )
+        .fetch_one(&mut *transaction)
+        .await?
+        .then_some(Code::CouponNotFound),
+        JobKind::PlaceOrder => sqlx::query_scalar!(
+            r#"SELECT NOT EXISTS (SELECT FROM products WHERE id = $1 AND deleted_at IS NULL) AS "missing!""#,
+            key
+        )
+        .fetch_one(&mut *transaction)
+        .await?
+        .then_some(Code::ProductNotFound),
+    };
+    if let Some(code) = missing {
+        return Err(Problem::new(code));
+    }
+    // One at a time: each takes the lowest number that is free.
+    sqlx::query!("SELECT FROM routing WHERE kind = $1 FOR UPDATE", kind.as_str())
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query!(
+        "INSERT INTO pins (kind, key, number)
+         SELECT $1, $2, number FROM generate_series(0, $3::int - 1) AS free (number)
+         WHERE number NOT IN (SELECT number FROM pins WHERE kind = $1)
+         ORDER BY number LIMIT 1
+         ON CONFLICT ON CONSTRAINT pins_pkey DO NOTHING",
+        kind.as_str(),
+        key,
+        i32::from(MAX_PINS),
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let pin = select(&mut transaction, Some((kind, key))).await?.pop();
+    transaction.commit().await?;
+    Ok(crate::json(&pin.ok_or_else(|| Problem::new(Code::TooManyPins))?))
+}
+
+/// Puts a coupon or product back into the line that it shares, in order as well.
+///
+/// # Errors
+/// 400, 401, 403, 404, 503.
+#[utoipa::path(
+    delete, path = "/api/admin/pins/{kind}/{key}", operation_id = "unpin", tag = "Admin",
+    responses((status = 204, description = "It is not pinned any more.")),
+    extensions(("x-codes" = json!([Code::PinNotFound]))),
+)]
+pub async fn unpin(
+    State(state): State<AppState>,
+    _admin: Admin,
+    Pinned { kind, key }: Pinned,
+) -> Result<StatusCode, Problem> {
+    let deleted = sqlx::query!("DELETE FROM pins WHERE kind = $1 AND key = $2", kind.as_str(), key)
+        .execute(&state.pool)
+        .await?;
+    if deleted.rows_affected() == 0 {
+        return Err(Problem::new(Code::PinNotFound));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn select(
+    connection: &mut PgConnection,
+    one: Option<(JobKind, i64)>,
+) -> Result<Vec<PinView>, sqlx::Error> {
+    sqlx::query_as!(
+        PinView,
+        r#"SELECT kind, key, created_at,
+                  CASE WHEN EXISTS (
+                      SELECT FROM partition_leases AS l JOIN routing USING (kind, generation)
+                      WHERE l.kind = pins.kind AND l.line = 'pin-' || pins.key AND l.opened_at IS NOT NULL
+                  ) THEN 'active' ELSE 'pending' END AS "state!"
+           FROM pins WHERE $1::text IS NULL OR (kind = $1 AND key = $2) ORDER BY kind, key"#,
+        one.map(|(kind, _)| kind.as_str()),
+        one.map(|(_, key)| key),
+    )
+    .fetch_all(connection)
+    .await
+}

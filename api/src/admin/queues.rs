@@ -1,0 +1,130 @@
+//! `GET /api/admin/queues`
+
+use axum::{extract::State, response::Response};
+use chrono::{DateTime, TimeDelta, Utc};
+use firstcome_shared::partition::{Line, Partition};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::{ToSchema, openapi::Object};
+
+use crate::{
+    auth::Admin,
+    extract::List,
+    job::kinds,
+    lines::Known,
+    openapi::one_of,
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Queue, example = json!({
+    "queue": "firstcome.issue-coupon.1.05", "kind": "issue-coupon", "partition": 5, "pinnedKey": null,
+    "generation": 1, "state": "open", "ready": 120, "unacked": 256, "waitingJobs": 9_400, "consumers": 1,
+    "owner": "worker-1:7", "oldestSeconds": 1, "settledPerSecond": 8_400.5,
+    "lastProgressAt": "2026-03-01T12:00:01.250Z", "hottest": [{"key": 1, "perSecond": 8_311.0}],
+}))]
+struct QueueView {
+    /// The queue's name in the broker.
+    queue: String,
+    #[schema(schema_with = kinds)]
+    kind: &'static str,
+    /// `null` for the line of a pinned key.
+    #[schema(required)]
+    partition: Option<u16>,
+    /// The coupon or product that has this line of its own.
+    #[schema(required)]
+    pinned_key: Option<i64>,
+    /// Counts up when the routing of the kind changes; lines of older ones only drain.
+    generation: i32,
+    /// `open`; `waiting` for older lines to drain; `closed` to new jobs.
+    #[schema(schema_with = states)]
+    state: &'static str,
+    /// Messages in the queue; `null` while the broker does not tell.
+    #[schema(required)]
+    ready: Option<u32>,
+    /// Messages that its consumer holds.
+    unacked: u64,
+    /// Jobs that wait, about: a message holds up to 64.
+    waiting_jobs: u64,
+    #[schema(required)]
+    consumers: Option<u32>,
+    /// The worker that serves it, as host:process; `null` while none does.
+    #[schema(required)]
+    owner: Option<String>,
+    /// How long the job at the head has waited.
+    oldest_seconds: i64,
+    settled_per_second: f64,
+    /// When its worker last settled something, or saw its canary come out.
+    #[schema(required)]
+    last_progress_at: Option<DateTime<Utc>>,
+    /// The busiest keys, with jobs per second.
+    #[schema(value_type = Vec<HotKey>)]
+    hottest: Value,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "documents what the workers store")]
+struct HotKey {
+    /// The coupon or product.
+    key: i64,
+    per_second: f64,
+}
+
+const STATES: [&str; 3] = ["open", "waiting", "closed"];
+
+fn states() -> Object {
+    one_of(STATES)
+}
+
+/// Every line of jobs: how long it is, how fast it moves, who serves it. About a second old.
+///
+/// # Errors
+/// 401, 403; 503 if no line is known.
+#[utoipa::path(
+    get, path = "/api/admin/queues", operation_id = "listQueues", tag = "Admin",
+    responses((status = 200, description = "All lines.", body = List<QueueView>)),
+    extensions(("x-codes" = json!([Code::BrokerUnavailable]))),
+)]
+pub async fn queues(State(state): State<AppState>, _admin: Admin) -> Result<Response, Problem> {
+    let namespace = &state.config.broker.queue_namespace;
+    let lines = state.lines.all();
+    if lines.is_empty() {
+        return Err(Problem::new(Code::BrokerUnavailable).retry_after(1));
+    }
+    let items = lines.into_iter().map(|(line, known)| view(line, known, namespace)).collect();
+    Ok(crate::json(&List { items, next: None }))
+}
+
+fn view(line: Partition, known: Known, namespace: &str) -> QueueView {
+    let (partition, pinned_key) = match line.line {
+        Line::Partition(index) => (Some(index), None),
+        Line::Pin(key) => (None, Some(key)),
+    };
+    let [open, waiting, closed] = STATES;
+    let state = match (known.is_closed, known.is_open) {
+        (true, _) => closed,
+        (false, true) => open,
+        (false, false) => waiting,
+    };
+    let age = |oldest: TimeDelta| oldest.num_seconds();
+    QueueView {
+        queue: line.queue(namespace),
+        kind: line.kind.as_str(),
+        partition,
+        pinned_key,
+        generation: line.generation,
+        state,
+        ready: known.depth.map(|depth| depth.ready),
+        unacked: known.unacked(),
+        waiting_jobs: known.waiting_jobs(),
+        consumers: known.depth.map(|depth| depth.consumers),
+        oldest_seconds: age(known.oldest(Utc::now())),
+        settled_per_second: known.rate(),
+        last_progress_at: known.report.as_ref().map(|report| report.progress_at),
+        hottest: known.report.map_or_else(|| Value::Array(Vec::new()), |report| report.hottest),
+        owner: known.owner,
+    }
+}

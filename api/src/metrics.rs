@@ -1,0 +1,267 @@
+//! `GET /metrics`, and what is counted for it.
+
+use std::{
+    hash::{Hash, Hasher},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use chrono::Utc;
+use firstcome_shared::{
+    job::JobKind,
+    metrics::{self, LineLabels},
+    partition::Partition,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    lines::Known,
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+/// From a cached answer to the longest wait of a poll.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What was counted since the process started.
+#[derive(Debug)]
+pub struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    accepted: Family<KindLabels, Counter>,
+    refused: Family<RefusalLabels, Counter>,
+}
+
+/// What is true at the moment of a scrape.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Polls whose answers are held.
+    pub waiting_polls: usize,
+    /// The broker takes jobs.
+    pub broker_is_up: bool,
+    /// The broker is there and takes none (memory or disk alarm).
+    pub broker_is_blocked: bool,
+    /// The lines, by their queues.
+    pub lines: Vec<(String, Known)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: Route,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: Route,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    kind: &'static str,
+    reason: &'static str,
+}
+
+/// A path with names in the place of values, as the router shares it: a request's own path would be
+/// a series of its own, and a string to allocate.
+#[derive(Debug, Clone)]
+struct Route(Option<MatchedPath>);
+
+impl Route {
+    fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Route {}
+
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            accepted: Family::default(),
+            refused: Family::default(),
+        };
+        // A rate needs a first value.
+        for kind in JobKind::ALL.map(JobKind::as_str) {
+            metrics.accepted.get_or_create(&KindLabels { kind }).inc_by(0);
+            for reason in [Code::LineFull, Code::BrokerUnavailable].map(Code::name) {
+                metrics.refused.get_or_create(&RefusalLabels { kind, reason }).inc_by(0);
+            }
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    /// The broker has a job.
+    pub fn accepted(&self, kind: JobKind) {
+        self.accepted.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    }
+
+    /// A valid request got no job.
+    pub fn refused(&self, kind: JobKind, problem: &Problem) {
+        let labels = RefusalLabels { kind: kind.as_str(), reason: problem.code() };
+        self.refused.get_or_create(&labels).inc();
+    }
+
+    fn answered(&self, method: &'static str, route: Route, status: StatusCode, took: Duration) {
+        self.durations
+            .get_or_create(&RouteLabels { route: route.clone() })
+            .observe(took.as_secs_f64());
+        let labels = RequestLabels { method, route, status: status.as_u16() };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn registry(&self, now: &Snapshot) -> Registry {
+        let mut all = metrics::registry();
+        all.register("http_requests", "Requests that were answered", self.requests.clone());
+        all.register_with_unit(
+            "http_request_duration",
+            "From a request's head to its answer's; a poll that waits takes as long as it was asked to",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        let help = "Jobs that the broker has, answered with 202";
+        all.register("jobs_accepted", help, self.accepted.clone());
+        let help = "Valid requests for a job that were refused, by the problem's code";
+        all.register("jobs_refused", help, self.refused.clone());
+
+        let polls = i64::try_from(now.waiting_polls).unwrap_or(i64::MAX);
+        let mut gauge = |name, help, value| all.register(name, help, ConstGauge::new(value));
+        gauge("waiting_polls", "Polls whose answers are held", polls);
+        gauge("broker_up", "1 while the broker takes jobs", now.broker_is_up.into());
+        let help = "1 while the broker is there and takes none: its memory or disk alarm";
+        gauge("broker_blocked", help, now.broker_is_blocked.into());
+        line_gauges(&mut all, &now.lines);
+        all
+    }
+
+    /// With one of everything, for the list in the documentation.
+    #[must_use]
+    pub fn example() -> Registry {
+        let metrics = Self::default();
+        metrics.answered("GET", Route(None), StatusCode::OK, Duration::ZERO);
+        let depth = firstcome_shared::broker::depth::Depth { ready: 0, consumers: 0 };
+        let mut line = Known::default();
+        line.depth = Some(depth);
+        metrics.registry(&Snapshot {
+            waiting_polls: 0,
+            broker_is_up: true,
+            broker_is_blocked: false,
+            lines: vec![("queue".to_owned(), line)],
+        })
+    }
+}
+
+/// What is unknown at present is left out.
+fn line_gauges(all: &mut Registry, lines: &[(String, Known)]) {
+    let mut gauge = |name, help, unit, value: &dyn Fn(&Known) -> Option<f64>| {
+        let values = lines
+            .iter()
+            .filter_map(|(queue, line)| Some((LineLabels { queue: queue.clone() }, value(line)?)));
+        metrics::gauge(all, name, help, unit, values);
+    };
+    let help = "Messages in the line that its consumer was not given yet";
+    gauge("line_ready_messages", help, None, &|line| Some(line.depth?.ready.into()));
+    let help = "Jobs that wait in the line, about";
+    #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
+    let waiting = |line: &Known| Some(line.waiting_jobs() as f64);
+    gauge("line_waiting_jobs", help, None, &waiting);
+    let help = "Consumers of the line, whether active or standing by";
+    gauge("line_consumers", help, None, &|line| Some(line.depth?.consumers.into()));
+    let help = "How long the job at the head has waited, about";
+    let now = Utc::now();
+    let oldest = |line: &Known| Some(line.oldest(now).as_seconds_f64());
+    gauge("line_oldest_job_age", help, Some(Unit::Seconds), &oldest);
+    let help = "Jobs settled per second, smoothed, as the line's worker says";
+    gauge("line_settled_jobs_per_second", help, None, &|line| Some(line.rate()));
+}
+
+/// Counts every answer. A client that hangs up gets none.
+pub async fn measure(
+    State(state): State<AppState>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        // Clients may invent more.
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    state.metrics.answered(method, Route(route), response.status(), started.elapsed());
+    response
+}
+
+/// What Prometheus reads: requests, jobs and lines, as `docs/metrics.md` lists them.
+///
+/// # Errors
+/// None that is known.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "getMetrics", tag = "Operations", security(),
+    responses((
+        status = 200, description = "OpenMetrics 1.0 text.", body = String,
+        content_type = "application/openmetrics-text",
+    )),
+)]
+pub async fn get(State(state): State<AppState>) -> Result<Response, Problem> {
+    let namespace = &state.config.broker.queue_namespace;
+    let by_queue = |(line, known): (Partition, Known)| (line.queue(namespace), known);
+    let registry = state.metrics.registry(&Snapshot {
+        waiting_polls: state.jobs.waiting(),
+        broker_is_up: state.enqueuer.is_up(),
+        broker_is_blocked: state.enqueuer.is_blocked(),
+        lines: state.lines.all().into_iter().map(by_queue).collect(),
+    });
+    let text = metrics::text(&registry).map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be written");
+        Problem::new(Code::InternalError)
+    })?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}

@@ -1,0 +1,65 @@
+//! `GET /openapi.json`, `GET /docs`
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
+
+use axum::{
+    body::Bytes,
+    http::{Uri, header},
+    response::{IntoResponse, Redirect, Response},
+};
+use utoipa_swagger_ui::Config;
+
+use crate::problem::{Code, Problem};
+
+/// Written once, at the first request.
+static DOCUMENT: LazyLock<Result<Bytes, serde_json::Error>> =
+    LazyLock::new(|| super::document().to_json().map(Bytes::from));
+
+static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+    // Else the page asks a server on the Internet whether the document is valid.
+    Arc::new(Config::from("/openapi.json").validator_url("none").persist_authorization(true))
+});
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "getOpenApi", tag = "Operations", security(),
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object)),
+)]
+pub async fn openapi() -> Response {
+    match &*DOCUMENT {
+        Ok(document) => {
+            ([(header::CONTENT_TYPE, "application/json")], document.clone()).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "the OpenAPI document did not serialize");
+            Problem::new(Code::InternalError).into_response()
+        }
+    }
+}
+
+/// A page to read this document and to try the endpoints.
+#[utoipa::path(
+    get, path = "/docs", operation_id = "getDocs", tag = "Operations", security(),
+    responses((status = 308, description = "Swagger UI is at `/docs/`.", headers(("Location" = String)))),
+)]
+pub async fn docs() -> Redirect {
+    Redirect::permanent("/docs/")
+}
+
+/// The page and its assets, which are part of the program.
+pub async fn asset(uri: Uri) -> Result<Response, Problem> {
+    let path = uri.path().trim_start_matches("/docs/");
+    let asset = utoipa_swagger_ui::serve(path, Arc::clone(&PAGE)).map_err(|error| {
+        tracing::error!(%error, "an asset cannot be served");
+        Problem::new(Code::InternalError)
+    })?;
+    let asset = asset.ok_or_else(|| Problem::new(Code::RouteNotFound))?;
+    let bytes = match asset.bytes {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => Bytes::from(bytes),
+    };
+    Ok(([(header::CONTENT_TYPE, asset.content_type)], bytes).into_response())
+}

@@ -1,0 +1,161 @@
+//! Databases to measure on: each server gets a fresh copy of one that was prepared once, and queues of
+//! its own.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use hyper::header::HeaderValue;
+use sqlx::PgPool;
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use super::large;
+use crate::{demo::free_port, settings::Settings, stage::Stage, system::System, verify};
+
+/// Nobody can buy as much.
+const PLENTY: i64 = 1_000_000_000;
+
+/// Where everything takes place.
+pub(super) struct Arena {
+    servers: Settings,
+    /// `Authorization` headers of the users 1, 2, 3 …
+    pub(super) bearers: Arc<[HeaderValue]>,
+    /// What there is to clear; the first is what the others are copies of.
+    stages: Arc<Mutex<Vec<Stage>>>,
+}
+
+/// A database and a namespace for one server.
+#[derive(Debug)]
+pub(super) struct Scene {
+    pub(super) settings: Settings,
+    pub(super) pool: PgPool,
+    database: String,
+}
+
+impl Arena {
+    pub(super) fn new(servers: Settings) -> Self {
+        Self { servers, bearers: Arc::new([]), stages: Arc::default() }
+    }
+
+    /// Makes the database that all others are copies of, and a token for every user.
+    pub(super) async fn prepare(&mut self, users: i64) -> anyhow::Result<()> {
+        let tokens = self.servers.clone();
+        let bearers = spawn_blocking(move || {
+            (1..=users).map(|user| tokens.bearer(user, false)).collect::<anyhow::Result<Arc<[_]>>>()
+        });
+        let scene = self.scene("bench").await?;
+        System::prepare(&scene.settings, users).await?;
+        for statement in [
+            "UPDATE products SET stock = $1, stocked = $1, price = 1000",
+            "UPDATE balances SET amount = $1",
+            "UPDATE balance_transactions SET amount = $1, balance_after = $1",
+            // Messages: the floor that nobody serves must not be refused.
+            "UPDATE routing SET line_capacity = $1",
+        ] {
+            sqlx::query(statement).bind(PLENTY).execute(&scene.pool).await?;
+        }
+        sqlx::raw_sql("VACUUM (FULL, ANALYZE) balances, balance_transactions, products")
+            .execute(&scene.pool)
+            .await?;
+        scene.pool.close().await;
+        self.bearers = bearers.await??;
+        Ok(())
+    }
+
+    /// A scene; `name` must be unique.
+    pub(super) async fn scene(&self, name: &str) -> anyhow::Result<Scene> {
+        let mut stage = Stage::new(name, &self.servers.database_url, &self.servers.amqp_url)?;
+        let settings = Settings {
+            database_url: stage.database_url.clone(),
+            namespace: stage.namespace.clone(),
+            api_addr: free_port().await?,
+            ..self.servers.clone()
+        };
+        let scene = Scene { settings, pool: stage.pool()?, database: stage.database.clone() };
+        // In a task of its own, so that it is not cancelled in the middle: see `clear`.
+        let stages = Arc::clone(&self.stages);
+        let setting = tokio::spawn(async move {
+            let mut stages = stages.lock().await;
+            match stages.first() {
+                Some(template) => stage.set_as_copy(template).await?,
+                None => stage.set().await?,
+            }
+            stages.push(stage);
+            anyhow::Ok(())
+        });
+        setting.await??;
+        Ok(scene)
+    }
+
+    /// A scene with so many outcomes and coupons.
+    pub(super) async fn large_scene(&self, rows: i64) -> anyhow::Result<Scene> {
+        let scene = self.scene("bench_large").await?;
+        large::fill(&scene.pool, rows).await.context("cannot fill the large database")?;
+        Ok(scene)
+    }
+
+    /// Deletes a scene, whose servers have stopped.
+    pub(super) async fn strike(&self, scene: Scene) -> anyhow::Result<()> {
+        scene.pool.close().await;
+        let mut stages = self.stages.lock().await;
+        let at = stages.iter().position(|stage| stage.database == scene.database);
+        let Some(stage) = at.map(|at| stages.remove(at)) else { return Ok(()) };
+        let left = stage.clear().await;
+        ensure!(left.is_empty(), "could not delete {}", left.join(", "));
+        Ok(())
+    }
+
+    /// Deletes what is left.
+    pub(super) async fn clear(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for stage in self.stages.lock().await.drain(..) {
+            left.extend(stage.clear().await);
+        }
+        left
+    }
+}
+
+impl Scene {
+    /// New campaigns, open, each with so many coupons.
+    pub(super) async fn campaigns(&self, count: i64, total: i64) -> Result<Vec<i64>, sqlx::Error> {
+        sqlx::query_scalar(
+            "INSERT INTO coupons (name, discount_type, discount_value, total, starts_at, ends_at)
+             SELECT 'Benchmark', 'fixed', 1000, $2, now() - interval '1 hour', now() + interval '1 day'
+             FROM generate_series(1, $1) RETURNING id",
+        )
+        .bind(count)
+        .bind(total)
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    /// A new campaign that nobody can exhaust.
+    pub(super) async fn campaign(&self) -> anyhow::Result<i64> {
+        self.campaigns(1, PLENTY).await?.pop().context("no campaign")
+    }
+
+    /// New campaigns that nobody can exhaust.
+    pub(super) async fn many_campaigns(&self, count: i64) -> anyhow::Result<Vec<i64>> {
+        Ok(self.campaigns(count, PLENTY).await?)
+    }
+
+    /// Writes to the disk what earlier measurements left in memory, so that it is not this one's.
+    pub(super) async fn settle_down(&self) {
+        // A user without that privilege gets somewhat noisier figures.
+        let _ = sqlx::raw_sql("CHECKPOINT").execute(&self.pool).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    /// Every invariant of the system holds, whoever wrote the rows.
+    pub(super) async fn audit(&self, whose: &str) -> anyhow::Result<()> {
+        let checks = verify::invariants(&self.pool).await?;
+        let broken: Vec<String> = checks
+            .iter()
+            .filter(|check| check.violations > 0)
+            .map(|check| format!("{check}, {} violations", check.violations))
+            .collect();
+        if !broken.is_empty() {
+            bail!("{whose} violates an invariant: {}", broken.join("; "));
+        }
+        Ok(())
+    }
+}

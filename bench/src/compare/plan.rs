@@ -1,0 +1,53 @@
+//! How much is measured.
+
+use std::time::Duration;
+
+/// Bounds of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) quick: bool,
+    pub(super) rounds: u32,
+    /// How long requests are sent in a measurement.
+    pub(super) window: Duration,
+    /// The same before it, unmeasured.
+    pub(super) warm_up: Duration,
+    /// The sizes of a side's pool that are tried, and for how long each.
+    pub(super) pools: &'static [u32],
+    pub(super) search_window: Duration,
+    /// Each asks once, so no measurement has more requests.
+    pub(super) users: i64,
+    /// Jobs that wait when the workers start.
+    pub(super) backlog: usize,
+    /// Outcomes, and as many coupons, in the large database.
+    pub(super) large_rows: i64,
+    /// How long the idle system is watched.
+    pub(super) idle: Duration,
+}
+
+impl Plan {
+    pub(super) const FULL: Self = Self {
+        quick: false,
+        rounds: 3,
+        window: Duration::from_secs(4),
+        warm_up: Duration::from_millis(500),
+        pools: &[2, 4, 8, 16, 32],
+        search_window: Duration::from_millis(1_500),
+        users: 200_000,
+        backlog: 200_000,
+        large_rows: 5_000_000,
+        idle: Duration::from_secs(10),
+    };
+
+    pub(super) const QUICK: Self = Self {
+        quick: true,
+        rounds: 1,
+        window: Duration::from_millis(1_200),
+        warm_up: Duration::from_millis(300),
+        pools: &[4, 16],
+        search_window: Duration::from_millis(500),
+        users: 50_000,
+        backlog: 30_000,
+        large_rows: 300_000,
+        idle: Duration::from_secs(2),
+    };
+}

@@ -1,0 +1,185 @@
+//! What the figures come to: each ratio is of medians of one run, so that it travels where figures
+//! do not.
+
+use super::ledger::Ledger;
+
+/// What a ratio should be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Target {
+    pub(super) fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => ratio >= least,
+            Self::AtMost(most) => ratio <= most,
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "≥ {least}"),
+            Self::AtMost(most) => write!(f, "≤ {most}"),
+        }
+    }
+}
+
+/// One ratio: this figure ÷ that one.
+#[derive(Debug)]
+pub(super) struct Ratio {
+    pub(super) key: &'static str,
+    pub(super) what: &'static str,
+    dividend: &'static str,
+    divisor: &'static str,
+    pub(super) target: Target,
+}
+
+impl Ratio {
+    /// `None` if one of the two was not measured.
+    pub(super) fn of(&self, ledger: &Ledger) -> Option<f64> {
+        Some(ledger.median(self.dividend)? / ledger.median(self.divisor)?)
+    }
+}
+
+const fn ratio(
+    key: &'static str,
+    what: &'static str,
+    dividend: &'static str,
+    divisor: &'static str,
+    target: Target,
+) -> Ratio {
+    Ratio { key, what, dividend, divisor, target }
+}
+
+use Target::{AtLeast, AtMost};
+
+/// Those with a target; the keys are for scripts and never change.
+pub(super) const RATIOS: [Ratio; 15] = [
+    ratio(
+        "hot_coupon_vs_pessimistic_64",
+        "one hot coupon, settled/s ÷ pessimistic lock, 64 connections",
+        "hot_coupon.firstcome.64.per_second",
+        "hot_coupon.pessimistic.64.per_second",
+        AtLeast(12.0),
+    ),
+    ratio(
+        "hot_coupon_vs_pessimistic_256",
+        "the same, 256 connections",
+        "hot_coupon.firstcome.256.per_second",
+        "hot_coupon.pessimistic.256.per_second",
+        AtLeast(17.0),
+    ),
+    ratio(
+        "hot_coupon_vs_atomic_64",
+        "one hot coupon, settled/s ÷ one atomic statement, 64 connections",
+        "hot_coupon.firstcome.64.per_second",
+        "hot_coupon.atomic.64.per_second",
+        AtLeast(6.0),
+    ),
+    ratio(
+        "hot_coupon_vs_atomic_256",
+        "the same, 256 connections",
+        "hot_coupon.firstcome.256.per_second",
+        "hot_coupon.atomic.256.per_second",
+        AtLeast(9.0),
+    ),
+    ratio(
+        "hot_coupon_polled_vs_pessimistic",
+        "one hot coupon, every client polls to its outcome, ÷ pessimistic lock, 256 connections",
+        "hot_coupon.firstcome-polled.256.per_second",
+        "hot_coupon.pessimistic.256.per_second",
+        AtLeast(8.0),
+    ),
+    ratio(
+        "hot_product_vs_sync_order",
+        "one hot product, orders settled/s ÷ an order per transaction, 256 connections",
+        "hot_product.firstcome.256.per_second",
+        "hot_product.sync-order.256.per_second",
+        AtLeast(10.0),
+    ),
+    ratio(
+        "hot_vs_spread_coupon",
+        "one hot coupon ÷ 1,000 coupons evenly, 256 connections",
+        "hot_coupon.firstcome.256.per_second",
+        "spread_coupon.firstcome.256.per_second",
+        AtLeast(0.9),
+    ),
+    ratio(
+        "hot_vs_spread_order",
+        "one hot product ÷ 100 products in orders of 1 to 3 lines, 256 connections",
+        "hot_product.firstcome.256.per_second",
+        "spread_product.firstcome.256.per_second",
+        AtLeast(0.9),
+    ),
+    ratio(
+        "full_path_vs_confirmed_publish_64",
+        "the full path to the commit ÷ HTTP and one confirmed publish per request, 64 connections",
+        "hot_coupon.firstcome.64.per_second",
+        "hot_coupon.publish.64.per_second",
+        AtLeast(1.0),
+    ),
+    ratio(
+        "full_path_vs_confirmed_publish_256",
+        "the same, 256 connections",
+        "hot_coupon.firstcome.256.per_second",
+        "hot_coupon.publish.256.per_second",
+        AtLeast(1.3),
+    ),
+    ratio(
+        "drain_vs_raw_coupon",
+        "draining a backlog of one coupon ÷ the same batches without broker and HTTP",
+        "drain_coupon.firstcome.per_second",
+        "drain_coupon.raw.per_second",
+        AtLeast(0.6),
+    ),
+    ratio(
+        "drain_vs_raw_order",
+        "the same, orders of one product",
+        "drain_order.firstcome.per_second",
+        "drain_order.raw.per_second",
+        AtLeast(0.6),
+    ),
+    ratio(
+        "p99_at_half_vs_pessimistic_saturated",
+        "p99 submit → settled at 50% of the maximum ÷ p99 of the pessimistic lock at saturation (64 connections)",
+        "latency.firstcome.50.p99_ms",
+        "hot_coupon.pessimistic.64.p99_ms",
+        AtMost(0.2),
+    ),
+    ratio(
+        "large_vs_empty",
+        "one hot coupon, settled/s with many rows in the database ÷ with none, 256 connections",
+        "large.firstcome.256.per_second",
+        "hot_coupon.firstcome.256.per_second",
+        AtLeast(0.85),
+    ),
+    ratio(
+        "sold_out_vs_hello",
+        "sold-out storm, requests answered/s ÷ HTTP hello, 256 connections",
+        "sold_out.firstcome.256.per_second",
+        "hello.hello.256.per_second",
+        AtLeast(0.4),
+    ),
+];
+
+/// The same with fewer connections, where only one number of connections has a target.
+pub(super) const FURTHER_RATIOS: [Ratio; 2] = [
+    ratio(
+        "hot_coupon_polled_vs_pessimistic_64",
+        "polled, 64 connections",
+        "hot_coupon.firstcome-polled.64.per_second",
+        "hot_coupon.pessimistic.64.per_second",
+        AtLeast(8.0),
+    ),
+    ratio(
+        "hot_product_vs_sync_order_64",
+        "hot product, 64 connections",
+        "hot_product.firstcome.64.per_second",
+        "hot_product.sync-order.64.per_second",
+        AtLeast(10.0),
+    ),
+];

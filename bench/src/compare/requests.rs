@@ -1,0 +1,114 @@
+//! What is asked for. The n-th request is the n-th user's, so that nobody asks twice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Uri,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde_json::json;
+
+use super::storm::Requests;
+use crate::{answers::click_path, load::call};
+
+/// The hot product; the sample data's products are 1 to [`PRODUCTS`].
+pub(super) const HOT_PRODUCT: i64 = 1;
+/// Products of the sample data.
+pub(super) const PRODUCTS: i64 = 100;
+
+/// Nothing but an answer.
+pub(super) fn hellos() -> Requests {
+    Arc::new(|_| Some((call(Method::GET, Uri::from_static("/hello"), None), 0)))
+}
+
+/// One coupon for each user, of these campaigns in turn.
+pub(super) fn coupons(bearers: &Arc<[HeaderValue]>, campaigns: &[i64]) -> anyhow::Result<Requests> {
+    let paths = paths(campaigns)?;
+    let bearers = Arc::clone(bearers);
+    Ok(Arc::new(move |index| {
+        let path = paths.get(index % paths.len())?;
+        Some((call(Method::POST, path.clone(), Some(bearers.get(index)?)), 1))
+    }))
+}
+
+/// The same, but when all users have asked, they ask again.
+pub(super) fn coupons_again_and_again(
+    bearers: &Arc<[HeaderValue]>,
+    campaign: i64,
+) -> anyhow::Result<Requests> {
+    let path = click_path(campaign)?;
+    let bearers = Arc::clone(bearers);
+    Ok(Arc::new(move |index| {
+        let bearer = bearers.get(index % bearers.len())?;
+        Some((call(Method::POST, path.clone(), Some(bearer)), 1))
+    }))
+}
+
+fn paths(campaigns: &[i64]) -> anyhow::Result<Vec<Uri>> {
+    campaigns.iter().map(|campaign| click_path(*campaign)).collect()
+}
+
+/// One piece of the hot product for each user.
+pub(super) fn hot_orders(bearers: &Arc<[HeaderValue]>) -> Requests {
+    orders(bearers, |_| vec![HOT_PRODUCT])
+}
+
+/// One to three products for each user, all products evenly.
+pub(super) fn spread_orders(bearers: &Arc<[HeaderValue]>) -> Requests {
+    orders(bearers, |index| {
+        // Of 100: 37 is coprime to it, and 17 and 34 away are others.
+        let first = i64::try_from(index % 100).unwrap_or_default() * 37;
+        [0, 17, 34]
+            .into_iter()
+            .take(1 + index % 3)
+            .map(|away| (first + away) % PRODUCTS + 1)
+            .collect()
+    })
+}
+
+fn orders(
+    bearers: &Arc<[HeaderValue]>,
+    products: impl Fn(usize) -> Vec<i64> + Send + Sync + 'static,
+) -> Requests {
+    let bearers = Arc::clone(bearers);
+    Arc::new(move |index| {
+        let products = products(index);
+        let items = products.iter().map(|id| json!({ "productId": id, "quantity": 1 }));
+        let body = json!({ "items": items.collect::<Vec<_>>() }).to_string();
+        let mut call =
+            call(Method::POST, Uri::from_static("/api/orders"), Some(bearers.get(index)?));
+        *call.body_mut() = Full::from(Bytes::from(body));
+        call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Some((call, i64::try_from(products.len()).ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[tokio::test]
+    async fn orders_are_spread_evenly_and_name_no_product_twice() {
+        use http_body_util::BodyExt;
+        let bearers: Arc<[HeaderValue]> =
+            std::iter::repeat_n(HeaderValue::from_static("Bearer x"), 300).collect();
+        let requests = spread_orders(&bearers);
+        let mut times = std::collections::BTreeMap::new();
+        for index in 0..300 {
+            let (call, units) = requests(index).unwrap();
+            let body = call.into_body().collect().await.unwrap().to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let items = body["items"].as_array().unwrap();
+            let products: BTreeSet<i64> =
+                items.iter().map(|item| item["productId"].as_i64().unwrap()).collect();
+            assert_eq!((products.len(), items.len() as i64), (items.len(), units));
+            products.iter().for_each(|product| *times.entry(*product).or_insert(0) += 1);
+        }
+        assert_eq!(times.len(), 100);
+        assert!(times.values().all(|times| *times == 6), "{times:?}");
+        assert!(requests(300).is_none());
+    }
+}

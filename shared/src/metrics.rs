@@ -1,0 +1,57 @@
+//! Metrics as Prometheus reads them: the OpenMetrics text format.
+//!
+//! A process keeps its counters itself and puts a registry together for each scrape, so nothing is
+//! global and figures of lines that it no longer serves are not told.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+/// The format's content type.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The labels of a line.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LineLabels {
+    /// Its queue.
+    pub queue: String,
+}
+
+/// A registry for one scrape.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::with_prefix("firstcome")
+}
+
+/// The text of a scrape.
+///
+/// # Errors
+/// Never: a string takes it all.
+pub fn text(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}
+
+/// Registers a gauge with these values, seconds if it says so; it stays out of the answer without
+/// any.
+pub fn gauge<L>(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    values: impl IntoIterator<Item = (L, f64)>,
+) where
+    L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
+{
+    let family = Family::<L, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    for (labels, value) in values {
+        family.get_or_create(&labels).set(value);
+    }
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, family),
+        None => registry.register(name, help, family),
+    }
+}

@@ -1,0 +1,92 @@
+//! Whether a role does its work. Being connected proves nothing: a role is well for some time after
+//! it got something done, or saw that there is nothing to do; then it has to prove it again.
+
+use std::{
+    fmt::Display,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+/// How a role is.
+#[derive(Debug)]
+pub struct Health(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    well_until: Instant,
+    /// Why it may not be, once that is over.
+    doubt: String,
+}
+
+/// How a role is, for operators.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The role.
+    pub role: &'static str,
+    /// It does its work.
+    pub ready: bool,
+    /// What ails it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let doubt = "not connected to the broker yet".to_owned();
+        Self(Mutex::new(State { well_until: Instant::now(), doubt }))
+    }
+}
+
+impl Health {
+    /// It got something done, or has nothing to do: it is well for so long.
+    pub fn well(&self, period: Duration) {
+        let doubt = "no progress".to_owned();
+        *self.lock() = State { well_until: Instant::now() + period, doubt };
+    }
+
+    /// Something is wrong, which may pass by itself: it counts when the role is not well in time.
+    pub fn doubt(&self, reason: impl Display) {
+        self.lock().doubt = reason.to_string();
+    }
+
+    /// Something is wrong, until the role is well again.
+    pub fn ails(&self, reason: impl Display) {
+        *self.lock() = State { well_until: Instant::now(), doubt: reason.to_string() };
+    }
+
+    pub(super) fn report(&self, role: &'static str) -> Report {
+        let state = self.lock();
+        let overdue = state.well_until.elapsed();
+        let ready = Instant::now() < state.well_until;
+        let reason = (!ready).then(|| format!("{} (for {} s)", state.doubt, overdue.as_secs()));
+        Report { role, ready, reason }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_well_for_a_while_only() {
+        let health = Health::default();
+        assert!(!health.report("role").ready);
+        health.well(Duration::from_secs(60));
+        health.doubt("the database is away");
+        assert!(health.report("role").ready && health.report("role").reason.is_none());
+        health.well(Duration::ZERO);
+        health.doubt("the database is away");
+        let report = health.report("role");
+        assert_eq!(report.reason.as_deref(), Some("the database is away (for 0 s)"));
+        health.well(Duration::from_secs(60));
+        health.ails("the connection is lost");
+        assert!(!health.report("role").ready);
+    }
+}

@@ -1,0 +1,254 @@
+//! What a worker counts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use firstcome_shared::{
+    job::{JobKind, Settled, Status},
+    metrics::{self, LineLabels},
+    rejection::Rejection,
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::Report;
+use crate::{
+    outcome::Failure,
+    runtime::{LineFigures, Stats},
+};
+
+/// Jobs in a batch, up to `MAX_JOBS`.
+const SIZES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
+/// From one row to a batch that was retried for a while.
+const SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// What was counted since the process started, and the lines that it serves.
+#[derive(Debug)]
+pub struct Metrics {
+    settled: Family<OutcomeLabels, Counter>,
+    batch_jobs: Family<KindLabels, Histogram, fn() -> Histogram>,
+    batch_seconds: Family<KindLabels, Histogram, fn() -> Histogram>,
+    retries: Family<KindLabels, Counter>,
+    fenced: Family<KindLabels, Counter>,
+    handovers: Family<KindLabels, Counter>,
+    dead_letters: Family<SourceLabels, Counter>,
+    lines: Mutex<BTreeMap<String, (JobKind, Weak<Stats>)>>,
+    /// Events that the relay published.
+    pub(crate) relayed: Counter,
+    /// Events in the batches that were counted into the statistics; again when they come again.
+    pub(crate) counted: Counter,
+    /// Events that the data platform took.
+    pub(crate) delivered: Counter,
+    /// Events that it refused for their content.
+    pub(crate) refused: Counter,
+    /// Requests that it did not take.
+    pub(crate) failed_deliveries: Counter,
+    /// 1 while the circuit to it is open.
+    pub(crate) circuit_open: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    kind: &'static str,
+    status: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleLabels {
+    role: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            settled: Family::default(),
+            batch_jobs: Family::new_with_constructor(|| Histogram::new(SIZES)),
+            batch_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            retries: Family::default(),
+            fenced: Family::default(),
+            handovers: Family::default(),
+            dead_letters: Family::default(),
+            lines: Mutex::default(),
+            relayed: Counter::default(),
+            counted: Counter::default(),
+            delivered: Counter::default(),
+            refused: Counter::default(),
+            failed_deliveries: Counter::default(),
+            circuit_open: Gauge::default(),
+        };
+        // A rate needs a first value.
+        for kind in JobKind::ALL.map(JobKind::as_str) {
+            let succeeded = Status::Succeeded.as_str();
+            metrics
+                .settled
+                .get_or_create(&OutcomeLabels { kind, status: succeeded, code: "" })
+                .inc_by(0);
+            drop(metrics.batch_jobs.get_or_create(&KindLabels { kind }));
+            drop(metrics.batch_seconds.get_or_create(&KindLabels { kind }));
+            for family in [&metrics.retries, &metrics.fenced, &metrics.handovers] {
+                family.get_or_create(&KindLabels { kind }).inc_by(0);
+            }
+            metrics.dead_letters.get_or_create(&SourceLabels { source: kind }).inc_by(0);
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    /// These outcomes are committed.
+    pub(crate) fn settled(&self, jobs: &[Settled]) {
+        for job in jobs {
+            let labels = OutcomeLabels {
+                kind: job.job_id.kind().map_or("unknown", JobKind::as_str),
+                status: job.status.as_str(),
+                code: job.code.as_deref().map_or("", known_code),
+            };
+            self.settled.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A batch is settled, after all its attempts.
+    pub(crate) fn batch(&self, kind: JobKind, jobs: usize, took: Duration) {
+        let labels = KindLabels { kind: kind.as_str() };
+        #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
+        self.batch_jobs.get_or_create(&labels).observe(jobs as f64);
+        self.batch_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// An attempt failed and is made again.
+    pub(crate) fn retried(&self, kind: JobKind) {
+        self.retries.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    }
+
+    /// A batch was abandoned: its line is another worker's.
+    pub(crate) fn fenced(&self, kind: JobKind) {
+        self.fenced.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    }
+
+    /// A line was given back while the worker goes on.
+    pub(crate) fn handed_over(&self, kind: JobKind) {
+        self.handovers.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    }
+
+    /// What was set aside, of a kind of jobs or for a consumer of events.
+    pub(crate) fn dead_lettered(&self, source: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or_default();
+        self.dead_letters.get_or_create(&SourceLabels { source }).inc_by(count);
+    }
+
+    /// A line is served for as long as its figures live.
+    pub(crate) fn serves(&self, queue: String, kind: JobKind, stats: &Arc<Stats>) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.insert(queue, (kind, Arc::downgrade(stats)));
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn registry(&self, roles: &[Report]) -> Registry {
+        let mut all = metrics::registry();
+        let ready = roles
+            .iter()
+            .map(|role| (RoleLabels { role: role.role }, f64::from(u8::from(role.ready))));
+        let help = "1 while the role does its work: /health/ready says what ails it";
+        metrics::gauge(&mut all, "role_ready", help, None, ready);
+
+        let help = "Jobs with a committed outcome; the code is empty for a success";
+        all.register("jobs_settled", help, self.settled.clone());
+        all.register("batch_jobs", "Jobs in a batch", self.batch_jobs.clone());
+        let help = "From a batch in hand to its commit, with all attempts";
+        all.register_with_unit("batch_duration", help, Unit::Seconds, self.batch_seconds.clone());
+        let help = "Attempts at a batch that failed and were made again: the database";
+        all.register("batch_retries", help, self.retries.clone());
+        let help = "Batches abandoned because their line was another worker's by then";
+        all.register("batches_fenced", help, self.fenced.clone());
+        let help = "Lines given to another worker while this one goes on";
+        all.register("line_handovers", help, self.handovers.clone());
+        let help = "Jobs and events set aside, by kind or consumer";
+        all.register("dead_letters", help, self.dead_letters.clone());
+        self.register_lines(&mut all);
+
+        let help = "Events of completed orders that the broker has";
+        all.register("outbox_events_relayed", help, self.relayed.clone());
+        let help = "Events given to the sales statistics; an event that comes twice counts twice here, never there";
+        all.register("sales_events_counted", help, self.counted.clone());
+        let help = "Events that the data platform took";
+        all.register("data_platform_events_delivered", help, self.delivered.clone());
+        let help = "Events that the data platform refused for their content";
+        all.register("data_platform_events_refused", help, self.refused.clone());
+        let help = "Requests that the data platform did not answer, or not well";
+        all.register("data_platform_failures", help, self.failed_deliveries.clone());
+        let help =
+            "1 while the circuit to the data platform is open: only a probe goes out now and then";
+        all.register("data_platform_circuit_open", help, self.circuit_open.clone());
+        all
+    }
+
+    fn register_lines(&self, all: &mut Registry) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|_, (_, stats)| stats.strong_count() > 0);
+        let held = Family::<KindLabels, Gauge>::default();
+        for kind in JobKind::ALL.map(JobKind::as_str) {
+            held.get_or_create(&KindLabels { kind }).set(0);
+        }
+        let mut figures = Vec::new();
+        let settled = Family::<LineLabels, Counter>::default();
+        for (queue, (kind, stats)) in &*lines {
+            let Some(stats) = stats.upgrade() else { continue };
+            held.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+            let labels = LineLabels { queue: queue.clone() };
+            let line = stats.line();
+            settled.get_or_create(&labels).inc_by(line.settled);
+            figures.push((labels, line));
+        }
+        all.register("leases_held", "Lines that this worker serves", held);
+        let help = "Jobs settled in the line since this worker serves it";
+        all.register("line_settled_jobs", help, settled);
+        let in_hand = figures.iter().map(|(labels, line)| (labels.clone(), line.in_hand.into()));
+        let help = "Messages of the line's batch in hand";
+        metrics::gauge(all, "line_messages_in_hand", help, None, in_hand);
+        let seconds = |value: fn(&LineFigures) -> Duration| {
+            let value =
+                move |(labels, line): &(LineLabels, _)| (labels.clone(), value(line).as_secs_f64());
+            figures.iter().map(value)
+        };
+        let help = "Since something last came out of the line, be it a canary";
+        metrics::gauge(all, "line_idle", help, Some(Unit::Seconds), seconds(|line| line.idle));
+        let help = "Since the canary under way was sent; 0 without one";
+        let age = seconds(|line| line.canary);
+        metrics::gauge(all, "line_canary_age", help, Some(Unit::Seconds), age);
+    }
+
+    /// With one of everything, for the list in the documentation.
+    #[must_use]
+    pub fn example() -> Registry {
+        let metrics = Self::default();
+        let stats = Stats::new();
+        metrics.serves("queue".to_owned(), JobKind::IssueCoupon, &stats);
+        metrics.registry(&[Report { role: "role", ready: true, reason: None }])
+    }
+}
+
+/// The code as one of those that there are: whatever else would be a series of its own.
+fn known_code(code: &str) -> &'static str {
+    let failures = [Failure::Undecodable, Failure::Unprocessable, Failure::Overdue];
+    let failure = || failures.into_iter().map(Failure::code).find(|known| *known == code);
+    Rejection::from_code(code).map(Rejection::code).or_else(failure).unwrap_or("other")
+}

@@ -1,0 +1,118 @@
+//! What a worker shows of itself over HTTP: `/health/live`, `/health/ready` and `/metrics`. For
+//! orchestrators and Prometheus, never for customers.
+
+mod health;
+mod metrics;
+
+pub use health::Report;
+pub use metrics::Metrics;
+
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use health::Health;
+
+/// All roles of a process.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    metrics: Arc<Metrics>,
+    roles: Mutex<Vec<(&'static str, Arc<Health>)>>,
+}
+
+/// What a role tells of itself: how it is, and what it counts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// As the command is called.
+    pub name: &'static str,
+    health: Arc<Health>,
+    /// What is counted, by all roles of the process.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Deref for Role {
+    type Target = Health;
+
+    fn deref(&self) -> &Health {
+        &self.health
+    }
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    roles: Vec<Report>,
+}
+
+impl Monitor {
+    /// Looks after a role from now on.
+    #[must_use]
+    pub fn role(&self, name: &'static str) -> Role {
+        let health = Arc::new(Health::default());
+        let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        roles.push((name, Arc::clone(&health)));
+        Role { name, health, metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// Takes the address.
+    ///
+    /// # Errors
+    /// With a hint for the operator.
+    pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} (WORKER_ADDR): is another process there? Port 0 is any that is free")
+        })?;
+        tracing::info!(address = %listener.local_addr()?, "health and metrics");
+        Ok(listener)
+    }
+
+    /// Serves for as long as it is polled.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let router = Router::new()
+            .route("/health/live", get(async || "ok"))
+            .route("/health/ready", get(ready))
+            .route("/metrics", get(scrape))
+            .with_state(self);
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "health and metrics are no longer served");
+        }
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        roles.iter().map(|(name, health)| health.report(name)).collect()
+    }
+}
+
+async fn ready(State(monitor): State<Arc<Monitor>>) -> Response {
+    let roles = monitor.reports();
+    let ready = roles.iter().all(|role| role.ready);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // Texts always serialize.
+    let body = serde_json::to_vec(&Readiness { ready, roles }).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn scrape(State(monitor): State<Arc<Monitor>>) -> Response {
+    use firstcome_shared::metrics::{CONTENT_TYPE, text};
+    match text(&monitor.metrics.registry(&monitor.reports())) {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

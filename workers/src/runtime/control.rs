@@ -1,0 +1,120 @@
+//! What a worker publishes into lines besides jobs: canaries and last messages, and jobs that get
+//! another attempt. On a connection of its own: a broker with a memory alarm blocks those that
+//! publish, and the lines must go on being consumed.
+
+use std::time::Duration;
+
+use firstcome_shared::{
+    broker::{
+        BrokerArgs,
+        connect::{self, Connection, SessionError},
+        publish::{Address, ConfirmedPublisher, MessageType, Verdict},
+    },
+    partition::Partition,
+};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Messages that may wait for the connection; beyond it they are refused.
+const BACKLOG: usize = 256;
+/// How long a confirm may take.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Where a message goes.
+#[derive(Debug)]
+pub(super) enum To {
+    Queue(String),
+    /// The line, if it takes jobs at present.
+    Line {
+        exchange: String,
+        line: Partition,
+    },
+}
+
+struct Message {
+    to: To,
+    kind: MessageType,
+    body: Vec<u8>,
+    confirmed: oneshot::Sender<bool>,
+}
+
+/// The sending end; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Control(mpsc::Sender<Message>);
+
+impl Control {
+    /// Starts the task that publishes, until `stop`.
+    pub(super) fn start(broker: &BrokerArgs, kind: &str, stop: &CancellationToken) -> Self {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {kind} control"));
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            // Sessions take turns with it.
+            let receiver = std::sync::Arc::new(Mutex::new(receiver));
+            connect::supervise(&url, &name, &stop, |connection| {
+                let (receiver, stop) = (std::sync::Arc::clone(&receiver), stop.clone());
+                async move { session(&connection, &mut *receiver.lock().await, &stop).await }
+            })
+            .await;
+        });
+        Self(sender)
+    }
+
+    /// Shows that the line is alive, if it comes out at the other end. Does not wait.
+    pub(super) fn canary(&self, queue: String) -> oneshot::Receiver<bool> {
+        self.send(To::Queue(queue), MessageType::Canary, Vec::new())
+    }
+
+    /// Puts the last message into a line; whether the broker has it.
+    pub(super) async fn end_line(&self, queue: String) -> bool {
+        self.publish(To::Queue(queue), MessageType::EndOfLine, Vec::new()).await
+    }
+
+    /// Publishes one message; whether the broker has it.
+    pub(super) async fn publish(&self, to: To, kind: MessageType, body: Vec<u8>) -> bool {
+        timeout(DEADLINE, self.send(to, kind, body)).await.is_ok_and(|sent| sent == Ok(true))
+    }
+
+    fn send(&self, to: To, kind: MessageType, body: Vec<u8>) -> oneshot::Receiver<bool> {
+        let (confirmed, answer) = oneshot::channel();
+        // Without a broker nobody answers, which says it all.
+        let _ = self.0.try_send(Message { to, kind, body, confirmed });
+        answer
+    }
+}
+
+async fn session(
+    connection: &Connection,
+    messages: &mut mpsc::Receiver<Message>,
+    stop: &CancellationToken,
+) -> Result<(), SessionError> {
+    let mut publisher = ConfirmedPublisher::<oneshot::Sender<bool>>::open(connection).await?;
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            () = stop.cancelled() => None,
+        };
+        let Some(Message { to, kind, body, confirmed }) = message else { return Ok(()) };
+        if confirmed.is_closed() {
+            continue;
+        }
+        match &to {
+            To::Queue(queue) => publisher.publish(Address::Queue(queue), kind, body, confirmed),
+            To::Line { exchange, line } => {
+                let key = line.routing_key();
+                publisher.publish(Address::Exchange { exchange, key: &key }, kind, body, confirmed);
+            }
+        }
+        // One at a time: these are few, and a broker that does not answer ends the session.
+        let verdicts = timeout(DEADLINE, publisher.verdicts()).await;
+        for (confirmed, verdict) in verdicts.map_err(|_| SessionError::Timeout(DEADLINE))? {
+            let _ = confirmed.send(matches!(verdict, Verdict::Confirmed));
+            if let Verdict::Unknown(error) = verdict {
+                return Err(error.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Who serves which line, in PostgreSQL and by its clock alone.
+//!
+//! A worker that is alive says so every second ([`Member::heartbeat`]); the lines are shared evenly
+//! among those that are. A lease has an epoch that counts up with every new owner, and every batch
+//! locks it and compares ([`super::record::begin`]): a worker that lost a line without noticing,
+//! however long it was paused, cannot commit. Losing a lease therefore costs time, never truth.
+
+use std::{sync::Arc, time::Duration};
+
+use firstcome_shared::{job::JobKind, partition::Partition};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::routing::Row;
+
+/// How long a worker counts as alive after its last heartbeat: several missed ones, and still
+/// well below what an operator would call an outage.
+const SECONDS_TO_LIVE: f64 = 5.0;
+/// How long giving lines back may take; without it the others wait until the leases expire.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A line that is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lease {
+    pub(super) line: Partition,
+    pub(super) owner: Uuid,
+    pub(super) epoch: i64,
+}
+
+/// What a worker has, and how much it should have.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) leases: Vec<Lease>,
+    pub(super) fair: usize,
+}
+
+/// This process among the workers of a kind.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) id: Uuid,
+    kind: JobKind,
+    name: String,
+    /// Not of the pool: with every connection in the middle of a batch, or frozen, a worker is
+    /// alive all the same.
+    connection: Option<PgConnection>,
+    options: Arc<PgConnectOptions>,
+}
+
+impl Member {
+    /// A member yet to be heard of.
+    pub(super) fn new(kind: JobKind, pool: &PgPool) -> Self {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
+        let id = Uuid::new_v4();
+        let name = format!("{host}:{}", std::process::id());
+        Self { id, kind, name, connection: None, options: pool.connect_options() }
+    }
+
+    /// The connection that was kept, or a new one.
+    pub(super) async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => PgConnection::connect_with(&self.options).await,
+        }
+    }
+
+    /// Nothing went wrong with it: it may be used again.
+    pub(super) fn keep(&mut self, connection: PgConnection) {
+        self.connection = Some(connection);
+    }
+
+    /// Says that this worker is alive. Deliberately waits for no other worker.
+    pub(super) async fn heartbeat(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "INSERT INTO workers (id, kind, name, expires_at)
+             VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
+             ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at",
+            self.id,
+            self.kind.as_str(),
+            self.name,
+            SECONDS_TO_LIVE,
+        )
+        .execute(on)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes what is free of the lines up to a fair share, and tells what is ours. Under the kind's
+    /// lock, see [`super::routing`].
+    pub(super) async fn share(
+        &self,
+        locked: &mut PgConnection,
+        rows: &[Row],
+    ) -> Result<Share, sqlx::Error> {
+        let alive = sqlx::query_scalar!(
+            "WITH dead AS (DELETE FROM workers WHERE expires_at < clock_timestamp())
+             SELECT id FROM workers WHERE kind = $1 AND expires_at >= clock_timestamp() ORDER BY id",
+            self.kind.as_str(),
+        )
+        .fetch_all(&mut *locked)
+        .await?;
+        let open: Vec<&Row> = rows.iter().filter(|row| row.is_open).collect();
+        let rank = alive.iter().position(|id| *id == self.id);
+        let fair = rank.map_or(0, |rank| fair_share(open.len(), alive.len(), rank));
+
+        let ours = |row: &&&Row| row.owner == Some(self.id);
+        let mut leases: Vec<Lease> =
+            open.iter().filter(ours).map(|row| row.lease(self.id)).collect();
+        let free = |row: &&&Row| row.owner.is_none_or(|owner| !alive.contains(&owner));
+        let wanted = open.iter().filter(free).take(fair.saturating_sub(leases.len()));
+        let (generations, names): (Vec<i32>, Vec<String>) =
+            wanted.map(|row| (row.line.generation, row.line.line.to_string())).unzip();
+        if !names.is_empty() {
+            // A line that a batch of its late owner still holds is skipped, not waited for.
+            let taken = sqlx::query!(
+                r#"WITH free AS (
+                       SELECT kind, generation, line FROM partition_leases
+                       JOIN UNNEST($3::int[], $4::text[]) AS wanted (g, l) ON generation = g AND line = l
+                       WHERE kind = $1
+                       FOR UPDATE OF partition_leases SKIP LOCKED
+                   )
+                   UPDATE partition_leases AS taken SET owner = $2, epoch = epoch + 1
+                   FROM free
+                   WHERE taken.kind = free.kind AND taken.generation = free.generation AND taken.line = free.line
+                   RETURNING taken.generation, taken.line, taken.epoch"#,
+                self.kind.as_str(),
+                self.id,
+                &generations,
+                &names,
+            )
+            .fetch_all(locked)
+            .await?;
+            leases.extend(taken.into_iter().filter_map(|row| {
+                let line = row.line.parse().ok()?;
+                let line = Partition { kind: self.kind, generation: row.generation, line };
+                Some(Lease { line, owner: self.id, epoch: row.epoch })
+            }));
+        }
+        Ok(Share { leases, fair })
+    }
+
+    /// Gives a line back, so that another worker can take it at once.
+    pub(super) async fn release(&mut self, lease: &Lease) -> Result<(), sqlx::Error> {
+        let mut on = self.connection().await?;
+        let released = sqlx::query!(
+            "UPDATE partition_leases SET owner = NULL
+             WHERE kind = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5",
+            lease.line.kind.as_str(),
+            lease.line.generation,
+            lease.line.line.to_string(),
+            lease.owner,
+            lease.epoch,
+        )
+        .execute(&mut on);
+        timeout(RELEASE_DEADLINE, released).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        self.keep(on);
+        Ok(())
+    }
+
+    /// Gives everything back, and counts no more.
+    pub(super) async fn leave(&mut self) -> Result<(), sqlx::Error> {
+        let leaving = async {
+            let mut on = self.connection().await?;
+            sqlx::query!(
+                "WITH released AS (UPDATE partition_leases SET owner = NULL WHERE owner = $1)
+                 DELETE FROM workers WHERE id = $1",
+                self.id
+            )
+            .execute(&mut on)
+            .await?;
+            on.close().await
+        };
+        timeout(RELEASE_DEADLINE, leaving).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+/// How many of `lines` the `rank`-th of `workers` should have: all get the same, the first ones one
+/// more where it does not divide evenly.
+fn fair_share(lines: usize, workers: usize, rank: usize) -> usize {
+    let Some(even) = lines.checked_div(workers) else { return 0 };
+    even + usize::from(rank < lines % workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn shares_are_even_and_leave_nothing(lines in 0usize..300, workers in 1usize..40) {
+            let shares: Vec<usize> = (0..workers).map(|rank| fair_share(lines, workers, rank)).collect();
+            prop_assert_eq!(shares.iter().sum::<usize>(), lines);
+            prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+        }
+    }
+}

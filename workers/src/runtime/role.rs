@@ -1,0 +1,416 @@
+//! A role that settles jobs: joins its fellows, serves its share of the lines, hands over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use firstcome_shared::{
+    broker::{
+        BrokerArgs,
+        connect::{self, Connection, SessionError},
+        topology,
+    },
+    job::JobKind,
+    partition::Partition,
+};
+use sqlx::{PgConnection, PgPool};
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    announce::Announcer,
+    consume::{Source, consume},
+    control::Control,
+    lease::{Lease, Member, Share},
+    redrive,
+    report::{self, Stats},
+    routing::{self, State},
+};
+use crate::monitor;
+
+/// How often a worker says that it lives, looks for lines to take and give, and reports.
+const TICK: Duration = Duration::from_secs(1);
+/// A worker that has not reached the database for so long gives its lines up: others may reach it,
+/// and have leases by now. Longer than the leases last, so that a short outage is sat out in place.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
+/// A line without work for so long is sent a canary.
+const CANARY_AFTER: Duration = Duration::from_secs(5);
+/// A canary that did not come out for so long means: connected, but not consuming.
+const CANARY_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a good tick proves that the role is well.
+const TICK_PROVES: Duration = Duration::from_secs(10);
+/// How long a tick may take: some of it is the broker's work.
+const TICK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// All that a role needs to serve a kind of job.
+#[derive(Debug)]
+pub struct Role {
+    /// Which jobs.
+    pub kind: JobKind,
+    /// Where they wait.
+    pub broker: BrokerArgs,
+    /// Where they are settled.
+    pub pool: PgPool,
+    /// Who hears of it.
+    pub announcer: Announcer,
+    /// Who looks after it.
+    pub monitor: monitor::Role,
+}
+
+/// Serves a share of the kind's lines until `stop`, reconnecting as long as it takes. On `stop` it
+/// pulls nothing more, settles what it has in hand, gives its lines back and closes the connection.
+pub async fn run(role: Arc<Role>, stop: CancellationToken) {
+    let name = format!("firstcome-worker {}", role.kind.as_str());
+    let control = Control::start(&role.broker, role.kind.as_str(), &stop);
+    connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
+        // Of this session: its consumers end with it, not only with the process.
+        let (role, control, stop) = (Arc::clone(&role), control.clone(), stop.child_token());
+        async move {
+            let member = Member::new(role.kind, &role.pool);
+            let mut session = Session {
+                connection,
+                member,
+                role,
+                control,
+                lines: BTreeMap::new(),
+                consumers: JoinSet::new(),
+            };
+            let ended = session.serve(&stop).await;
+            stop.cancel();
+            let settled = session.close().await;
+            ended.and(settled).inspect_err(|error| session.role.monitor.ails(error))
+        }
+    })
+    .await;
+}
+
+/// Makes the lines of every kind, as its first worker would: then jobs are accepted before one
+/// runs.
+///
+/// # Errors
+/// The broker's or the database's.
+pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), SessionError> {
+    let connection = Arc::new(connect::connect(&broker.amqp_url, "firstcome-worker").await?);
+    topology::declare(&connection, &broker.queue_namespace).await?;
+    let stop = CancellationToken::new();
+    for kind in JobKind::ALL {
+        let control = Control::start(broker, kind.as_str(), &stop);
+        let database = |error| SessionError::Unusable(format!("lines: {error}"));
+        let mut stepped = true;
+        while stepped {
+            // Another worker may be at it: whoever is first.
+            let mut looking = pool.acquire().await.map_err(database)?;
+            let Some(mut locked) = routing::lock(&mut looking, kind).await.map_err(database)?
+            else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let state = State::load(&mut locked, kind).await.map_err(database)?;
+            let namespace = &broker.queue_namespace;
+            state.restore(&connection, namespace).await?;
+            stepped = state.step(&mut locked, &connection, namespace, &control).await?;
+            locked.commit().await.map_err(database)?;
+        }
+    }
+    stop.cancel();
+    connect::close(&connection).await;
+    Ok(())
+}
+
+/// One broker connection's worth of serving. Whatever goes wrong with one line ends it for all: a
+/// fresh connection with fresh channels and queues is the known good state.
+struct Session {
+    connection: Arc<Connection>,
+    member: Member,
+    role: Arc<Role>,
+    control: Control,
+    lines: BTreeMap<Partition, Serving>,
+    /// Tell which line they served.
+    consumers: JoinSet<(Option<Lease>, Result<(), SessionError>)>,
+}
+
+/// A line that is being consumed.
+struct Serving {
+    lease: Lease,
+    stop: CancellationToken,
+    stats: Arc<Stats>,
+    canary: Option<Canary>,
+}
+
+/// A canary under way: when it was sent, and whether the broker has it.
+struct Canary {
+    sent: Instant,
+    confirmed: oneshot::Receiver<bool>,
+    in_line: bool,
+}
+
+impl Session {
+    async fn serve(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
+        let namespace = self.role.broker.queue_namespace.clone();
+        topology::declare(&self.connection, &namespace).await?;
+        self.consume(Source::DeadLetters, topology::dead_letters(&namespace), None, stop).await?;
+        let mut is_restored = false;
+        let mut well_at = Instant::now();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(ended) = self.consumers.join_next() => self.ended(ended).await?,
+                _ = ticks.tick() => match self.share(&mut is_restored).await {
+                    Ok(share) => {
+                        well_at = Instant::now();
+                        // Without one another worker is at it: our turn comes with the next tick.
+                        if let Some(share) = share {
+                            self.adopt(&share, stop).await?;
+                        }
+                        self.vouch();
+                    }
+                    Err(TickError::Session(error)) => return Err(error),
+                    // What is in hand is retried by itself; what is lost meanwhile is fenced.
+                    Err(TickError::Database(error)) => {
+                        let kind = self.role.kind.as_str();
+                        tracing::warn!(kind, %error, "lines not shared, trying again");
+                        if well_at.elapsed() > GIVE_UP_AFTER {
+                            let reason = format!("the database is away: {error}");
+                            return Err(SessionError::Unusable(reason));
+                        }
+                        self.role.monitor.doubt(error);
+                    }
+                },
+            }
+        }
+    }
+
+    /// One tick, within its deadline. A connection on which anything went wrong is not used again.
+    async fn share(&mut self, is_restored: &mut bool) -> Result<Option<Share>, TickError> {
+        let ticking = async {
+            let mut connection = self.member.connection().await?;
+            let share = self.tick(&mut connection, is_restored).await?;
+            Ok((share, connection))
+        };
+        let ticked = timeout(TICK_DEADLINE, ticking).await;
+        let (share, connection) =
+            ticked.unwrap_or(Err(TickError::Database(sqlx::Error::PoolTimedOut)))?;
+        self.member.keep(connection);
+        Ok(share)
+    }
+
+    /// Tells the others that we live, takes the next steps of the routing, and our share.
+    async fn tick(
+        &self,
+        connection: &mut PgConnection,
+        is_restored: &mut bool,
+    ) -> Result<Option<Share>, TickError> {
+        let Role { kind, broker, .. } = &*self.role;
+        let namespace = &broker.queue_namespace;
+        self.member.heartbeat(connection).await?;
+        report::store(
+            connection,
+            self.lines.iter().map(|(line, serving)| (*line, Arc::clone(&serving.stats))),
+        )
+        .await?;
+        redrive::requested(connection, *kind, namespace, &self.control).await?;
+        if !*is_restored {
+            for other in JobKind::ALL.into_iter().filter(|other| other != kind) {
+                self.found(connection, other).await?;
+            }
+        }
+        loop {
+            let Some(mut locked) = routing::lock(connection, *kind).await? else { return Ok(None) };
+            let state = State::load(&mut locked, *kind).await?;
+            if !*is_restored {
+                state.restore(&self.connection, namespace).await?;
+                *is_restored = true;
+            }
+            let stepped =
+                state.step(&mut locked, &self.connection, namespace, &self.control).await?;
+            if stepped {
+                locked.commit().await?;
+                continue;
+            }
+            let share = self.member.share(&mut locked, &state.rows).await?;
+            locked.commit().await?;
+            return Ok(Some(share));
+        }
+    }
+
+    /// Makes the first lines of a kind whose own workers were never here: its jobs can wait for them.
+    async fn found(&self, connection: &mut PgConnection, kind: JobKind) -> Result<(), TickError> {
+        let namespace = &self.role.broker.queue_namespace;
+        while let Some(mut locked) = routing::lock(connection, kind).await? {
+            let state = State::load(&mut locked, kind).await?;
+            if !state.is_new() {
+                break;
+            }
+            state.step(&mut locked, &self.connection, namespace, &self.control).await?;
+            locked.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Consumes from what is ours, up to a fair share; hands over the rest.
+    async fn adopt(&mut self, share: &Share, stop: &CancellationToken) -> Result<(), SessionError> {
+        let ours: BTreeSet<Lease> = share.leases.iter().copied().collect();
+        for serving in self.lines.values().filter(|serving| !ours.contains(&serving.lease)) {
+            serving.stop.cancel();
+        }
+        let going = |lease: &Lease| {
+            self.lines.get(&lease.line).is_some_and(|serving| serving.stop.is_cancelled())
+        };
+        let staying: Vec<Lease> = ours.into_iter().filter(|lease| !going(lease)).collect();
+        for (position, lease) in staying.into_iter().enumerate() {
+            match self.lines.get(&lease.line) {
+                Some(serving) if position >= share.fair => serving.stop.cancel(),
+                Some(_) => {}
+                None if position >= share.fair => self.release(&lease).await,
+                None => {
+                    let queue = lease.line.queue(&self.role.broker.queue_namespace);
+                    self.consume(Source::Line(lease), queue, Some(lease), stop).await?;
+                }
+            }
+        }
+        self.look_after_idle_lines()
+    }
+
+    async fn consume(
+        &mut self,
+        source: Source,
+        queue: String,
+        lease: Option<Lease>,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        let channel = self.connection.create_channel().await?;
+        let (role, stop, stats) = (Arc::clone(&self.role), stop.child_token(), Stats::new());
+        if let Some(lease) = lease {
+            tracing::info!(queue, epoch = lease.epoch, "serving");
+            let (stop, stats) = (stop.clone(), Arc::clone(&stats));
+            self.role.monitor.metrics.serves(queue.clone(), lease.line.kind, &stats);
+            self.lines.insert(lease.line, Serving { lease, stop, stats, canary: None });
+        }
+        self.consumers.spawn(async move {
+            (lease, consume(&channel, source, &queue, &role, &stats, &stop).await)
+        });
+        Ok(())
+    }
+
+    /// A consumer has ended: told to, or because its line is another's, or with an error.
+    async fn ended(
+        &mut self,
+        joined: Result<(Option<Lease>, Result<(), SessionError>), tokio::task::JoinError>,
+    ) -> Result<(), SessionError> {
+        let (lease, result) = joined.map_err(|panic| SessionError::Unusable(panic.to_string()))?;
+        if let Some(lease) = lease {
+            self.lines.remove(&lease.line);
+            if result.is_ok() {
+                // Its channel is closed: now, and not before, another worker may have it.
+                self.release(&lease).await;
+            }
+        }
+        result
+    }
+
+    async fn release(&mut self, lease: &Lease) {
+        let queue = lease.line.queue(&self.role.broker.queue_namespace);
+        match self.member.release(lease).await {
+            Ok(()) => {
+                tracing::info!(queue, "handed over");
+                self.role.monitor.metrics.handed_over(self.role.kind);
+            }
+            Err(error) => tracing::warn!(queue, %error, "lease not released, it will expire"),
+        }
+    }
+
+    /// Says that the role is well, unless nothing comes out of one of its lines.
+    fn vouch(&self) {
+        let dead = self.lines.iter().find(|(_, serving)| !serving.stats.is_alive());
+        match dead {
+            None => self.role.monitor.well(TICK_PROVES),
+            Some((line, _)) => {
+                let queue = line.queue(&self.role.broker.queue_namespace);
+                self.role.monitor.doubt(format!("{queue}: connected, but nothing comes out"));
+            }
+        }
+    }
+
+    /// Sends canaries into lines without work, and into those that have yet to show that they are
+    /// alive; ends the session when one does not come out.
+    fn look_after_idle_lines(&mut self) -> Result<(), SessionError> {
+        for (line, serving) in &mut self.lines {
+            let idle = serving.stats.idle().unwrap_or_default();
+            match &mut serving.canary {
+                _ if idle < CANARY_AFTER && serving.stats.is_proven() => serving.canary = None,
+                None => {
+                    let queue = line.queue(&self.role.broker.queue_namespace);
+                    let confirmed = self.control.canary(queue);
+                    serving.canary =
+                        Some(Canary { sent: Instant::now(), confirmed, in_line: false });
+                }
+                Some(canary) => {
+                    match canary.confirmed.try_recv() {
+                        Ok(true) => canary.in_line = true,
+                        // Not in the line: the next one perhaps.
+                        Ok(false) | Err(oneshot::error::TryRecvError::Closed)
+                            if !canary.in_line =>
+                        {
+                            serving.canary = None;
+                            continue;
+                        }
+                        Ok(false) | Err(_) => {}
+                    }
+                    // A new line may have to wait until the broker has lost its last consumer.
+                    let overdue = canary.sent.elapsed() > CANARY_PATIENCE
+                        && idle > CANARY_AFTER + CANARY_PATIENCE;
+                    if canary.in_line && overdue {
+                        return Err(SessionError::Unusable(format!(
+                            "{}: connected, but nothing comes out of the line",
+                            line.queue(&self.role.broker.queue_namespace)
+                        )));
+                    }
+                }
+            }
+        }
+        for serving in self.lines.values() {
+            serving.stats.canary(serving.canary.as_ref().map(|canary| canary.sent));
+        }
+        Ok(())
+    }
+
+    /// Lets every consumer, told to stop, finish what it has in hand, then gives the lines back.
+    async fn close(&mut self) -> Result<(), SessionError> {
+        let mut ended = Ok(());
+        while let Some(joined) = self.consumers.join_next().await {
+            let result = joined.map_err(|panic| SessionError::Unusable(panic.to_string()));
+            ended = ended.and(result.and_then(|(_, result)| result));
+        }
+        if self.member.leave().await.is_err() {
+            tracing::warn!(kind = self.role.kind.as_str(), "leases not released, they will expire");
+        }
+        ended
+    }
+}
+
+/// Why a tick did not do all it should.
+enum TickError {
+    Database(sqlx::Error),
+    Session(SessionError),
+}
+
+impl From<sqlx::Error> for TickError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<SessionError> for TickError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}

@@ -1,0 +1,196 @@
+//! The routing changes while jobs come in: nobody is lost, nobody overtakes.
+
+use std::collections::BTreeMap;
+
+use firstcome_shared::{job::JobKind, partition::Line};
+use firstcome_workers::runtime::set_partitions;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    scaling::{campaigns, nobody_overtook, queue_up},
+    support::{Answer, Options, Shop, eventually, shop},
+};
+
+async fn queues(shop: &Shop) -> Vec<Value> {
+    let answer = Answer::of(shop.admin(Method::GET, "/api/admin/queues")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body["items"].as_array().unwrap().clone()
+}
+
+async fn pin(shop: &Shop, kind: &str, key: i64) -> Answer {
+    Answer::of(shop.admin(Method::PUT, &format!("/api/admin/pins/{kind}/{key}"))).await
+}
+
+async fn pins(shop: &Shop) -> Value {
+    Answer::of(shop.admin(Method::GET, "/api/admin/pins")).await.body["items"].clone()
+}
+
+/// Waits until exactly these lines of coupons take jobs and are consumed, and nothing else is left.
+async fn only_lines(shop: &Shop, wanted: &[Line]) {
+    eventually(&format!("the lines are {wanted:?}"), async || {
+        let rows: Vec<(String, bool)> = sqlx::query_as(
+            "SELECT line, opened_at IS NOT NULL FROM partition_leases JOIN routing USING (kind, generation)
+             WHERE kind = 'issue-coupon' ORDER BY generation, line",
+        )
+        .fetch_all(&shop.pool)
+        .await
+        .unwrap();
+        let lines: Vec<Line> = rows.iter().map(|(line, _)| line.parse().unwrap()).collect();
+        rows.iter().all(|(_, is_open)| *is_open) && lines == wanted
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_partitions_changes_under_load() {
+    shop(Options { users: 20_000, partitions: 4, ..Options::default() }, async |shop| {
+        let coupons = campaigns(shop, 12).await;
+        shop.start_worker();
+        let stop = CancellationToken::new();
+        let changing = async {
+            for count in [7u16, 2, 16, 1, 4] {
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                set_partitions(&shop.pool, JobKind::IssueCoupon, count).await.unwrap();
+                only_lines(shop, &(0..count).map(Line::Partition).collect::<Vec<_>>()).await;
+            }
+            stop.cancel();
+        };
+        let (issued, ()) = tokio::join!(queue_up(shop, &coupons, &stop), changing);
+        shop.settle_and_audit().await;
+        assert!(issued.values().all(|users| *users > 10), "{issued:?}");
+        nobody_overtook(shop, &issued).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hot_coupon_gets_a_line_of_its_own_and_gives_it_back() {
+    shop(Options { users: 20_000, partitions: 2, ..Options::default() }, async |shop| {
+        let coupons = campaigns(shop, 6).await;
+        let hot = coupons[2];
+        let stop = CancellationToken::new();
+        let pinning = async {
+            for _ in 0..2 {
+                let answer = pin(shop, "issue-coupon", hot).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                only_lines(shop, &[Line::Partition(0), Line::Partition(1), Line::Pin(hot)]).await;
+                eventually("the pin is active", async || pins(shop).await[0]["state"] == "active")
+                    .await;
+                eventually("its line is busy with it", async || {
+                    queues(shop).await.iter().any(|queue| {
+                        queue["pinnedKey"] == hot
+                            && queue["state"] == "open"
+                            && queue["hottest"][0]["key"] == hot
+                    })
+                })
+                .await;
+                let path = format!("/api/admin/pins/issue-coupon/{hot}");
+                assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
+                only_lines(shop, &[Line::Partition(0), Line::Partition(1)]).await;
+                assert_eq!(pins(shop).await, json!([]));
+            }
+            stop.cancel();
+        };
+        let (issued, ()) = tokio::join!(queue_up(shop, &coupons, &stop), pinning);
+        shop.settle_and_audit().await;
+        nobody_overtook(shop, &issued).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_stands_in_the_line_of_a_pinned_product() {
+    shop(Options { users: 50, ..Options::default() }, async |shop| {
+        let (plain, hot) = (shop.product(100, 1_000).await, shop.product(100, 30).await);
+        assert_eq!(pin(shop, "place-order", hot).await.status, 200);
+        eventually("the pin is active", async || pins(shop).await[0]["state"] == "active").await;
+        let order = json!({"items": [{"productId": plain, "quantity": 1}, {"productId": hot, "quantity": 1}]});
+        for user in 1..=50 {
+            assert_eq!(shop.order(user, &order).await.status, 202);
+        }
+        shop.settle_and_audit().await;
+        let outcomes = shop.outcomes().await;
+        assert_eq!((outcomes["succeeded"], outcomes["out-of-stock"]), (30, 20));
+        let key = async || {
+            let queues = queues(shop).await;
+            let pinned = queues.iter().find(|queue| queue["pinnedKey"] == hot).unwrap();
+            pinned["lastProgressAt"].is_string()
+        };
+        eventually("its line tells of progress", key).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_pinned_is_refused() {
+    shop(Options::default(), async |shop| {
+        pin(shop, "issue-coupon", 999_999).await.is_problem(404, "coupon-not-found");
+        pin(shop, "place-order", 999_999).await.is_problem(404, "product-not-found");
+        let wrong = pin(shop, "make-coffee", 1).await;
+        wrong.is_problem(400, "validation-failed");
+        let path = "/api/admin/pins/issue-coupon/one";
+        let wrong = Answer::of(shop.admin(Method::PUT, path)).await;
+        wrong.is_problem(400, "validation-failed");
+        let path = "/api/admin/pins/issue-coupon/1";
+        Answer::of(shop.admin(Method::DELETE, path)).await.is_problem(404, "pin-not-found");
+        sqlx::query("INSERT INTO pins (kind, key, number) SELECT 'issue-coupon', -n, n FROM generate_series(0, 62) AS n")
+            .execute(&shop.pool)
+            .await
+            .unwrap();
+        pin(shop, "issue-coupon", 1).await.is_problem(409, "too-many-pins");
+        shop.sql("DELETE FROM pins WHERE key <= 0").await;
+    })
+    .await;
+}
+
+/// Without a worker the line stands still, and everyone can see where.
+#[tokio::test(flavor = "multi_thread")]
+async fn depth_and_place_in_line_are_told() {
+    let options = Options { users: 3_000, partitions: 1, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(10_000).await;
+        let mut jobs = BTreeMap::new();
+        for user in 1..=200 {
+            jobs.insert(user, shop.accepted_issue(user, coupon).await);
+        }
+        let line = async || {
+            let queues = queues(shop).await;
+            queues.into_iter().find(|queue| queue["kind"] == "issue-coupon").unwrap()
+        };
+        eventually("the line is seen", async || line().await["ready"].as_u64() == Some(200)).await;
+        let seen = line().await;
+        assert_eq!(
+            (&seen["unacked"], &seen["owner"], &seen["consumers"]),
+            (&json!(0), &json!(null), &json!(0))
+        );
+        // One after the other: every job is a message.
+        assert_eq!(seen["waitingJobs"], 200);
+        eventually("it grows old", async || line().await["oldestSeconds"].as_i64() >= Some(2))
+            .await;
+
+        let place = async |user: i64| {
+            shop.poll(user, &jobs[&user], 0).await.body["position"].as_u64().unwrap()
+        };
+        let places = [place(1).await, place(100).await, place(200).await];
+        assert!(places.is_sorted() && places[0] < 60 && places[2] > 100, "{places:?}");
+        let stuck = shop.poll(200, &jobs[&200], 0).await;
+        // It does not move, so nobody can tell.
+        assert!(stuck.body["estimatedSeconds"].is_null(), "{stuck:?}");
+
+        shop.start_worker();
+        shop.settle_and_audit().await;
+        eventually("the owner tells of it", async || {
+            let line = line().await;
+            line["ready"] == 0
+                && line["owner"].is_string()
+                && line["oldestSeconds"] == 0
+                && line["consumers"] == 1
+        })
+        .await;
+        let settled = shop.poll(1, &jobs[&1], 0).await;
+        assert!(settled.body.get("position").is_none(), "{settled:?}");
+    })
+    .await;
+}
