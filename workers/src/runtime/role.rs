@@ -68,7 +68,8 @@ pub struct Role {
 pub async fn run(role: Arc<Role>, stop: CancellationToken) {
     let name = format!("firstcome-worker {}", role.kind.as_str());
     let control = Control::start(&role.broker, role.kind.as_str(), &stop);
-    connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
+    let redriving = redrive::run(Arc::clone(&role), control.clone(), stop.clone());
+    let serving = connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
         // Of this session: its consumers end with it, not only with the process.
         let (role, control, stop) = (Arc::clone(&role), control.clone(), stop.child_token());
         async move {
@@ -86,8 +87,8 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
             let settled = session.close().await;
             ended.and(settled).inspect_err(|error| session.role.monitor.ails(error))
         }
-    })
-    .await;
+    });
+    tokio::join!(serving, redriving);
 }
 
 /// Makes the lines of every kind, as its first worker would: then jobs are accepted before one
@@ -97,25 +98,18 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
 /// The broker's or the database's.
 pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), SessionError> {
     let connection = Arc::new(connect::connect(&broker.amqp_url, "firstcome-worker").await?);
-    topology::declare(&connection, &broker.queue_namespace).await?;
+    let namespace = &broker.queue_namespace;
+    topology::declare(&connection, namespace).await?;
     let stop = CancellationToken::new();
     for kind in JobKind::ALL {
         let control = Control::start(broker, kind.as_str(), &stop);
-        let database = |error| SessionError::Unusable(format!("lines: {error}"));
-        let mut stepped = true;
-        while stepped {
-            // Another worker may be at it: whoever is first.
-            let mut looking = pool.acquire().await.map_err(database)?;
-            let Some(mut locked) = routing::lock(&mut looking, kind).await.map_err(database)?
-            else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            let state = State::load(&mut locked, kind).await.map_err(database)?;
-            let namespace = &broker.queue_namespace;
-            state.restore(&connection, namespace).await?;
-            stepped = state.step(&mut locked, &connection, namespace, &control).await?;
-            locked.commit().await.map_err(database)?;
+        let mut on = pool
+            .acquire()
+            .await
+            .map_err(|error| SessionError::Unusable(format!("lines: {error}")))?;
+        // Another worker may be at it: whoever is first.
+        while !routing::advance(&mut on, kind, &connection, namespace, &control).await? {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     stop.cancel();
@@ -217,22 +211,21 @@ impl Session {
             self.lines.iter().map(|(line, serving)| (*line, Arc::clone(&serving.stats))),
         )
         .await?;
-        redrive::requested(connection, *kind, namespace, &self.control).await?;
         if !*is_restored {
-            for other in JobKind::ALL.into_iter().filter(|other| other != kind) {
-                self.found(connection, other).await?;
+            // Those of every kind: its jobs can wait there for workers of their own.
+            *is_restored = true;
+            for kind in JobKind::ALL {
+                let (broker, control) = (&self.connection, &self.control);
+                *is_restored &=
+                    routing::advance(connection, kind, broker, namespace, control).await?;
+            }
+            if !*is_restored {
+                return Ok(None);
             }
         }
-        loop {
-            let Some(mut locked) = routing::lock(connection, *kind).await? else { return Ok(None) };
+        while let Some(mut locked) = routing::lock(connection, *kind).await? {
             let state = State::load(&mut locked, *kind).await?;
-            if !*is_restored {
-                state.restore(&self.connection, namespace).await?;
-                *is_restored = true;
-            }
-            let stepped =
-                state.step(&mut locked, &self.connection, namespace, &self.control).await?;
-            if stepped {
+            if state.step(&mut locked, &self.connection, namespace, &self.control).await? {
                 locked.commit().await?;
                 continue;
             }
@@ -240,20 +233,7 @@ impl Session {
             locked.commit().await?;
             return Ok(Some(share));
         }
-    }
-
-    /// Makes the first lines of a kind whose own workers were never here: its jobs can wait for them.
-    async fn found(&self, connection: &mut PgConnection, kind: JobKind) -> Result<(), TickError> {
-        let namespace = &self.role.broker.queue_namespace;
-        while let Some(mut locked) = routing::lock(connection, kind).await? {
-            let state = State::load(&mut locked, kind).await?;
-            if !state.is_new() {
-                break;
-            }
-            state.step(&mut locked, &self.connection, namespace, &self.control).await?;
-            locked.commit().await?;
-        }
-        Ok(())
+        Ok(None)
     }
 
     /// Consumes from what is ours, up to a fair share; hands over the rest.

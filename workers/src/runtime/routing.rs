@@ -13,7 +13,7 @@
 //!    that the order within a key survives the change.
 //! 5. *Retire*: delete what is drained.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use firstcome_shared::{
     broker::{
@@ -93,6 +93,27 @@ pub(super) async fn lock(
     Ok(locked.then_some(transaction))
 }
 
+/// Restores the kind's lines, the first ones too, and takes every step towards the routing that is
+/// wanted. `false` while another worker is at it.
+pub(super) async fn advance(
+    on: &mut PgConnection,
+    kind: JobKind,
+    broker: &Arc<Connection>,
+    namespace: &str,
+    control: &Control,
+) -> Result<bool, SessionError> {
+    while let Some(mut locked) = lock(on, kind).await.map_err(database)? {
+        let state = State::load(&mut locked, kind).await.map_err(database)?;
+        state.restore(broker, namespace).await?;
+        let stepped = state.step(&mut locked, broker, namespace, control).await?;
+        locked.commit().await.map_err(database)?;
+        if !stepped {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl State {
     /// Reads it all: some dozens of rows.
     pub(super) async fn load(
@@ -146,11 +167,6 @@ impl State {
         })
     }
 
-    /// Whether no worker has made lines for this kind yet.
-    pub(super) fn is_new(&self) -> bool {
-        self.generation == 0
-    }
-
     /// How new jobs are dealt out at present; `None` before the first worker made lines.
     pub(super) fn routing(&self) -> Option<Routing> {
         let current = || self.rows.iter().filter(|row| row.line.generation == self.generation);
@@ -168,11 +184,7 @@ impl State {
 
     /// Makes the queues that should be there and connects those that take jobs: after a broker has
     /// lost them, or somebody deleted one.
-    pub(super) async fn restore(
-        &self,
-        connection: &Connection,
-        namespace: &str,
-    ) -> Result<(), SessionError> {
+    async fn restore(&self, connection: &Connection, namespace: &str) -> Result<(), SessionError> {
         let lines = Lines::open(connection, namespace).await?;
         for row in self.rows.iter().filter(|row| row.line.generation <= self.generation) {
             lines.declare(row.line, self.capacity).await?;
@@ -189,7 +201,7 @@ impl State {
     pub(super) async fn step(
         &self,
         locked: &mut PgConnection,
-        connection: &std::sync::Arc<Connection>,
+        connection: &Arc<Connection>,
         namespace: &str,
         control: &Control,
     ) -> Result<bool, SessionError> {
@@ -206,9 +218,11 @@ impl State {
         };
         let mut stepped = self.mark(locked, self.rows.iter().filter(openable), "opened").await?;
         for row in self.rows.iter().filter(|row| row.end_is_due && row.was_opened) {
-            if control.end_line(row.line.queue(namespace)).await {
-                stepped |= self.mark(locked, std::iter::once(row), "ended").await?;
+            // A broker that does not take one does not take the others: with the next step perhaps.
+            if !control.end_line(row.line.queue(namespace)).await {
+                break;
             }
+            stepped |= self.mark(locked, std::iter::once(row), "ended").await?;
         }
         self.retire(locked, connection, namespace).await?;
         Ok(stepped)
@@ -308,14 +322,14 @@ impl State {
     async fn retire(
         &self,
         locked: &mut PgConnection,
-        connection: &std::sync::Arc<Connection>,
+        connection: &Arc<Connection>,
         namespace: &str,
     ) -> Result<(), SessionError> {
         let due: Vec<&Row> = self.rows.iter().filter(|row| row.retirement_is_due).collect();
         if due.is_empty() {
             return Ok(());
         }
-        let mut gauge = Gauge::open(std::sync::Arc::clone(connection)).await?;
+        let mut gauge = Gauge::open(Arc::clone(connection)).await?;
         let lines = Lines::open(connection, namespace).await?;
         for row in due {
             let queue = row.line.queue(namespace);

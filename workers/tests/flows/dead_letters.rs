@@ -195,18 +195,23 @@ async fn one_poison_job_among_ten_thousand() {
             shop.stop_workers().await;
             took
         };
-        let healthy = drain(shop.campaign(JOBS).await).await;
-        poison(shop).await;
-        let poisoned = drain(shop.campaign(JOBS).await).await;
-        let outcomes = shop.outcomes().await;
-        assert_eq!((outcomes["succeeded"], outcomes["job-unprocessable"]), (2 * JOBS - 1, 1));
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
-            .fetch_one(&shop.pool)
-            .await
-            .unwrap();
-        assert_eq!(count, 1);
-        assert!(poisoned < healthy * 2, "healthy {healthy:?}, with one poison job {poisoned:?}");
-        heal(shop).await;
+        // Half a second each: whatever else the machine does can only make one look slower, so the
+        // fastest of a few tells.
+        let (mut healthy, mut poisoned) = (Vec::new(), Vec::new());
+        for round in 1..=5 {
+            healthy.push(drain(shop.campaign(JOBS).await).await);
+            poison(shop).await;
+            poisoned.push(drain(shop.campaign(JOBS).await).await);
+            heal(shop).await;
+            let outcomes = shop.outcomes().await;
+            let expected = (round * (2 * JOBS - 1), round);
+            assert_eq!((outcomes["succeeded"], outcomes["job-unprocessable"]), expected);
+            assert_eq!(i64::try_from(letters(shop).await.len()), Ok(round));
+            if *poisoned.iter().min().unwrap() < *healthy.iter().min().unwrap() * 2 {
+                return;
+            }
+        }
+        panic!("healthy {healthy:?}, with one poison job {poisoned:?}");
     })
     .await;
 }

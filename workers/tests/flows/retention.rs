@@ -30,7 +30,7 @@ fn quiet() -> Options {
 }
 
 /// A job of a user, submitted so many days ago.
-fn old(user: i64, days: i64, job: &Job) -> (JobId, Vec<u8>) {
+pub(crate) fn old(user: i64, days: i64, job: &Job) -> (JobId, Vec<u8>) {
     let submitted: DateTime<Utc> = Utc::now() - TimeDelta::days(days);
     let millis = u64::try_from(submitted.timestamp_millis()).unwrap();
     let id = JobId::compose(millis, job.kind(), Place::UNKNOWN, u32::try_from(user).unwrap(), 0);
@@ -185,6 +185,7 @@ async fn an_event_that_comes_after_its_day_was_purged_is_counted_once() {
     shop(quiet(), async |shop| {
         let (id, line) = old(3, 10, &order(1, 3));
         deliver(shop, &order(1, 3), &line).await;
+        assert_eq!(outcome(shop, id).await.0, "succeeded");
         counted(shop).await;
         // As if it had not come yet; while no worker counts a second delivery of it.
         shop.stop_workers().await;

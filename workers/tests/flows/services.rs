@@ -5,10 +5,18 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::support::{Answer, Options, Services, eventually, shop};
+use firstcome_shared::{
+    ids::CouponId,
+    job::{IssueCoupon, Job},
+};
+
+use super::{
+    retention::old,
+    support::{Answer, Options, Services, Shop, eventually, shop},
+};
 
 /// Services of this test's own, which end with it (the script waits for our end of the pipe).
 struct OwnServices {
@@ -176,11 +184,48 @@ async fn under_a_memory_alarm_the_api_refuses_and_the_workers_settle() {
         })
         .await;
         shop.issue(301, coupon).await.is_problem(503, "broker-unavailable");
+        redriving_waits_without_a_line_lost(shop, coupon).await;
 
         own.restart_broker(false).await;
         eventually("it takes requests again", ready).await;
         let job = shop.accepted_issue(301, coupon).await;
         assert_eq!(shop.settled(301, &job).await["status"], "succeeded");
+        eventually("what was to be redriven is settled", async || {
+            shop.outcomes().await.get("succeeded") == Some(&(300 + 1 + REDRIVEN))
+        })
+        .await;
     })
     .await;
+}
+
+const REDRIVEN: i64 = 5;
+
+/// Asks for jobs to be redriven that the broker does not take. The workers live on meanwhile.
+async fn redriving_waits_without_a_line_lost(shop: &Shop, coupon: i64) {
+    let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+    for user in 1..=REDRIVEN {
+        let (id, payload) = old(user + 310, 0, &job);
+        sqlx::query(
+            "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, redrive_requested_at)
+             VALUES ('test', $1::text, 0, $1, $2, 'test', 1, $3, now())",
+        )
+        .bind(id.get())
+        .bind(user + 310)
+        .bind(payload)
+        .execute(&shop.pool)
+        .await
+        .unwrap();
+    }
+    let waited = Instant::now();
+    while waited.elapsed() < Duration::from_secs(10) {
+        let (alive, letters): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()),
+                    (SELECT count(*) FROM dead_letters WHERE redrive_requested_at IS NOT NULL)",
+        )
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+        assert_eq!((alive, letters), (2, REDRIVEN), "after {:?}", waited.elapsed());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
