@@ -115,8 +115,8 @@ async fn a_full_line_refuses_and_forgets_nothing() {
             stream::iter(1..=3_000).map(|user| shop.submit(user, shop.post(user, &url(hot))));
         let answers: Vec<Answer> = storm.buffer_unordered(64).collect().await;
         let accepted = answers.iter().filter(|answer| answer.status == 202).count();
-        // How many jobs there are to a message is an estimate, and some were under way.
-        assert!((200..800).contains(&accepted), "{accepted}");
+        // Some were under way when it was looked at.
+        assert!((450..650).contains(&accepted), "{accepted}");
         for refused in answers.iter().filter(|answer| answer.status != 202) {
             refused.is_problem(503, "line-full");
             assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);

@@ -3,23 +3,26 @@
 //! All of it is a second old and none of it is needed for correctness: a job that is published
 //! by an outdated routing comes back from the broker, which takes messages for current lines only.
 
+mod known;
+
+pub use known::{Known, Position, Report};
+
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::Utc;
 use firstcome_shared::{
     broker::{
         BrokerArgs,
         connect::{self, Connection, SessionError},
-        depth::{Depth, Gauge},
+        depth::Gauge,
     },
     job::{Job, JobId, JobKind},
     partition::{Line, Partition, Place, Routing},
 };
-use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{
     sync::{Notify, watch},
@@ -27,16 +30,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use known::whole;
+
 /// How often the database and the broker are asked.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long either may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// A report that is older than this is its line's past.
-const FRESH: TimeDelta = TimeDelta::seconds(5);
-/// What a consumer is given ahead: with messages left in the queue, all of it is used.
-const PREFETCH: u64 = 256;
-/// Looks that are remembered per line.
-const ARRIVALS: usize = 600;
 /// The longest that a client is asked to wait, in seconds.
 const LONGEST_WAIT: f64 = 60.0;
 
@@ -50,147 +49,6 @@ pub struct Lines {
     known: Mutex<HashMap<Partition, Known>>,
     refresh: Notify,
     capacity: u64,
-}
-
-/// A line as far as it is known.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    /// Consumed from.
-    pub is_open: bool,
-    /// Takes no new jobs any more.
-    pub is_closed: bool,
-    /// The worker that serves it.
-    pub owner: Option<String>,
-    /// How it fares, as its owner said last.
-    pub report: Option<Report>,
-    /// What the broker said last; `None` if it did not.
-    pub depth: Option<Depth>,
-    /// Since when the broker has seen messages in it.
-    pub waiting_since: Option<DateTime<Utc>>,
-    /// Jobs put into it since the broker was asked.
-    accepted_since: u32,
-    /// Jobs per message that this process put into it, smoothed.
-    parcel: Option<f64>,
-    /// How many jobs had ever come, by when.
-    arrivals: VecDeque<(DateTime<Utc>, u64)>,
-}
-
-/// How a line fares, as its owner sees it.
-#[derive(Debug, Clone)]
-pub struct Report {
-    /// Messages in its hands.
-    pub in_hand: i32,
-    /// Jobs settled since the line was opened.
-    pub settled: i64,
-    /// Jobs settled per second.
-    pub settled_per_second: f64,
-    /// Jobs per message.
-    pub jobs_per_message: f64,
-    /// When the job that it took up last was submitted: who waits came later.
-    pub head_at: Option<DateTime<Utc>>,
-    /// When it last settled something or saw its canary.
-    pub progress_at: DateTime<Utc>,
-    /// The busiest keys.
-    pub hottest: Value,
-    /// When it said so.
-    pub reported_at: DateTime<Utc>,
-}
-
-/// A job's place in its line: an estimate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// 1 is next.
-    pub position: u64,
-    /// Until it is settled; unknown while the line does not move.
-    pub seconds: Option<u64>,
-}
-
-impl Known {
-    /// Messages that its consumer holds.
-    #[must_use]
-    pub fn unacked(&self) -> u64 {
-        let in_hand = self.fresh_report().map_or(0, |report| report.in_hand.unsigned_abs().into());
-        match self.depth {
-            Some(Depth { ready: 1.., consumers: 1.. }) => PREFETCH,
-            _ => in_hand,
-        }
-    }
-
-    /// Jobs that wait, about.
-    #[must_use]
-    pub fn waiting_jobs(&self) -> u64 {
-        let messages = u64::from(self.depth.map_or(0, |depth| depth.ready)) + self.unacked();
-        let reported = self.report.as_ref().map(|report| report.jobs_per_message);
-        let jobs_per_message = self.parcel.or(reported).unwrap_or(1.0);
-        #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-        let before = whole(messages as f64 * jobs_per_message);
-        before + u64::from(self.accepted_since)
-    }
-
-    /// Jobs settled per second.
-    #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.fresh_report().map_or(0.0, |report| report.settled_per_second)
-    }
-
-    /// How long the job at the head has waited.
-    #[must_use]
-    pub fn oldest(&self, now: DateTime<Utc>) -> TimeDelta {
-        if self.waiting_jobs() == 0 {
-            return TimeDelta::zero();
-        }
-        let head_at = self.report.as_ref().and_then(|report| report.head_at);
-        let since = head_at.max(self.waiting_since).unwrap_or(now);
-        (now - since).max(TimeDelta::zero())
-    }
-
-    fn fresh_report(&self) -> Option<&Report> {
-        self.report.as_ref().filter(|report| Utc::now() - report.reported_at < FRESH)
-    }
-
-    fn settled(&self) -> u64 {
-        self.report.as_ref().map_or(0, |report| report.settled.unsigned_abs())
-    }
-
-    /// Those that had come by its submission, without those that are settled.
-    fn position(&self, submitted_at: DateTime<Utc>) -> Position {
-        let waiting = self.waiting_jobs().max(1);
-        let before = self.arrived_by(submitted_at).map(|came| came.saturating_sub(self.settled()));
-        let position = before.unwrap_or(waiting).clamp(1, waiting);
-        #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-        let seconds = (self.rate() >= 0.1).then(|| whole((position as f64 / self.rate()).ceil()));
-        Position { position, seconds }
-    }
-
-    /// How many jobs had ever come by then, as if they had come evenly between two looks; `None` for
-    /// later than the last one.
-    fn arrived_by(&self, then: DateTime<Utc>) -> Option<u64> {
-        let next = self.arrivals.partition_point(|(at, _)| *at <= then);
-        let (after, came_after) = *self.arrivals.get(next)?;
-        let last = next.checked_sub(1).and_then(|last| self.arrivals.get(last));
-        // Before this process began to look: no later than what it saw first.
-        let Some((before, came_before)) = last.copied() else { return Some(came_after) };
-        let share = (then - before).as_seconds_f64() / (after - before).as_seconds_f64();
-        #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-        let between = (came_after - came_before) as f64 * share;
-        Some(came_before + whole(between))
-    }
-
-    /// Remembers how many have come so far.
-    fn note_arrivals(&mut self, now: DateTime<Utc>) {
-        let came = self.settled() + self.waiting_jobs();
-        // The two are not looked at in the same instant; nobody who came goes away.
-        let came = came.max(self.arrivals.back().map_or(0, |(_, before)| *before));
-        if self.arrivals.len() >= ARRIVALS {
-            // Half as many tell of twice as long.
-            let mut is_kept = false;
-            self.arrivals.retain(|_| {
-                is_kept = !is_kept;
-                is_kept
-            });
-        }
-        self.arrivals.push_back((now, came));
-    }
 }
 
 impl Lines {
@@ -272,11 +130,7 @@ impl Lines {
     /// Notes that a message with so many jobs went into the line.
     pub fn accepted(&self, line: Partition, jobs: usize) {
         let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
-        let mut known = self.known();
-        let line = known.entry(line).or_default();
-        line.accepted_since = line.accepted_since.saturating_add(jobs);
-        let parcel = line.parcel.get_or_insert_with(|| f64::from(jobs));
-        *parcel += (f64::from(jobs) - *parcel) / 8.0;
+        self.known().entry(line).or_default().note_accepted(jobs);
     }
 
     /// Where a queued job stands, as far as can be told.
@@ -313,24 +167,15 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
     Some(Partition { kind, generation: routing.generation, line: routing.line(job.keys()) })
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "casts of floats saturate"
-)]
-fn whole(value: f64) -> u64 {
-    value as u64
-}
-
 async fn read(lines: Arc<Lines>, pool: PgPool) {
     loop {
         match timeout(PATIENCE, look(&pool)).await {
             Ok(Ok((routes, rows))) => {
                 let mut known = lines.known();
                 known.retain(|line, _| rows.contains_key(line));
-                for (partition, (is_open, is_closed, owner, report)) in rows {
+                for (partition, row) in rows {
                     let line = known.entry(partition).or_default();
-                    *line = Known { is_open, is_closed, owner, report, ..std::mem::take(line) };
+                    (line.is_open, line.is_closed, line.owner, line.report) = row;
                 }
                 drop(known);
                 lines.routes.send_if_modified(|current| {
@@ -439,11 +284,7 @@ async fn gauge(
             let depth = depth.map_err(|_| SessionError::Timeout(PATIENCE))??;
             let mut known = lines.known();
             let Some(line) = known.get_mut(&partition) else { continue };
-            line.depth = depth;
-            line.accepted_since = 0;
-            line.note_arrivals(Utc::now());
-            let waits = depth.is_some_and(|depth| depth.ready > 0);
-            line.waiting_since = line.waiting_since.or_else(|| Some(Utc::now())).filter(|_| waits);
+            line.note_depth(depth, Utc::now());
         }
         tracing::trace!(took = ?started.elapsed(), "looked at the lines");
     }
