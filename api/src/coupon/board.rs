@@ -104,6 +104,13 @@ impl Board {
         self.seen.remove(&id);
     }
 
+    /// Hears that none was left for a job: a campaign that is known otherwise is read anew.
+    pub fn sold_out(&self, id: CouponId) {
+        if self.seen.get(&id).is_some_and(|seen| seen.campaign.check_stock().is_ok()) {
+            self.forget(id);
+        }
+    }
+
     /// `None`: the database is away; `Some(None)`: there is no such campaign.
     async fn read(&self, id: CouponId) -> Option<Option<Campaign>> {
         // The age counts from before the reading: what was changed meanwhile is older.

@@ -281,6 +281,9 @@ async fn hear(
         match serde_json::from_slice::<SettledBatch>(message.get_payload_bytes()) {
             Ok(batch) => {
                 board.note_pace(&batch);
+                for coupon in &batch.sold_out {
+                    coupons.sold_out(*coupon);
+                }
                 for settled in batch.settled {
                     board.post(Arc::new(settled));
                 }

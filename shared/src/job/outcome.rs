@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::JobId;
-use crate::ids::UserId;
+use crate::ids::{CouponId, UserId};
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,9 @@ pub struct SettledBatch {
     pub queue: String,
     /// The outcomes, in the order of the line.
     pub settled: Vec<Settled>,
+    /// The coupons of which none was left for jobs of the batch.
+    #[serde(default)]
+    pub sold_out: Vec<CouponId>,
 }
 
 /// The Redis channel for [`SettledBatch`]es.

@@ -1,14 +1,15 @@
 //! Natural batching: whatever is waiting, up to a bound, with no artificial delay.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
 use firstcome_shared::{
     broker::publish::MessageType,
-    ids::UserId,
-    job::{Envelope, JobId, JobKind, Undecodable, envelope},
+    ids::{CouponId, UserId},
+    job::{Envelope, JobId, JobKind, Settled, Undecodable, envelope},
+    rejection::Rejection,
     trace::TraceParent,
 };
 use lapin::message::Delivery;
@@ -96,6 +97,17 @@ impl Batch {
 
     pub(super) fn is_full(&self) -> bool {
         self.jobs.len() + self.rejects.len() >= MAX_JOBS
+    }
+
+    /// The coupons of which none was left for some of these outcomes' jobs.
+    pub(super) fn sold_out(&self, settled: &[Settled]) -> Vec<CouponId> {
+        let code = Some(Rejection::CouponSoldOut.code());
+        let too_late = settled.iter().filter(|settled| settled.code.as_deref() == code);
+        let too_late: HashSet<JobId> = too_late.map(|settled| settled.job_id).collect();
+        let too_late = self.jobs.iter().filter(|job| too_late.contains(&job.envelope.id));
+        let coupons: BTreeSet<CouponId> =
+            too_late.flat_map(|job| job.envelope.job.keys()).map(CouponId::new).collect();
+        coupons.into_iter().collect()
     }
 
     /// The last message: acknowledging it and all before it acknowledges the batch.

@@ -103,7 +103,8 @@ pub(super) async fn consume(
             tracing::info!(queue, "drained");
         }
         tracing::debug!(queue, jobs = settled.len(), "settled");
-        role.announcer.announce(SettledBatch { queue: queue.to_owned(), settled });
+        let sold_out = batch.sold_out(&settled);
+        role.announcer.announce(SettledBatch { queue: queue.to_owned(), settled, sold_out });
 
         if let Some(last) = batch.last() {
             // Multiple: this message and all before it, which are this batch.

@@ -113,3 +113,23 @@ async fn certain_rejections_are_answered_early() {
     })
     .await;
 }
+
+/// Whoever learns that none was left is not the only one: the next one need not stand in line.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_after_a_sold_out_is_told_at_once() {
+    shop(Options::default(), async |shop| {
+        // An outcome that the database tells first leaves the API to find out by itself.
+        for attempt in 1..=5 {
+            let coupon = shop.campaign(1).await;
+            for (user, expected) in [(7, "succeeded"), (8, "rejected")] {
+                let job = shop.accepted_issue(user, coupon).await;
+                assert_eq!(shop.settled(user, &job).await["status"], expected);
+            }
+            let answer = shop.issue(9, coupon).await;
+            if answer.status == 409 || attempt == 5 {
+                return answer.is_problem(409, "coupon-sold-out");
+            }
+        }
+    })
+    .await;
+}
