@@ -7,7 +7,7 @@ use super::{
     contender::{self, Firstcome, Prize, Settled, Side, outcomes, settle},
     ledger::Ledger,
     machine::{self, Machine},
-    plan::Plan,
+    plan::{Part, Plan},
     requests,
     results::Results,
     storm::{Requests, Storm},
@@ -41,12 +41,23 @@ pub(super) struct Contest<'a> {
     pub(super) pools: BTreeMap<SideName, u32>,
     screen: &'a mut Screen,
     round: u32,
+    only: Vec<Part>,
 }
 
 impl<'a> Contest<'a> {
-    pub(super) fn new(plan: Plan, arena: &'a Arena, screen: &'a mut Screen) -> Self {
+    /// With all parts, or only some.
+    pub(super) fn new(
+        plan: Plan,
+        only: Vec<Part>,
+        arena: &'a Arena,
+        screen: &'a mut Screen,
+    ) -> Self {
         let (ledger, pools) = (Ledger::default(), BTreeMap::new());
-        Self { plan, arena, ledger, pools, screen, round: 0 }
+        Self { plan, arena, ledger, pools, screen, round: 0, only }
+    }
+
+    fn measures(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
     }
 
     pub(super) fn results(self, machine: Machine) -> Results {
@@ -74,6 +85,9 @@ impl<'a> Contest<'a> {
 
     /// Finds the pool with which each side is fastest.
     pub(super) async fn search(&mut self) -> anyhow::Result<()> {
+        if !self.measures(Part::Sides) {
+            return Ok(());
+        }
         let scene = self.arena.scene("bench_search").await?;
         let mut granted = 0;
         for name in WITH_POOL {
@@ -113,6 +127,9 @@ impl<'a> Contest<'a> {
 
     /// What the idle system costs: each role in a process of its own.
     pub(super) async fn idle(&mut self) -> anyhow::Result<()> {
+        if !self.measures(Part::Idle) {
+            return Ok(());
+        }
         self.say("what the idle system costs");
         let scene = self.arena.scene("bench_idle").await?;
         let settings =
@@ -133,14 +150,16 @@ impl<'a> Contest<'a> {
         self.arena.strike(scene).await
     }
 
-    pub(super) async fn large_scene(&mut self) -> anyhow::Result<Scene> {
-        let rows = self.plan.large_rows;
-        let filling = self.arena.large_scene(rows);
-        self.screen.during("filling the large database", filling).await
+    pub(super) async fn large_scene(&mut self) -> anyhow::Result<Option<Scene>> {
+        if !self.measures(Part::Large) {
+            return Ok(None);
+        }
+        let filling = self.arena.large_scene(self.plan.large_rows);
+        self.screen.during("filling the large database", filling).await.map(Some)
     }
 
     /// Everything once.
-    pub(super) async fn round(&mut self, round: u32, large: &Scene) -> anyhow::Result<()> {
+    pub(super) async fn round(&mut self, round: u32, large: Option<&Scene>) -> anyhow::Result<()> {
         self.round = round;
         let mut sides =
             [SideName::Pessimistic, SideName::Optimistic, SideName::RedisLock, SideName::Atomic];
@@ -148,16 +167,31 @@ impl<'a> Contest<'a> {
         for _ in 1..round {
             sides.rotate_left(1);
         }
-        for side in sides {
-            self.side(side).await?;
+        if self.measures(Part::Sides) {
+            for side in sides {
+                self.side(side).await?;
+            }
         }
-        self.side(SideName::Publish).await?;
-        self.side(SideName::Hello).await?;
-        self.coupons().await?;
-        self.side(SideName::SyncOrder).await?;
-        self.orders().await?;
-        self.backlogs().await?;
-        self.large(large).await
+        if self.measures(Part::Floors) {
+            self.side(SideName::Publish).await?;
+            self.side(SideName::Hello).await?;
+        }
+        if self.measures(Part::Coupons) {
+            self.coupons().await?;
+        }
+        if self.measures(Part::Sides) {
+            self.side(SideName::SyncOrder).await?;
+        }
+        if self.measures(Part::Orders) {
+            self.orders().await?;
+        }
+        if self.measures(Part::Backlogs) {
+            self.backlogs().await?;
+        }
+        if let Some(large) = large {
+            self.large(large).await?;
+        }
+        Ok(())
     }
 
     /// Another design on the hot key, or a floor.

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{demo::free_port, screen::Screen, settings::ServerArgs};
 use arena::Arena;
 use contest::Contest;
-use plan::Plan;
+use plan::{Part, Plan};
 use results::Results;
 
 /// How long all of it may take: twice what it takes on a small machine.
@@ -43,6 +43,9 @@ pub struct BenchArgs {
     /// How often everything is measured; 3, and 1 of a quick run.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub rounds: Option<u32>,
+    /// Measures these parts only: to profile them, or to try something.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Part>,
     /// Where the results go.
     #[arg(long, default_value = "bench/results")]
     pub results: PathBuf,
@@ -66,7 +69,8 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::default();
     let mut arena = Arena::new(settings);
 
-    let measuring = timeout(DEADLINE, measure(plan, &mut arena, &redis_url, &mut screen));
+    let measuring =
+        timeout(DEADLINE, measure(plan, args.only, &mut arena, &redis_url, &mut screen));
     let measured = stop.run_until_cancelled(measuring).await;
     for what in screen.during("dropping the databases and the queues", arena.clear()).await {
         screen.line(format_args!("could not delete {what}"));
@@ -85,20 +89,23 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<ExitCode> {
 
 async fn measure(
     plan: Plan,
+    only: Vec<Part>,
     arena: &mut Arena,
     redis_url: &str,
     screen: &mut Screen,
 ) -> anyhow::Result<Results> {
     let preparing = arena.prepare(plan.users);
     screen.during("creating users and their tokens", preparing).await?;
-    let mut contest = Contest::new(plan, arena, screen);
+    let mut contest = Contest::new(plan, only, arena, screen);
     let machine = contest.machine(redis_url).await?;
     contest.search().await?;
     contest.idle().await?;
     let large = contest.large_scene().await?;
     for round in 1..=plan.rounds {
-        contest.round(round, &large).await?;
+        contest.round(round, large.as_ref()).await?;
     }
-    arena.strike(large).await?;
+    if let Some(large) = large {
+        arena.strike(large).await?;
+    }
     Ok(contest.results(machine))
 }

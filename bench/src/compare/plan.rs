@@ -2,6 +2,27 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+
+/// What is measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The other designs.
+    Sides,
+    /// What HTTP alone costs, and a confirmed message per request.
+    Floors,
+    /// The system's coupons.
+    Coupons,
+    /// The system's orders.
+    Orders,
+    /// Backlogs, drained and raw.
+    Backlogs,
+    /// The database with a history.
+    Large,
+    /// The idle system.
+    Idle,
+}
+
 /// Bounds of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
