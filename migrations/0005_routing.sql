@@ -43,6 +43,8 @@ CREATE TABLE partition_leases (
     line       text    NOT NULL,
     -- How many partitions its generation has.
     partitions integer NOT NULL,
+    -- What its queue was declared with; a broker refuses to declare it anew with another.
+    capacity   integer NOT NULL,
     owner      uuid,
     -- Counts up with every owner: a batch commits only under the epoch it was begun in.
     epoch      bigint  NOT NULL DEFAULT 0,

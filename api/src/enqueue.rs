@@ -37,6 +37,10 @@ use crate::{
 
 /// Submissions that may wait for the publisher; beyond it they are refused.
 const BACKLOG: usize = 16_384;
+/// Submissions that may wait for one line; beyond it they are refused, and those for others are not.
+const LINE_BACKLOG: usize = 8_192;
+/// When who is refused for that should come back: one line takes some ten thousand jobs a second.
+const BACKLOG_SECONDS: u64 = 1;
 /// Parcels of one line under way at once. While they are, submissions gather and share the next
 /// one; two keep the broker busy while a confirm travels.
 const PARCELS_PER_LINE: usize = 2;
@@ -263,15 +267,20 @@ impl Publisher {
                     last_verdict = Instant::now();
                     for (parcel, verdict) in verdicts {
                         if let Some(line) = lines.get_mut(&parcel.partition) {
-                            line.in_flight -= 1;
+                            line.in_flight = line.in_flight.saturating_sub(1);
                         }
                         stranded.extend(self.conclude(parcel, verdict)?);
                     }
                 }
-                // Beyond the backlog the inbox fills up, which refuses at once.
-                _ = inbox.recv_many(&mut arrived, BACKLOG), if waiting(&lines) < BACKLOG => {
+                _ = inbox.recv_many(&mut arrived, BACKLOG) => {
+                    let routes = routes.borrow();
                     for submission in arrived.drain(..) {
-                        self.stand(&mut lines, submission);
+                        // Routed just before a change.
+                        if is_current(&routes, submission.partition) {
+                            self.stand(&mut lines, submission);
+                        } else {
+                            stranded.push(submission);
+                        }
                     }
                 }
                 _ = look_again.tick(), if !stranded.is_empty() => {
@@ -281,9 +290,14 @@ impl Publisher {
                 }
                 Ok(()) = routes.changed() => {
                     let routes = routes.borrow_and_update();
-                    for (_, line) in lines.extract_if(.., |partition, _| !is_current(&routes, *partition)) {
-                        stranded.extend(line.waiting);
-                    }
+                    // What is under way is still to be answered.
+                    lines.retain(|partition, line| {
+                        let is_current = is_current(&routes, *partition);
+                        if !is_current {
+                            stranded.extend(line.waiting.drain(..));
+                        }
+                        is_current || line.in_flight > 0
+                    });
                     self.restand(&mut lines, &mut stranded, &routes);
                 }
                 _ = ticks.tick() => {
@@ -308,7 +322,7 @@ impl Publisher {
 }
 
 impl Publisher {
-    /// Puts a submission behind the others of its line.
+    /// Puts a submission behind the others of its line, or refuses it.
     fn stand(&self, lines: &mut BTreeMap<Partition, Line>, submission: Submission) {
         let line = lines.entry(submission.partition).or_insert_with_key(|partition| Line {
             exchange: topology::jobs(&self.broker.queue_namespace, partition.kind),
@@ -316,7 +330,7 @@ impl Publisher {
             waiting: VecDeque::new(),
             in_flight: 0,
         });
-        line.waiting.push_back(submission);
+        line.push(submission);
     }
 
     /// Puts submissions into the lines that these routes say.
@@ -361,11 +375,20 @@ fn is_current(routes: &Routes, partition: Partition) -> bool {
     routes.get(&partition.kind).is_some_and(|routing| routing.generation == partition.generation)
 }
 
-fn waiting(lines: &BTreeMap<Partition, Line>) -> usize {
-    lines.values().map(|line| line.waiting.len()).sum()
-}
-
 impl Line {
+    /// Puts a submission behind the others, or refuses it.
+    fn push(&mut self, submission: Submission) {
+        if self.waiting.len() >= LINE_BACKLOG {
+            // Who no longer waits makes room.
+            self.waiting.retain(|submission| !submission.answer.is_closed());
+        }
+        if self.waiting.len() < LINE_BACKLOG {
+            self.waiting.push_back(submission);
+        } else {
+            let _ = submission.answer.send(Err(Refusal::LineFull(BACKLOG_SECONDS)));
+        }
+    }
+
     /// Sends what is waiting, as full as it is: no timer holds it back.
     fn publish(&mut self, partition: Partition, publisher: &mut ConfirmedPublisher<Parcel>) {
         while self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty() {
@@ -388,5 +411,36 @@ impl Line {
                 self.in_flight += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line that moves no more fills up with those who gave up: they must not count for ever.
+    #[test]
+    fn a_line_refuses_only_while_so_many_wait() {
+        let partition = Partition {
+            kind: JobKind::IssueCoupon,
+            generation: 1,
+            line: partition::Line::Partition(0),
+        };
+        let mut line = Line {
+            exchange: String::new(),
+            routing_key: String::new(),
+            waiting: VecDeque::new(),
+            in_flight: PARCELS_PER_LINE,
+        };
+        let mut submit = || {
+            let (answer, answered) = oneshot::channel();
+            line.push(Submission { partition, line: Vec::new(), answer });
+            answered
+        };
+        let mut waiting: Vec<_> = (0..LINE_BACKLOG).map(|_| submit()).collect();
+        let refused = submit().try_recv().map(|answer| answer.unwrap_err());
+        assert_eq!(refused, Ok(Refusal::LineFull(BACKLOG_SECONDS)));
+        waiting.truncate(LINE_BACKLOG - 1);
+        assert!(submit().try_recv().is_err(), "it waits");
     }
 }

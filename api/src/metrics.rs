@@ -203,13 +203,13 @@ fn line_gauges(all: &mut Registry, lines: &[(String, Known)]) {
     gauge("line_ready_messages", help, None, &|line| Some(line.depth?.ready.into()));
     let help = "Jobs that wait in the line, about";
     #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-    let waiting = |line: &Known| Some(line.waiting_jobs() as f64);
+    let waiting = |line: &Known| line.depth.map(|_| line.waiting_jobs() as f64);
     gauge("line_waiting_jobs", help, None, &waiting);
     let help = "Consumers of the line, whether active or standing by";
     gauge("line_consumers", help, None, &|line| Some(line.depth?.consumers.into()));
     let help = "How long the job at the head has waited, about";
     let now = Utc::now();
-    let oldest = |line: &Known| Some(line.oldest(now).as_seconds_f64());
+    let oldest = |line: &Known| line.depth.map(|_| line.oldest(now).as_seconds_f64());
     gauge("line_oldest_job_age", help, Some(Unit::Seconds), &oldest);
     let help = "Jobs settled per second, smoothed, as the line's worker says";
     gauge("line_settled_jobs_per_second", help, None, &|line| Some(line.rate()));

@@ -135,14 +135,21 @@ impl Board {
         }
         let settled = self.stored.get(id).await?;
         if let Some(settled) = &settled {
-            self.recent.insert(id, Arc::clone(settled));
+            self.remember(settled);
         }
         Ok(settled)
     }
 
+    /// Only what is said for good: a failed job may be given another attempt.
+    fn remember(&self, settled: &Arc<Settled>) {
+        if settled.status != Status::Failed {
+            self.recent.insert(settled.job_id, Arc::clone(settled));
+        }
+    }
+
     fn post(&self, settled: Arc<Settled>) {
         let id = settled.job_id;
-        self.recent.insert(id, Arc::clone(&settled));
+        self.remember(&settled);
         if let Some((sender, _)) = self.places().get(&id) {
             sender.send_replace(Some(settled));
         }

@@ -32,6 +32,8 @@ pub struct Known {
     pub waiting_since: Option<DateTime<Utc>>,
     /// Jobs put into it since the broker was asked.
     accepted_since: u32,
+    /// When the first and the last of them were.
+    accepting: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// Messages that this process put into it lately, and the jobs in them.
     parcels: (f64, f64),
     /// How many jobs had ever come, by when.
@@ -79,7 +81,7 @@ impl Known {
         }
     }
 
-    /// Jobs that wait, about.
+    /// Jobs that wait, about; without `depth` only those that this process has just put into it.
     #[must_use]
     pub fn waiting_jobs(&self) -> u64 {
         let messages = u64::from(self.depth.map_or(0, |depth| depth.ready)) + self.unacked();
@@ -143,7 +145,8 @@ impl Known {
     }
 
     /// Remembers a message that was put into the line.
-    pub(super) fn note_accepted(&mut self, jobs: u32) {
+    pub(super) fn note_accepted(&mut self, jobs: u32, now: DateTime<Utc>) {
+        self.accepting = Some((self.accepting.map_or(now, |(first, _)| first), now));
         self.accepted_since = self.accepted_since.saturating_add(jobs);
         let (parcels, all) = (self.parcels.0 + 1.0, self.parcels.1 + f64::from(jobs));
         let is_enough = parcels >= PARCELS;
@@ -152,7 +155,10 @@ impl Known {
 
     /// Remembers what the broker says.
     pub(super) fn note_depth(&mut self, depth: Option<Depth>, now: DateTime<Utc>) {
-        self.depth = depth;
+        // "No messages, no consumers" is also what a broker says that cannot tell.
+        let is_told =
+            |depth: &Depth| self.owner.is_none() || (depth.ready, depth.consumers) != (0, 0);
+        self.depth = depth.filter(is_told);
         self.accepted_since = 0;
         self.note_arrivals(now);
         let waits = depth.is_some_and(|depth| depth.ready > 0);
@@ -163,7 +169,8 @@ impl Known {
     fn note_arrivals(&mut self, now: DateTime<Utc>) {
         let came = self.settled() + self.waiting_jobs();
         // The two are not looked at in the same instant; nobody who came goes away.
-        let came = came.max(self.arrivals.back().map_or(0, |(_, before)| *before));
+        let before = self.arrivals.back().map_or(0, |(_, before)| *before);
+        let came = came.max(before);
         if self.arrivals.len() >= ARRIVALS {
             // Half as many tell of twice as long.
             let mut is_kept = false;
@@ -172,7 +179,9 @@ impl Known {
                 is_kept
             });
         }
-        self.arrivals.push_back((now, came));
+        // Those of other processes came meanwhile, too: between the same two, for all we know.
+        let (first, last) = self.accepting.take().unwrap_or((now, now));
+        self.arrivals.extend([(first, before), (last, came)]);
     }
 }
 

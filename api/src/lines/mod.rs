@@ -107,7 +107,9 @@ impl Lines {
     /// Seconds until a tenth of the line should be free.
     pub fn admit(&self, line: Partition) -> Result<(), u64> {
         let known = self.known();
-        let Some(line) = known.get(&line) else { return Ok(()) };
+        // Where the broker does not tell, its own bound holds.
+        let told = known.get(&line).filter(|line| line.depth.is_some());
+        let Some(line) = told else { return Ok(()) };
         let waiting = line.waiting_jobs();
         if waiting < self.capacity { Ok(()) } else { Err(self.drain_seconds(line, waiting)) }
     }
@@ -130,7 +132,7 @@ impl Lines {
     /// Notes that a message with so many jobs went into the line.
     pub fn accepted(&self, line: Partition, jobs: usize) {
         let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
-        self.known().entry(line).or_default().note_accepted(jobs);
+        self.known().entry(line).or_default().note_accepted(jobs, Utc::now());
     }
 
     /// Where a queued job stands, as far as can be told.

@@ -12,7 +12,7 @@ use firstcome_shared::{
     rejection::Rejection,
     trace::TraceParent,
 };
-use lapin::message::Delivery;
+use lapin::{message::Delivery, types::AMQPValue};
 
 /// The most jobs in one transaction. The cost per job no longer falls beyond some hundreds, while
 /// the locks are held longer and a retry costs more.
@@ -23,12 +23,14 @@ pub const MAX_JOBS: usize = 1_000;
 pub(super) struct Origin {
     pub(super) message_id: String,
     pub(super) line: i32,
+    /// Where the broker gave up on it, if it did.
+    pub(super) died_in: Option<String>,
 }
 
 impl Origin {
     /// Line `line` of this message.
     pub(super) fn of(delivery: &Delivery, line: i32) -> Self {
-        Self { message_id: message_id(delivery), line }
+        Self { message_id: message_id(delivery), line, died_in: died_in(delivery) }
     }
 }
 
@@ -78,10 +80,10 @@ impl Batch {
         self.messages += 1;
         let name = delivery.properties.kind().as_ref().map(|name| name.as_str());
         self.is_end_of_line |= name == Some(MessageType::EndOfLine.as_str());
-        let message_id = message_id(&delivery);
+        let first = Origin::of(&delivery, 0);
         let parcel = std::mem::take(&mut delivery.data);
         for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
-            let origin = Origin { message_id: message_id.clone(), line };
+            let origin = Origin { line, ..first.clone() };
             let payload = payload.to_vec();
             match decode(kind, &payload) {
                 // The same job published twice (a client's retry of an unconfirmed publish).
@@ -113,6 +115,13 @@ impl Batch {
     /// The last message: acknowledging it and all before it acknowledges the batch.
     pub(super) fn last(&self) -> Option<&Delivery> {
         self.last.as_ref()
+    }
+}
+
+fn died_in(delivery: &Delivery) -> Option<String> {
+    match delivery.properties.headers().as_ref()?.inner().get("x-first-death-queue")? {
+        AMQPValue::LongString(queue) => Some(queue.to_string()),
+        _ => None,
     }
 }
 

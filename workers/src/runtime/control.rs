@@ -63,7 +63,8 @@ impl Control {
         Self(sender)
     }
 
-    /// Shows that the line is alive, if it comes out at the other end. Does not wait.
+    /// Shows that the line is alive, if it comes out at the other end: that, or what fills the line.
+    /// Does not wait.
     pub(super) fn canary(&self, queue: String) -> oneshot::Receiver<bool> {
         self.send(To::Queue(queue), MessageType::Canary, Vec::new())
     }
@@ -111,7 +112,10 @@ async fn session(
         // One at a time: these are few, and a broker that does not answer ends the session.
         let verdicts = timeout(DEADLINE, publisher.verdicts()).await;
         for (confirmed, verdict) in verdicts.map_err(|_| SessionError::Timeout(DEADLINE))? {
-            let _ = confirmed.send(matches!(verdict, Verdict::Confirmed));
+            // A full line takes no canary, and has enough in it that should come out.
+            let is_there = matches!(verdict, Verdict::Confirmed)
+                || (kind == MessageType::Canary && matches!(verdict, Verdict::Refused));
+            let _ = confirmed.send(is_there);
             if let Verdict::Unknown(error) = verdict {
                 return Err(error.into());
             }

@@ -21,7 +21,7 @@ pub async fn settle_directly(
     envelopes: Vec<Envelope>,
 ) -> anyhow::Result<()> {
     let job = |(line, envelope)| {
-        let origin = Origin { message_id: "direct".to_owned(), line };
+        let origin = Origin { message_id: "direct".to_owned(), line, died_in: None };
         Job { envelope, origin, payload: Vec::new() }
     };
     let jobs: Vec<Job> = (0..).zip(envelopes).map(job).collect();

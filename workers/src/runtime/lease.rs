@@ -17,6 +17,8 @@ use super::routing::Row;
 /// How long a worker counts as alive after its last heartbeat: several missed ones, and still
 /// well below what an operator would call an outage.
 const SECONDS_TO_LIVE: f64 = 5.0;
+/// How long connecting may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long giving lines back may take; without it the others wait until the leases expire.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -60,7 +62,9 @@ impl Member {
     pub(super) async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
-            None => PgConnection::connect_with(&self.options).await,
+            None => timeout(CONNECT_DEADLINE, PgConnection::connect_with(&self.options))
+                .await
+                .unwrap_or(Err(sqlx::Error::PoolTimedOut)),
         }
     }
 
@@ -86,12 +90,13 @@ impl Member {
     }
 
     /// Takes what is free of the lines up to a fair share, and tells what is ours. Under the kind's
-    /// lock, see [`super::routing`].
+    /// lock, see [`super::routing`]. `None` for who does not count as alive any more: it does again
+    /// with its next heartbeat.
     pub(super) async fn share(
         &self,
         locked: &mut PgConnection,
         rows: &[Row],
-    ) -> Result<Share, sqlx::Error> {
+    ) -> Result<Option<Share>, sqlx::Error> {
         let alive = sqlx::query_scalar!(
             "WITH dead AS (DELETE FROM workers WHERE expires_at < clock_timestamp())
              SELECT id FROM workers WHERE kind = $1 AND expires_at >= clock_timestamp() ORDER BY id",
@@ -100,8 +105,8 @@ impl Member {
         .fetch_all(&mut *locked)
         .await?;
         let open: Vec<&Row> = rows.iter().filter(|row| row.is_open).collect();
-        let rank = alive.iter().position(|id| *id == self.id);
-        let fair = rank.map_or(0, |rank| fair_share(open.len(), alive.len(), rank));
+        let Some(rank) = alive.iter().position(|id| *id == self.id) else { return Ok(None) };
+        let fair = fair_share(open.len(), alive.len(), rank);
 
         let ours = |row: &&&Row| row.owner == Some(self.id);
         let mut leases: Vec<Lease> =
@@ -136,7 +141,7 @@ impl Member {
                 Some(Lease { line, owner: self.id, epoch: row.epoch })
             }));
         }
-        Ok(Share { leases, fair })
+        Ok(Some(Share { leases, fair }))
     }
 
     /// Gives a line back, so that another worker can take it at once.

@@ -292,7 +292,7 @@ pub(super) async fn insert_dead_letter(
         "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, trace)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
-        queue,
+        reject.origin.died_in.as_deref().unwrap_or(queue),
         reject.origin.message_id,
         reject.origin.line,
         reject.accepted.map(|(id, _)| id.get()),

@@ -52,7 +52,9 @@ async fn all(
 ) -> Result<PgConnection, sqlx::Error> {
     let mut on = match connection {
         Some(connection) => connection,
-        None => PgConnection::connect_with(&role.pool.connect_options()).await?,
+        None => timeout(DEADLINE, PgConnection::connect_with(&role.pool.connect_options()))
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))?,
     };
     let mut seen = 0;
     loop {
@@ -80,10 +82,6 @@ async fn one(
     .fetch_optional(&mut *on)
     .await?;
     let Some(next) = next else { return Ok(None) };
-    // Committed before it is published, or the line would drop it as settled.
-    if let Some(job) = next.job_id {
-        record::reopen(on, job).await?;
-    }
     // Nobody else redrives or discards it meanwhile.
     let mut locked = on.begin().await?;
     let letter = sqlx::query_as!(
@@ -108,6 +106,10 @@ async fn one(
         Some((to, message)) => {
             let mut body = letter.payload;
             body.push(b'\n');
+            // Committed, and before it is published, or the line would drop it as settled.
+            if let Some(job) = next.job_id {
+                record::reopen(&mut *role.pool.acquire().await?, job).await?;
+            }
             if !control.publish(to, message, body).await {
                 tracing::warn!(id = next.id, "the broker did not take it, not redriven yet");
                 return Ok(Some(next.id));

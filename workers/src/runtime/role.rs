@@ -30,7 +30,7 @@ use super::{
     lease::{Lease, Member, Share},
     redrive,
     report::{self, Stats},
-    routing::{self, State},
+    routing::{self, State, StepError},
 };
 use crate::monitor;
 
@@ -38,14 +38,19 @@ use crate::monitor;
 const TICK: Duration = Duration::from_secs(1);
 /// A worker that has not reached the database for so long gives its lines up: others may reach it,
 /// and have leases by now. Longer than the leases last, so that a short outage is sat out in place.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 /// A line without work for so long is sent a canary.
 const CANARY_AFTER: Duration = Duration::from_secs(5);
 /// A canary that did not come out for so long means: connected, but not consuming.
 const CANARY_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a good tick proves that the role is well.
 const TICK_PROVES: Duration = Duration::from_secs(10);
-/// How long a tick may take: some of it is the broker's work.
+/// How long making all lines may take.
+const RESTORE_DEADLINE: Duration = Duration::from_secs(120);
+/// How often it is looked whether another worker is done with them.
+const RESTORE_AGAIN: Duration = Duration::from_millis(50);
+/// How long a tick may take: some of it is the broker's work. Less than [`GIVE_UP_AFTER`], so that
+/// one slow tick is no reason to give up.
 const TICK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// All that a role needs to serve a kind of job.
@@ -101,19 +106,30 @@ pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), Sessio
     let namespace = &broker.queue_namespace;
     topology::declare(&connection, namespace).await?;
     let stop = CancellationToken::new();
-    for kind in JobKind::ALL {
-        let control = Control::start(broker, kind.as_str(), &stop);
-        let mut on = pool
-            .acquire()
-            .await
-            .map_err(|error| SessionError::Unusable(format!("lines: {error}")))?;
-        // Another worker may be at it: whoever is first.
-        while !routing::advance(&mut on, kind, &connection, namespace, &control).await? {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
+    let control = Control::start(broker, "lines", &stop);
+    let restored = async {
+        let mut on = pool.acquire().await?;
+        restore(&mut on, &connection, namespace, &control).await
+    };
+    restored.await.map_err(SessionError::from)?;
     stop.cancel();
     connect::close(&connection).await;
+    Ok(())
+}
+
+/// Makes the lines of every kind that should be there: the first ones, those that a broker has lost.
+async fn restore(
+    on: &mut PgConnection,
+    connection: &Arc<Connection>,
+    namespace: &str,
+    control: &Control,
+) -> Result<(), StepError> {
+    for kind in JobKind::ALL {
+        // Another worker may be at it: whoever is first.
+        while !routing::advance(on, kind, connection, namespace, control).await? {
+            tokio::time::sleep(RESTORE_AGAIN).await;
+        }
+    }
     Ok(())
 }
 
@@ -149,7 +165,15 @@ impl Session {
         let namespace = self.role.broker.queue_namespace.clone();
         topology::declare(&self.connection, &namespace).await?;
         self.consume(Source::DeadLetters, topology::dead_letters(&namespace), None, stop).await?;
-        let mut is_restored = false;
+        // Before the first heartbeat: it may take a while, and nobody waits for us yet.
+        let mut on = self.member.connection().await.map_err(StepError::from)?;
+        let restoring = restore(&mut on, &self.connection, &namespace, &self.control);
+        match stop.run_until_cancelled(timeout(RESTORE_DEADLINE, restoring)).await {
+            None => return Ok(()),
+            Some(Ok(restored)) => restored?,
+            Some(Err(_)) => return Err(SessionError::Timeout(RESTORE_DEADLINE)),
+        }
+        self.member.keep(on);
         let mut well_at = Instant::now();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -158,7 +182,7 @@ impl Session {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 Some(ended) = self.consumers.join_next() => self.ended(ended).await?,
-                _ = ticks.tick() => match self.share(&mut is_restored).await {
+                _ = ticks.tick() => match self.share().await {
                     Ok(share) => {
                         well_at = Instant::now();
                         // Without one another worker is at it: our turn comes with the next tick.
@@ -167,9 +191,9 @@ impl Session {
                         }
                         self.vouch();
                     }
-                    Err(TickError::Session(error)) => return Err(error),
+                    Err(StepError::Session(error)) => return Err(error),
                     // What is in hand is retried by itself; what is lost meanwhile is fenced.
-                    Err(TickError::Database(error)) => {
+                    Err(StepError::Database(error)) => {
                         let kind = self.role.kind.as_str();
                         tracing::warn!(kind, %error, "lines not shared, trying again");
                         if well_at.elapsed() > GIVE_UP_AFTER {
@@ -184,25 +208,21 @@ impl Session {
     }
 
     /// One tick, within its deadline. A connection on which anything went wrong is not used again.
-    async fn share(&mut self, is_restored: &mut bool) -> Result<Option<Share>, TickError> {
+    async fn share(&mut self) -> Result<Option<Share>, StepError> {
         let ticking = async {
             let mut connection = self.member.connection().await?;
-            let share = self.tick(&mut connection, is_restored).await?;
+            let share = self.tick(&mut connection).await?;
             Ok((share, connection))
         };
         let ticked = timeout(TICK_DEADLINE, ticking).await;
         let (share, connection) =
-            ticked.unwrap_or(Err(TickError::Database(sqlx::Error::PoolTimedOut)))?;
+            ticked.unwrap_or(Err(StepError::Database(sqlx::Error::PoolTimedOut)))?;
         self.member.keep(connection);
         Ok(share)
     }
 
     /// Tells the others that we live, takes the next steps of the routing, and our share.
-    async fn tick(
-        &self,
-        connection: &mut PgConnection,
-        is_restored: &mut bool,
-    ) -> Result<Option<Share>, TickError> {
+    async fn tick(&self, connection: &mut PgConnection) -> Result<Option<Share>, StepError> {
         let Role { kind, broker, .. } = &*self.role;
         let namespace = &broker.queue_namespace;
         self.member.heartbeat(connection).await?;
@@ -211,18 +231,6 @@ impl Session {
             self.lines.iter().map(|(line, serving)| (*line, Arc::clone(&serving.stats))),
         )
         .await?;
-        if !*is_restored {
-            // Those of every kind: its jobs can wait there for workers of their own.
-            *is_restored = true;
-            for kind in JobKind::ALL {
-                let (broker, control) = (&self.connection, &self.control);
-                *is_restored &=
-                    routing::advance(connection, kind, broker, namespace, control).await?;
-            }
-            if !*is_restored {
-                return Ok(None);
-            }
-        }
         while let Some(mut locked) = routing::lock(connection, *kind).await? {
             let state = State::load(&mut locked, *kind).await?;
             if state.step(&mut locked, &self.connection, namespace, &self.control).await? {
@@ -231,7 +239,7 @@ impl Session {
             }
             let share = self.member.share(&mut locked, &state.rows).await?;
             locked.commit().await?;
-            return Ok(Some(share));
+            return Ok(share);
         }
         Ok(None)
     }
@@ -374,23 +382,5 @@ impl Session {
             tracing::warn!(kind = self.role.kind.as_str(), "leases not released, they will expire");
         }
         ended
-    }
-}
-
-/// Why a tick did not do all it should.
-enum TickError {
-    Database(sqlx::Error),
-    Session(SessionError),
-}
-
-impl From<sqlx::Error> for TickError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl From<SessionError> for TickError {
-    fn from(error: SessionError) -> Self {
-        Self::Session(error)
     }
 }

@@ -18,7 +18,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use firstcome_shared::{
     broker::{
         connect::{Connection, SessionError},
-        depth::Gauge,
+        depth::{Depth, Gauge},
         topology::Lines,
     },
     job::JobKind,
@@ -28,6 +28,9 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{control::Control, lease::Lease};
+
+/// Lines that one step deletes; the broker takes its time for each.
+const RETIRED_AT_ONCE: usize = 8;
 
 /// A line as it is stored.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(super) struct Row {
     was_opened: bool,
     epoch: i64,
     partitions: i32,
+    /// What the queue was declared with; it cannot change.
+    capacity: i32,
     is_closed: bool,
     is_drained: bool,
     /// It is time for its last message.
@@ -84,8 +89,10 @@ pub(super) async fn lock(
     kind: JobKind,
 ) -> Result<Option<Transaction<'_, Postgres>>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
+    // A batch may hold a line's row for as long as its database connection is frozen.
     let locked = sqlx::query_scalar!(
-        r#"SELECT pg_try_advisory_xact_lock(hashtext('firstcome.routing.' || $1)) AS "locked!""#,
+        r#"SELECT set_config('lock_timeout', '2s', true) IS NOT NULL
+                  AND pg_try_advisory_xact_lock(hashtext('firstcome.routing.' || $1)) AS "locked!""#,
         kind.as_str()
     )
     .fetch_one(&mut *transaction)
@@ -101,12 +108,12 @@ pub(super) async fn advance(
     broker: &Arc<Connection>,
     namespace: &str,
     control: &Control,
-) -> Result<bool, SessionError> {
-    while let Some(mut locked) = lock(on, kind).await.map_err(database)? {
-        let state = State::load(&mut locked, kind).await.map_err(database)?;
-        state.restore(broker, namespace).await?;
+) -> Result<bool, StepError> {
+    while let Some(mut locked) = lock(on, kind).await? {
+        let state = State::load(&mut locked, kind).await?;
+        state.restore(&mut locked, broker, namespace).await?;
         let stepped = state.step(&mut locked, broker, namespace, control).await?;
-        locked.commit().await.map_err(database)?;
+        locked.commit().await?;
         if !stepped {
             return Ok(true);
         }
@@ -131,13 +138,16 @@ impl State {
                 .fetch_all(&mut *connection)
                 .await?;
         let rows = sqlx::query!(
-            r#"SELECT generation, line, partitions, owner, epoch,
+            r#"SELECT generation, line, partitions, capacity, owner, epoch,
                       opened_at IS NOT NULL AS "was_opened!",
                       (opened_at IS NOT NULL AND (drained_at IS NULL OR drained_at > clock_timestamp() - interval '15 seconds')) AS "is_open!",
                       closed_at IS NOT NULL AS "is_closed!",
                       drained_at IS NOT NULL AS "is_drained!",
-                      (ended_at IS NULL AND closed_at < clock_timestamp() - interval '1 second') IS TRUE AS "end_is_due!",
-                      (drained_at < clock_timestamp() - interval '30 seconds' AND owner IS NULL) IS TRUE AS "retirement_is_due!"
+                      (drained_at IS NULL AND closed_at < clock_timestamp() - interval '1 second'
+                       -- Once more if it got lost with its queue.
+                       AND (ended_at IS NULL OR ended_at < clock_timestamp() - interval '30 seconds')) IS TRUE AS "end_is_due!",
+                      (drained_at < clock_timestamp() - interval '30 seconds'
+                       AND NOT EXISTS (SELECT FROM workers WHERE id = owner AND expires_at > clock_timestamp())) IS TRUE AS "retirement_is_due!"
                FROM partition_leases WHERE kind = $1 ORDER BY generation, line"#,
             kind.as_str()
         )
@@ -147,6 +157,7 @@ impl State {
             Some(Row {
                 line: Partition { kind, generation: row.generation, line: row.line.parse().ok()? },
                 partitions: row.partitions,
+                capacity: row.capacity,
                 owner: row.owner,
                 epoch: row.epoch,
                 is_open: row.is_open,
@@ -184,11 +195,19 @@ impl State {
 
     /// Makes the queues that should be there and connects those that take jobs: after a broker has
     /// lost them, or somebody deleted one.
-    async fn restore(&self, connection: &Connection, namespace: &str) -> Result<(), SessionError> {
+    async fn restore(
+        &self,
+        locked: &mut PgConnection,
+        connection: &Connection,
+        namespace: &str,
+    ) -> Result<(), StepError> {
         let lines = Lines::open(connection, namespace).await?;
         for row in self.rows.iter().filter(|row| row.line.generation <= self.generation) {
-            lines.declare(row.line, self.capacity).await?;
-            if !row.is_closed {
+            stay(locked).await?;
+            lines.declare(row.line, row.capacity).await?;
+            if row.is_closed {
+                lines.unbind(row.line).await?;
+            } else {
                 lines.bind(row.line).await?;
             }
         }
@@ -204,13 +223,13 @@ impl State {
         connection: &Arc<Connection>,
         namespace: &str,
         control: &Control,
-    ) -> Result<bool, SessionError> {
+    ) -> Result<bool, StepError> {
         if self.rows.iter().any(|row| row.line.generation > self.generation) {
             self.switch(locked, connection, namespace).await?;
             return Ok(true);
         }
         if self.generation == 0 || self.wanted() != self.current() {
-            self.plan(locked).await.map_err(database)?;
+            self.plan(locked).await?;
             return Ok(true);
         }
         let openable = |row: &&Row| {
@@ -224,29 +243,32 @@ impl State {
             }
             stepped |= self.mark(locked, std::iter::once(row), "ended").await?;
         }
-        self.retire(locked, connection, namespace).await?;
+        self.retire(locked, connection, namespace, control).await?;
         Ok(stepped)
     }
 
-    fn wanted(&self) -> BTreeSet<Line> {
+    /// The lines, and the capacity of each.
+    fn wanted(&self) -> BTreeSet<(Line, i32)> {
         let partitions = u16::try_from(self.partitions).unwrap_or(u16::MAX);
         let partitions = (0..partitions).map(Line::Partition);
-        partitions.chain(self.pins.iter().copied().map(Line::Pin)).collect()
+        let lines = partitions.chain(self.pins.iter().copied().map(Line::Pin));
+        lines.map(|line| (line, self.capacity)).collect()
     }
 
-    fn current(&self) -> BTreeSet<Line> {
+    fn current(&self) -> BTreeSet<(Line, i32)> {
         let current = self.rows.iter().filter(|row| row.line.generation == self.generation);
-        current.map(|row| row.line.line).collect()
+        current.map(|row| (row.line.line, row.capacity)).collect()
     }
 
     async fn plan(&self, locked: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let lines: Vec<String> = self.wanted().iter().map(Line::to_string).collect();
+        let lines: Vec<String> = self.wanted().iter().map(|(line, _)| line.to_string()).collect();
         sqlx::query!(
-            "INSERT INTO partition_leases (kind, generation, line, partitions)
-             SELECT $1, $2, line, $3 FROM UNNEST($4::text[]) AS lines (line)",
+            "INSERT INTO partition_leases (kind, generation, line, partitions, capacity)
+             SELECT $1, $2, line, $3, $4 FROM UNNEST($5::text[]) AS lines (line)",
             self.kind.as_str(),
             self.generation + 1,
             self.partitions,
+            self.capacity,
             &lines,
         )
         .execute(locked)
@@ -259,12 +281,13 @@ impl State {
         locked: &mut PgConnection,
         connection: &Connection,
         namespace: &str,
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), StepError> {
         let next = self.generation + 1;
         let lines = Lines::open(connection, namespace).await?;
         let of = |generation| self.rows.iter().filter(move |row| row.line.generation == generation);
         for row in of(next) {
-            lines.declare(row.line, self.capacity).await?;
+            stay(locked).await?;
+            lines.declare(row.line, row.capacity).await?;
         }
         for row in of(self.generation) {
             lines.unbind(row.line).await?;
@@ -283,8 +306,7 @@ impl State {
             next,
         )
         .execute(locked)
-        .await
-        .map_err(database)?;
+        .await?;
         tracing::info!(kind = self.kind.as_str(), generation = next, "new lines take over");
         Ok(())
     }
@@ -295,7 +317,7 @@ impl State {
         locked: &mut PgConnection,
         rows: impl Iterator<Item = &Row>,
         step: &str,
-    ) -> Result<bool, SessionError> {
+    ) -> Result<bool, StepError> {
         let (generations, names): (Vec<i32>, Vec<String>) =
             rows.map(|row| (row.line.generation, row.line.line.to_string())).unzip();
         if names.is_empty() {
@@ -313,8 +335,7 @@ impl State {
             step,
         )
         .execute(locked)
-        .await
-        .map_err(database)?;
+        .await?;
         Ok(true)
     }
 
@@ -324,8 +345,10 @@ impl State {
         locked: &mut PgConnection,
         connection: &Arc<Connection>,
         namespace: &str,
-    ) -> Result<(), SessionError> {
-        let due: Vec<&Row> = self.rows.iter().filter(|row| row.retirement_is_due).collect();
+        control: &Control,
+    ) -> Result<(), StepError> {
+        let due = self.rows.iter().filter(|row| row.retirement_is_due);
+        let due: Vec<&Row> = due.take(RETIRED_AT_ONCE).collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -333,11 +356,20 @@ impl State {
         let lines = Lines::open(connection, namespace).await?;
         for row in due {
             let queue = row.line.queue(namespace);
-            if gauge.depth(&queue).await?.is_some_and(|depth| depth.ready > 0) {
-                // Routed before the switch, arrived long after it: once more from the last message.
-                tracing::warn!(queue, "a drained line is not empty, opening it again");
-                self.reopen(locked, row.line).await.map_err(database)?;
-                continue;
+            lines.unbind(row.line).await?;
+            // A broker that cannot tell says 0: only with this in it, 1 means that nothing else is.
+            if !control.canary(queue.clone()).await.unwrap_or(false) {
+                break;
+            }
+            match gauge.depth(&queue).await? {
+                Some(Depth { ready: 0, .. }) => continue,
+                Some(Depth { ready: 2.., .. }) => {
+                    // Routed before the switch, arrived long after it: once more from the last message.
+                    tracing::warn!(queue, "a drained line is not empty, opening it again");
+                    self.reopen(locked, row.line).await?;
+                    continue;
+                }
+                Some(Depth { ready: 1, .. }) | None => {}
             }
             lines.delete(row.line).await?;
             sqlx::query!(
@@ -350,8 +382,7 @@ impl State {
                 row.line.line.to_string(),
             )
             .execute(&mut *locked)
-            .await
-            .map_err(database)?;
+            .await?;
         }
         lines.close().await?;
         Ok(())
@@ -416,6 +447,32 @@ pub(super) async fn drained(pool: &PgPool, line: Partition) -> Result<(), sqlx::
     Ok(())
 }
 
-fn database(error: sqlx::Error) -> SessionError {
-    SessionError::Unusable(format!("routing: {error}"))
+/// Keeps a transaction from idling too long while the broker works.
+async fn stay(locked: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT").execute(locked).await?;
+    Ok(())
+}
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+impl From<StepError> for SessionError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Session(error) => error,
+            StepError::Database(error) => Self::Unusable(format!("routing: {error}")),
+        }
+    }
+}
+
+impl From<lapin::Error> for StepError {
+    fn from(error: lapin::Error) -> Self {
+        Self::Session(error.into())
+    }
 }

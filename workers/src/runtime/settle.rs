@@ -109,6 +109,7 @@ pub(super) async fn settle(
         } else {
             tracing::warn!(queue, %error, jobs = jobs.len(), "batch refused by the database, bisecting");
             is_bisected = true;
+            attempts = 0;
             let (first, second) = jobs.split_at(jobs.len() / 2);
             parts.extend([second, first]);
         }

@@ -173,7 +173,8 @@ where
 async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> {
     let depth = timeout(LOOK_DEADLINE, gauge.depth(queue)).await;
     let depth = depth.map_err(|_| SessionError::Timeout(LOOK_DEADLINE))??;
-    Ok(depth.is_some_and(|depth| depth.ready == 0))
+    // We consume from it: a broker that knows of no consumer cannot tell.
+    Ok(depth.is_some_and(|depth| depth.ready == 0 && depth.consumers > 0))
 }
 
 /// An event has an id of its own, wherever it travels.
@@ -182,7 +183,7 @@ fn reject_event(Undeliverable { event, reason }: &Undeliverable) -> Reject {
         accepted: None,
         trace: None,
         reason: reason.clone(),
-        origin: Origin { message_id: event.id.to_string(), line: 0 },
+        origin: Origin { message_id: event.id.to_string(), line: 0, died_in: None },
         payload: serde_json::to_vec(event).unwrap_or_default(),
     }
 }

@@ -5,12 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firstcome_shared::testing::binary;
+use firstcome_shared::{
+    broker::{connect, topology},
+    testing::binary,
+};
+use lapin::options::{BasicGetOptions, BasicRejectOptions};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::support::{Answer, Options, Shop, eventually, shop};
+use super::{
+    events::counted,
+    retention::redeliver_event,
+    support::{Answer, Options, Shop, eventually, shop},
+};
 
 async fn letters(shop: &Shop) -> Vec<Value> {
     let answer = Answer::of(shop.admin(Method::GET, "/api/admin/dead-letters")).await;
@@ -72,6 +80,53 @@ async fn a_redriven_job_keeps_its_id_and_its_single_outcome() {
             .await
             .unwrap();
         assert_eq!(outcomes, 1);
+    })
+    .await;
+}
+
+/// Who was told "failed" is not told so for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redriven_job_is_polled_without_redis() {
+    shop(Options { users: 50, ..Options::default() }, async |shop| {
+        poison(shop).await;
+        let coupon = shop.campaign(10).await;
+        let job = shop.accepted_issue(42, coupon).await;
+        assert_eq!(shop.settled(42, &job).await["status"], "failed");
+        shop.redis.proxy.cut();
+        heal(shop).await;
+        assert_eq!(redrive(shop, "redrive").await.body["requested"], 1);
+        eventually("the poll says so", async || {
+            shop.poll(42, &job, 0).await.body["status"] == "succeeded"
+        })
+        .await;
+        shop.redis.proxy.restore();
+    })
+    .await;
+}
+
+/// An event that the broker gave up on goes back to the queue in which it died.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_the_brokers_dead_letters_is_redriven() {
+    shop(Options::default(), async |shop| {
+        let order = json!({"items": [{"productId": 1, "quantity": 1}]});
+        let placed = shop.ordered(1, &order).await;
+        counted(shop).await;
+        shop.stop_workers().await;
+        redeliver_event(shop, serde_json::from_value(placed["jobId"].clone()).unwrap()).await;
+        let queue = topology::sales_stats(&shop.namespace);
+        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let got = channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: false });
+        let event = got.await.unwrap().unwrap();
+        event.reject(BasicRejectOptions { requeue: false }).await.unwrap();
+        connect::close(&connection).await;
+
+        shop.start_worker();
+        eventually("it is set aside", async || letters(shop).await.len() == 1).await;
+        assert_eq!(letters(shop).await[0]["queue"], queue);
+        assert_eq!(redrive(shop, "redrive").await.body["requested"], 1);
+        eventually("no letter is left", async || letters(shop).await.is_empty()).await;
+        shop.settle_and_audit().await;
     })
     .await;
 }

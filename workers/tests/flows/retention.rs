@@ -72,7 +72,7 @@ async fn number(shop: &Shop, query: &'static str) -> i64 {
 }
 
 /// The event of an order, once more.
-async fn redeliver_event(shop: &Shop, job: JobId) {
+pub(crate) async fn redeliver_event(shop: &Shop, job: JobId) {
     let (id, user, product, quantity, at): (i64, i64, i64, i64, DateTime<Utc>) = sqlx::query_as(
         "SELECT id, user_id, product_id, quantity, completed_at FROM orders JOIN order_items ON order_id = id
          WHERE job_id = $1",

@@ -194,3 +194,75 @@ async fn depth_and_place_in_line_are_told() {
     })
     .await;
 }
+
+/// The last message of an old line is lost, with its queue or by hand: the new lines open all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_last_message_is_sent_again() {
+    shop(Options { partitions: 2, ..Options::default() }, async |shop| {
+        set_partitions(&shop.pool, JobKind::IssueCoupon, 3).await.unwrap();
+        only_lines(shop, &(0..3).map(Line::Partition).collect::<Vec<_>>()).await;
+        // As if it had not come out yet.
+        shop.sql(
+            "UPDATE partition_leases SET opened_at = NULL WHERE kind = 'issue-coupon' AND generation = 2;
+             UPDATE partition_leases SET drained_at = NULL, ended_at = clock_timestamp() - interval '1 minute'
+             WHERE kind = 'issue-coupon' AND generation = 1",
+        )
+        .await;
+        only_lines(shop, &(0..3).map(Line::Partition).collect::<Vec<_>>()).await;
+        let coupon = shop.campaign(10).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+    })
+    .await;
+}
+
+/// A queue's bound never changes: lines with another one take over, and workers come and go.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_capacity_of_the_lines_changes() {
+    shop(Options { partitions: 2, ..Options::default() }, async |shop| {
+        let lines = [Line::Partition(0), Line::Partition(1)];
+        only_lines(shop, &lines).await;
+        shop.sql("UPDATE routing SET line_capacity = 500 WHERE kind = 'issue-coupon'").await;
+        eventually("new lines took over", async || {
+            let generation: i32 =
+                sqlx::query_scalar("SELECT generation FROM routing WHERE kind = 'issue-coupon'")
+                    .fetch_one(&shop.pool)
+                    .await
+                    .unwrap();
+            generation == 2
+        })
+        .await;
+        shop.stop_workers().await;
+        shop.start_worker();
+        only_lines(shop, &lines).await;
+        let coupon = shop.campaign(10).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+    })
+    .await;
+}
+
+/// A line whose last owner crashed when it was drained already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_line_of_a_dead_worker_is_deleted() {
+    shop(Options { partitions: 2, ..Options::default() }, async |shop| {
+        set_partitions(&shop.pool, JobKind::IssueCoupon, 1).await.unwrap();
+        only_lines(shop, &[Line::Partition(0)]).await;
+        shop.sql(
+            "UPDATE partition_leases SET drained_at = drained_at - interval '1 minute', owner = gen_random_uuid()
+             WHERE kind = 'issue-coupon' AND generation = 1",
+        )
+        .await;
+        eventually("the old lines are deleted", async || {
+            let left: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM partition_leases WHERE kind = 'issue-coupon' AND generation = 1",
+            )
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+            left == 0
+        })
+        .await;
+    })
+    .await;
+}
