@@ -12,7 +12,7 @@ use firstcome_shared::{
     rejection::Rejection,
     trace::TraceParent,
 };
-use lapin::{message::Delivery, types::AMQPValue};
+use lapin::message::Delivery;
 
 /// The most jobs in one transaction. The cost per job no longer falls beyond some hundreds, while
 /// the locks are held longer and a retry costs more.
@@ -119,10 +119,8 @@ impl Batch {
 }
 
 fn died_in(delivery: &Delivery) -> Option<String> {
-    match delivery.properties.headers().as_ref()?.inner().get("x-first-death-queue")? {
-        AMQPValue::LongString(queue) => Some(queue.to_string()),
-        _ => None,
-    }
+    let header = delivery.properties.headers().as_ref()?.inner().get("x-first-death-queue")?;
+    header.as_long_string().map(ToString::to_string)
 }
 
 fn message_id(delivery: &Delivery) -> String {
