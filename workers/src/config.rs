@@ -187,6 +187,10 @@ impl DatabaseArgs {
             ("idle_in_transaction_session_timeout", "10s"),
             // Far above the slowest batch; ends what hangs.
             ("statement_timeout", "20s"),
+            // A batch is looked up by its keys, whatever its size: a plan made for a thousand of them
+            // reads whole tables instead, and in parallel.
+            ("plan_cache_mode", "force_generic_plan"),
+            ("max_parallel_workers_per_gather", "0"),
         ]);
         Ok(PgPoolOptions::new()
             .max_connections(self.database_connections)

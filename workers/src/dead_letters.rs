@@ -69,13 +69,8 @@ pub async fn run(pool: &PgPool, action: Action) -> anyhow::Result<()> {
         }
         Action::Discard { id } => {
             let discarded = sqlx::query!(
-                "WITH discarded AS (
-                     UPDATE dead_letters SET discarded_at = now(), redrive_requested_at = NULL
-                     WHERE id = $1 AND discarded_at IS NULL RETURNING job_id
-                 ), closed AS (
-                     UPDATE job_outcomes SET redriven = false FROM discarded WHERE job_outcomes.job_id = discarded.job_id
-                 )
-                 SELECT FROM discarded",
+                "UPDATE dead_letters SET discarded_at = now(), redrive_requested_at = NULL
+                 WHERE id = $1 AND discarded_at IS NULL",
                 id
             )
             .execute(pool)

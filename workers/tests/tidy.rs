@@ -48,11 +48,25 @@ const WRITERS: [(&str, &[&str]); 22] = [
         ],
     ),
     // What operators want is theirs, what is so the workers'.
-    ("routing", &["workers/src/runtime/routing.rs"]),
+    ("routing", &["workers/src/runtime/routing/mod.rs", "workers/src/runtime/routing/steps.rs"]),
     ("pins", &["api/src/admin"]),
     ("workers", &["workers/src/runtime/lease.rs"]),
-    ("partition_leases", &["workers/src/runtime/lease.rs", "workers/src/runtime/routing.rs"]),
-    ("line_reports", &["workers/src/runtime/report.rs", "workers/src/runtime/routing.rs"]),
+    (
+        "partition_leases",
+        &[
+            "workers/src/runtime/lease.rs",
+            "workers/src/runtime/routing/mod.rs",
+            "workers/src/runtime/routing/steps.rs",
+        ],
+    ),
+    (
+        "line_reports",
+        &[
+            "workers/src/runtime/report.rs",
+            "workers/src/runtime/routing/mod.rs",
+            "workers/src/runtime/routing/steps.rs",
+        ],
+    ),
     ("idempotent_answers", &["api/src/once.rs", "workers/src/purge.rs"]),
     // Operators own the product, the line owns its stock between their edits.
     ("products", &["api/src/admin", "workers/src/place_order", "workers/src/sample_data.rs"]),

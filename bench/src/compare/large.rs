@@ -9,7 +9,7 @@ pub(super) async fn fill(pool: &PgPool, rows: i64) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(
             "SET maintenance_work_mem = '256MB';
              ALTER TABLE user_coupons
-                 DROP CONSTRAINT user_coupons_user_id_fkey, DROP CONSTRAINT user_coupons_coupon_id_fkey,
+                 DISABLE TRIGGER user_coupons_references,
                  DROP CONSTRAINT user_coupons_one_per_user, DROP CONSTRAINT user_coupons_issue_number_key",
         )
         .execute(&mut *connection)
@@ -38,14 +38,13 @@ pub(super) async fn fill(pool: &PgPool, rows: i64) -> Result<(), sqlx::Error> {
         sqlx::query(statement).bind(rows).execute(&mut *connection).await?;
     }
     sqlx::raw_sql(
-            "ALTER TABLE user_coupons
+        "ALTER TABLE user_coupons
                  ADD CONSTRAINT user_coupons_one_per_user UNIQUE (user_id, coupon_id),
                  ADD CONSTRAINT user_coupons_issue_number_key UNIQUE (coupon_id, issue_number),
-                 ADD CONSTRAINT user_coupons_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id),
-                 ADD CONSTRAINT user_coupons_coupon_id_fkey FOREIGN KEY (coupon_id) REFERENCES coupons (id)",
-        )
-        .execute(&mut *connection)
-        .await?;
+                 ENABLE TRIGGER user_coupons_references",
+    )
+    .execute(&mut *connection)
+    .await?;
     sqlx::raw_sql("VACUUM (ANALYZE) user_coupons, job_outcomes, coupons")
         .execute(&mut *connection)
         .await?;

@@ -270,11 +270,16 @@ pub(super) async fn insert(
     Ok(stored.now)
 }
 
-/// Lets a failed job be decided once more; until then it stays failed.
-pub(super) async fn reopen(on: &mut PgConnection, job: uuid::Uuid) -> Result<(), sqlx::Error> {
+/// Lets a failed job be decided once more, or no more; until then it stays failed.
+pub(super) async fn reopen(
+    on: &mut PgConnection,
+    job: uuid::Uuid,
+    is_open: bool,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE job_outcomes SET redriven = true WHERE job_id = $1 AND status = 'failed'",
-        job
+        "UPDATE job_outcomes SET redriven = $2 WHERE job_id = $1 AND status = 'failed'",
+        job,
+        is_open
     )
     .execute(on)
     .await?;

@@ -108,10 +108,13 @@ async fn one(
             body.push(b'\n');
             // Committed, and before it is published, or the line would drop it as settled.
             if let Some(job) = next.job_id {
-                record::reopen(&mut *role.pool.acquire().await?, job).await?;
+                record::reopen(&mut *role.pool.acquire().await?, job, true).await?;
             }
             if !control.publish(to, message, body).await {
                 tracing::warn!(id = next.id, "the broker did not take it, not redriven yet");
+                if let Some(job) = next.job_id {
+                    record::reopen(&mut *role.pool.acquire().await?, job, false).await?;
+                }
                 return Ok(Some(next.id));
             }
             sqlx::query!("DELETE FROM dead_letters WHERE id = $1", next.id)
