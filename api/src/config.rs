@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use firstcome_shared::{broker::BrokerArgs, telemetry};
+use firstcome_shared::{broker::BrokerArgs, database::BY_KEY, telemetry};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -171,6 +171,7 @@ impl ServeArgs {
             ("statement_timeout", "5s"),
             ("idle_in_transaction_session_timeout", "10s"),
         ]);
+        let options = options.options(BY_KEY);
         Ok(PgPoolOptions::new()
             .max_connections(self.database_connections)
             .acquire_timeout(Duration::from_secs(2))

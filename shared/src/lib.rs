@@ -8,6 +8,7 @@
 pub mod broker;
 pub mod cli;
 pub mod coupon;
+pub mod database;
 pub mod event;
 pub mod ids;
 pub mod job;

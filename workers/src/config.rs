@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use firstcome_shared::{broker::BrokerArgs, job::JobKind, partition::MAX_PARTITIONS, telemetry};
+use firstcome_shared::{
+    broker::BrokerArgs, database::BY_KEY, job::JobKind, partition::MAX_PARTITIONS, telemetry,
+};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -181,17 +183,29 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
+        self.pool_with([])
+    }
+
+    /// The same for those who settle.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn pool_of_roles(&self) -> Result<PgPool, sqlx::Error> {
+        self.pool_with(BY_KEY)
+    }
+
+    fn pool_with<const N: usize>(
+        &self,
+        settings: [(&str, &str); N],
+    ) -> Result<PgPool, sqlx::Error> {
         let options: PgConnectOptions = self.database_url.parse()?;
         let options = options.application_name("firstcome-worker").options([
             // A worker that was paused in mid-batch must not hold a campaign's lock forever.
             ("idle_in_transaction_session_timeout", "10s"),
             // Far above the slowest batch; ends what hangs.
             ("statement_timeout", "20s"),
-            // A batch is looked up by its keys, whatever its size: a plan made for a thousand of them
-            // reads whole tables instead, and in parallel.
-            ("plan_cache_mode", "force_generic_plan"),
-            ("max_parallel_workers_per_gather", "0"),
         ]);
+        let options = options.options(settings);
         Ok(PgPoolOptions::new()
             .max_connections(self.database_connections)
             .acquire_timeout(Duration::from_secs(5))

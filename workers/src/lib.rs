@@ -163,7 +163,7 @@ pub fn start(
     monitor: &Monitor,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
-    let pool = args.database.pool().context("DATABASE_URL")?;
+    let pool = args.database.pool_of_roles().context("DATABASE_URL")?;
     let announcer =
         Announcer::start(&args.redis_url, &args.broker.queue_namespace).context("REDIS_URL")?;
     let mut running = JoinSet::new();

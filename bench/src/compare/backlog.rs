@@ -5,13 +5,17 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use firstcome_shared::{
+    database::BY_KEY,
     ids::{CouponId, ProductId, UserId},
     job::{Envelope, IssueCoupon, Job, JobId, JobKind, PlaceOrder},
     order::{Fulfilment, Line},
     partition::Place,
 };
 use firstcome_workers::runtime::{MAX_JOBS, settle_directly};
-use sqlx::PgPool;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -63,17 +67,21 @@ impl Contest<'_> {
     /// The worker's own batches, one after the other, of jobs that are there already.
     async fn raw(&mut self, kind: JobKind) -> anyhow::Result<()> {
         let scene = self.arena.scene("bench_raw").await?;
+        let options: PgConnectOptions = scene.settings.database_url.parse()?;
+        let pool =
+            PgPoolOptions::new().max_connections(1).connect_lazy_with(options.options(BY_KEY));
         let mut batches = batches(kind, &scene, self.plan.backlog).await?.into_iter();
         let first = batches.next().context("no jobs")?;
-        settle_directly(&scene.pool, kind, first).await?; // connects, prepares
+        settle_directly(&pool, kind, first).await?; // connects, prepares
         scene.settle_down().await;
         let (started, mut jobs) = (Instant::now(), 0.0);
         for batch in batches {
             #[expect(clippy::cast_precision_loss, reason = "a thousand")]
             let size = batch.len() as f64;
-            settle_directly(&scene.pool, kind, batch).await?;
+            settle_directly(&pool, kind, batch).await?;
             jobs += size;
         }
+        pool.close().await;
         self.drained(kind, "raw", jobs / started.elapsed().as_secs_f64());
         scene.audit("the raw batches").await?;
         self.arena.strike(scene).await

@@ -34,12 +34,16 @@ use firstcome_api::{
 };
 use firstcome_shared::{
     broker::BrokerArgs,
+    database::BY_KEY,
     job::{JobId, JobKind},
     partition::Place,
     shutdown,
 };
 use serde::Serialize;
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -161,7 +165,7 @@ pub async fn serve(args: SideArgs) -> anyhow::Result<()> {
         .max_connections(args.pool)
         .acquire_timeout(PATIENCE)
         .test_before_acquire(false)
-        .connect_lazy(&args.database_url)?;
+        .connect_lazy_with(args.database_url.parse::<PgConnectOptions>()?.options(BY_KEY));
     let redis = if args.name == SideName::RedisLock {
         let client = redis::Client::open(args.redis_url.as_str())?;
         Some(redis::aio::ConnectionManager::new(client).await?)
