@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use firstcome_api::config::Cli;
 
+/// A request is a few dozen small allocations, in several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {

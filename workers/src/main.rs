@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use firstcome_workers::config::Cli;
 
+/// A job is a few dozen small allocations, in several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     run().await.unwrap_or_else(|error| {
