@@ -183,14 +183,15 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_with([])
+        // Each batch is planned for its size.
+        self.pool_with([("plan_cache_mode", "force_custom_plan")])
     }
 
-    /// The same for those who settle.
+    /// The same for those who settle, in batches of all sizes.
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn pool_of_roles(&self) -> Result<PgPool, sqlx::Error> {
+    pub fn settling_pool(&self) -> Result<PgPool, sqlx::Error> {
         self.pool_with(BY_KEY)
     }
 

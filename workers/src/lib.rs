@@ -163,7 +163,8 @@ pub fn start(
     monitor: &Monitor,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
-    let pool = args.database.pool_of_roles().context("DATABASE_URL")?;
+    let pool = args.database.pool().context("DATABASE_URL")?;
+    let settling_pool = args.database.settling_pool().context("DATABASE_URL")?;
     let announcer =
         Announcer::start(&args.redis_url, &args.broker.queue_namespace).context("REDIS_URL")?;
     let mut running = JoinSet::new();
@@ -173,6 +174,7 @@ pub fn start(
         match role {
             RoleName::Settle(kind) => {
                 let (announcer, monitor) = (announcer.clone(), watched());
+                let pool = settling_pool.clone();
                 let role = Role { kind: *kind, broker, pool, announcer, monitor };
                 running.spawn(runtime::run(Arc::new(role), stop));
             }

@@ -88,7 +88,7 @@ impl<'a> Contest<'a> {
         if !self.measures(Part::Sides) {
             return Ok(());
         }
-        let scene = self.arena.scene("bench_search").await?;
+        let scene = self.arena.scene("bench_search").await?.with_foreign_keys().await?;
         let mut granted = 0;
         for name in WITH_POOL {
             let mut best = (0.0, 0);
@@ -198,6 +198,7 @@ impl<'a> Contest<'a> {
     async fn side(&mut self, name: SideName) -> anyhow::Result<()> {
         self.say(name.as_str());
         let scene = self.arena.scene(&format!("bench_{}", name.as_str().replace('-', "_"))).await?;
+        let scene = scene.with_foreign_keys().await?;
         let pool = self.pools.get(&name).copied().unwrap_or(1);
         let side = Side::start(&scene, name, pool).await?;
         let mut granted = self.warm_up(side.address, &scene, name).await?;

@@ -10,7 +10,6 @@ use firstcome_shared::{
         order_completed::{Line, Order},
     },
     ids::OrderId,
-    job::JobId,
 };
 use sqlx::PgConnection;
 
@@ -25,18 +24,31 @@ pub(super) async fn write(
     if placed.is_empty() {
         return Ok(Vec::new());
     }
-    let stored = insert(transaction, placed).await?;
+    let (ids, completed_at) = number(transaction, placed.len()).await?;
+    insert(transaction, placed, &ids).await?;
     update(transaction, placed, world).await?;
     empty_carts(transaction, placed).await?;
-    let mut ids = Vec::with_capacity(placed.len());
-    let mut events = Vec::with_capacity(placed.len());
-    for (request, order) in placed {
-        let (id, completed_at) = *stored.get(&request.job_id).ok_or(sqlx::Error::RowNotFound)?;
-        ids.push(id);
-        events.push(event(request, order, id, completed_at));
-    }
-    append(transaction, &events).await?;
+    let ids: Vec<OrderId> = ids.into_iter().map(OrderId::new).collect();
+    let placed = placed.iter().zip(&ids);
+    let events = placed.map(|((request, order), id)| event(request, order, *id, completed_at));
+    append(transaction, &events.collect::<Vec<_>>()).await?;
     Ok(ids)
+}
+
+/// Ids for so many orders; and when they are placed, which is one instant for the transaction.
+async fn number(
+    transaction: &mut PgConnection,
+    count: usize,
+) -> Result<(Vec<i64>, DateTime<Utc>), sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT now() AS "now!",
+                  array_agg(nextval(pg_get_serial_sequence('orders', 'id'))) AS "ids!"
+           FROM generate_series(1, $1::bigint)"#,
+        i64::try_from(count).unwrap_or_default(),
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok((row.ids, row.now))
 }
 
 fn event(
@@ -87,10 +99,12 @@ async fn append(
 async fn insert(
     transaction: &mut PgConnection,
     placed: &[(&Request<'_>, &Placed)],
-) -> Result<HashMap<JobId, (OrderId, DateTime<Utc>)>, sqlx::Error> {
+    ids: &[i64],
+) -> Result<(), sqlx::Error> {
     let mut orders = Orders::default();
     let mut items = Items::default();
-    for (request, order) in placed {
+    for ((request, order), id) in placed.iter().zip(ids) {
+        orders.id.push(*id);
         orders.job.push(request.job_id.get());
         orders.user.push(request.user_id.get());
         orders.campaign.push(request.order.coupon_id.map(|campaign| campaign.get()));
@@ -105,46 +119,41 @@ async fn insert(
         );
         orders.submitted_at.push(request.submitted_at);
         for item in &order.items {
-            items.job.push(request.job_id.get());
+            items.order.push(*id);
             items.product.push(item.product_id.get());
             items.name.push(item.name.clone());
             items.unit_price.push(item.unit_price.get());
             items.quantity.push(item.quantity);
         }
     }
-    // History rows get their ids in the order of the line. An order that cost nothing has a
-    // payment but no history row.
-    let rows = sqlx::query!(
-        r#"WITH batch AS MATERIALIZED (
-               SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                                    $7::bigint[], $8::bigint[], $9::text[], $10::timestamptz[]) WITH ORDINALITY
-                 AS batch (job_id, user_id, campaign_id, user_coupon_id, items_amount, discount,
-                           paid, balance_after, dropped, submitted_at, position)
-           ), placed AS (
-               INSERT INTO orders (job_id, user_id, coupon_id, items_amount, discount, paid, dropped, created_at, completed_at)
-               SELECT job_id, user_id, campaign_id, items_amount, discount, paid, dropped::jsonb, submitted_at, now()
-               FROM batch ORDER BY position
-               RETURNING id, job_id, user_id, paid, completed_at
+    // Every row by itself, without a join among them: nobody knows how many there will be when the
+    // plan is made, and nested loops would be as likely as not. In the order of the line, so history
+    // rows get their ids in that order. An order that cost nothing has a payment but no history row.
+    sqlx::query!(
+        r#"WITH orders AS (
+               INSERT INTO orders (id, job_id, user_id, coupon_id, items_amount, discount, paid, dropped, created_at, completed_at)
+               OVERRIDING SYSTEM VALUE
+               SELECT id, job_id, user_id, campaign_id, items_amount, discount, paid, dropped::jsonb, submitted_at, now()
+               FROM UNNEST($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $10::text[],
+                           $11::timestamptz[])
+                 AS batch (id, job_id, user_id, campaign_id, items_amount, discount, paid, dropped, submitted_at)
            ), items AS (
                INSERT INTO order_items (order_id, product_id, name, unit_price, quantity)
-               SELECT placed.id, item.product_id, item.name, item.unit_price, item.quantity
-               FROM UNNEST($11::uuid[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[])
-                 AS item (job_id, product_id, name, unit_price, quantity)
-               JOIN placed USING (job_id)
+               SELECT * FROM UNNEST($12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::bigint[])
            ), payments AS (
                INSERT INTO payments (order_id, user_id, amount, paid_at)
-               SELECT id, user_id, paid, now() FROM placed
+               SELECT id, user_id, paid, now()
+               FROM UNNEST($1::bigint[], $3::bigint[], $8::bigint[]) AS batch (id, user_id, paid)
            ), history AS (
                INSERT INTO balance_transactions (user_id, kind, amount, balance_after, order_id)
-               SELECT batch.user_id, 'payment', -batch.paid, batch.balance_after, placed.id
-               FROM batch JOIN placed USING (job_id)
-               WHERE batch.paid > 0 ORDER BY position
-           ), used AS (
-               UPDATE user_coupons SET used_at = now(), order_id = placed.id
-               FROM batch JOIN placed USING (job_id)
-               WHERE user_coupons.id = batch.user_coupon_id
+               SELECT user_id, 'payment', -paid, balance_after, id
+               FROM UNNEST($1::bigint[], $3::bigint[], $8::bigint[], $9::bigint[]) AS batch (id, user_id, paid, balance_after)
+               WHERE paid > 0
            )
-           SELECT id, job_id, completed_at FROM placed"#,
+           UPDATE user_coupons SET used_at = now(), order_id = batch.id
+           FROM UNNEST($1::bigint[], $5::bigint[]) AS batch (id, user_coupon_id)
+           WHERE user_coupons.id = batch.user_coupon_id"#,
+        &orders.id,
         &orders.job,
         &orders.user,
         &orders.campaign as &[Option<i64>],
@@ -155,22 +164,20 @@ async fn insert(
         &orders.balance_after,
         &orders.dropped,
         &orders.submitted_at,
-        &items.job,
+        &items.order,
         &items.product,
         &items.name,
         &items.unit_price,
         &items.quantity,
     )
-    .fetch_all(transaction)
+    .execute(transaction)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (JobId::from(row.job_id), (OrderId::new(row.id), row.completed_at)))
-        .collect())
+    Ok(())
 }
 
 #[derive(Default)]
 struct Orders {
+    id: Vec<i64>,
     job: Vec<uuid::Uuid>,
     user: Vec<i64>,
     campaign: Vec<Option<i64>>,
@@ -185,7 +192,7 @@ struct Orders {
 
 #[derive(Default)]
 struct Items {
-    job: Vec<uuid::Uuid>,
+    order: Vec<i64>,
     product: Vec<i64>,
     name: Vec<String>,
     unit_price: Vec<i64>,

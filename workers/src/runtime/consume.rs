@@ -69,14 +69,41 @@ pub(super) async fn consume(
         Source::Line(_) => Some(role.kind),
         Source::DeadLetters => None,
     };
-    while let Some(batch) = next_batch(&mut consumer, kind, stop).await? {
+    // Decoded while the one before is settled.
+    let mut ahead = Ok(None);
+    loop {
+        let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
+            Some(batch) => batch,
+            None => match next_batch(&mut consumer, kind, stop).await? {
+                Some(batch) => batch,
+                None => break,
+            },
+        };
+        // What was not begun goes back to the broker.
+        if stop.is_cancelled() {
+            break;
+        }
+        if !batch.is_full() {
+            drain(&mut consumer, |delivery| batch.take(kind, delivery))?;
+        }
         let keep_trying = || channel.status().connected() && !stop.is_cancelled();
         stats.taken(&batch);
         let taken = Instant::now();
         let settling = settle_batch(&source, queue, role, &batch, &keep_trying);
         let settling = trace::settling(queue, &batch, settling);
+        tokio::pin!(settling);
+        let meanwhile = async {
+            tokio::select! {
+                biased;
+                settled = &mut settling => settled,
+                next = next_batch(&mut consumer, kind, stop) => {
+                    ahead = next;
+                    settling.await
+                }
+            }
+        };
         let settled = tokio::select! {
-            settled = settling => settled,
+            settled = meanwhile => settled,
             () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
         };
         // Not acknowledged, so the broker keeps the messages for the next session.
@@ -156,10 +183,7 @@ async fn next_batch(
     stop: &CancellationToken,
 ) -> Result<Option<Batch>, SessionError> {
     let mut batch = Batch::default();
-    let pulled = pull(consumer, stop, |delivery| {
-        batch.add(kind, delivery);
-        batch.is_full()
-    });
+    let pulled = pull(consumer, stop, |delivery| batch.take(kind, delivery));
     Ok(pulled.await?.then_some(batch))
 }
 
@@ -170,17 +194,32 @@ pub(super) async fn pull(
     stop: &CancellationToken,
     mut add: impl FnMut(Delivery) -> bool,
 ) -> Result<bool, SessionError> {
-    let gone = || SessionError::Unusable("the broker cancelled the consumer".to_owned());
     let first = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(false),
         delivery = consumer.next() => delivery.ok_or_else(gone)??,
     };
-    let mut full = add(first);
-    while !full && let Some(delivery) = consumer.next().now_or_never() {
-        full = add(delivery.ok_or_else(gone)??);
+    if !add(first) {
+        drain(consumer, add)?;
     }
     Ok(true)
+}
+
+/// Takes what is already there, until `add` says that it is enough.
+fn drain(
+    consumer: &mut Consumer,
+    mut add: impl FnMut(Delivery) -> bool,
+) -> Result<(), SessionError> {
+    while let Some(delivery) = consumer.next().now_or_never() {
+        if add(delivery.ok_or_else(gone)??) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn gone() -> SessionError {
+    SessionError::Unusable("the broker cancelled the consumer".to_owned())
 }
 
 async fn expired(stop: &CancellationToken) {
