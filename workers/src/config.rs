@@ -118,7 +118,8 @@ pub struct DatabaseArgs {
     /// PostgreSQL, as postgres://user:password@host:port/database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// Most connections to PostgreSQL. A partition uses one while it settles a batch.
+    /// Most connections to PostgreSQL; a process with every role has as many for settling, and as many
+    /// for the rest. A partition uses one while it settles a batch.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 }
