@@ -3,13 +3,11 @@
 use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use firstcome_shared::broker::depth::Depth;
+use firstcome_shared::broker::{depth::Depth, topology::PREFETCH};
 use serde_json::Value;
 
 /// A report that is older than this is its line's past.
 const FRESH: TimeDelta = TimeDelta::seconds(5);
-/// What a consumer is given ahead: with messages left in the queue, all of it is used.
-const PREFETCH: u64 = 256;
 /// Looks that are remembered per line.
 const ARRIVALS: usize = 600;
 /// Messages whose size is remembered, half of them at least.
@@ -76,7 +74,8 @@ impl Known {
     pub fn unacked(&self) -> u64 {
         let in_hand = self.fresh_report().map_or(0, |report| report.in_hand.unsigned_abs().into());
         match self.depth {
-            Some(Depth { ready: 1.., consumers: 1.. }) => PREFETCH,
+            // With messages left in the queue, all of it is used.
+            Some(Depth { ready: 1.., consumers: 1.. }) => PREFETCH.into(),
             _ => in_hand,
         }
     }

@@ -18,6 +18,10 @@ use crate::{event::order_completed, job::JobKind, partition::Partition};
 /// does to innocent jobs, and only stops a message that brings every process down that reads it.
 pub const DELIVERY_LIMIT: i32 = 1_000;
 
+/// Messages of a line that the broker may push ahead to its consumer: parcels for some four full
+/// batches in a storm. Bounds the memory of a line, and what a lost connection redelivers.
+pub const PREFETCH: u16 = 256;
+
 /// The direct exchange for the jobs of a kind; the routing key is a line's, see
 /// [`Partition::routing_key`]. Only current lines are bound: a publisher that missed a change of
 /// the routing gets its messages back instead of putting them into a line that is being closed.

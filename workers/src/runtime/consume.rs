@@ -6,7 +6,7 @@ use std::{
 };
 
 use firstcome_shared::{
-    broker::connect::SessionError,
+    broker::{connect::SessionError, topology::PREFETCH},
     job::{JobKind, Settled, SettledBatch},
 };
 use futures_util::{FutureExt, StreamExt};
@@ -30,10 +30,6 @@ use super::{
     trace,
 };
 
-/// Messages that the broker may push ahead: about two batches when a message is one job, and
-/// enough parcels for sixteen in a storm. Bounds the memory of a partition and what a lost
-/// connection redelivers.
-pub(super) const PREFETCH: u16 = 256;
 /// How long a batch in hand may keep trying once its consumer was told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
