@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod admin;
+mod answer;
 pub mod auth;
 pub mod balance;
 pub mod batched;
@@ -35,9 +36,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use axum::{
     Router,
-    extract::Request,
     http::header,
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -50,7 +50,6 @@ use hyper_util::{
 use serde::Serialize;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -59,8 +58,6 @@ use config::{Command, ServeArgs};
 use problem::{Code, Problem};
 use state::{AppState, Inner};
 
-/// How long a request may take that does not ask to be held: above every bound within it.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a client may take to send its headers, or stay idle.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long clients may take to send what they began and read their answers, once the API stops.
@@ -73,15 +70,14 @@ pub fn router(state: AppState) -> Router {
         .route("/docs/{*asset}", get(openapi::asset))
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
-        .layer(CatchPanicLayer::custom(|_| Problem::new(Code::InternalError).into_response()))
-        .layer(middleware::from_fn_with_state(state.clone(), metrics::measure));
+        .layer(middleware::from_fn_with_state(state.clone(), answer::answer));
     trace::spans(router).with_state(state)
 }
 
 /// The endpoints. Their methods and paths stand beside the handlers, with their documentation, and
 /// all together in `api/openapi.json`.
 fn endpoints() -> OpenApiRouter<AppState> {
-    let bounded = OpenApiRouter::new()
+    OpenApiRouter::with_openapi(openapi::Common::openapi())
         .routes(routes!(balance::get))
         .routes(routes!(balance::charge))
         .routes(routes!(balance::history))
@@ -110,23 +106,11 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::redrive_dead_letter))
         .routes(routes!(admin::discard_dead_letter))
         .routes(routes!(health::ready))
-        .route_layer(middleware::from_fn(answer_in_time));
-    OpenApiRouter::with_openapi(openapi::Common::openapi())
-        .merge(bounded)
-        // Holds its answer for as long as it is asked to.
         .routes(routes!(job::get))
         .routes(routes!(health::live))
         .routes(routes!(metrics::get))
         .routes(routes!(openapi::openapi))
         .routes(routes!(openapi::docs))
-}
-
-/// What hangs (a connection to the database that is frozen, not closed) becomes a 503.
-async fn answer_in_time(request: Request, next: Next) -> Response {
-    timeout(ANSWER_DEADLINE, next.run(request)).await.unwrap_or_else(|_| {
-        tracing::warn!("no answer within {ANSWER_DEADLINE:?}");
-        Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
-    })
 }
 
 /// Does what the command line asks for.

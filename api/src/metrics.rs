@@ -2,13 +2,12 @@
 
 use std::{
     hash::{Hash, Hasher},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, State},
     http::{Method, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use chrono::Utc;
@@ -140,7 +139,26 @@ impl Metrics {
         self.refused.get_or_create(&labels).inc();
     }
 
-    fn answered(&self, method: &'static str, route: Route, status: StatusCode, took: Duration) {
+    /// Counts an answer.
+    pub(crate) fn answered(
+        &self,
+        method: &Method,
+        route: Option<MatchedPath>,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let method = match *method {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            Method::HEAD => "HEAD",
+            Method::OPTIONS => "OPTIONS",
+            // Clients may invent more.
+            _ => "other",
+        };
+        let route = Route(route);
         self.durations
             .get_or_create(&RouteLabels { route: route.clone() })
             .observe(took.as_secs_f64());
@@ -178,7 +196,7 @@ impl Metrics {
     #[must_use]
     pub fn example() -> Registry {
         let metrics = Self::default();
-        metrics.answered("GET", Route(None), StatusCode::OK, Duration::ZERO);
+        metrics.answered(&Method::GET, None, StatusCode::OK, Duration::ZERO);
         let depth = firstcome_shared::broker::depth::Depth { ready: 0, consumers: 0 };
         let mut line = Known::default();
         line.depth = Some(depth);
@@ -213,30 +231,6 @@ fn line_gauges(all: &mut Registry, lines: &[(String, Known)]) {
     gauge("line_oldest_job_age", help, Some(Unit::Seconds), &oldest);
     let help = "Jobs settled per second, smoothed, as the line's worker says";
     gauge("line_settled_jobs_per_second", help, None, &|line| Some(line.rate()));
-}
-
-/// Counts every answer. A client that hangs up gets none.
-pub async fn measure(
-    State(state): State<AppState>,
-    route: Option<MatchedPath>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        // Clients may invent more.
-        _ => "other",
-    };
-    let response = next.run(request).await;
-    state.metrics.answered(method, Route(route), response.status(), started.elapsed());
-    response
 }
 
 /// What Prometheus reads: requests, jobs and lines, as `docs/metrics.md` lists them.

@@ -146,7 +146,7 @@ fn error(settled: &Settled) -> Option<JobError> {
 
 /// The `wait` of the `Prefer` headers, clamped; a malformed preference is ignored, the first of
 /// several counts (RFC 7240, section 2).
-fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     headers
         .get_all("prefer")
         .iter()

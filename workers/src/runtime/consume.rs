@@ -125,7 +125,7 @@ pub(super) async fn consume(
             stored.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
             tracing::info!(queue, "drained");
         }
-        tracing::debug!(queue, jobs = settled.len(), "settled");
+        tracing::debug!(queue, messages = batch.messages, jobs = settled.len(), "settled");
         let sold_out = batch.sold_out(&settled);
         role.announcer.announce(SettledBatch { queue: queue.to_owned(), settled, sold_out });
 

@@ -134,7 +134,7 @@ impl Past {
 ///
 /// One statement, and no gap in it: a new owner gets the line only after the last batch of the old
 /// one ended (the lock), and so begins with a snapshot that sees what it committed. A failed job
-/// that an operator gave another attempt counts as open.
+/// that an operator gave another attempt counts as open: its outcome makes room for the next one.
 pub(super) async fn begin(
     transaction: &mut PgConnection,
     lease: Option<&Lease>,
@@ -157,8 +157,13 @@ pub(super) async fn begin(
         lease.map(|lease| lease.epoch),
         ids,
     )
-    .fetch_one(transaction)
+    .fetch_one(&mut *transaction)
     .await?;
+    if row.redriven.contains(&true) {
+        sqlx::query!("DELETE FROM job_outcomes WHERE job_id = ANY($1) AND redriven", ids)
+            .execute(transaction)
+            .await?;
+    }
     let known = row.ids.into_iter().map(JobId::from).zip(row.redriven).collect();
     let ours = row.ours || lease.is_none();
     Ok(ours.then_some(Past { known, closed: row.closed }))
@@ -205,6 +210,8 @@ pub(super) async fn key_owners(
 }
 
 /// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
+/// A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their own)
+/// violates the primary key; the next attempt sees its outcome.
 pub(super) async fn insert(
     transaction: &mut PgConnection,
     kind: JobKind,
@@ -231,24 +238,16 @@ pub(super) async fn insert(
             .push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
         replays.push(entry.replay_of.map(JobId::get));
     }
-    let stored = sqlx::query!(
-        r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), inserted AS (
+    let now = sqlx::query_scalar!(
+        r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), stored AS (
                INSERT INTO job_outcomes
                    (kind, job_id, user_id, status, code, result, detail, idempotency_key,
                     fingerprint, replay_of, settled_at)
                SELECT $1, job_id, user_id, status, code, result::jsonb, detail::jsonb, key, fingerprint, replay_of, now
                FROM stamp, UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::uuid[])
                  AS batch (job_id, user_id, status, code, result, detail, key, fingerprint, replay_of)
-               -- Only what an operator gave another attempt is decided twice.
-               ON CONFLICT ON CONSTRAINT job_outcomes_pkey DO UPDATE SET
-                   status = excluded.status, code = excluded.code, result = excluded.result,
-                   detail = excluded.detail, idempotency_key = excluded.idempotency_key,
-                   fingerprint = excluded.fingerprint, replay_of = excluded.replay_of,
-                   settled_at = excluded.settled_at, redriven = false
-               WHERE job_outcomes.redriven
-               RETURNING job_id
            )
-           SELECT now AS "now!", (SELECT count(*) FROM inserted) AS "inserted!" FROM stamp"#,
+           SELECT now AS "now!" FROM stamp"#,
         kind.as_str(),
         &ids,
         &users,
@@ -262,12 +261,7 @@ pub(super) async fn insert(
     )
     .fetch_one(transaction)
     .await?;
-    // A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their
-    // own): roll back, the next attempt sees it.
-    if usize::try_from(stored.inserted) != Ok(entries.len()) {
-        return Err(sqlx::Error::RowNotFound);
-    }
-    Ok(stored.now)
+    Ok(now)
 }
 
 /// Lets a failed job be decided once more, or no more; until then it stays failed.

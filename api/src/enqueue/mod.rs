@@ -1,12 +1,14 @@
-//! The only publisher of jobs: natural batching towards the broker.
+//! The only publisher of jobs: natural batching towards the broker, at a pace.
 //!
 //! **Guarantee:** a submission that returns `Ok` is on the disk of a quorum queue and will be
 //! delivered at least once. An error means: refused, or *unknown* (the connection was lost or the
 //! deadline passed before the broker answered); the job may still be settled then, but nobody was
 //! told that it was accepted. The accept path writes nothing else, anywhere.
 
+mod line;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -21,12 +23,12 @@ use firstcome_shared::{
         publish::{Address, ConfirmedPublisher, MessageType, Verdict},
         topology,
     },
-    job::{Envelope, JobKind, envelope},
+    job::{Envelope, JobKind},
     partition::{self, Partition},
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,16 +36,10 @@ use crate::{
     lines::{self, Lines, Routes},
     problem::{Code, Problem},
 };
+use line::{Line, Parcel, Submission};
 
 /// Submissions that may wait for the publisher; beyond it they are refused.
 const BACKLOG: usize = 16_384;
-/// Submissions that may wait for one line; beyond it they are refused, and those for others are not.
-const LINE_BACKLOG: usize = 8_192;
-/// When who is refused for that should come back: one line takes some ten thousand jobs a second.
-const BACKLOG_SECONDS: u64 = 1;
-/// Parcels of one line under way at once. While they are, submissions gather and share the next
-/// one; two keep the broker busy while a confirm travels.
-const PARCELS_PER_LINE: usize = 2;
 /// How often the routing is asked for while jobs wait for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// When a refused client should come back; a lost broker is usually found again in 2 s.
@@ -65,12 +61,6 @@ impl From<Refusal> for Problem {
             Refusal::LineFull(seconds) => Self::new(Code::LineFull).retry_after(seconds),
         }
     }
-}
-
-struct Submission {
-    partition: Partition,
-    line: Vec<u8>,
-    answer: oneshot::Sender<Result<(), Refusal>>,
 }
 
 /// Hands jobs to the publisher task.
@@ -176,20 +166,6 @@ struct Publisher {
     deadline: Duration,
 }
 
-/// A parcel under way: who waits for it.
-struct Parcel {
-    partition: Partition,
-    submissions: Vec<Submission>,
-}
-
-/// What waits for one partition.
-struct Line {
-    exchange: String,
-    routing_key: String,
-    waiting: VecDeque<Submission>,
-    in_flight: usize,
-}
-
 impl Publisher {
     /// Publishes a message that no queue takes, and waits for it to come back. A broker with a
     /// memory or disk alarm says so only after the first publish, by not answering.
@@ -244,6 +220,8 @@ impl Publisher {
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_verdict = Instant::now();
         let mut ticks = interval(self.deadline);
+        // When the next line may send what waits in it.
+        let mut next = None;
         self.link.set(Link::UP);
 
         loop {
@@ -283,6 +261,7 @@ impl Publisher {
                         }
                     }
                 }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 _ = look_again.tick(), if !stranded.is_empty() => {
                     self.lines.refresh();
                     // The line they came back from may be there again; else they come back again.
@@ -312,9 +291,12 @@ impl Publisher {
                     }
                 }
             }
+            next = None;
             if self.link.is_up() {
+                let now = Instant::now();
                 for (partition, line) in &mut lines {
-                    line.publish(*partition, &mut publisher);
+                    line.publish(now, *partition, &mut publisher);
+                    next = next.into_iter().chain(line.waits_until()).min();
                 }
             }
         }
@@ -324,11 +306,9 @@ impl Publisher {
 impl Publisher {
     /// Puts a submission behind the others of its line, or refuses it.
     fn stand(&self, lines: &mut BTreeMap<Partition, Line>, submission: Submission) {
-        let line = lines.entry(submission.partition).or_insert_with_key(|partition| Line {
-            exchange: topology::jobs(&self.broker.queue_namespace, partition.kind),
-            routing_key: partition.routing_key(),
-            waiting: VecDeque::new(),
-            in_flight: 0,
+        let line = lines.entry(submission.partition).or_insert_with_key(|partition| {
+            let exchange = topology::jobs(&self.broker.queue_namespace, partition.kind);
+            Line::new(exchange, partition.routing_key())
         });
         line.push(submission);
     }
@@ -373,74 +353,4 @@ impl Publisher {
 
 fn is_current(routes: &Routes, partition: Partition) -> bool {
     routes.get(&partition.kind).is_some_and(|routing| routing.generation == partition.generation)
-}
-
-impl Line {
-    /// Puts a submission behind the others, or refuses it.
-    fn push(&mut self, submission: Submission) {
-        if self.waiting.len() >= LINE_BACKLOG {
-            // Who no longer waits makes room.
-            self.waiting.retain(|submission| !submission.answer.is_closed());
-        }
-        if self.waiting.len() < LINE_BACKLOG {
-            self.waiting.push_back(submission);
-        } else {
-            let _ = submission.answer.send(Err(Refusal::LineFull(BACKLOG_SECONDS)));
-        }
-    }
-
-    /// Sends what is waiting, as full as it is: no timer holds it back.
-    fn publish(&mut self, partition: Partition, publisher: &mut ConfirmedPublisher<Parcel>) {
-        while self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty() {
-            let mut body = Vec::new();
-            let mut submissions = Vec::new();
-            while submissions.len() < envelope::MAX_PARCEL
-                && let Some(submission) = self.waiting.pop_front()
-            {
-                // Who no longer waits was told "unavailable"; that stays true.
-                if !submission.answer.is_closed() {
-                    body.extend_from_slice(&submission.line);
-                    submissions.push(submission);
-                }
-            }
-            if !submissions.is_empty() {
-                let address =
-                    Address::Exchange { exchange: &self.exchange, key: &self.routing_key };
-                let parcel = Parcel { partition, submissions };
-                publisher.publish(address, MessageType::Jobs, body, parcel);
-                self.in_flight += 1;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A line that moves no more fills up with those who gave up: they must not count for ever.
-    #[test]
-    fn a_line_refuses_only_while_so_many_wait() {
-        let partition = Partition {
-            kind: JobKind::IssueCoupon,
-            generation: 1,
-            line: partition::Line::Partition(0),
-        };
-        let mut line = Line {
-            exchange: String::new(),
-            routing_key: String::new(),
-            waiting: VecDeque::new(),
-            in_flight: PARCELS_PER_LINE,
-        };
-        let mut submit = || {
-            let (answer, answered) = oneshot::channel();
-            line.push(Submission { partition, line: Vec::new(), answer });
-            answered
-        };
-        let mut waiting: Vec<_> = (0..LINE_BACKLOG).map(|_| submit()).collect();
-        let refused = submit().try_recv().map(|answer| answer.unwrap_err());
-        assert_eq!(refused, Ok(Refusal::LineFull(BACKLOG_SECONDS)));
-        waiting.truncate(LINE_BACKLOG - 1);
-        assert!(submit().try_recv().is_err(), "it waits");
-    }
 }

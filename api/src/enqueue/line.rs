@@ -1,0 +1,161 @@
+//! What waits for one line, and when it may leave.
+
+use std::{collections::VecDeque, time::Duration};
+
+use firstcome_shared::{
+    broker::publish::{Address, ConfirmedPublisher, MessageType},
+    job::envelope,
+    partition::Partition,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::Refusal;
+
+/// Submissions that may wait for one line; beyond it they are refused, and those for others are not.
+const LINE_BACKLOG: usize = 8_192;
+/// When who is refused for that should come back: one line takes some ten thousand jobs a second.
+const BACKLOG_SECONDS: u64 = 1;
+/// Parcels of one line under way at once. While they are, submissions gather and share the next
+/// one; two keep the broker busy while a confirm travels.
+const PARCELS_PER_LINE: usize = 2;
+/// How far apart parcels of one line leave that are less than half full. A parcel costs the broker and
+/// both ends of its connections nearly as much with one job as with many: without a pace, a quarter of
+/// the load that a machine can bear keeps all of it busy with small ones. Who comes alone is
+/// sent at once.
+const PACE: Duration = Duration::from_millis(3);
+
+/// A job that is to be published.
+pub(super) struct Submission {
+    pub(super) partition: Partition,
+    /// As it goes over the wire.
+    pub(super) line: Vec<u8>,
+    pub(super) answer: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// A parcel under way: who waits for it.
+pub(super) struct Parcel {
+    pub(super) partition: Partition,
+    pub(super) submissions: Vec<Submission>,
+}
+
+/// What waits for one partition.
+pub(super) struct Line {
+    exchange: String,
+    routing_key: String,
+    pub(super) waiting: VecDeque<Submission>,
+    /// Parcels that are not confirmed yet.
+    pub(super) in_flight: usize,
+    /// When a parcel may leave that is less than half full.
+    next: Instant,
+}
+
+impl Line {
+    /// Of this routing key.
+    pub(super) fn new(exchange: String, routing_key: String) -> Self {
+        let (waiting, next) = (VecDeque::new(), Instant::now());
+        Self { exchange, routing_key, waiting, in_flight: 0, next }
+    }
+
+    /// Puts a submission behind the others, or refuses it.
+    pub(super) fn push(&mut self, submission: Submission) {
+        if self.waiting.len() >= LINE_BACKLOG {
+            // Who no longer waits makes room.
+            self.waiting.retain(|submission| !submission.answer.is_closed());
+        }
+        if self.waiting.len() < LINE_BACKLOG {
+            self.waiting.push_back(submission);
+        } else {
+            let _ = submission.answer.send(Err(Refusal::LineFull(BACKLOG_SECONDS)));
+        }
+    }
+
+    /// Sends what is waiting, as full as it is, where it may leave.
+    pub(super) fn publish(
+        &mut self,
+        now: Instant,
+        partition: Partition,
+        publisher: &mut ConfirmedPublisher<Parcel>,
+    ) {
+        while self.may_send(now) {
+            self.next = now + PACE;
+            let mut body = Vec::new();
+            let mut submissions = Vec::new();
+            while submissions.len() < envelope::MAX_PARCEL
+                && let Some(submission) = self.waiting.pop_front()
+            {
+                // Who no longer waits was told "unavailable"; that stays true.
+                if !submission.answer.is_closed() {
+                    body.extend_from_slice(&submission.line);
+                    submissions.push(submission);
+                }
+            }
+            if !submissions.is_empty() {
+                let address =
+                    Address::Exchange { exchange: &self.exchange, key: &self.routing_key };
+                let parcel = Parcel { partition, submissions };
+                publisher.publish(address, MessageType::Jobs, body, parcel);
+                self.in_flight += 1;
+            }
+        }
+    }
+
+    fn may_send(&self, now: Instant) -> bool {
+        let is_time = now >= self.next || self.waiting.len() >= envelope::MAX_PARCEL / 2;
+        is_time && self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty()
+    }
+
+    /// When a parcel may leave that only the pace keeps back.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        let waits = self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty();
+        waits.then_some(self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firstcome_shared::{job::JobKind, partition};
+
+    use super::*;
+
+    const HERE: Partition = Partition {
+        kind: JobKind::IssueCoupon,
+        generation: 1,
+        line: partition::Line::Partition(0),
+    };
+
+    fn line(next: Instant, in_flight: usize) -> Line {
+        Line { in_flight, next, ..Line::new(String::new(), String::new()) }
+    }
+
+    fn submit(line: &mut Line) -> oneshot::Receiver<Result<(), Refusal>> {
+        let (answer, answered) = oneshot::channel();
+        line.push(Submission { partition: HERE, line: Vec::new(), answer });
+        answered
+    }
+
+    /// A line that moves no more fills up with those who gave up: they must not count for ever.
+    #[test]
+    fn a_line_refuses_only_while_so_many_wait() {
+        let mut line = line(Instant::now(), PARCELS_PER_LINE);
+        let mut waiting: Vec<_> = (0..LINE_BACKLOG).map(|_| submit(&mut line)).collect();
+        let refused = submit(&mut line).try_recv().map(|answer| answer.unwrap_err());
+        assert_eq!(refused, Ok(Refusal::LineFull(BACKLOG_SECONDS)));
+        waiting.truncate(LINE_BACKLOG - 1);
+        assert!(submit(&mut line).try_recv().is_err(), "it waits");
+    }
+
+    #[test]
+    fn small_parcels_keep_their_pace_and_large_ones_need_not() {
+        let (now, next) = (Instant::now(), Instant::now() + PACE);
+        let mut line = line(next, 0);
+        assert!(!line.may_send(next) && line.waits_until().is_none(), "nobody waits");
+        let first = submit(&mut line);
+        assert!(!line.may_send(now) && line.waits_until() == Some(next), "too soon");
+        assert!(line.may_send(next), "alone, but it is time");
+        let others: Vec<_> = (1..envelope::MAX_PARCEL / 2).map(|_| submit(&mut line)).collect();
+        assert!(line.may_send(now), "half a parcel");
+        line.in_flight = PARCELS_PER_LINE;
+        assert!(!line.may_send(next) && line.waits_until().is_none(), "a confirm is waited for");
+        drop((first, others));
+    }
+}
