@@ -80,3 +80,25 @@ async fn two_workers_share_a_campaign_without_overselling() {
     })
     .await;
 }
+
+/// A batch waits for its campaign's row, and what its users hold has changed when it gets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_that_was_issued_while_the_batch_waited_is_not_issued_twice() {
+    shop(Options { users: 2, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(10).await;
+        let mut other = shop.pool.begin().await.unwrap();
+        for statement in [
+            "UPDATE coupons SET issued = 1 WHERE id = $1",
+            "INSERT INTO user_coupons (user_id, coupon_id, issue_number) VALUES (1, $1, 1)",
+        ] {
+            sqlx::query(statement).bind(coupon).execute(&mut *other).await.unwrap();
+        }
+        let again = shop.accepted_issue(1, coupon).await;
+        shop.is_waiting_for_a_row().await;
+        other.commit().await.unwrap();
+        assert_eq!(shop.settled(1, &again).await["error"]["code"], "coupon-already-issued");
+        let next = shop.accepted_issue(2, coupon).await;
+        assert_eq!(shop.settled(2, &next).await["result"]["issueNumber"], 2);
+    })
+    .await;
+}

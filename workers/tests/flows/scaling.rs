@@ -157,17 +157,7 @@ async fn a_worker_that_was_paused_in_mid_batch_changes_nothing_any_more() {
             .await
             .unwrap();
         shop.storm((1..=500).map(|user| (user, coupon)), 64).await;
-        eventually("a batch is under way", async || {
-            let waiting: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'firstcome-worker'",
-            )
-            .fetch_one(&shop.pool)
-            .await
-            .unwrap();
-            waiting > 0
-        })
-        .await;
+        shop.is_waiting_for_a_row().await;
         paused.signal("STOP").await.unwrap();
         lock.rollback().await.unwrap();
         let other = worker(shop);

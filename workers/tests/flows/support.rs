@@ -236,6 +236,21 @@ impl Shop {
         }
     }
 
+    /// Waits until a worker's batch waits for a row that another transaction has locked.
+    pub(crate) async fn is_waiting_for_a_row(&self) {
+        eventually("a batch waits for a row", async || {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'firstcome-worker'",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+            waiting > 0
+        })
+        .await;
+    }
+
     /// Another API on the same services.
     pub(crate) async fn start_api(&self, change: impl FnOnce(&mut ServeArgs)) -> Api {
         let mut config =
