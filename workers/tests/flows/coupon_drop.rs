@@ -90,6 +90,10 @@ async fn a_coupon_that_was_issued_while_the_batch_waited_is_not_issued_twice() {
         for statement in [
             "UPDATE coupons SET issued = 1 WHERE id = $1",
             "INSERT INTO user_coupons (user_id, coupon_id, issue_number) VALUES (1, $1, 1)",
+            "INSERT INTO job_outcomes (job_id, user_id, kind, status, result)
+             SELECT gen_random_uuid(), user_id, 'issue-coupon', 'succeeded',
+                    jsonb_build_object('userCouponId', id, 'couponId', coupon_id, 'issueNumber', 1)
+             FROM user_coupons WHERE coupon_id = $1",
         ] {
             sqlx::query(statement).bind(coupon).execute(&mut *other).await.unwrap();
         }
