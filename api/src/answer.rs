@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, error::Elapsed, timeout};
 
 use crate::{
     job,
@@ -31,40 +31,43 @@ pub(crate) async fn answer(
     let method = request.method().clone();
     let deadline = DEADLINE + job::preferred_wait(request.headers()).unwrap_or_default();
     let response = within(deadline, next.run(request)).await;
+    let response = response.unwrap_or_else(|_| {
+        tracing::warn!(%method, route = route.as_ref().map(MatchedPath::as_str), "no answer within {deadline:?}");
+        Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
+    });
     state.metrics.answered(&method, route, response.status(), started.elapsed());
     response
 }
 
-/// What hangs (a connection to the database that is frozen, not closed) becomes a 503.
-async fn within(deadline: Duration, answering: impl Future<Output = Response>) -> Response {
-    match timeout(deadline, AssertUnwindSafe(answering).catch_unwind()).await {
-        Ok(Ok(response)) => response,
-        // The panic's own hook has told where.
-        Ok(Err(_)) => Problem::new(Code::InternalError).into_response(),
-        Err(_) => {
-            tracing::warn!("no answer within {deadline:?}");
-            Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
-        }
-    }
+/// The answer, be it to a panic; an error if there is none by then: something hangs (a connection to the
+/// database that is frozen, not closed).
+async fn within(
+    deadline: Duration,
+    answering: impl Future<Output = Response>,
+) -> Result<Response, Elapsed> {
+    let answer = timeout(deadline, AssertUnwindSafe(answering).catch_unwind()).await?;
+    // The panic's own hook has told where.
+    Ok(answer.unwrap_or_else(|_| Problem::new(Code::InternalError).into_response()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{future::pending, pin::Pin};
 
-    use axum::http::{StatusCode, header::RETRY_AFTER};
+    use axum::http::StatusCode;
 
     use super::*;
 
     #[tokio::test]
     async fn there_is_always_an_answer() {
         let soon = Duration::from_millis(20);
-        let fine = within(soon, async { StatusCode::CREATED.into_response() }).await;
-        assert_eq!(fine.status(), StatusCode::CREATED);
-        let hangs = within(soon, pending()).await;
-        assert_eq!(hangs.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(hangs.headers()[RETRY_AFTER], "1");
-        let panics = within(soon, async { panic!("on purpose") }).await;
-        assert_eq!(panics.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let status = async |answering: Pin<Box<dyn Future<Output = Response>>>| {
+            within(soon, answering).await.map(|response| response.status())
+        };
+        let fine = status(Box::pin(async { StatusCode::CREATED.into_response() })).await;
+        assert_eq!(fine, Ok(StatusCode::CREATED));
+        let panics = status(Box::pin(async { panic!("on purpose") })).await;
+        assert_eq!(panics, Ok(StatusCode::INTERNAL_SERVER_ERROR));
+        assert!(status(Box::pin(pending())).await.is_err(), "it hangs");
     }
 }

@@ -306,4 +306,31 @@ mod tests {
         assert!(with_file("bad.pem", "no key").is_err());
         assert!(with_file("empty.json", r#"{"keys": []}"#).is_err());
     }
+
+    #[test]
+    fn names_of_keys_count_where_keys_have_names() {
+        let key = |kid: Option<&str>| json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": kid, "x": PUBLIC_X});
+        let private = EncodingKey::from_ed_pem(PRIVATE_PEM.as_bytes()).unwrap();
+        let token = |kid: Option<&str>| {
+            let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
+            jsonwebtoken::encode(&header, &json!({"sub": "7"}), &private).unwrap()
+        };
+        for (name, keys, expected) in [
+            ("one-named.json", json!([key(Some("k1"))]), [true, true, false]),
+            ("one-unnamed.json", json!([key(None)]), [true, true, true]),
+            ("both.json", json!([key(Some("k9")), key(None)]), [true, true, true]),
+            ("others.json", json!([key(Some("k8")), key(Some("k9"))]), [true, false, false]),
+        ] {
+            let verifier = with_file(name, &json!({"keys": keys}).to_string()).unwrap();
+            let known =
+                [None, Some("k1"), Some("k2")].map(|kid| verifier.caller(&token(kid)).is_some());
+            assert_eq!(known, expected, "{name}");
+        }
+        let secret = jsonwebtoken::encode(
+            &Header { kid: Some("any".to_owned()), ..Header::new(Algorithm::HS256) },
+            &json!({"sub": "7"}),
+            &EncodingKey::from_secret(SECRET.as_bytes()),
+        );
+        assert!(with_secret().caller(&secret.unwrap()).is_some(), "a secret has no name");
+    }
 }

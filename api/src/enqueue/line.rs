@@ -18,10 +18,10 @@ const BACKLOG_SECONDS: u64 = 1;
 /// Parcels of one line under way at once. While they are, submissions gather and share the next
 /// one; two keep the broker busy while a confirm travels.
 const PARCELS_PER_LINE: usize = 2;
-/// How far apart parcels of one line leave that are less than half full. A parcel costs the broker and
-/// both ends of its connections nearly as much with one job as with many: without a pace, a quarter of
-/// the load that a machine can bear keeps all of it busy with small ones. Who comes alone is
-/// sent at once.
+/// How long after the last parcel of its line one leaves that is less than half full. A parcel costs the
+/// broker and both ends of its connections nearly as much with one job as with many: without a
+/// pace, a quarter of the load that a machine can bear keeps all of it busy with small ones. Who comes
+/// into a quiet line is sent at once.
 const PACE: Duration = Duration::from_millis(3);
 
 /// A job that is to be published.
@@ -77,7 +77,6 @@ impl Line {
         publisher: &mut ConfirmedPublisher<Parcel>,
     ) {
         while self.may_send(now) {
-            self.next = now + PACE;
             let mut body = Vec::new();
             let mut submissions = Vec::new();
             while submissions.len() < envelope::MAX_PARCEL
@@ -95,6 +94,7 @@ impl Line {
                 let parcel = Parcel { partition, submissions };
                 publisher.publish(address, MessageType::Jobs, body, parcel);
                 self.in_flight += 1;
+                self.next = now + PACE;
             }
         }
     }

@@ -220,7 +220,7 @@ impl Publisher {
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_verdict = Instant::now();
         let mut ticks = interval(self.deadline);
-        // When the next line may send what waits in it.
+        // When the first line may send what only the pace keeps back.
         let mut next = None;
         self.link.set(Link::UP);
 

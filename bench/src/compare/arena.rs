@@ -53,7 +53,8 @@ impl Arena {
         ] {
             sqlx::query(statement).bind(PLENTY).execute(&scene.pool).await?;
         }
-        // As in a database that has been in use: what autovacuum would else do in mid-measurement.
+        // As a database is that has been in use; else autovacuum would do it in the middle of a
+        // measurement.
         for statement in [
             "VACUUM (FULL) balances, balance_transactions, products",
             "VACUUM (ANALYZE) users, balances, balance_transactions, products",

@@ -94,7 +94,7 @@ impl Results {
             text,
             "PostgreSQL {postgresql} (fsync on), RabbitMQ {rabbitmq}, Redis {redis}, {rustc}, commit {commit}.\n\
              The load generator and all servers share the cores. {rounds} round(s) of {window:?} per figure: median [min..max].\n\
-             How to read it: bench/README.md.\n"
+             How to read it: bench/README.md; why a target is missed: bench/NOTES.md.\n"
         );
         self.ratios(&mut text);
         for (scenario, title) in SCENARIOS {

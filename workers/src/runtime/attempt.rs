@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// gets here.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a lost race is run again before it counts as a contradiction in the data.
-const MOST_RACES: i32 = 10;
+const MOST_RACES: u32 = 10;
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
@@ -57,20 +57,9 @@ impl AttemptError {
         matches!(self, Self::Fenced)
     }
 
-    /// Whether another attempt of the same batch can succeed, after so many.
-    ///
-    /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
-    /// (integrity constraint), P0 (raised by a trigger), and panics. Everything else, also a missing
-    /// table (a migration that is still to come), is the state of the system: failing a job for it
-    /// would fail all of them.
-    pub(super) fn is_transient(&self, attempts: i32, is_bisected: bool) -> bool {
-        let database = match self {
-            Self::Database(sqlx::Error::Database(database)) => database,
-            Self::Database(_) | Self::Frozen | Self::Fenced => return true,
-            Self::Panicked(_) => return false,
-        };
-        // A race lost against another consumer of the same jobs, users or keys: the next attempt
-        // sees what the winner committed and decides accordingly.
+    /// Whether it is a race lost against another consumer of the same jobs, users or keys: the next
+    /// attempt sees what the winner committed and decides accordingly.
+    pub(super) fn is_race(&self) -> bool {
         const RACES: [&str; 5] = [
             "job_outcomes_pkey",
             "job_outcomes_idempotency_key",
@@ -78,9 +67,25 @@ impl AttemptError {
             "user_coupons_issue_number_key",
             "orders_job_id_key",
         ];
-        if database.constraint().is_some_and(|name| RACES.contains(&name)) {
-            return attempts < if is_bisected { 2 } else { MOST_RACES };
+        let Self::Database(sqlx::Error::Database(database)) = self else { return false };
+        database.constraint().is_some_and(|name| RACES.contains(&name))
+    }
+
+    /// Whether another attempt of the same batch can succeed, after so many lost races.
+    ///
+    /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
+    /// (integrity constraint), P0 (raised by a trigger), and panics. Everything else, also a missing
+    /// table (a migration that is still to come), is the state of the system: failing a job for it
+    /// would fail all of them.
+    pub(super) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
+        if self.is_race() {
+            return races < if is_bisected { 2 } else { MOST_RACES };
         }
+        let database = match self {
+            Self::Database(sqlx::Error::Database(database)) => database,
+            Self::Database(_) | Self::Frozen | Self::Fenced => return true,
+            Self::Panicked(_) => return false,
+        };
         let code = database.code().unwrap_or_default();
         !["22", "23", "P0"].iter().any(|class| code.starts_with(class))
     }

@@ -132,9 +132,10 @@ impl Past {
 /// and tells what is known of these jobs: where an outcome is gone, its day is closed. `None` if
 /// the line is another's; without a lease there is nothing to be sure of.
 ///
-/// One statement, and no gap in it: a new owner gets the line only after the last batch of the old
-/// one ended (the lock), and so begins with a snapshot that sees what it committed. A failed job
-/// that an operator gave another attempt counts as open: its outcome makes room for the next one.
+/// One statement tells, and there is no gap in it: a new owner gets the line only after the last batch
+/// of the old one ended (the lock), and so begins with a snapshot that sees what it committed. A
+/// failed job that an operator gave another attempt counts as open: its outcome makes room for the
+/// next one.
 pub(super) async fn begin(
     transaction: &mut PgConnection,
     lease: Option<&Lease>,
@@ -159,13 +160,17 @@ pub(super) async fn begin(
     )
     .fetch_one(&mut *transaction)
     .await?;
-    if row.redriven.contains(&true) {
-        sqlx::query!("DELETE FROM job_outcomes WHERE job_id = ANY($1) AND redriven", ids)
+    let ours = row.ours || lease.is_none();
+    let known: HashMap<JobId, bool> =
+        row.ids.into_iter().map(JobId::from).zip(row.redriven).collect();
+    // Only those that this batch will decide: another may be redriven by now.
+    let again: Vec<uuid::Uuid> =
+        known.iter().filter(|(_, redriven)| **redriven).map(|(id, _)| id.get()).collect();
+    if ours && !again.is_empty() {
+        sqlx::query!("DELETE FROM job_outcomes WHERE job_id = ANY($1) AND redriven", &again)
             .execute(transaction)
             .await?;
     }
-    let known = row.ids.into_iter().map(JobId::from).zip(row.redriven).collect();
-    let ours = row.ours || lease.is_none();
     Ok(ours.then_some(Past { known, closed: row.closed }))
 }
 
@@ -264,19 +269,25 @@ pub(super) async fn insert(
     Ok(now)
 }
 
-/// Lets a failed job be decided once more, or no more; until then it stays failed.
+/// Lets a failed job be decided once more, or no more; until then it stays failed. Asked twice, since
+/// a batch that decides it at this moment puts another row in its place.
 pub(super) async fn reopen(
     on: &mut PgConnection,
     job: uuid::Uuid,
     is_open: bool,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE job_outcomes SET redriven = $2 WHERE job_id = $1 AND status = 'failed'",
-        job,
-        is_open
-    )
-    .execute(on)
-    .await?;
+    for _ in 0..2 {
+        let done = sqlx::query!(
+            "UPDATE job_outcomes SET redriven = $2 WHERE job_id = $1 AND status = 'failed'",
+            job,
+            is_open
+        )
+        .execute(&mut *on)
+        .await?;
+        if done.rows_affected() > 0 {
+            break;
+        }
+    }
     Ok(())
 }
 

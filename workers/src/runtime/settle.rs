@@ -75,7 +75,8 @@ pub(super) async fn settle(
     // A stack of parts, next one on top. Only a deterministic failure splits one.
     let mut parts = if jobs.is_empty() { Vec::new() } else { vec![jobs] };
     let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
-    let mut attempts = 0;
+    // Of the part in hand; races are counted apart, or an outage would use them up.
+    let (mut attempts, mut races) = (0, 0);
     // What contradicts the data again and again is searched for, with fewer attempts for each part.
     let mut is_bisected = false;
     while let Some(jobs) = parts.pop() {
@@ -84,12 +85,13 @@ pub(super) async fn settle(
             Ok(mut part) => {
                 settled.append(&mut part);
                 retry.reset();
-                attempts = 0;
+                (attempts, races) = (0, 0);
                 continue;
             }
             Err(error) => error,
         };
-        if error.is_transient(attempts, is_bisected) {
+        races += u32::from(error.is_race());
+        if error.is_transient(races, is_bisected) {
             if error.is_final() || !keep_trying() {
                 return Err(error);
             }
@@ -105,11 +107,11 @@ pub(super) async fn settle(
             let poison = reject(job, error.to_string());
             let letter = Letter { reject: &poison, failure: Failure::Unprocessable, attempts };
             settled.extend(fail(desk, &letter, keep_trying).await?);
-            attempts = 0;
+            (attempts, races) = (0, 0);
         } else {
             tracing::warn!(queue, %error, jobs = jobs.len(), "batch refused by the database, bisecting");
             is_bisected = true;
-            attempts = 0;
+            (attempts, races) = (0, 0);
             let (first, second) = jobs.split_at(jobs.len() / 2);
             parts.extend([second, first]);
         }
