@@ -246,7 +246,17 @@ mod tests {
     }
 
     fn signed(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
-        jsonwebtoken::encode(&Header::new(algorithm), claims, key).unwrap()
+        signed_as(None, algorithm, key, claims)
+    }
+
+    fn signed_as(
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        key: &EncodingKey,
+        claims: &Value,
+    ) -> String {
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+        jsonwebtoken::encode(&header, claims, key).unwrap()
     }
 
     fn with_claims(claims: &Value) -> Option<Caller> {
@@ -311,10 +321,8 @@ mod tests {
     fn names_of_keys_count_where_keys_have_names() {
         let key = |kid: Option<&str>| json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": kid, "x": PUBLIC_X});
         let private = EncodingKey::from_ed_pem(PRIVATE_PEM.as_bytes()).unwrap();
-        let token = |kid: Option<&str>| {
-            let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
-            jsonwebtoken::encode(&header, &json!({"sub": "7"}), &private).unwrap()
-        };
+        let claims = json!({"sub": "7"});
+        let token = |kid| signed_as(kid, Algorithm::EdDSA, &private, &claims);
         for (name, keys, expected) in [
             ("one-named.json", json!([key(Some("k1"))]), [true, true, false]),
             ("one-unnamed.json", json!([key(None)]), [true, true, true]),
@@ -326,11 +334,8 @@ mod tests {
                 [None, Some("k1"), Some("k2")].map(|kid| verifier.caller(&token(kid)).is_some());
             assert_eq!(known, expected, "{name}");
         }
-        let secret = jsonwebtoken::encode(
-            &Header { kid: Some("any".to_owned()), ..Header::new(Algorithm::HS256) },
-            &json!({"sub": "7"}),
-            &EncodingKey::from_secret(SECRET.as_bytes()),
-        );
-        assert!(with_secret().caller(&secret.unwrap()).is_some(), "a secret has no name");
+        let secret = EncodingKey::from_secret(SECRET.as_bytes());
+        let secret = signed_as(Some("any"), Algorithm::HS256, &secret, &claims);
+        assert!(with_secret().caller(&secret).is_some(), "a secret has no name");
     }
 }

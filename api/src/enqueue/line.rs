@@ -100,11 +100,11 @@ impl Line {
     }
 
     fn may_send(&self, now: Instant) -> bool {
-        let is_time = now >= self.next || self.waiting.len() >= envelope::MAX_PARCEL / 2;
-        is_time && self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty()
+        let is_half_full = self.waiting.len() >= envelope::MAX_PARCEL / 2;
+        self.waits_until().is_some_and(|next| now >= next || is_half_full)
     }
 
-    /// When a parcel may leave that only the pace keeps back.
+    /// When what waits may leave, however little it is; `None` if nothing does, or a confirm comes first.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         let waits = self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty();
         waits.then_some(self.next)

@@ -296,8 +296,8 @@ impl Publisher {
                 let now = Instant::now();
                 for (partition, line) in &mut lines {
                     line.publish(now, *partition, &mut publisher);
-                    next = next.into_iter().chain(line.waits_until()).min();
                 }
+                next = lines.values().filter_map(Line::waits_until).min();
             }
         }
     }

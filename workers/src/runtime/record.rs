@@ -243,7 +243,7 @@ pub(super) async fn insert(
             .push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
         replays.push(entry.replay_of.map(JobId::get));
     }
-    let now = sqlx::query_scalar!(
+    sqlx::query_scalar!(
         r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), stored AS (
                INSERT INTO job_outcomes
                    (kind, job_id, user_id, status, code, result, detail, idempotency_key,
@@ -265,8 +265,7 @@ pub(super) async fn insert(
         &replays as &[Option<uuid::Uuid>],
     )
     .fetch_one(transaction)
-    .await?;
-    Ok(now)
+    .await
 }
 
 /// Lets a failed job be decided once more, or no more; until then it stays failed. Asked twice, since
