@@ -7,7 +7,7 @@ use firstcome_shared::job::{
     issue_coupon::CouponIssued,
     place_order::{OrderPlaced, ShortLine},
 };
-use hyper::{
+use http::{
     Method, StatusCode, Uri,
     header::{HeaderName, HeaderValue, LOCATION},
 };
@@ -210,7 +210,7 @@ pub fn describe(answer: &Answer) -> (StatusCode, Option<String>) {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use hyper::HeaderMap;
+    use http::HeaderMap;
 
     #[test]
     fn polls_are_read() {

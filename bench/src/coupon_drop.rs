@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use hyper::Method;
+use http::Method;
 use sqlx::PgPool;
 use tokio::time::timeout;
 use uuid::Uuid;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use firstcome_workers::mock_data_platform::{self, Received};
-use hyper::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 

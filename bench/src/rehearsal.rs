@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use chrono::{TimeDelta, Utc};
-use hyper::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;

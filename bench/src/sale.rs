@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use hyper::{
+use http::{
     StatusCode,
     header::{AUTHORIZATION, HeaderName, HeaderValue},
 };

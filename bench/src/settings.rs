@@ -11,7 +11,7 @@ use firstcome_api::{
     auth,
     config::{SecretArgs, TokenArgs},
 };
-use hyper::header::HeaderValue;
+use http::header::HeaderValue;
 
 /// Time zone of the demo's business day.
 pub const BUSINESS_TIME_ZONE: &str = "Asia/Seoul";

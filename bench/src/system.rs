@@ -4,7 +4,7 @@ use std::{collections::VecDeque, path::Path, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use firstcome_shared::testing::Process;
-use hyper::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use tokio::time::{Instant, sleep};
 
 use crate::{

@@ -10,8 +10,7 @@ use firstcome_shared::{
     job::PlaceOrder,
     order::{Fulfilment, Line},
 };
-use http_body_util::Full;
-use hyper::{
+use http::{
     Method, Uri,
     header::{CONTENT_TYPE, HeaderValue},
 };
@@ -215,7 +214,7 @@ pub fn clicks(wishes: &[Wish]) -> anyhow::Result<Vec<Click>> {
             fields.insert("couponId".to_owned(), coupon.get().into());
         }
         let mut call = call(Method::POST, Uri::from_static("/api/orders"), None);
-        *call.body_mut() = Full::from(Bytes::from(body.to_string()));
+        *call.body_mut() = Bytes::from(body.to_string());
         call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         call.headers_mut().insert(IDEMPOTENCY_KEY, format!("wish-{index}").parse()?);
         let click = Click { customer: *customer, wish: index, call: Arc::new(call) };

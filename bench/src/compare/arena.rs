@@ -4,7 +4,7 @@
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
-use hyper::header::HeaderValue;
+use http::header::HeaderValue;
 use sqlx::PgPool;
 use tokio::{sync::Mutex, task::spawn_blocking};
 

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
-use hyper::{StatusCode, header::AUTHORIZATION};
+use http::{StatusCode, header::AUTHORIZATION};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -150,7 +150,7 @@ async fn send(
                 StatusCode::SERVICE_UNAVAILABLE => {
                     tally.refused += 1;
                     // Of the API's, which says when to come back; a side just gave up.
-                    if answer.headers.contains_key(hyper::header::RETRY_AFTER) {
+                    if answer.headers.contains_key(http::header::RETRY_AFTER) {
                         sleep(PAUSE).await;
                     }
                     continue;
@@ -177,7 +177,7 @@ async fn send(
 async fn follow(
     client: &mut Client,
     job: Uuid,
-    bearer: &hyper::header::HeaderValue,
+    bearer: &http::header::HeaderValue,
 ) -> Result<(), String> {
     let accepted = Accepted { wish: 0, job, user: 0, at: Duration::ZERO };
     loop {
