@@ -17,7 +17,7 @@ use std::{
 use chrono::{TimeDelta, Utc};
 use firstcome_shared::{
     ids::UserId,
-    job::{JobId, Settled, SettledBatch, Status, outcome::settled_channel},
+    job::{HeardBatch, JobId, Settled, Status, outcome::settled_channel},
     retry::Retry,
 };
 use futures_util::{StreamExt, future::join_all};
@@ -35,7 +35,7 @@ use crate::{
     coupon,
 };
 
-/// How many recent outcomes are kept in memory, some 300 bytes each.
+/// How many recent outcomes are kept in memory, some 400 bytes each.
 const RECENT: usize = 50_000;
 /// How often PostgreSQL is asked for all that wait.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -48,10 +48,18 @@ const YOUNG: TimeDelta = TimeDelta::seconds(1);
 /// A poll's place: the sender and how many polls wait on it.
 type Places = HashMap<JobId, (watch::Sender<Option<Arc<Settled>>>, usize)>;
 
+/// A recent outcome.
+#[derive(Debug, Clone)]
+enum Recent {
+    /// As it was announced: the JSON of a [`Settled`].
+    Heard(Arc<[u8]>),
+    Read(Arc<Settled>),
+}
+
 /// Outcomes, known and awaited.
 #[derive(Debug)]
 pub struct Board {
-    recent: Cache<JobId, Arc<Settled>>,
+    recent: Cache<JobId, Recent>,
     places: Mutex<Places>,
     stored: Batched<JobId, Arc<Settled>>,
     announced: AtomicBool,
@@ -99,7 +107,7 @@ impl Board {
         let deadline = Instant::now() + wait;
         // Take the place before looking: what is settled in between wakes it.
         let mut place = self.take_place(id);
-        if let Some(settled) = self.recent.get(&id) {
+        if let Some(settled) = self.recent(id) {
             return Ok(Some(settled));
         }
         let expected =
@@ -108,7 +116,9 @@ impl Board {
             return Ok(Some(settled));
         }
         tokio::select! {
-            () = place.settled(deadline) => {}
+            settled = place.settled(deadline) => if settled.is_some() {
+                return Ok(settled);
+            },
             () = self.stop.cancelled() => {}
         }
         self.look(id).await
@@ -130,7 +140,7 @@ impl Board {
     }
 
     async fn look(&self, id: JobId) -> Result<Option<Arc<Settled>>, Unavailable> {
-        if let Some(settled) = self.recent.get(&id) {
+        if let Some(settled) = self.recent(id) {
             return Ok(Some(settled));
         }
         let settled = self.stored.get(id).await?;
@@ -140,18 +150,40 @@ impl Board {
         Ok(settled)
     }
 
-    /// Only what is said for good: a failed job may be given another attempt.
-    fn remember(&self, settled: &Arc<Settled>) {
-        if settled.status != Status::Failed {
-            self.recent.insert(settled.job_id, Arc::clone(settled));
+    fn recent(&self, id: JobId) -> Option<Arc<Settled>> {
+        match self.recent.get(&id)? {
+            Recent::Read(settled) => Some(settled),
+            Recent::Heard(json) => {
+                let settled = read(&json)?;
+                self.remember(&settled).then_some(settled)
+            }
         }
     }
 
-    fn post(&self, settled: Arc<Settled>) {
-        let id = settled.job_id;
-        self.remember(&settled);
-        if let Some((sender, _)) = self.places().get(&id) {
-            sender.send_replace(Some(settled));
+    /// Only what is said for good, and whether it is: a failed job may be given another attempt.
+    fn remember(&self, settled: &Arc<Settled>) -> bool {
+        let is_final = settled.status != Status::Failed;
+        if is_final {
+            self.recent.insert(settled.job_id, Recent::Read(Arc::clone(settled)));
+        }
+        is_final
+    }
+
+    /// Keeps what was announced, and wakes who waits for it.
+    fn post(&self, settled: &[(JobId, &[u8])]) {
+        for (id, json) in settled {
+            self.recent.insert(*id, Recent::Heard(Arc::from(*json)));
+        }
+        let places = self.places();
+        if places.is_empty() {
+            return;
+        }
+        for (id, json) in settled {
+            if let Some((sender, _)) = places.get(id)
+                && let Some(settled) = read(json)
+            {
+                sender.send_replace(Some(settled));
+            }
         }
     }
 
@@ -167,10 +199,12 @@ impl Board {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_pace(&self, batch: &SettledBatch) {
+    fn note_pace(&self, batch: &HeardBatch<'_>) {
         // The last of a batch has waited least: older ones tell of a backlog that is gone.
-        let Some(last) = batch.settled.last() else { return };
-        let took = (last.settled_at - last.job_id.submitted_at()).to_std().unwrap_or_default();
+        let (Some((last, _)), Some(settled_at)) = (batch.settled.last(), batch.settled_at) else {
+            return;
+        };
+        let took = (settled_at - last.submitted_at()).to_std().unwrap_or_default();
         let took = (self.pace() * 7 + took.min(LONGEST_PACE)) / 8;
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) =
             Pace { took, at: Instant::now() };
@@ -192,8 +226,10 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    async fn settled(&mut self, deadline: Instant) {
-        let _ = timeout_at(deadline, self.receiver.wait_for(Option::is_some)).await;
+    /// The outcome, if it comes in time.
+    async fn settled(&mut self, deadline: Instant) -> Option<Arc<Settled>> {
+        let settled = timeout_at(deadline, self.receiver.wait_for(Option::is_some)).await;
+        settled.ok()?.ok()?.clone()
     }
 }
 
@@ -207,6 +243,11 @@ impl Drop for Place<'_> {
             }
         }
     }
+}
+
+/// What was announced; nothing, if it is not understood.
+fn read(json: &[u8]) -> Option<Arc<Settled>> {
+    serde_json::from_slice(json).map(Arc::new).ok()
 }
 
 async fn stored(
@@ -285,15 +326,13 @@ async fn hear(
             }
             continue;
         }
-        match serde_json::from_slice::<SettledBatch>(message.get_payload_bytes()) {
+        match HeardBatch::decode(message.get_payload_bytes()) {
             Ok(batch) => {
                 board.note_pace(&batch);
                 for coupon in &batch.sold_out {
                     coupons.sold_out(*coupon);
                 }
-                for settled in batch.settled {
-                    board.post(Arc::new(settled));
-                }
+                board.post(&batch.settled);
             }
             Err(error) => tracing::warn!(%error, "announcement not understood"),
         }
@@ -314,7 +353,10 @@ async fn sweep(board: Arc<Board>) {
         let ids: Vec<JobId> = board.places().keys().copied().collect();
         let looking = ids.into_iter().map(async |id| {
             if let Ok(Some(settled)) = board.stored.get(id).await {
-                board.post(settled);
+                board.remember(&settled);
+                if let Some((sender, _)) = board.places().get(&id) {
+                    sender.send_replace(Some(settled));
+                }
             }
         });
         join_all(looking).await;

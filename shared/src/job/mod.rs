@@ -9,7 +9,7 @@ pub mod place_order;
 pub use envelope::{Envelope, Idempotency, Undecodable};
 pub use id::JobId;
 pub use issue_coupon::IssueCoupon;
-pub use outcome::{Settled, SettledBatch, Status};
+pub use outcome::{HeardBatch, Settled, SettledBatch, Status};
 pub use place_order::PlaceOrder;
 
 use serde_json::value::{RawValue, to_raw_value};

@@ -2,8 +2,9 @@
 //! query. The truth is the row in `job_outcomes`; a lost hint costs time only.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::JobId;
 use crate::ids::{CouponId, UserId};
@@ -63,21 +64,127 @@ pub struct Settled {
     pub settled_at: DateTime<Utc>,
 }
 
-/// What one committed batch settled: one Redis message.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What one committed batch settled: one Redis message, the first line of it about the batch, then a line
+/// for each outcome. Every API hears all of them and is asked for few, so it reads those alone.
+#[derive(Debug)]
 pub struct SettledBatch {
-    /// The queue that the batch came from.
-    pub queue: String,
     /// The outcomes, in the order of the line.
     pub settled: Vec<Settled>,
     /// The coupons of which none was left for jobs of the batch.
-    #[serde(default)]
     pub sold_out: Vec<CouponId>,
+}
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    settled_at: Option<DateTime<Utc>>,
+    sold_out: Vec<CouponId>,
+}
+
+impl SettledBatch {
+    /// The message.
+    ///
+    /// # Errors
+    /// None in practice: every field can be told in JSON.
+    pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        let settled_at = self.settled.last().map(|settled| settled.settled_at);
+        let head = Head { settled_at, sold_out: self.sold_out.clone() };
+        let mut message = serde_json::to_vec(&head)?;
+        for settled in &self.settled {
+            message.push(b'\n');
+            message.extend_from_slice(
+                settled.job_id.get().hyphenated().encode_lower(&mut [0; 36]).as_bytes(),
+            );
+            message.push(b' ');
+            serde_json::to_writer(&mut message, settled)?;
+        }
+        Ok(message)
+    }
+}
+
+/// A [`SettledBatch`] as it is heard, its outcomes still to be read.
+#[derive(Debug)]
+pub struct HeardBatch<'a> {
+    /// Each job and the JSON of its [`Settled`].
+    pub settled: Vec<(JobId, &'a [u8])>,
+    /// When the last of them was stored.
+    pub settled_at: Option<DateTime<Utc>>,
+    /// As in [`SettledBatch`].
+    pub sold_out: Vec<CouponId>,
+}
+
+impl<'a> HeardBatch<'a> {
+    /// Reads the message, apart from the outcomes.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn decode(message: &'a [u8]) -> serde_json::Result<Self> {
+        let mut lines = message.split(|byte| *byte == b'\n');
+        let Head { settled_at, sold_out } =
+            serde_json::from_slice(lines.next().unwrap_or_default())?;
+        let settled = lines.map(|line| {
+            let (id, json) = line.split_at_checked(36)?;
+            Some((JobId::from(Uuid::try_parse_ascii(id).ok()?), json))
+        });
+        let settled: Option<_> = settled.collect();
+        let settled =
+            settled.ok_or_else(|| serde_json::Error::custom("an outcome without its job's id"))?;
+        Ok(Self { settled, settled_at, sold_out })
+    }
 }
 
 /// The Redis channel for [`SettledBatch`]es.
 #[must_use]
 pub fn settled_channel(namespace: &str) -> String {
     format!("{namespace}:settled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{job::JobKind, partition::Place};
+
+    #[test]
+    fn a_batch_is_heard_as_it_was_told() {
+        let settled = |sequence, code: Option<&str>| Settled {
+            job_id: JobId::compose(
+                1_750_000_000_000,
+                JobKind::IssueCoupon,
+                Place::UNKNOWN,
+                sequence,
+                9,
+            ),
+            user_id: UserId::new(7),
+            status: if code.is_some() { Status::Rejected } else { Status::Succeeded },
+            code: code.map(str::to_owned),
+            detail: None,
+            result: RawValue::from_string(r#"{"text":"two\nlines"}"#.to_owned()).ok(),
+            settled_at: DateTime::from_timestamp_millis(1_750_000_000_123).unwrap(),
+        };
+        let told = SettledBatch {
+            settled: vec![settled(1, None), settled(2, Some("COUPON_SOLD_OUT"))],
+            sold_out: vec![CouponId::new(3)],
+        };
+        let message = told.encode().unwrap();
+        let heard = HeardBatch::decode(&message).unwrap();
+        assert_eq!(
+            (heard.settled_at, &heard.sold_out),
+            (Some(told.settled[1].settled_at), &told.sold_out)
+        );
+        assert_eq!(heard.settled.len(), 2);
+        for (told, (job, json)) in told.settled.iter().zip(heard.settled) {
+            let heard: Settled = serde_json::from_slice(json).unwrap();
+            assert_eq!(
+                (job, heard.job_id, heard.code.as_ref()),
+                (told.job_id, told.job_id, told.code.as_ref())
+            );
+            assert_eq!(heard.result.unwrap().get(), told.result.as_ref().unwrap().get());
+        }
+        let nothing = SettledBatch { settled: Vec::new(), sold_out: Vec::new() };
+        assert!(HeardBatch::decode(&nothing.encode().unwrap()).unwrap().settled.is_empty());
+        for foreign in [&b""[..], b"[]", b"{\"soldOut\":[]}\nno job", b"{\"soldOut\":[]}\n"] {
+            assert!(HeardBatch::decode(foreign).is_err(), "{foreign:?}");
+        }
+    }
 }

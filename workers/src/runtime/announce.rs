@@ -48,7 +48,7 @@ async fn publish(
     mut batches: mpsc::Receiver<SettledBatch>,
 ) {
     while let Some(batch) = batches.recv().await {
-        let Ok(message) = serde_json::to_vec(&batch) else {
+        let Ok(message) = batch.encode() else {
             continue;
         };
         if let Err(error) = redis.publish(&channel, message).await {

@@ -11,12 +11,15 @@ use firstcome_shared::{
 };
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
-    Channel, Consumer,
+    Acker, Channel, Consumer,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,6 +33,10 @@ use super::{
     trace,
 };
 
+/// Time between two acknowledgements of a line. To the broker each is an entry of the queue's log, with a
+/// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
+/// if it is delivered again, its outcome is known.
+const ACK_PACE: Duration = Duration::from_millis(20);
 /// How long a batch in hand may keep trying once its consumer was told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -44,8 +51,8 @@ pub(super) enum Source {
     DeadLetters,
 }
 
-/// Consumes until `stop`, or until the line turns out to be another worker's; then closes the
-/// channel, which gives the broker back what was not settled.
+/// Consumes until `stop`, or until the line turns out to be another worker's; then acknowledges what was
+/// settled and closes the channel, which gives the broker back the rest.
 pub(super) async fn consume(
     channel: &Channel,
     source: Source,
@@ -65,84 +72,101 @@ pub(super) async fn consume(
         Source::Line(_) => Some(role.kind),
         Source::DeadLetters => None,
     };
-    // Decoded while the one before is settled.
-    let mut ahead = Ok(None);
-    loop {
-        let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
-            Some(batch) => batch,
-            None => match next_batch(&mut consumer, kind, stop).await? {
+    let (done, acks) = watch::channel(None);
+    let settling = async move {
+        // Decoded while the one before is settled.
+        let mut ahead = Ok(None);
+        loop {
+            let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
-                None => break,
-            },
-        };
-        // What was not begun goes back to the broker.
-        if stop.is_cancelled() {
-            break;
-        }
-        if !batch.is_full() {
-            drain(&mut consumer, |delivery| batch.take(kind, delivery))?;
-        }
-        let keep_trying = || channel.status().connected() && !stop.is_cancelled();
-        stats.taken(&batch);
-        let taken = Instant::now();
-        let settling = settle_batch(&source, queue, role, &batch, &keep_trying);
-        let settling = trace::settling(queue, &batch, settling);
-        tokio::pin!(settling);
-        let meanwhile = async {
-            tokio::select! {
-                biased;
-                settled = &mut settling => settled,
-                next = next_batch(&mut consumer, kind, stop) => {
-                    ahead = next;
-                    settling.await
-                }
-            }
-        };
-        let settled = tokio::select! {
-            settled = meanwhile => settled,
-            () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
-        };
-        // Not acknowledged, so the broker keeps the messages for the next session.
-        let settled = match settled {
-            Ok(settled) => settled,
-            Err(error) if error.is_final() => {
-                tracing::warn!(queue, %error, "batch abandoned");
-                role.monitor.metrics.fenced(role.kind);
+                None => match next_batch(&mut consumer, kind, stop).await? {
+                    Some(batch) => batch,
+                    None => break,
+                },
+            };
+            // What was not begun goes back to the broker.
+            if stop.is_cancelled() {
                 break;
             }
-            Err(error) => {
-                return Err(SessionError::Unusable(format!("{queue}: batch abandoned: {error}")));
+            if !batch.is_full() {
+                drain(&mut consumer, |delivery| batch.take(kind, delivery))?;
             }
-        };
-        if !batch.jobs.is_empty() {
-            role.monitor.metrics.batch(role.kind, batch.jobs.len(), taken.elapsed());
-        }
-        if let Source::Line(lease) = &source
-            && batch.is_end_of_line
-        {
-            let storing = timeout(STOP_DEADLINE, routing::drained(&role.pool, lease.line));
-            let stored = storing.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-            stored.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
-            tracing::info!(queue, "drained");
-        }
-        tracing::debug!(queue, messages = batch.messages, jobs = settled.len(), "settled");
-        let sold_out = batch.sold_out(&settled);
-        role.announcer.announce(SettledBatch { queue: queue.to_owned(), settled, sold_out });
+            let keep_trying = || channel.status().connected() && !stop.is_cancelled();
+            stats.taken(&batch);
+            let taken = Instant::now();
+            let settling = settle_batch(&source, queue, role, &batch, &keep_trying);
+            let settling = trace::settling(queue, &batch, settling);
+            tokio::pin!(settling);
+            let meanwhile = async {
+                tokio::select! {
+                    biased;
+                    settled = &mut settling => settled,
+                    next = next_batch(&mut consumer, kind, stop) => {
+                        ahead = next;
+                        settling.await
+                    }
+                }
+            };
+            let settled = tokio::select! {
+                settled = meanwhile => settled,
+                () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
+            };
+            // Not acknowledged, so the broker keeps the messages for the next session.
+            let settled = match settled {
+                Ok(settled) => settled,
+                Err(error) if error.is_final() => {
+                    tracing::warn!(queue, %error, "batch abandoned");
+                    role.monitor.metrics.fenced(role.kind);
+                    break;
+                }
+                Err(error) => {
+                    return Err(SessionError::Unusable(format!(
+                        "{queue}: batch abandoned: {error}"
+                    )));
+                }
+            };
+            if !batch.jobs.is_empty() {
+                role.monitor.metrics.batch(role.kind, batch.jobs.len(), taken.elapsed());
+            }
+            if let Source::Line(lease) = &source
+                && batch.is_end_of_line
+            {
+                let storing = timeout(STOP_DEADLINE, routing::drained(&role.pool, lease.line));
+                let stored = storing.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+                stored.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
+                tracing::info!(queue, "drained");
+            }
+            tracing::debug!(queue, messages = batch.messages, jobs = settled.len(), "settled");
+            let sold_out = batch.sold_out(&settled);
+            role.announcer.announce(SettledBatch { settled, sold_out });
 
-        if let Some(last) = batch.last() {
-            // Multiple: this message and all before it, which are this batch.
-            let current = last.ack(BasicAckOptions { multiple: true }).await?;
-            if !current {
-                return Err(SessionError::Unusable(format!(
-                    "{queue}: ack of a channel that is gone"
-                )));
-            }
+            done.send_replace(batch.last().map(|last| last.acker.clone()));
+            stats.settled(&batch);
         }
-        stats.settled(&batch);
-    }
+        Ok(())
+    };
+    tokio::try_join!(settling, acknowledge(queue, acks))?;
     // Closing the channel requeues what was prefetched at the head, in order. basic.cancel would
     // let the next consumer start while messages of ours are still unacknowledged.
     channel.close(200, "handing over".into()).await?;
+    Ok(())
+}
+
+/// Acknowledges what is done, at a pace and up to the last; until nothing more comes.
+async fn acknowledge(
+    queue: &str,
+    mut done: watch::Receiver<Option<Acker>>,
+) -> Result<(), SessionError> {
+    while done.changed().await.is_ok() {
+        let last = done.borrow_and_update().clone();
+        if let Some(last) = last
+            // Multiple: this message and all before it.
+            && !last.ack(BasicAckOptions { multiple: true }).await?
+        {
+            return Err(SessionError::Unusable(format!("{queue}: ack of a channel that is gone")));
+        }
+        sleep(ACK_PACE).await;
+    }
     Ok(())
 }
 
