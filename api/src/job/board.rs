@@ -362,3 +362,80 @@ async fn sweep(board: Arc<Board>) {
         join_all(looking).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use firstcome_shared::{
+        job::{JobKind, SettledBatch},
+        partition::Place,
+    };
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    /// Without the tasks that hear and sweep, and with a database that does not answer.
+    fn board() -> Board {
+        let nowhere = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50));
+        let pool = nowhere.connect_lazy("postgres://127.0.0.1:1/nowhere").unwrap();
+        Board {
+            recent: Cache::new(RECENT),
+            places: Mutex::default(),
+            stored: Batched::start(&pool, |connection, ids| Box::pin(stored(connection, ids))),
+            announced: AtomicBool::new(true),
+            pace: Mutex::new(Pace { took: Duration::ZERO, at: Instant::now() }),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn settled(sequence: u32, status: Status) -> Settled {
+        let now = u64::try_from(Utc::now().timestamp_millis()).unwrap();
+        Settled {
+            job_id: JobId::compose(now, JobKind::IssueCoupon, Place::UNKNOWN, sequence, 0),
+            user_id: UserId::new(7),
+            status,
+            code: (status != Status::Succeeded).then(|| "a-code".to_owned()),
+            detail: None,
+            result: None,
+            settled_at: Utc::now(),
+        }
+    }
+
+    fn announce(board: &Board, settled: Vec<Settled>) {
+        let message = SettledBatch { settled, sold_out: Vec::new() }.encode().unwrap();
+        board.post(&HeardBatch::decode(&message).unwrap().settled);
+    }
+
+    #[tokio::test]
+    async fn what_was_announced_is_told_without_the_database() {
+        let board = board();
+        let (won, lost) = (settled(1, Status::Succeeded), settled(2, Status::Rejected));
+        let failed = settled(3, Status::Failed);
+        announce(&board, vec![won.clone(), lost.clone(), failed.clone()]);
+        // Not only the first time.
+        for _ in 0..2 {
+            for told in [&won, &lost] {
+                let outcome = board.outcome(told.job_id, None).await.unwrap().unwrap();
+                assert_eq!((outcome.status, &outcome.code), (told.status, &told.code));
+            }
+            let failed = board.outcome(failed.job_id, None).await;
+            assert!(failed.is_err(), "only the database knows whether it has another attempt");
+        }
+        assert!(board.outcome(settled(4, Status::Succeeded).job_id, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_the_announcement() {
+        let board = board();
+        let told = settled(1, Status::Succeeded);
+        let wait = Some(Duration::from_secs(60));
+        let announcing = async {
+            while board.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            announce(&board, vec![settled(2, Status::Rejected), told.clone()]);
+        };
+        let (outcome, ()) = tokio::join!(board.outcome(told.job_id, wait), announcing);
+        assert_eq!(outcome.unwrap().unwrap().status, Status::Succeeded);
+        assert_eq!(board.waiting(), 0);
+    }
+}

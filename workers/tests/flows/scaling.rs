@@ -3,10 +3,17 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use firstcome_shared::testing::Process;
+use firstcome_shared::{
+    broker::{connect, depth::Gauge},
+    ids::CouponId,
+    job::{IssueCoupon, Job},
+    testing::Process,
+};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
@@ -278,6 +285,44 @@ async fn a_hundred_kills_at_random_moments_of_a_sale() {
         for worker in workers {
             assert!(worker.stop().await.unwrap().success());
         }
+    })
+    .await;
+}
+
+/// Acknowledgements keep a pace: the last of them is sent all the same, be it before the line is handed
+/// over or when nothing more comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_settled_is_not_delivered_to_the_next_one() {
+    shop(Options { users: 20, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(20).await;
+        let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+        let queue = shop.queue_of(&job);
+        let connection = Arc::new(connect::connect(&shop.broker.direct, "test").await.unwrap());
+        let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
+        let mut left_behind = async || loop {
+            let depth = gauge.depth(&queue).await.unwrap().unwrap();
+            if depth.consumers == 0 {
+                return depth.ready;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let settle = async |users: RangeInclusive<i64>| {
+            for user in users {
+                let job = shop.accepted_issue(user, coupon).await;
+                assert_eq!(shop.poll(user, &job, 10).await.body["status"], "succeeded");
+            }
+        };
+
+        settle(1..=10).await;
+        shop.stop_workers().await;
+        assert_eq!(left_behind().await, 0, "by one that stopped");
+
+        let crashing = worker(shop);
+        settle(11..=20).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        crashing.kill().await.unwrap();
+        assert_eq!(left_behind().await, 0, "by one that was killed while it had nothing to do");
+        connect::close(&connection).await;
     })
     .await;
 }
