@@ -166,8 +166,8 @@ pub(super) const RATIOS: [Ratio; 15] = [
     ),
 ];
 
-/// The same with fewer connections, where only one number of connections has a target.
-pub(super) const FURTHER_RATIOS: [Ratio; 2] = [
+/// The same with the other number of connections, where only one of them has a target.
+pub(super) const FURTHER_RATIOS: [Ratio; 3] = [
     ratio(
         "hot_coupon_polled_vs_pessimistic_64",
         "polled, 64 connections",
@@ -181,5 +181,12 @@ pub(super) const FURTHER_RATIOS: [Ratio; 2] = [
         "hot_product.firstcome.64.per_second",
         "hot_product.sync-order.64.per_second",
         AtLeast(10.0),
+    ),
+    ratio(
+        "p99_at_half_vs_pessimistic_saturated_256",
+        "p99 at 50%, ÷ the pessimistic lock with 256 connections, which is what the open loop has",
+        "latency.firstcome.50.p99_ms",
+        "hot_coupon.pessimistic.256.p99_ms",
+        AtMost(0.2),
     ),
 ];
