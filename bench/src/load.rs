@@ -144,7 +144,10 @@ async fn exchange(
     let request = encode(address, call);
     connection.stream.write_all(&request).await.map_err(|error| failed(&error))?;
     let answer = connection.answer().await?;
-    let is_last = answer.headers.get(CONNECTION).is_some_and(|value| value == "close");
+    let is_last = answer
+        .headers
+        .get(CONNECTION)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
     Ok(((!is_last).then_some(connection), answer))
 }
 
@@ -188,7 +191,7 @@ impl Connection {
     /// Whether the server has neither closed it meanwhile nor said anything unasked.
     fn is_open(&self) -> bool {
         let read = self.stream.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        self.read.is_empty() && read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     async fn answer(&mut self) -> Result<Answer, NoAnswer> {
@@ -365,6 +368,26 @@ mod tests {
             "host: 127.0.0.1:80",
         ];
         assert_eq!(lines, expected.into());
+    }
+
+    #[tokio::test]
+    async fn what_comes_unasked_is_nobodys_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = Client::new(listener.local_addr().unwrap(), Duration::from_secs(5));
+        tokio::spawn(async move {
+            for answer in [
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nb",
+            ] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(answer.repeat(2).as_bytes()).await.unwrap();
+            }
+        });
+        for answer in ["a", "b"] {
+            let call = call(Method::GET, Uri::from_static("/"), None);
+            assert_eq!(client.send(call).await.unwrap().body, answer);
+        }
     }
 
     #[tokio::test]

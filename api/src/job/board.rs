@@ -107,7 +107,7 @@ impl Board {
         let deadline = Instant::now() + wait;
         // Take the place before looking: what is settled in between wakes it.
         let mut place = self.take_place(id);
-        if let Some(settled) = self.recent(id) {
+        if let Some(settled) = self.remembered(id) {
             return Ok(Some(settled));
         }
         let expected =
@@ -140,7 +140,7 @@ impl Board {
     }
 
     async fn look(&self, id: JobId) -> Result<Option<Arc<Settled>>, Unavailable> {
-        if let Some(settled) = self.recent(id) {
+        if let Some(settled) = self.remembered(id) {
             return Ok(Some(settled));
         }
         let settled = self.stored.get(id).await?;
@@ -150,23 +150,21 @@ impl Board {
         Ok(settled)
     }
 
-    fn recent(&self, id: JobId) -> Option<Arc<Settled>> {
+    fn remembered(&self, id: JobId) -> Option<Arc<Settled>> {
         match self.recent.get(&id)? {
             Recent::Read(settled) => Some(settled),
             Recent::Heard(json) => {
-                let settled = read(&json)?;
-                self.remember(&settled).then_some(settled)
+                let settled = read(&json).filter(|settled| is_final(settled))?;
+                self.remember(&settled);
+                Some(settled)
             }
         }
     }
 
-    /// Only what is said for good, and whether it is: a failed job may be given another attempt.
-    fn remember(&self, settled: &Arc<Settled>) -> bool {
-        let is_final = settled.status != Status::Failed;
-        if is_final {
+    fn remember(&self, settled: &Arc<Settled>) {
+        if is_final(settled) {
             self.recent.insert(settled.job_id, Recent::Read(Arc::clone(settled)));
         }
-        is_final
     }
 
     /// Keeps what was announced, and wakes who waits for it.
@@ -174,16 +172,19 @@ impl Board {
         for (id, json) in settled {
             self.recent.insert(*id, Recent::Heard(Arc::from(*json)));
         }
-        let places = self.places();
-        if places.is_empty() {
-            return;
-        }
-        for (id, json) in settled {
-            if let Some((sender, _)) = places.get(id)
-                && let Some(settled) = read(json)
-            {
-                sender.send_replace(Some(settled));
-            }
+        let awaited: Vec<_> = {
+            let places = self.places();
+            settled.iter().filter(|(id, _)| places.contains_key(id)).collect()
+        };
+        awaited
+            .into_iter()
+            .filter_map(|(_, json)| read(json))
+            .for_each(|settled| self.wake(settled));
+    }
+
+    fn wake(&self, settled: Arc<Settled>) {
+        if let Some((sender, _)) = self.places().get(&settled.job_id) {
+            sender.send_replace(Some(settled));
         }
     }
 
@@ -243,6 +244,11 @@ impl Drop for Place<'_> {
             }
         }
     }
+}
+
+/// Whether it is said for good: a failed job may be given another attempt.
+fn is_final(settled: &Settled) -> bool {
+    settled.status != Status::Failed
 }
 
 /// What was announced; nothing, if it is not understood.
@@ -354,9 +360,7 @@ async fn sweep(board: Arc<Board>) {
         let looking = ids.into_iter().map(async |id| {
             if let Ok(Some(settled)) = board.stored.get(id).await {
                 board.remember(&settled);
-                if let Some((sender, _)) = board.places().get(&id) {
-                    sender.send_replace(Some(settled));
-                }
+                board.wake(settled);
             }
         });
         join_all(looking).await;

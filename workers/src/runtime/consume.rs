@@ -73,13 +73,15 @@ pub(super) async fn consume(
         Source::DeadLetters => None,
     };
     let (done, acks) = watch::channel(None);
+    // When it is dropped it sends basic.cancel, unless its channel is closed.
+    let pulling = &mut consumer;
     let settling = async move {
         // Decoded while the one before is settled.
         let mut ahead = Ok(None);
         loop {
             let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
-                None => match next_batch(&mut consumer, kind, stop).await? {
+                None => match next_batch(pulling, kind, stop).await? {
                     Some(batch) => batch,
                     None => break,
                 },
@@ -89,7 +91,7 @@ pub(super) async fn consume(
                 break;
             }
             if !batch.is_full() {
-                drain(&mut consumer, |delivery| batch.take(kind, delivery))?;
+                drain(pulling, |delivery| batch.take(kind, delivery))?;
             }
             let keep_trying = || channel.status().connected() && !stop.is_cancelled();
             stats.taken(&batch);
@@ -101,7 +103,7 @@ pub(super) async fn consume(
                 tokio::select! {
                     biased;
                     settled = &mut settling => settled,
-                    next = next_batch(&mut consumer, kind, stop) => {
+                    next = next_batch(pulling, kind, stop) => {
                         ahead = next;
                         settling.await
                     }
@@ -140,19 +142,24 @@ pub(super) async fn consume(
             let sold_out = batch.sold_out(&settled);
             role.announcer.announce(SettledBatch { settled, sold_out });
 
-            done.send_replace(batch.last().map(|last| last.acker.clone()));
             stats.settled(&batch);
+            let last = batch.last().map(|last| last.acker.clone());
+            if last.is_some() && done.send(last).is_err() {
+                break;
+            }
         }
         Ok(())
     };
-    tokio::try_join!(settling, acknowledge(queue, acks))?;
+    // Neither is given up in mid-way for the other's sake.
+    let (settled, acknowledged) = tokio::join!(settling, acknowledge(queue, acks));
+    settled.and(acknowledged)?;
     // Closing the channel requeues what was prefetched at the head, in order. basic.cancel would
     // let the next consumer start while messages of ours are still unacknowledged.
     channel.close(200, "handing over".into()).await?;
     Ok(())
 }
 
-/// Acknowledges what is done, at a pace and up to the last; until nothing more comes.
+/// Acknowledges what is done, at a pace and up to the last, until nothing more comes.
 async fn acknowledge(
     queue: &str,
     mut done: watch::Receiver<Option<Acker>>,

@@ -111,7 +111,7 @@ impl Stats {
         }
     }
 
-    /// It is settled and acknowledged.
+    /// It is settled; its acknowledgement follows.
     pub(super) fn settled(&self, batch: &Batch) {
         let jobs = batch.jobs.len();
         let mut figures = self.lock();

@@ -11,10 +11,12 @@ use std::{
 use firstcome_shared::{
     broker::{connect, depth::Gauge},
     ids::CouponId,
-    job::{IssueCoupon, Job},
+    job::{Envelope, IssueCoupon, Job},
     testing::Process,
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all};
+use lapin::{options::BasicConsumeOptions, types::FieldTable};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -307,10 +309,11 @@ async fn what_a_worker_settled_is_not_delivered_to_the_next_one() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let settle = async |users: RangeInclusive<i64>| {
-            for user in users {
+            let settling = users.map(async |user| {
                 let job = shop.accepted_issue(user, coupon).await;
                 assert_eq!(shop.poll(user, &job, 10).await.body["status"], "succeeded");
-            }
+            });
+            join_all(settling).await;
         };
 
         settle(1..=10).await;
@@ -323,6 +326,51 @@ async fn what_a_worker_settled_is_not_delivered_to_the_next_one() {
         crashing.kill().await.unwrap();
         assert_eq!(left_behind().await, 0, "by one that was killed while it had nothing to do");
         connect::close(&connection).await;
+    })
+    .await;
+}
+
+/// The broker gives a line to the next consumer with all that the last one had not settled, and so in
+/// order: a consumer is never cancelled, its channel is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_is_handed_over_in_order() {
+    // More messages than the broker pushes ahead.
+    const USERS: i64 = 400;
+    shop(Options { users: USERS, worker: false, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(USERS).await;
+        for user in 1..=USERS {
+            shop.accepted_issue(user, coupon).await;
+        }
+        let mut locked = shop.pool.begin().await.unwrap();
+        sqlx::query("SELECT FROM coupons FOR UPDATE").execute(&mut *locked).await.unwrap();
+        shop.start_worker();
+        shop.is_waiting_for_a_row().await;
+
+        let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+        let queue = shop.queue_of(&job);
+        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let standby = BasicConsumeOptions::default();
+        let mut next = channel
+            .basic_consume(queue.into(), "".into(), standby, FieldTable::default())
+            .await
+            .unwrap();
+        let handing_over = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            locked.commit().await.unwrap();
+        };
+        tokio::join!(shop.stop_workers(), handing_over);
+
+        let settled = shop.outcomes().await.get("succeeded").copied().unwrap_or_default();
+        assert!(settled > 0 && settled < USERS, "{settled} of {USERS} before the handing over");
+        for user in settled + 1..=USERS {
+            let delivery = timeout(BOUND, next.next()).await.unwrap().unwrap().unwrap();
+            let envelope = Envelope::decode(delivery.data.trim_ascii_end()).unwrap();
+            assert_eq!(envelope.user_id.get(), user, "it came too soon, or twice");
+        }
+        connect::close(&connection).await;
+        shop.start_worker();
+        shop.settle_and_audit().await;
     })
     .await;
 }

@@ -241,7 +241,8 @@ impl Shop {
         eventually("a batch waits for a row", async || {
             let waiting: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'firstcome-worker'",
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND application_name = 'firstcome-worker' AND query LIKE '%FOR NO KEY UPDATE%'",
             )
             .fetch_one(&self.pool)
             .await
