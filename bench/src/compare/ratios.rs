@@ -154,7 +154,7 @@ pub(super) const RATIOS: [Ratio; 15] = [
         "large_vs_empty",
         "one hot coupon, settled/s with many rows in the database ÷ with none, 256 connections",
         "large.firstcome.256.per_second",
-        "hot_coupon.firstcome.256.per_second",
+        "large.firstcome-empty.256.per_second",
         AtLeast(0.85),
     ),
     ratio(

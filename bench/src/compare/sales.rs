@@ -17,6 +17,8 @@ const CAMPAIGNS: i64 = 1_000;
 pub(super) const NAME: &str = "firstcome";
 /// The same, when every client polls to its outcome.
 const POLLED: &str = "firstcome-polled";
+/// The same, beside the large database.
+const EMPTY: &str = "firstcome-empty";
 
 impl Contest<'_> {
     pub(super) async fn coupons(&mut self) -> anyhow::Result<()> {
@@ -109,17 +111,25 @@ impl Contest<'_> {
         self.arena.strike(scene).await
     }
 
-    /// A hot coupon in a database with a history. Auditing all of that would take longer than
-    /// everything else, so only the new campaign is.
-    pub(super) async fn large(&mut self, scene: &Scene) -> anyhow::Result<()> {
+    /// A hot coupon in a database with a history, right after the same in an empty one: machines change
+    /// their pace from minute to minute.
+    pub(super) async fn large(&mut self, large: &Scene) -> anyhow::Result<()> {
         let rows = self.plan.large_rows;
-        self.say(format_args!("firstcome, {rows} rows in the database"));
+        self.say(format_args!("firstcome, no rows and {rows} rows in the database"));
+        let empty = self.arena.scene("bench_empty").await?;
+        self.hot_coupon_in(&empty, EMPTY).await?;
+        self.arena.strike(empty).await?;
+        self.hot_coupon_in(large, NAME).await
+    }
+
+    /// Auditing all of the history would take longer than everything else, so only the new campaign is.
+    async fn hot_coupon_in(&mut self, scene: &Scene, side: &str) -> anyhow::Result<()> {
         let (system, _) = self.firstcome(scene, false).await?;
         let (requests, prize) = self.hot(SideName::Atomic, scene).await?;
         let storm = self.storm(system.address, 256, requests);
         scene.settle_down().await;
         let settled = settle(&storm, &prize, &scene.pool).await?;
-        self.note("large", NAME, 256, &settled);
+        self.note("large", side, 256, &settled);
         system.stop().await?;
         let Prize::Coupons(campaign) = prize else { return Ok(()) };
         let (held, highest, holders): (i64, i64, i64) = sqlx::query_as(
