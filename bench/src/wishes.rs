@@ -4,20 +4,16 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use bytes::Bytes;
 use firstcome_shared::{
     ids::{CouponId, ProductId},
     job::PlaceOrder,
     order::{Fulfilment, Line},
 };
-use http::{
-    Method, Uri,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use http::{Method, Uri};
 use serde_json::json;
 
 use crate::{
-    load::call,
+    load::call_with,
     sale::{Click, Customer, IDEMPOTENCY_KEY},
 };
 
@@ -213,9 +209,7 @@ pub fn clicks(wishes: &[Wish]) -> anyhow::Result<Vec<Click>> {
         if let (Some(coupon), Some(fields)) = (order.coupon_id, body.as_object_mut()) {
             fields.insert("couponId".to_owned(), coupon.get().into());
         }
-        let mut call = call(Method::POST, Uri::from_static("/api/orders"), None);
-        *call.body_mut() = Bytes::from(body.to_string());
-        call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut call = call_with(Method::POST, Uri::from_static("/api/orders"), None, &body);
         call.headers_mut().insert(IDEMPOTENCY_KEY, format!("wish-{index}").parse()?);
         let click = Click { customer: *customer, wish: index, call: Arc::new(call) };
         if index.is_multiple_of(IMPATIENT) {

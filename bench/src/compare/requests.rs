@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{
-    Method, Uri,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use http::{Method, Uri, header::HeaderValue};
 use serde_json::json;
 
 use super::storm::Requests;
-use crate::{answers::click_path, load::call};
+use crate::{
+    answers::click_path,
+    load::{call, call_with},
+};
 
 /// The hot product; the sample data's products are 1 to [`PRODUCTS`].
 pub(super) const HOT_PRODUCT: i64 = 1;
@@ -75,11 +74,9 @@ fn orders(
     Arc::new(move |index| {
         let products = products(index);
         let items = products.iter().map(|id| json!({ "productId": id, "quantity": 1 }));
-        let body = json!({ "items": items.collect::<Vec<_>>() }).to_string();
-        let mut call =
-            call(Method::POST, Uri::from_static("/api/orders"), Some(bearers.get(index)?));
-        *call.body_mut() = Bytes::from(body);
-        call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = json!({ "items": items.collect::<Vec<_>>() });
+        let bearer = Some(bearers.get(index)?);
+        let call = call_with(Method::POST, Uri::from_static("/api/orders"), bearer, &body);
         Some((call, i64::try_from(products.len()).ok()?))
     })
 }
