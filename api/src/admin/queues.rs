@@ -46,7 +46,7 @@ struct QueueView {
     ready: Option<u32>,
     /// Messages that its consumer holds.
     unacked: u64,
-    /// Jobs that wait, about: a message holds up to 64.
+    /// Jobs that wait, about: a message holds up to 128.
     waiting_jobs: u64,
     #[schema(required)]
     consumers: Option<u32>,

@@ -18,7 +18,9 @@ const BACKLOG_SECONDS: u64 = 1;
 /// Parcels of one line under way at once. While they are, submissions gather and share the next
 /// one; two keep the broker busy while a confirm travels.
 const PARCELS_PER_LINE: usize = 2;
-/// How long after the last parcel of its line one leaves that is less than half full. A parcel costs the
+/// With so many jobs a parcel is no longer small.
+const ENOUGH: usize = envelope::MAX_PARCEL / 4;
+/// How long after the last parcel of its line a small one leaves. A parcel costs the
 /// broker and both ends of its connections nearly as much with one job as with many: without a
 /// pace, a quarter of the load that a machine can bear keeps all of it busy with small ones. Who comes
 /// into a quiet line is sent at once.
@@ -45,7 +47,7 @@ pub(super) struct Line {
     pub(super) waiting: VecDeque<Submission>,
     /// Parcels that are not confirmed yet.
     pub(super) in_flight: usize,
-    /// When a parcel may leave that is less than half full.
+    /// When a small parcel may leave.
     next: Instant,
 }
 
@@ -100,8 +102,8 @@ impl Line {
     }
 
     fn may_send(&self, now: Instant) -> bool {
-        let is_half_full = self.waiting.len() >= envelope::MAX_PARCEL / 2;
-        self.waits_until().is_some_and(|next| now >= next || is_half_full)
+        let are_enough = self.waiting.len() >= ENOUGH;
+        self.waits_until().is_some_and(|next| now >= next || are_enough)
     }
 
     /// When what waits may leave, however little it is; `None` if nothing does, or a confirm comes first.
@@ -152,8 +154,8 @@ mod tests {
         let first = submit(&mut line);
         assert!(!line.may_send(now) && line.waits_until() == Some(next), "too soon");
         assert!(line.may_send(next), "alone, but it is time");
-        let others: Vec<_> = (1..envelope::MAX_PARCEL / 2).map(|_| submit(&mut line)).collect();
-        assert!(line.may_send(now), "half a parcel");
+        let others: Vec<_> = (1..ENOUGH).map(|_| submit(&mut line)).collect();
+        assert!(line.may_send(now), "enough of them");
         line.in_flight = PARCELS_PER_LINE;
         assert!(!line.may_send(next) && line.waits_until().is_none(), "a confirm is waited for");
         drop((first, others));

@@ -1,4 +1,4 @@
-//! How jobs travel: one line of JSON per job, 1..=64 lines per message (a *parcel*).
+//! How jobs travel: one line of JSON per job, 1..=128 lines per message (a *parcel*).
 //!
 //! Lines, not an array, so that each job can be decoded alone: whatever one of them holds, its
 //! neighbours are still found.
@@ -11,7 +11,7 @@ use crate::{ids::UserId, trace::TraceParent};
 
 /// The most jobs in one message. Beyond this the broker's cost per job no longer falls, while a
 /// redelivered message gets expensive.
-pub const MAX_PARCEL: usize = 64;
+pub const MAX_PARCEL: usize = 128;
 
 /// A job with what was known when it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]

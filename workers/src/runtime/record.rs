@@ -248,9 +248,10 @@ pub(super) async fn insert(
                INSERT INTO job_outcomes
                    (kind, job_id, user_id, status, code, result, detail, idempotency_key,
                     fingerprint, replay_of, settled_at)
-               SELECT $1, job_id, user_id, status, code, result::jsonb, detail::jsonb, key, fingerprint, replay_of, now
-               FROM stamp, UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::uuid[])
-                 AS batch (job_id, user_id, status, code, result, detail, key, fingerprint, replay_of)
+               SELECT $1, UNNEST($2::uuid[]), UNNEST($3::bigint[]), UNNEST($4::text[]), UNNEST($5::text[]),
+                      UNNEST($6::text[])::jsonb, UNNEST($7::text[])::jsonb, UNNEST($8::text[]),
+                      UNNEST($9::text[]), UNNEST($10::uuid[]), now
+               FROM stamp
            )
            SELECT now AS "now!" FROM stamp"#,
         kind.as_str(),
