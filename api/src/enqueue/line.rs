@@ -18,8 +18,8 @@ const BACKLOG_SECONDS: u64 = 1;
 /// Parcels of one line under way at once. While they are, submissions gather and share the next
 /// one; two keep the broker busy while a confirm travels.
 const PARCELS_PER_LINE: usize = 2;
-/// With so many jobs a parcel is no longer small.
-const ENOUGH: usize = envelope::MAX_PARCEL / 4;
+/// With so many jobs a parcel is no longer small: its message costs little for each of them.
+const ENOUGH: usize = 32;
 /// How long after the last parcel of its line a small one leaves. A parcel costs the
 /// broker and both ends of its connections nearly as much with one job as with many: without a
 /// pace, a quarter of the load that a machine can bear keeps all of it busy with small ones. Who comes

@@ -18,7 +18,7 @@ use crate::{event::order_completed, job::JobKind, partition::Partition};
 /// does to innocent jobs, and only stops a message that brings every process down that reads it.
 pub const DELIVERY_LIMIT: i32 = 1_000;
 
-/// Messages of a line that the broker may push ahead to its consumer: parcels for some four full
+/// Messages of a line that the broker may push ahead to its consumer: parcels for up to eight full
 /// batches in a storm. Bounds the memory of a line, and what a lost connection redelivers.
 pub const PREFETCH: u16 = 256;
 

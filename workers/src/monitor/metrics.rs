@@ -23,8 +23,9 @@ use crate::{
     runtime::{LineFigures, Stats},
 };
 
-/// Jobs in a batch, up to `MAX_JOBS`.
-const SIZES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
+/// Jobs in a batch, up to about `MAX_JOBS`: a message is never split.
+const SIZES: [f64; 12] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
 /// From one row to a batch that was retried for a while.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];

@@ -14,7 +14,7 @@ use firstcome_shared::{
 };
 use lapin::message::Delivery;
 
-/// The most jobs in one transaction. By itself a job gets no cheaper beyond some hundreds; but where a
+/// The most jobs in one transaction, but for the rest of the last message. By itself a job gets no cheaper beyond some hundreds; but where a
 /// storm and its settlement share the processors, every round trip waits for its turn.
 pub const MAX_JOBS: usize = 4_000;
 

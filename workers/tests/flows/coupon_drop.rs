@@ -68,7 +68,7 @@ async fn two_workers_share_a_campaign_without_overselling() {
     shop(Options { users: 400, ..Options::default() }, async |shop| {
         shop.start_worker();
         let coupon = shop.campaign(150).await;
-        let storm = shop.storm((0..1_200).map(|n| (n % 400 + 1, coupon)), 64);
+        let storm = shop.storm((0..1_200).map(|n| (n % 400 + 1, coupon)), 400);
         let handover = async {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             shop.stop_workers().await;
