@@ -28,7 +28,8 @@ impl Contest<'_> {
         let mut most = 0.0;
         for (side, to_the_outcome) in [(NAME, false), (POLLED, true)] {
             for connections in CONNECTIONS {
-                let settled = self.hot_coupon(&system, &scene, connections, to_the_outcome).await?;
+                let (settled, _) =
+                    self.hot_coupon(&system, &scene, connections, to_the_outcome).await?;
                 accepted += settled.harvest.units;
                 most = settled.per_second.max(most);
                 self.note("hot_coupon", side, connections, &settled);
@@ -56,11 +57,11 @@ impl Contest<'_> {
         scene: &Scene,
         connections: usize,
         to_the_outcome: bool,
-    ) -> anyhow::Result<Settled> {
+    ) -> anyhow::Result<(Settled, Prize)> {
         let (requests, prize) = self.hot(SideName::Atomic, scene).await?;
         let storm = Storm { to_the_outcome, ..self.storm(system.address, connections, requests) };
         scene.settle_down().await;
-        settle(&storm, &prize, &scene.pool).await
+        Ok((settle(&storm, &prize, &scene.pool).await?, prize))
     }
 
     /// About a hundred want each coupon.
@@ -125,10 +126,7 @@ impl Contest<'_> {
     /// Auditing all of the history would take longer than everything else, so only the new campaign is.
     async fn hot_coupon_in(&mut self, scene: &Scene, side: &str) -> anyhow::Result<()> {
         let (system, _) = self.firstcome(scene, false).await?;
-        let (requests, prize) = self.hot(SideName::Atomic, scene).await?;
-        let storm = self.storm(system.address, 256, requests);
-        scene.settle_down().await;
-        let settled = settle(&storm, &prize, &scene.pool).await?;
+        let (settled, prize) = self.hot_coupon(&system, scene, 256, false).await?;
         self.note("large", side, 256, &settled);
         system.stop().await?;
         let Prize::Coupons(campaign) = prize else { return Ok(()) };

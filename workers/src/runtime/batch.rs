@@ -14,8 +14,9 @@ use firstcome_shared::{
 };
 use lapin::message::Delivery;
 
-/// The most jobs in one transaction, but for the rest of the last message. By itself a job gets no cheaper beyond some hundreds; but where a
-/// storm and its settlement share the processors, every round trip waits for its turn.
+/// The most jobs in one transaction, but for the rest of the last message. By itself a job gets no
+/// cheaper beyond some hundreds; but where a storm and its settlement share the processors, every round
+/// trip waits for its turn.
 pub const MAX_JOBS: usize = 4_000;
 
 /// Where in the broker something was found: what identifies a line across redeliveries.
