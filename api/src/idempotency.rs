@@ -228,9 +228,14 @@ async fn settled(
     let kinds: Vec<&str> = keys.iter().map(|(_, kind, _)| *kind).collect();
     let names: Vec<&str> = keys.iter().map(|(.., name)| name.as_str()).collect();
     let rows = sqlx::query!(
-        r#"SELECT position AS "position!", job_id, fingerprint AS "fingerprint!"
+        r#"SELECT position AS "position!", job_id AS "job_id!", fingerprint AS "fingerprint!"
            FROM UNNEST($1::bigint[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (asker, what, key, position)
-           JOIN job_outcomes ON user_id = asker AND kind = what AND idempotency_key = key"#,
+           CROSS JOIN LATERAL (
+               SELECT job_id, fingerprint FROM job_outcomes
+               WHERE (user_id, kind, idempotency_key) BETWEEN (asker, what, key) AND (asker, what, key)
+                 AND idempotency_key IS NOT NULL
+               LIMIT 1
+           ) AS owner"#,
         &users,
         &kinds as &[&str],
         &names as &[&str],

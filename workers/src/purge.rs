@@ -126,10 +126,10 @@ async fn delete_outcomes(
     let mut count = 0;
     loop {
         let deleted = sqlx::query_scalar!(
-            "DELETE FROM job_outcomes WHERE job_id IN (
+            "DELETE FROM job_outcomes WHERE job_id = ANY(ARRAY(
                  SELECT job_id FROM job_outcomes
                  WHERE job_id >= $1 AND job_id < $2 AND status <> 'succeeded'
-                 ORDER BY job_id LIMIT $3 FOR UPDATE)
+                 ORDER BY job_id LIMIT $3 FOR UPDATE))
              RETURNING job_id",
             from,
             end,

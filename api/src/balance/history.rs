@@ -52,8 +52,8 @@ pub async fn history(
     let entries = sqlx::query_as!(
         Entry,
         "SELECT id, kind, amount, balance_after, order_id, created_at FROM balance_transactions
-         WHERE user_id = $1 AND ($2::bigint IS NULL OR id < $2)
-         ORDER BY id DESC LIMIT $3",
+         WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
+         ORDER BY user_id, id DESC LIMIT $3",
         caller.user_id.get(),
         page.after,
         page.rows(),

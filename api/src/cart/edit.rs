@@ -123,8 +123,8 @@ async fn delete(
     // The balance row first, like everybody who touches carts: so nobody deadlocks.
     sqlx::query!(
         "WITH owner AS MATERIALIZED (SELECT user_id FROM balances WHERE user_id = $1 FOR NO KEY UPDATE)
-         DELETE FROM carts USING owner
-         WHERE carts.user_id = owner.user_id AND ($2::bigint IS NULL OR product_id = $2)",
+         DELETE FROM carts
+         WHERE user_id = (SELECT user_id FROM owner) AND ($2::bigint IS NULL OR product_id = $2)",
         user_id.get(),
         product_id,
     )

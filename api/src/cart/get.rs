@@ -32,9 +32,9 @@ struct Cart {
 pub async fn get(State(state): State<AppState>, caller: Caller) -> Result<Response, Problem> {
     let items = sqlx::query_as!(
         Item,
-        "SELECT product_id, name, price, quantity FROM carts
-         JOIN products ON products.id = product_id AND deleted_at IS NULL
-         WHERE user_id = $1 ORDER BY product_id",
+        r#"SELECT product_id, name AS "name!", price AS "price!", quantity FROM carts
+           CROSS JOIN LATERAL (SELECT name, price FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
+           WHERE user_id = $1 ORDER BY product_id"#,
         caller.user_id.get(),
     )
     .fetch_all(&state.pool)

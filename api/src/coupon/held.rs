@@ -78,13 +78,13 @@ pub async fn held(
     fields.finish()?;
     let coupons = sqlx::query_as!(
         HeldCoupon,
-        r#"SELECT id, coupon_id, name, issue_number, status AS "status!", issued_at, used_at, order_id
+        r#"SELECT id AS "id!", coupon_id AS "coupon_id!", name AS "name!", issue_number AS "issue_number!", status AS "status!", issued_at AS "issued_at!", used_at, order_id
            FROM (SELECT held.id, held.coupon_id, coupons.name, held.issue_number, held.issued_at, held.used_at, held.order_id,
                         CASE WHEN held.used_at IS NOT NULL THEN 'used'
                              WHEN coupons.ends_at <= now() THEN 'expired'
                              ELSE 'available' END AS status
-                 FROM user_coupons held JOIN coupons ON coupons.id = held.coupon_id
-                 WHERE held.user_id = $1) AS mine
+                 FROM (SELECT * FROM user_coupons WHERE user_id = $1 OFFSET 0) AS held
+                 CROSS JOIN LATERAL (SELECT name, ends_at FROM coupons WHERE id = held.coupon_id LIMIT 1) AS coupons) AS mine
            WHERE ($2::text IS NULL OR status = $2) AND ($3::bigint IS NULL OR id < $3)
            ORDER BY id DESC LIMIT $4"#,
         caller.user_id.get(),

@@ -135,7 +135,7 @@ fn read_lines(fields: &mut Fields) -> Option<Vec<Line>> {
 async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<Line>, Problem> {
     let rows = sqlx::query!(
         "SELECT product_id, quantity FROM carts
-         JOIN products ON products.id = product_id AND deleted_at IS NULL
+         CROSS JOIN LATERAL (SELECT FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
          WHERE user_id = $1 ORDER BY product_id LIMIT 50",
         user_id.get(),
     )

@@ -73,8 +73,7 @@ pub async fn get(
     caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, Problem> {
-    let one = Page { limit: 1, after: None };
-    let found = select(&state.pool, caller.user_id.get(), Some(id), one).await?;
+    let found = select(&state.pool, caller.user_id.get(), &[id]).await?;
     Ok(crate::json(&found.into_iter().next().ok_or_else(|| Problem::new(Code::OrderNotFound))?))
 }
 
@@ -92,16 +91,23 @@ pub async fn history(
     caller: Caller,
     page: Page,
 ) -> Result<Response, Problem> {
-    let orders = select(&state.pool, caller.user_id.get(), None, page).await?;
+    let user_id = caller.user_id.get();
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM orders
+         WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
+         ORDER BY user_id, id DESC LIMIT $3",
+        user_id,
+        page.after,
+        page.rows(),
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    let orders = select(&state.pool, user_id, &ids).await?;
     Ok(crate::json(&page.cut(orders, |order| order.id)))
 }
 
-async fn select(
-    pool: &PgPool,
-    user_id: i64,
-    id: Option<i64>,
-    page: Page,
-) -> Result<Vec<OrderView>, sqlx::Error> {
+/// The user's orders among these, newest first.
+async fn select(pool: &PgPool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, items_amount, discount, paid, coupon_id, created_at, completed_at,
                   dropped AS "dropped: Json<Box<RawValue>>",
@@ -109,13 +115,9 @@ async fn select(
                                                        'unitPrice', unit_price, 'amount', unit_price * quantity)
                                     ORDER BY product_id)
                    FROM order_items WHERE order_id = orders.id) AS "lines!: Json<Vec<LineView>>"
-           FROM orders
-           WHERE user_id = $1 AND ($2::bigint IS NULL OR id = $2) AND ($3::bigint IS NULL OR id < $3)
-           ORDER BY id DESC LIMIT $4"#,
+           FROM orders WHERE id = ANY($2) AND user_id = $1 ORDER BY id DESC"#,
         user_id,
-        id,
-        page.after,
-        page.rows(),
+        ids,
     )
     .fetch_all(pool)
     .await?;

@@ -39,12 +39,12 @@ pub(super) async fn load(
     }
 
     let known = sqlx::query!(
-        r#"SELECT asked.user_id AS "user_id!", asked.coupon_id AS "coupon_id!",
-                  held.id IS NOT NULL AS "holds!"
-           FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (user_id, coupon_id)
-           JOIN users ON users.id = asked.user_id
-           LEFT JOIN user_coupons held
-             ON held.user_id = asked.user_id AND held.coupon_id = asked.coupon_id"#,
+        r#"SELECT asker AS "user_id!", coupon AS "coupon_id!", held.id IS NOT NULL AS "holds!"
+           FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (asker, coupon)
+           CROSS JOIN LATERAL (SELECT FROM users WHERE id = asker LIMIT 1) AS known
+           LEFT JOIN LATERAL (
+               SELECT id FROM user_coupons WHERE (user_id, coupon_id) BETWEEN (asker, coupon) AND (asker, coupon) LIMIT 1
+           ) AS held ON true"#,
         &users,
         &coupons,
     )

@@ -53,14 +53,20 @@ pub(super) async fn load(
     if holders.is_empty() {
         return Ok(world);
     }
-    // A campaign that was deleted issues no more coupons; those in users' hands stay good.
+    // Found first, then locked by id. A campaign that was deleted issues no more coupons; those in users'
+    // hands stay good.
     let rows = sqlx::query!(
         r#"SELECT held.id, held.user_id, held.coupon_id, held.used_at IS NOT NULL AS "used!",
-                  coupons.discount_type, coupons.discount_value, coupons.max_discount,
-                  coupons.starts_at, coupons.ends_at
+                  discount_type AS "discount_type!", discount_value AS "discount_value!", max_discount,
+                  starts_at AS "starts_at!", ends_at AS "ends_at!"
            FROM user_coupons held
-           JOIN coupons ON coupons.id = held.coupon_id
-           WHERE (held.user_id, held.coupon_id) IN (SELECT * FROM UNNEST($1::bigint[], $2::bigint[]))
+           CROSS JOIN LATERAL (SELECT * FROM coupons WHERE id = held.coupon_id LIMIT 1) AS campaign
+           WHERE held.id = ANY(ARRAY(
+               SELECT found.id FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (asker, coupon)
+               CROSS JOIN LATERAL (
+                   SELECT id FROM user_coupons WHERE (user_id, coupon_id) BETWEEN (asker, coupon) AND (asker, coupon) LIMIT 1
+               ) AS found
+           ))
            ORDER BY held.id FOR NO KEY UPDATE OF held"#,
         &holders,
         &campaigns,

@@ -188,11 +188,16 @@ pub(super) async fn key_owners(
         return Ok(HashMap::new());
     }
     let rows = sqlx::query!(
-        r#"SELECT job_id, user_id, idempotency_key AS "idempotency_key!", fingerprint AS "fingerprint!",
-                  status, code, result AS "result: Json<Box<RawValue>>",
+        r#"SELECT job_id AS "job_id!", user_id AS "user_id!", idempotency_key AS "idempotency_key!",
+                  fingerprint AS "fingerprint!", status AS "status!", code, result AS "result: Json<Box<RawValue>>",
                   detail AS "detail: Json<Box<RawValue>>"
            FROM UNNEST($2::bigint[], $3::text[]) AS asked (asker, key)
-           JOIN job_outcomes ON user_id = asker AND kind = $1 AND idempotency_key = key"#,
+           CROSS JOIN LATERAL (
+               SELECT * FROM job_outcomes
+               WHERE (user_id, kind, idempotency_key) BETWEEN (asker, $1, key) AND (asker, $1, key)
+                 AND idempotency_key IS NOT NULL
+               LIMIT 1
+           ) AS owner"#,
         kind.as_str(),
         &users,
         &keys,

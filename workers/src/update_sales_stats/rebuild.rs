@@ -115,8 +115,9 @@ pub async fn close(
 /// The database's.
 pub async fn forget(pool: &PgPool, end: Uuid, limit: i64) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
-        "DELETE FROM event_inbox WHERE consumer = $1 AND event_id IN (
-             SELECT event_id FROM event_inbox WHERE consumer = $1 AND event_id < $2 ORDER BY event_id LIMIT $3 FOR UPDATE)",
+        // By where they are: these rows never move.
+        "DELETE FROM event_inbox WHERE ctid = ANY(ARRAY(
+             SELECT ctid FROM event_inbox WHERE consumer = $1 AND event_id < $2 ORDER BY event_id LIMIT $3 FOR UPDATE))",
         CONSUMER,
         end,
         limit,
@@ -165,11 +166,16 @@ async fn recount(
     // of closed days need no note: their events are never added.
     let rows = sqlx::query!(
         r#"WITH sold AS MATERIALIZED (
-               SELECT orders.job_id, created_at, day, product_id, quantity, unit_price * quantity AS amount
+               SELECT job_id, created_at, day, product_id, quantity, amount
                FROM UNNEST($2::date[]) AS asked (day)
-               JOIN orders ON completed_at >= day::timestamp AT TIME ZONE $1
-                 AND completed_at < (day + 1)::timestamp AT TIME ZONE $1
-               JOIN order_items ON order_id = orders.id
+               CROSS JOIN LATERAL (
+                   SELECT id, job_id, created_at FROM orders
+                   WHERE completed_at >= day::timestamp AT TIME ZONE $1
+                     AND completed_at < (day + 1)::timestamp AT TIME ZONE $1 OFFSET 0
+               ) AS completed
+               CROSS JOIN LATERAL (
+                   SELECT product_id, quantity, unit_price * quantity AS amount FROM order_items WHERE order_id = completed.id OFFSET 0
+               ) AS items
            ), noted AS (
                INSERT INTO event_inbox (consumer, event_id)
                SELECT DISTINCT $3, job_id FROM sold

@@ -1,0 +1,422 @@
+//! What each statement is asked, and what that may cost.
+
+/// Whose sessions run it: they differ in their settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Whose {
+    /// Those who settle, and the API: by key, with plans that are kept.
+    ByKey,
+    /// The other roles: planned anew each time.
+    Roles,
+}
+
+/// The most that a statement may touch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bound {
+    pub(crate) rows: u64,
+    pub(crate) buffers: u64,
+}
+
+/// A statement, known by a part of its text, with an expression for each parameter.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) query: &'static str,
+    pub(crate) whose: Whose,
+    pub(crate) bound: Bound,
+    pub(crate) arguments: &'static [&'static str],
+}
+
+/// Jobs in the batch, keys in the look-up.
+const JOBS: u64 = 500;
+
+/// A look-up of so many keys: each goes down an index of three levels and to its row, and some rows pass
+/// through two or three nodes of the plan.
+const fn reads(keys: u64) -> Bound {
+    Bound { rows: 8 * keys + 50, buffers: 12 * keys + 100 }
+}
+
+/// So many new or changed rows: each in up to five indexes, with its references looked up.
+const fn writes(rows: u64) -> Bound {
+    Bound { rows: 12 * rows + 50, buffers: 50 * rows + 200 }
+}
+
+const fn by_key(query: &'static str, bound: Bound, arguments: &'static [&'static str]) -> Case {
+    Case { query, whose: Whose::ByKey, bound, arguments }
+}
+
+const fn roles(query: &'static str, bound: Bound, arguments: &'static [&'static str]) -> Case {
+    Case { query, whose: Whose::Roles, bound, arguments }
+}
+
+/// Somewhere in the middle of the tables.
+const IDS: &str = "(SELECT array_agg(n) FROM generate_series(100001, 100500) AS n)";
+const ONES: &str = "(SELECT array_agg(1) FROM generate_series(1, 500))";
+const TEXTS: &str = "(SELECT array_agg('[]'::text) FROM generate_series(1, 500))";
+const NULLS: &str = "(SELECT array_agg(NULL::text) FROM generate_series(1, 500))";
+const NULL_UUIDS: &str = "(SELECT array_agg(NULL::uuid) FROM generate_series(1, 500))";
+const RESULTS: &str = "(SELECT array_agg('{}'::text) FROM generate_series(1, 500))";
+const KEYS: &str = "(SELECT array_agg('key-' || n) FROM generate_series(100001, 100500) AS n)";
+const NEW_KEYS: &str = "(SELECT array_agg('new-' || n) FROM generate_series(100001, 100500) AS n)";
+const KINDS: &str = "(SELECT array_agg('place-order'::text) FROM generate_series(1, 500))";
+const SUCCEEDED: &str = "(SELECT array_agg('succeeded'::text) FROM generate_series(1, 500))";
+const JOB_IDS: &str = "(SELECT array_agg(job_id ORDER BY job_id) FROM job_outcomes WHERE user_id BETWEEN 100001 AND 100502)";
+const NEW_IDS: &str = "(SELECT array_agg(('01a00000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid) FROM generate_series(1, 500) AS n)";
+const NEW_ORDERS: &str = "(SELECT array_agg(n) FROM generate_series(300001, 300500) AS n)";
+const PRODUCTS: &str = "(SELECT array_agg(1 + n % 100) FROM generate_series(1, 500) AS n)";
+const HELD: &str =
+    "(SELECT array_agg(id) FROM user_coupons WHERE user_id BETWEEN 100001 AND 100500)";
+const NOW: &str = "(SELECT array_agg(now()) FROM generate_series(1, 500))";
+const DAYS: &str = "(SELECT array_agg(date '2026-10-01') FROM generate_series(1, 500))";
+
+/// Every statement of a batch, a look-up, a route or a role.
+pub(crate) const CASES: &[Case] = &[
+    // A batch, whatever it is of.
+    by_key(
+        "AS \"ours!\", known.ids",
+        reads(JOBS),
+        &["'place-order'", "1", "'00'", "NULL", "1", JOB_IDS],
+    ),
+    by_key("DELETE FROM job_outcomes WHERE job_id = ANY($1) AND redriven", reads(JOBS), &[JOB_IDS]),
+    by_key("AS \"idempotency_key!\"", reads(JOBS), &["'place-order'", IDS, KEYS]),
+    by_key(
+        "INSERT INTO job_outcomes",
+        writes(JOBS),
+        &[
+            "'place-order'",
+            NEW_IDS,
+            IDS,
+            SUCCEEDED,
+            NULLS,
+            RESULTS,
+            NULLS,
+            NEW_KEYS,
+            TEXTS,
+            NULL_UUIDS,
+        ],
+    ),
+    by_key(
+        "UPDATE job_outcomes SET redriven",
+        reads(1),
+        &["(SELECT min(job_id::text) FROM job_outcomes)", "true"],
+    ),
+    by_key(
+        "INSERT INTO dead_letters",
+        writes(1),
+        &["'queue'", "'message'", "0", "NULL", "1", "'reason'", "1", "''", "NULL"],
+    ),
+    // issue-coupon
+    by_key(
+        "FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
+    by_key("AS \"holds!\"", reads(2 * JOBS), &[IDS, ONES]),
+    by_key(
+        "INSERT INTO user_coupons",
+        writes(JOBS),
+        &[
+            "(SELECT array_agg(n) FROM generate_series(199001, 199500) AS n)",
+            ONES,
+            "(SELECT array_agg(n) FROM generate_series(199001, 199500) AS n)",
+            "ARRAY[1]",
+            "ARRAY[199500]",
+        ],
+    ),
+    // place-order
+    by_key(
+        "FROM products WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
+    by_key(
+        "FROM balances WHERE user_id = ANY($1) ORDER BY user_id FOR NO KEY UPDATE",
+        reads(JOBS),
+        &[IDS],
+    ),
+    by_key("held.used_at IS NOT NULL AS \"used!\"", reads(3 * JOBS), &[IDS, ONES]),
+    by_key("nextval(pg_get_serial_sequence('orders', 'id'))", reads(JOBS), &["500"]),
+    by_key(
+        "INSERT INTO orders",
+        writes(4 * JOBS),
+        &[
+            NEW_ORDERS,
+            NEW_IDS,
+            IDS,
+            ONES,
+            HELD,
+            ONES,
+            ONES,
+            "(SELECT array_agg(0) FROM generate_series(1, 500))",
+            ONES,
+            TEXTS,
+            NOW,
+            NEW_ORDERS,
+            PRODUCTS,
+            TEXTS,
+            ONES,
+            ONES,
+        ],
+    ),
+    by_key(
+        "UPDATE products SET stock = batch.stock",
+        writes(JOBS),
+        &[
+            "(SELECT array_agg(n) FROM generate_series(1, 100) AS n)",
+            "(SELECT array_agg(n) FROM generate_series(1, 100) AS n)",
+            IDS,
+            ONES,
+        ],
+    ),
+    by_key(
+        "UPDATE carts SET quantity = carts.quantity - bought.quantity",
+        writes(JOBS),
+        &[
+            "(SELECT array_agg(1000 + n / 50) FROM generate_series(0, 499) AS n)",
+            "(SELECT array_agg(1 + n % 50) FROM generate_series(0, 499) AS n)",
+            "(SELECT array_agg(1 + n % 2) FROM generate_series(0, 499) AS n)",
+        ],
+    ),
+    by_key("INSERT INTO outbox", writes(JOBS), &[NEW_IDS, TEXTS]),
+    // Looked up by the API, many keys at a time.
+    by_key(
+        "FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
+    by_key(
+        "SELECT id FROM products WHERE id = ANY($1)",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
+    by_key("settled_at FROM job_outcomes WHERE job_id = ANY($1)", reads(JOBS), &[JOB_IDS]),
+    by_key("AS \"position!\"", reads(JOBS), &[IDS, KINDS, KEYS]),
+    // Customers' routes.
+    by_key("SELECT amount FROM balances WHERE user_id = $1", reads(1), &["100001"]),
+    by_key("SELECT 1 AS one FROM balances", reads(1), &["100001"]),
+    by_key(
+        "UPDATE balances SET amount = amount + $2",
+        writes(2),
+        &["100001", "1000", "1000000000"],
+    ),
+    by_key("FROM balance_transactions WHERE user_id BETWEEN", reads(21), &["100001", "NULL", "21"]),
+    by_key(
+        "INSERT INTO idempotent_answers",
+        writes(1),
+        &["100001", "'charge'", "'new'", "'fingerprint'"],
+    ),
+    by_key("UPDATE idempotent_answers", writes(1), &["100001", "'charge'", "'key-100001'", "'{}'"]),
+    by_key(
+        "FROM idempotent_answers WHERE user_id = $1",
+        reads(1),
+        &["100001", "'charge'", "'key-100001'"],
+    ),
+    by_key("FROM products WHERE id = $1 AND deleted_at IS NULL", reads(1), &["100"]),
+    by_key("FROM products WHERE deleted_at IS NULL AND id > COALESCE", reads(21), &["100", "21"]),
+    // The rows of four days are its own.
+    by_key("FROM product_sales JOIN products", reads(4 * 2_000), &["date '2026-04-06'", "5"]),
+    by_key(
+        "SELECT (now() AT TIME ZONE $1)::date - $2::int AS \"from!\"",
+        reads(1),
+        &["'Asia/Seoul'", "3"],
+    ),
+    by_key(
+        "FROM coupons WHERE deleted_at IS NULL AND ($1::bigint IS NULL OR id = $1)",
+        reads(21),
+        &["NULL", "100", "21"],
+    ),
+    by_key("FROM user_coupons WHERE user_id = $1", reads(3), &["100001", "NULL", "NULL", "21"]),
+    by_key(
+        "SELECT user_id FROM balances WHERE user_id = $1 FOR NO KEY UPDATE",
+        reads(1),
+        &["100001"],
+    ),
+    by_key("AS \"lines!\" FROM carts", reads(50), &["1000"]),
+    by_key("INSERT INTO carts", writes(1), &["1000", "100", "1"]),
+    by_key(
+        "FROM balances WHERE user_id = $1 FOR NO KEY UPDATE) DELETE FROM carts",
+        writes(50),
+        &["1000", "NULL"],
+    ),
+    by_key("price AS \"price!\", quantity FROM carts", reads(2 * 50), &["1000"]),
+    by_key("SELECT product_id, quantity FROM carts", reads(2 * 50), &["1000"]),
+    by_key("SELECT id FROM orders WHERE user_id BETWEEN", reads(21), &["100001", "NULL", "21"]),
+    by_key(
+        "FROM orders WHERE id = ANY($2) AND user_id = $1",
+        reads(2 * 21),
+        &["100001", "(SELECT array_agg(n) FROM generate_series(100001, 100021) AS n)"],
+    ),
+    // Operators' routes.
+    by_key(
+        "INSERT INTO users (id, name, email) VALUES",
+        writes(1),
+        &["NULL", "'Name'", "'new@example.com'"],
+    ),
+    by_key("INSERT INTO balances (user_id) VALUES", writes(1), &["200005"]),
+    by_key(
+        "INSERT INTO products (name, price, stock, stocked) VALUES",
+        writes(1),
+        &["'Name'", "1", "1"],
+    ),
+    by_key("UPDATE products SET name = COALESCE", writes(1), &["100", "'Name'", "1", "1"]),
+    by_key("UPDATE products SET deleted_at", writes(1), &["100"]),
+    by_key(
+        "INSERT INTO coupons (name",
+        writes(1),
+        &[
+            "'Name'",
+            "'fixed'",
+            "1",
+            "NULL",
+            "1",
+            "timestamptz '2026-01-01'",
+            "timestamptz '2027-01-01'",
+        ],
+    ),
+    by_key(
+        "UPDATE coupons SET name = COALESCE",
+        writes(1),
+        &["100", "'Name'", "NULL", "NULL", "false", "NULL", "NULL", "NULL", "NULL"],
+    ),
+    by_key("UPDATE coupons SET deleted_at", writes(1), &["100"]),
+    by_key(
+        "NOT EXISTS (SELECT FROM products WHERE id = $1 AND deleted_at IS NULL)",
+        reads(1),
+        &["100"],
+    ),
+    by_key("NOT EXISTS (SELECT FROM coupons WHERE id = $1", reads(1), &["100"]),
+    by_key(
+        "discarded_at IS NULL AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC",
+        reads(21),
+        &["NULL", "21"],
+    ),
+    by_key(
+        "UPDATE dead_letters SET redrive_requested_at = COALESCE(redrive_requested_at, now()) WHERE id = $1",
+        writes(1),
+        &["199999"],
+    ),
+    by_key("UPDATE dead_letters SET discarded_at", writes(1), &["199999"]),
+    by_key(
+        "SELECT queue, payload FROM dead_letters WHERE id = $1 AND discarded_at IS NULL",
+        reads(1),
+        &["199999"],
+    ),
+    // Redriving, by the settling roles.
+    by_key(
+        "FROM dead_letters WHERE id = $1 AND redrive_requested_at IS NOT NULL FOR UPDATE",
+        reads(1),
+        &["199999"],
+    ),
+    by_key(
+        "FROM dead_letters WHERE redrive_requested_at IS NOT NULL AND id > $1",
+        reads(1),
+        &["0"],
+    ),
+    by_key(
+        "UPDATE dead_letters SET redrive_requested_at = NULL WHERE id = $1",
+        writes(1),
+        &["199999"],
+    ),
+    by_key("DELETE FROM dead_letters WHERE id = $1", writes(1), &["199999"]),
+    // The relay.
+    roles("SELECT id, event FROM outbox", reads(JOBS), &["500"]),
+    roles(
+        "DELETE FROM outbox",
+        reads(JOBS),
+        &["(SELECT array_agg(id) FROM (SELECT id FROM outbox ORDER BY id LIMIT 500) AS first)"],
+    ),
+    // Counting.
+    roles(
+        "INSERT INTO event_inbox (consumer, event_id) SELECT DISTINCT $1, event_id FROM sold",
+        writes(2 * JOBS),
+        &["'sales-stats'", NEW_IDS, NOW, PRODUCTS, ONES, ONES, "'Asia/Seoul'", DAYS],
+    ),
+    // A day of 1,440 orders.
+    roles(
+        "SELECT job_id, created_at, day, product_id",
+        writes(1_440),
+        &["'Asia/Seoul'", "ARRAY[date '2026-04-01']", "'sales-stats'"],
+    ),
+    roles("FROM product_sales WHERE day = ANY($1)", reads(2_000), &["ARRAY[date '2026-04-01']"]),
+    roles(
+        "INSERT INTO product_sales (day, product_id, quantity, amount) SELECT * FROM UNNEST",
+        writes(JOBS),
+        &[
+            "(SELECT array_agg(date '2026-04-01') FROM generate_series(1, 500))",
+            "(SELECT array_agg(n) FROM generate_series(1, 500) AS n)",
+            ONES,
+            ONES,
+        ],
+    ),
+    // Purging, by the batch.
+    roles(
+        "DELETE FROM job_outcomes WHERE job_id = ANY(ARRAY(",
+        reads(1),
+        &[
+            "'01900000-0000-7000-8000-000000000001'::uuid",
+            "'01900000-0000-7000-8000-000000000005'::uuid",
+            "1000",
+        ],
+    ),
+    roles(
+        "DELETE FROM event_inbox",
+        reads(JOBS),
+        &["'sales-stats'", "'01900000-0000-7000-8000-0000000001f4'::uuid", "500"],
+    ),
+    roles("DELETE FROM idempotent_answers WHERE ctid", reads(2_000), &["10", "10", "now()"]),
+];
+
+const FEW_LINES: &str = "as many rows as there are lines, pins and workers: some hundred at most";
+const WHOLE: &str = "looks at the whole table on purpose: an operator's command";
+const ONCE: &str = "makes sample data, once";
+const NO_TABLE: &str = "reads no table that grows";
+const DAILY: &str = "a table with a row or two per day, of which only the last are kept";
+
+/// Statements that need no bound, and why.
+pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
+    ("SELECT 1 AS one", NO_TABLE),
+    ("pg_relation_size('idempotent_answers')", NO_TABLE),
+    ("SELECT (now() AT TIME ZONE $1)::date - ago", NO_TABLE),
+    ("LOCK TABLE event_inbox, product_sales", NO_TABLE),
+    ("INSERT INTO daily_runs (job, day) VALUES ('rebuild-stats'", DAILY),
+    ("INSERT INTO daily_runs (job, day) VALUES ('purge'", DAILY),
+    ("INSERT INTO daily_runs (job, day) VALUES ('close-day'", DAILY),
+    ("DELETE FROM daily_runs", DAILY),
+    ("FILTER (WHERE job = 'close-day') AS closed", DAILY),
+    (
+        "SELECT DISTINCT (completed_at AT TIME ZONE $1)::date",
+        "all orders since the last closed day, once a day",
+    ),
+    ("AS \"checked!\"", WHOLE),
+    ("FROM dead_letters WHERE discarded_at IS NULL ORDER BY id", WHOLE),
+    ("WHERE redrive_requested_at IS NULL AND discarded_at IS NULL", WHOLE),
+    ("WHERE discarded_at IS NULL AND ($1::bigint IS NULL OR id = $1)", WHOLE),
+    ("WITH new_users AS", ONCE),
+    ("INSERT INTO products (id, name, price, stock, stocked) SELECT", ONCE),
+    ("INSERT INTO coupons (id, name", ONCE),
+    ("SELECT setval(name", ONCE),
+    ("SELECT kind, generation, line FROM partition_leases", FEW_LINES),
+    ("UPDATE routing SET partitions", FEW_LINES),
+    ("WITH released AS (UPDATE partition_leases", FEW_LINES),
+    ("SELECT key FROM pins", FEW_LINES),
+    ("UPDATE partition_leases SET ended_at = NULL", FEW_LINES),
+    ("WITH dead AS (DELETE FROM workers", FEW_LINES),
+    ("INSERT INTO workers", FEW_LINES),
+    ("SELECT kind, key, created_at", FEW_LINES),
+    ("INSERT INTO partition_leases", FEW_LINES),
+    ("SELECT partitions, line_capacity, generation FROM routing", FEW_LINES),
+    ("UPDATE partition_leases SET drained_at", FEW_LINES),
+    ("UPDATE partition_leases SET owner = NULL WHERE kind", FEW_LINES),
+    ("WITH closed AS ( UPDATE partition_leases", FEW_LINES),
+    ("pg_try_advisory_xact_lock", NO_TABLE),
+    (
+        "SELECT kind, generation, line FROM partition_leases JOIN UNNEST($3::int[], $4::text[]) AS wanted",
+        FEW_LINES,
+    ),
+    ("INSERT INTO line_reports", FEW_LINES),
+    ("INSERT INTO pins", FEW_LINES),
+    ("WITH forgotten AS ( DELETE FROM line_reports", FEW_LINES),
+    ("UPDATE partition_leases SET opened_at", FEW_LINES),
+    ("FROM partition_leases AS l JOIN routing ON", FEW_LINES),
+    ("SELECT FROM routing WHERE kind = $1 FOR UPDATE", FEW_LINES),
+    ("SELECT generation, line, partitions, capacity, owner, epoch", FEW_LINES),
+    ("DELETE FROM pins", FEW_LINES),
+];
