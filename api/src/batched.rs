@@ -1,8 +1,13 @@
 //! Natural batching on the reading side: while one query runs, the look-ups that arrive wait, and
 //! the next query asks for all of them at once. A storm of polls costs the database a few queries
-//! per round trip instead of one per poll.
+//! per round trip instead of one per poll. A query starts after its look-ups came, so each sees what
+//! was committed before.
 
-use std::{collections::HashMap, hash::Hash, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, PgPool};
@@ -56,7 +61,8 @@ where
             while inbox.recv_many(&mut questions, MAX_KEYS).await > 0 {
                 // Who no longer waits is not asked for.
                 questions.retain(|(_, answer)| !answer.is_closed());
-                let keys: Vec<K> = questions.iter().map(|(key, _)| key.clone()).collect();
+                let keys: HashSet<K> = questions.iter().map(|(key, _)| key.clone()).collect();
+                let keys: Vec<K> = keys.into_iter().collect();
                 if keys.is_empty() {
                     continue;
                 }

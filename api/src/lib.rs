@@ -53,6 +53,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use batched::Batched;
 use cache::Cache;
 use config::{Command, ServeArgs};
 use problem::{Code, Problem};
@@ -219,6 +220,15 @@ fn state(
         limiter: limit::Limiter::start(config.rate_limit, stop),
         signer: job::Signer::new(&config.job_id_keys()?),
         jobs: job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone()),
+        shown_coupons: Batched::start(&pool, |connection, ids| {
+            Box::pin(coupon::shown(connection, ids))
+        }),
+        shown_products: Batched::start(&pool, |connection, ids| {
+            Box::pin(product::shown(connection, ids))
+        }),
+        shown_balances: Batched::start(&pool, |connection, users| {
+            Box::pin(balance::shown(connection, users))
+        }),
         known_products: product::Known::new(&pool),
         product_pages: product::Pages::new(cache.clone(), namespace, config.products_ttl),
         popular: product::PopularBoard::new(

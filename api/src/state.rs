@@ -7,8 +7,8 @@ use firstcome_shared::job::JobId;
 use sqlx::PgPool;
 
 use crate::{
-    auth::Verifier, config::ServeArgs, coupon, enqueue::Enqueuer, idempotency::Keys, job,
-    limit::Limiter, lines::Lines, metrics::Metrics, product,
+    auth::Verifier, batched::Batched, config::ServeArgs, coupon, enqueue::Enqueuer,
+    idempotency::Keys, job, limit::Limiter, lines::Lines, metrics::Metrics, product,
 };
 
 /// Shared by all handlers; cheap to clone.
@@ -32,6 +32,12 @@ pub struct Inner {
     pub jobs: Arc<job::Board>,
     /// Campaigns that are asked for.
     pub coupons: Arc<coupon::Board>,
+    /// Campaigns as they are at the time of the read; likewise the next two.
+    pub shown_coupons: Batched<i64, coupon::CouponView>,
+    /// Products, by id.
+    pub shown_products: Batched<i64, product::ProductView>,
+    /// Balances, by user.
+    pub shown_balances: Batched<i64, i64>,
     /// Products that exist.
     pub known_products: product::Known,
     /// Lists of products, cached.

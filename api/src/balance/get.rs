@@ -1,7 +1,10 @@
 //! `GET /api/balance/{userId}`
 
+use std::collections::HashMap;
+
 use axum::{extract::State, response::Response};
 use serde::Serialize;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::{
@@ -36,9 +39,19 @@ pub async fn get(
     if user_id != caller.user_id.get() {
         return Err(Problem::with_detail(Code::Forbidden, "A balance is shown to its owner only."));
     }
-    let amount = sqlx::query_scalar!("SELECT amount FROM balances WHERE user_id = $1", user_id)
-        .fetch_optional(&state.pool)
-        .await?;
-    let balance = amount.ok_or_else(|| Problem::new(Code::UserNotFound))?;
+    let balance = state.shown_balances.get(user_id).await?;
+    let balance = balance.ok_or_else(|| Problem::new(Code::UserNotFound))?;
     Ok(crate::json(&Balance { user_id, balance }))
+}
+
+/// Balances by user, for [`crate::batched::Batched`].
+pub(crate) async fn shown(
+    connection: &mut PgConnection,
+    users: Vec<i64>,
+) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    let balances =
+        sqlx::query!("SELECT user_id, amount FROM balances WHERE user_id = ANY($1)", &users)
+            .fetch_all(connection)
+            .await?;
+    Ok(balances.into_iter().map(|balance| (balance.user_id, balance.amount)).collect())
 }

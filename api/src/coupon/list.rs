@@ -1,7 +1,9 @@
 //! `GET /api/coupons`, `GET /api/coupons/{couponId}`
 
+use std::collections::HashMap;
+
 use axum::{extract::State, response::Response};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 
 use super::CouponView;
 use crate::{
@@ -20,7 +22,18 @@ use crate::{
     responses((status = 200, description = "A page of the campaigns.", body = List<CouponView>)),
 )]
 pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
-    let coupons = select(&state.pool, None, page).await?;
+    let coupons = sqlx::query_as!(
+        CouponView,
+        r#"SELECT id, name, discount_type, discount_value, max_discount, total,
+                  total - issued AS "remaining!", starts_at, ends_at
+           FROM coupons
+           WHERE deleted_at IS NULL AND id > COALESCE($1::bigint, 0)
+           ORDER BY id LIMIT $2"#,
+        page.after,
+        page.rows(),
+    )
+    .fetch_all(&state.pool)
+    .await?;
     Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
 }
 
@@ -34,27 +47,23 @@ pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response,
     extensions(("x-codes" = json!([Code::CouponNotFound]))),
 )]
 pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
-    let found = select(&state.pool, Some(id), Page { limit: 1, after: None }).await?;
-    let coupon = found.into_iter().next().ok_or_else(|| Problem::new(Code::CouponNotFound))?;
-    Ok(crate::json(&coupon))
+    let coupon = state.shown_coupons.get(id).await?;
+    Ok(crate::json(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
 }
 
-async fn select(
-    pool: &PgPool,
-    id: Option<i64>,
-    page: Page,
-) -> Result<Vec<CouponView>, sqlx::Error> {
-    sqlx::query_as!(
+/// Campaigns by id, for [`crate::batched::Batched`].
+pub(crate) async fn shown(
+    connection: &mut PgConnection,
+    ids: Vec<i64>,
+) -> Result<HashMap<i64, CouponView>, sqlx::Error> {
+    let coupons = sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,
                   total - issued AS "remaining!", starts_at, ends_at
-           FROM coupons
-           WHERE deleted_at IS NULL AND ($1::bigint IS NULL OR id = $1) AND id > COALESCE($2::bigint, 0)
-           ORDER BY id LIMIT $3"#,
-        id,
-        page.after,
-        page.rows(),
+           FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL"#,
+        &ids,
     )
-    .fetch_all(pool)
-    .await
+    .fetch_all(connection)
+    .await?;
+    Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
 }

@@ -17,7 +17,7 @@ use utoipa::{ToSchema, openapi::Object};
 use crate::openapi::one_of;
 
 /// A campaign as everyone sees it.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Coupon, example = json!({
     "id": 2, "name": "10 percent off", "discountType": "percent", "discountValue": 10, "maxDiscount": 5_000,

@@ -1,6 +1,9 @@
 //! `GET /api/products/{productId}`
 
+use std::collections::HashMap;
+
 use axum::{extract::State, response::Response};
+use sqlx::PgConnection;
 
 use super::ProductView;
 use crate::{
@@ -19,13 +22,22 @@ use crate::{
     extensions(("x-codes" = json!([Code::ProductNotFound]))),
 )]
 pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
-    let product = sqlx::query_as!(
+    let product = state.shown_products.get(id).await?;
+    Ok(crate::json(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?))
+}
+
+/// Products by id, for [`crate::batched::Batched`].
+pub(crate) async fn shown(
+    connection: &mut PgConnection,
+    ids: Vec<i64>,
+) -> Result<HashMap<i64, ProductView>, sqlx::Error> {
+    let products = sqlx::query_as!(
         ProductView,
         r#"SELECT id, name, price, stock, stock = 0 AS "sold_out!" FROM products
-           WHERE id = $1 AND deleted_at IS NULL"#,
-        id,
+           WHERE id = ANY($1) AND deleted_at IS NULL"#,
+        &ids,
     )
-    .fetch_optional(&state.pool)
+    .fetch_all(connection)
     .await?;
-    Ok(crate::json(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?))
+    Ok(products.into_iter().map(|product| (product.id, product)).collect())
 }

@@ -40,11 +40,17 @@ pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response,
     .fetch_all(&state.pool)
     .await?;
     let list = page.cut(products, |product| product.id);
-    if let Ok(body) = serde_json::to_vec(&list) {
+    if !list.items.is_empty()
+        && let Ok(body) = serde_json::to_vec(&list)
+    {
         state.product_pages.put(page, body).await;
     }
     Ok(crate::json(&list))
 }
+
+/// The most pages in Redis, about, besides the first one of each limit: anyone can ask for as many as
+/// there are ids, and a shop's visitors open the first few.
+const MAX_LATER_PAGES: usize = 400;
 
 /// The pages in Redis: one hash, so that a change of the catalogue forgets all of them at once.
 #[derive(Debug)]
@@ -73,6 +79,9 @@ impl Pages {
 
     async fn put(&self, page: Page, body: Vec<u8>) {
         let put = self.cache.ask(async |mut redis| {
+            if page.after.is_some() && redis.hlen(&self.hash).await? >= MAX_LATER_PAGES {
+                return Ok(());
+            }
             redis.hset(&self.hash, field(page), body).await?;
             // The age of the whole counts from its first page: later pages do not prolong it.
             let forever = IntegerReplyOrNoOp::ExistsButNotRelevant;

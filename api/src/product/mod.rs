@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// A product.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Product, example = json!({"id": 1, "name": "Product 1", "price": 1_000, "stock": 10_000, "soldOut": false}))]
 pub struct ProductView {

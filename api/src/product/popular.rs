@@ -1,6 +1,9 @@
 //! `GET /api/products/popular`: what sold best of late, from the sales statistics.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use axum::{
     extract::State,
@@ -11,10 +14,13 @@ use chrono::{DateTime, NaiveDate, Utc};
 use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions};
 use serde::Serialize;
 use sqlx::PgPool;
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use utoipa::ToSchema;
 
-use crate::{cache::Cache, problem::Problem, state::AppState};
+use crate::{batched::Unavailable, cache::Cache, problem::Problem, state::AppState};
 
 /// How many products.
 const TOP: i64 = 5;
@@ -22,6 +28,10 @@ const TOP: i64 = 5;
 const DAYS: i32 = 3;
 /// How long another process may take to rebuild before this one does.
 const REBUILD_SECONDS: u64 = 10;
+/// How long the database may take to work the answer out.
+const REBUILD_DEADLINE: Duration = Duration::from_secs(3);
+/// How long nobody tries again after that failed: one request in a while waits in vain.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer is kept for when the database is away.
 const STALE_SECONDS: u64 = 7 * 24 * 3600;
 
@@ -61,7 +71,7 @@ pub async fn popular(State(state): State<AppState>) -> Result<Response, Problem>
 }
 
 /// The answer in Redis, and how it is renewed: by one request of one process at a time, while the
-/// others get the old one.
+/// others get the last one at once.
 #[derive(Debug)]
 pub struct PopularBoard {
     cache: Cache,
@@ -70,8 +80,18 @@ pub struct PopularBoard {
     rebuilding: String,
     seconds: u64,
     time_zone: String,
-    /// The last answer of this process, and the turn to renew it.
-    last: Mutex<Option<Arc<Vec<u8>>>>,
+    /// The last answer that this process saw.
+    last: RwLock<Option<Last>>,
+    /// The turn to renew it, and when that last failed.
+    turn: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, Clone)]
+struct Last {
+    body: Arc<Vec<u8>>,
+    /// It is used without asking anyone until then: how old an answer of another process is,
+    /// Redis knows.
+    fresh_until: Instant,
 }
 
 impl PopularBoard {
@@ -86,46 +106,76 @@ impl PopularBoard {
             rebuilding: key("rebuilding"),
             seconds: seconds.into(),
             time_zone: time_zone.to_owned(),
-            last: Mutex::default(),
+            last: RwLock::default(),
+            turn: Mutex::default(),
         }
     }
 
     async fn get(&self, pool: &PgPool) -> Result<Arc<Vec<u8>>, Problem> {
+        let arrived = Instant::now();
         if let Some(fresh) = self.cached(&self.fresh).await {
             return Ok(fresh);
         }
-        let mut last = self.last.lock().await;
-        // Whoever had the turn before may have renewed it.
-        if let Some(fresh) = self.cached(&self.fresh).await {
-            return Ok(fresh);
+        let last = match self.last() {
+            Some(last) if last.fresh_until > arrived => return Ok(last.body),
+            Some(last) => Some(last.body),
+            None => self.cached(&self.stale).await,
+        };
+        let mut failed_at = match (self.turn.try_lock(), last) {
+            (Ok(turn), _) => turn,
+            (Err(_), Some(last)) => return Ok(last),
+            // The first answer of all is waited for.
+            (Err(_), None) => self.turn.lock().await,
+        };
+        // Whoever had the turn meanwhile has renewed it, or found that it cannot be renewed.
+        let last = self.last();
+        if let Some(renewed) = last.as_ref().filter(|last| last.fresh_until > arrived) {
+            return Ok(Arc::clone(&renewed.body));
+        }
+        let last = last.map(|last| last.body);
+        if failed_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY_INTERVAL) {
+            return last.ok_or_else(|| Unavailable.into());
         }
         if !self.my_turn().await
-            && let Some(stale) = self.cached(&self.stale).await
+            && let Some(last) = last
         {
-            return Ok(stale);
+            return Ok(last);
         }
-        match tokio::time::timeout(Duration::from_secs(3), generate(pool, &self.time_zone)).await {
-            Ok(Ok(popular)) => {
+        let began = Instant::now();
+        let generating = timeout(REBUILD_DEADLINE, generate(pool, &self.time_zone)).await;
+        match generating.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(popular) => {
                 let body = Arc::new(serde_json::to_vec(&popular).unwrap_or_default());
+                self.remember(&body, began + Duration::from_secs(self.seconds));
                 self.put(&self.fresh, &body, self.seconds).await;
                 self.put(&self.stale, &body, STALE_SECONDS).await;
-                *last = Some(Arc::clone(&body));
                 Ok(body)
             }
-            failed => {
-                let error = failed.map_or(sqlx::Error::PoolTimedOut, |result| {
-                    result.err().unwrap_or(sqlx::Error::RowNotFound)
-                });
+            Err(error) => {
                 tracing::warn!(%error, "popular products cannot be renewed; answering with the last ones");
-                let stale = self.cached(&self.stale).await;
-                stale.or_else(|| last.clone()).ok_or_else(|| error.into())
+                *failed_at = Some(Instant::now());
+                last.ok_or_else(|| error.into())
             }
         }
     }
 
+    fn last(&self) -> Option<Last> {
+        self.last.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, body: &Arc<Vec<u8>>, fresh_until: Instant) {
+        let last = Last { body: Arc::clone(body), fresh_until };
+        *self.last.write().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    /// What Redis has, remembered for when it is away.
     async fn cached(&self, key: &str) -> Option<Arc<Vec<u8>>> {
         let cached = self.cache.ask(async |mut redis| redis.get(key).await).await.flatten();
-        cached.map(|body| Arc::new(body.into_bytes()))
+        let body = Arc::new(cached?.into_bytes());
+        if self.last().is_none_or(|last| last.body != body) {
+            self.remember(&body, Instant::now());
+        }
+        Some(body)
     }
 
     async fn put(&self, key: &str, body: &[u8], seconds: u64) {

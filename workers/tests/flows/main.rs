@@ -33,6 +33,7 @@ mod poison;
 mod polls;
 mod processes;
 mod products;
+mod reads;
 mod references;
 mod rejections;
 mod retention;
