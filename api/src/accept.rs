@@ -145,6 +145,7 @@ fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
     headers.extend(header_value.ok().map(|value| (header::LOCATION, value)));
-    headers.insert(header::RETRY_AFTER, state.seconds_to_wait(job_id).into());
+    let place = state.lines.position(job_id);
+    headers.insert(header::RETRY_AFTER, state.seconds_to_wait(job_id, place).into());
     response
 }

@@ -50,8 +50,21 @@ pub struct Snapshot {
     pub broker_is_up: bool,
     /// The broker is there and takes none (memory or disk alarm).
     pub broker_is_blocked: bool,
-    /// The lines, by their queues.
-    pub lines: Vec<(String, Known)>,
+    /// PostgreSQL answers.
+    pub database_is_up: bool,
+    /// The lines.
+    pub lines: Vec<LineNow>,
+}
+
+/// A line at that moment.
+#[derive(Debug)]
+pub struct LineNow {
+    /// Its queue.
+    pub queue: String,
+    /// Of what kind its jobs are.
+    pub kind: JobKind,
+    /// What is known of it.
+    pub known: Known,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -188,6 +201,16 @@ impl Metrics {
         gauge("broker_up", "1 while the broker takes jobs", now.broker_is_up.into());
         let help = "1 while the broker is there and takes none: its memory or disk alarm";
         gauge("broker_blocked", help, now.broker_is_blocked.into());
+        gauge("database_up", "1 while PostgreSQL answers", now.database_is_up.into());
+        let lines = JobKind::ALL.map(|kind| {
+            let count = now.lines.iter().filter(|line| line.kind == kind && line.known.is_served());
+            (
+                KindLabels { kind: kind.as_str() },
+                f64::from(u32::try_from(count.count()).unwrap_or(u32::MAX)),
+            )
+        });
+        let help = "Lines that a worker should serve";
+        metrics::gauge(&mut all, "lines", help, None, lines.into_iter());
         line_gauges(&mut all, &now.lines);
         all
     }
@@ -204,33 +227,40 @@ impl Metrics {
             waiting_polls: 0,
             broker_is_up: true,
             broker_is_blocked: false,
-            lines: vec![("queue".to_owned(), line)],
+            database_is_up: true,
+            lines: vec![LineNow {
+                queue: "queue".to_owned(),
+                kind: JobKind::IssueCoupon,
+                known: line,
+            }],
         })
     }
 }
 
-/// What is unknown at present is left out.
-fn line_gauges(all: &mut Registry, lines: &[(String, Known)]) {
+/// Of the broker's figures, what it has never told is left out.
+fn line_gauges(all: &mut Registry, lines: &[LineNow]) {
     let mut gauge = |name, help, unit, value: &dyn Fn(&Known) -> Option<f64>| {
-        let values = lines
-            .iter()
-            .filter_map(|(queue, line)| Some((LineLabels { queue: queue.clone() }, value(line)?)));
+        let values = lines.iter().filter_map(|line| {
+            Some((LineLabels { queue: line.queue.clone() }, value(&line.known)?))
+        });
         metrics::gauge(all, name, help, unit, values);
     };
     let help = "Messages in the line that its consumer was not given yet";
     gauge("line_ready_messages", help, None, &|line| Some(line.depth?.ready.into()));
-    let help = "Jobs that wait in the line, about";
+    let help = "Jobs of the line that were accepted and are not settled";
     #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-    let waiting = |line: &Known| line.depth.map(|_| line.waiting_jobs() as f64);
+    let waiting = |line: &Known| Some(line.waiting_jobs() as f64);
     gauge("line_waiting_jobs", help, None, &waiting);
     let help = "Consumers of the line, whether active or standing by";
     gauge("line_consumers", help, None, &|line| Some(line.depth?.consumers.into()));
-    let help = "How long the job at the head has waited, about";
+    let help = "How long the job at the head has waited";
     let now = Utc::now();
-    let oldest = |line: &Known| line.depth.map(|_| line.oldest(now).as_seconds_f64());
+    let oldest = |line: &Known| Some(line.oldest(now).as_seconds_f64());
     gauge("line_oldest_job_age", help, Some(Unit::Seconds), &oldest);
-    let help = "Jobs settled per second, smoothed, as the line's worker says";
+    let help = "Jobs settled per second, smoothed";
     gauge("line_settled_jobs_per_second", help, None, &|line| Some(line.rate()));
+    let help = "1 while nobody serves the line, or its worker has stopped telling how it fares";
+    gauge("line_stalled", help, None, &|line| Some(f64::from(u8::from(line.is_stalled()))));
 }
 
 /// What Prometheus reads: requests, jobs and lines, as `docs/metrics.md` lists them.
@@ -246,12 +276,17 @@ fn line_gauges(all: &mut Registry, lines: &[(String, Known)]) {
 )]
 pub async fn get(State(state): State<AppState>) -> Result<Response, Problem> {
     let namespace = &state.config.broker.queue_namespace;
-    let by_queue = |(line, known): (Partition, Known)| (line.queue(namespace), known);
+    let now = |(line, known): (Partition, Known)| LineNow {
+        queue: line.queue(namespace),
+        kind: line.kind,
+        known,
+    };
     let registry = state.metrics.registry(&Snapshot {
         waiting_polls: state.jobs.waiting(),
         broker_is_up: state.enqueuer.is_up(),
         broker_is_blocked: state.enqueuer.is_blocked(),
-        lines: state.lines.all().into_iter().map(by_queue).collect(),
+        database_is_up: state.lines.database_is_up(),
+        lines: state.lines.all().into_iter().map(now).collect(),
     });
     let text = metrics::text(&registry).map_err(|error| {
         tracing::error!(%error, "the metrics cannot be written");

@@ -3,12 +3,22 @@
 use std::{ops::Deref, sync::Arc};
 
 use axum::extract::FromRef;
+use chrono::Utc;
 use firstcome_shared::job::JobId;
 use sqlx::PgPool;
 
 use crate::{
-    auth::Verifier, batched::Batched, config::ServeArgs, coupon, enqueue::Enqueuer,
-    idempotency::Keys, job, limit::Limiter, lines::Lines, metrics::Metrics, product,
+    auth::Verifier,
+    batched::Batched,
+    config::ServeArgs,
+    coupon,
+    enqueue::Enqueuer,
+    idempotency::Keys,
+    job,
+    limit::Limiter,
+    lines::{Lines, Position, whole},
+    metrics::Metrics,
+    product,
 };
 
 /// Shared by all handlers; cheap to clone.
@@ -55,16 +65,24 @@ pub struct Inner {
 }
 
 /// The longest that a poller is asked to wait: it may be wrong, and nobody likes to miss his turn.
-const LONGEST_WAIT: u64 = 30;
+const LONGEST_WAIT: f64 = 30.0;
+/// The longest that a poller of a line that does not move is asked to wait: it may move any moment.
+const LONGEST_PATIENCE: f64 = 10.0;
 
 impl Inner {
-    /// When to ask for this job again, in seconds: when its turn should have come.
+    /// When to ask for this job again, in whole seconds: when it should be settled. 0 is within the second.
     #[must_use]
-    pub fn seconds_to_wait(&self, id: JobId) -> u64 {
-        let turn = self.lines.position(id).and_then(|place| place.seconds).unwrap_or_default();
-        // A second is what a line without a backlog rounds up to; it takes some milliseconds.
-        let turn = if turn <= 1 { 0 } else { turn };
-        turn.max(self.jobs.pace().as_secs()).min(LONGEST_WAIT)
+    pub fn seconds_to_wait(&self, id: JobId, place: Option<Position>) -> u64 {
+        let waited = (Utc::now() - id.submitted_at()).as_seconds_f64().max(0.0);
+        let seconds = match place.and_then(|place| place.seconds) {
+            // A turn that should have come comes later than one that was told anew.
+            Some(seconds) if waited > 1.0 => seconds.max(1.0),
+            Some(seconds) => seconds,
+            // Nobody knows: seldom, and more seldom the longer it lasts.
+            None => (waited / 2.0).clamp(1.0, LONGEST_PATIENCE),
+        };
+        let seconds = if seconds < 1.0 { 0.0 } else { seconds.ceil() };
+        whole(seconds.min(LONGEST_WAIT))
     }
 }
 

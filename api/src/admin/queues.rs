@@ -5,7 +5,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use firstcome_shared::partition::{Line, Partition};
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::{ToSchema, openapi::Object};
+use utoipa::{
+    ToSchema,
+    openapi::{Array, Object},
+};
 
 use crate::{
     auth::Admin,
@@ -23,7 +26,7 @@ use crate::{
     "queue": "firstcome.issue-coupon.1.05", "kind": "issue-coupon", "partition": 5, "pinnedKey": null,
     "generation": 1, "state": "open", "ready": 120, "unacked": 256, "waitingJobs": 9_400, "consumers": 1,
     "owner": "worker-1:7", "oldestSeconds": 1, "settledPerSecond": 8_400.5,
-    "lastProgressAt": "2026-03-01T12:00:01.250Z", "hottest": [{"key": 1, "perSecond": 8_311.0}],
+    "lastProgressAt": "2026-03-01T12:00:01.250Z", "lastKnown": [], "hottest": [{"key": 1, "perSecond": 8_311.0}],
 }))]
 struct QueueView {
     /// The queue's name in the broker.
@@ -38,19 +41,20 @@ struct QueueView {
     pinned_key: Option<i64>,
     /// Counts up when the routing of the kind changes; lines of older ones only drain.
     generation: i32,
-    /// `open`; `waiting` for older lines to drain; `closed` to new jobs.
+    /// `open`; `waiting` for older lines to drain; `closed` to new jobs; `stalled` while nobody serves it,
+    /// or its worker has stopped telling.
     #[schema(schema_with = states)]
     state: &'static str,
-    /// Messages in the queue; `null` while the broker does not tell.
+    /// Messages in the queue that no consumer was given; `null` until the broker has told.
     #[schema(required)]
     ready: Option<u32>,
-    /// Messages that its consumer holds.
+    /// Messages that its consumer holds, about.
     unacked: u64,
-    /// Jobs that wait, about: a message holds up to 128.
+    /// Jobs that were accepted and are not settled; a message holds up to 128.
     waiting_jobs: u64,
     #[schema(required)]
     consumers: Option<u32>,
-    /// The worker that serves it, as host:process; `null` while none does.
+    /// The worker that serves it, as host:process, or did until its lease ran out; `null` if there is none.
     #[schema(required)]
     owner: Option<String>,
     /// How long the job at the head has waited.
@@ -59,6 +63,9 @@ struct QueueView {
     /// When its worker last settled something, or saw its canary come out.
     #[schema(required)]
     last_progress_at: Option<DateTime<Utc>>,
+    /// Who does not answer at present: figures that are known from there are the last known ones.
+    #[schema(schema_with = sources)]
+    last_known: Vec<&'static str>,
     /// The busiest keys, with jobs per second.
     #[schema(value_type = Vec<HotKey>)]
     hottest: Value,
@@ -73,7 +80,12 @@ struct HotKey {
     per_second: f64,
 }
 
-const STATES: [&str; 3] = ["open", "waiting", "closed"];
+const STATES: [&str; 4] = ["open", "waiting", "closed", "stalled"];
+const SOURCES: [&str; 2] = ["broker", "database"];
+
+fn sources() -> Array {
+    Array::new(one_of(SOURCES))
+}
 
 fn states() -> Object {
     one_of(STATES)
@@ -103,12 +115,16 @@ fn view(line: Partition, known: Known, namespace: &str) -> QueueView {
         Line::Partition(index) => (Some(index), None),
         Line::Pin(key) => (None, Some(key)),
     };
-    let [open, waiting, closed] = STATES;
+    let [open, waiting, closed, stalled] = STATES;
     let state = match (known.is_closed, known.is_open) {
+        _ if known.is_stalled() => stalled,
         (true, _) => closed,
         (false, true) => open,
         (false, false) => waiting,
     };
+    let [broker, database] = SOURCES;
+    let told = [(broker, known.is_told_by_broker()), (database, known.is_told_by_database())];
+    let last_known = told.into_iter().filter(|(_, told)| !told).map(|(source, _)| source);
     let age = |oldest: TimeDelta| oldest.num_seconds();
     QueueView {
         queue: line.queue(namespace),
@@ -122,7 +138,8 @@ fn view(line: Partition, known: Known, namespace: &str) -> QueueView {
         waiting_jobs: known.waiting_jobs(),
         consumers: known.depth.map(|depth| depth.consumers),
         oldest_seconds: age(known.oldest(Utc::now())),
-        settled_per_second: known.rate(),
+        settled_per_second: (known.rate() * 10.0).round() / 10.0,
+        last_known: last_known.collect(),
         last_progress_at: known.report.as_ref().map(|report| report.progress_at),
         hottest: known.report.map_or_else(|| Value::Array(Vec::new()), |report| report.hottest),
         owner: known.owner,

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use chrono::{DateTime, Utc};
 use firstcome_shared::{
     broker::publish::{Address, ConfirmedPublisher, MessageType},
     job::envelope,
@@ -29,6 +30,7 @@ const PACE: Duration = Duration::from_millis(3);
 /// A job that is to be published.
 pub(super) struct Submission {
     pub(super) partition: Partition,
+    pub(super) submitted_at: DateTime<Utc>,
     /// As it goes over the wire.
     pub(super) line: Vec<u8>,
     pub(super) answer: oneshot::Sender<Result<(), Refusal>>,
@@ -131,7 +133,12 @@ mod tests {
 
     fn submit(line: &mut Line) -> oneshot::Receiver<Result<(), Refusal>> {
         let (answer, answered) = oneshot::channel();
-        line.push(Submission { partition: HERE, line: Vec::new(), answer });
+        line.push(Submission {
+            partition: HERE,
+            submitted_at: Utc::now(),
+            line: Vec::new(),
+            answer,
+        });
         answered
     }
 

@@ -149,7 +149,12 @@ impl Enqueuer {
         envelope.encode(&mut line).map_err(|_| Refusal::Unavailable)?;
         let (answer, answered) = oneshot::channel();
         self.inbox
-            .try_send(Submission { partition, line, answer })
+            .try_send(Submission {
+                partition,
+                submitted_at: envelope.id.submitted_at(),
+                line,
+                answer,
+            })
             .map_err(|_| Refusal::Unavailable)?;
         match timeout(self.deadline, answered).await {
             Ok(Ok(answer)) => answer,
@@ -334,7 +339,8 @@ impl Publisher {
         let Parcel { partition, submissions } = parcel;
         let answer = match &verdict {
             Verdict::Confirmed => {
-                self.lines.accepted(partition, submissions.len());
+                let submitted_at = submissions.iter().map(|submission| submission.submitted_at);
+                self.lines.accepted(partition, submitted_at);
                 Ok(())
             }
             Verdict::Refused => Err(Refusal::LineFull(self.lines.retry_after(partition))),

@@ -39,8 +39,6 @@ use crate::{
 const RECENT: usize = 50_000;
 /// How often PostgreSQL is asked for all that wait.
 const SWEEP: Duration = Duration::from_secs(1);
-/// The longest pace that is told.
-const LONGEST_PACE: Duration = Duration::from_secs(10);
 /// How old a job must be before a waiting poll asks PostgreSQL at once instead of trusting that
 /// its announcement is still to come.
 const YOUNG: TimeDelta = TimeDelta::seconds(1);
@@ -63,8 +61,6 @@ pub struct Board {
     places: Mutex<Places>,
     stored: Batched<JobId, Arc<Settled>>,
     announced: AtomicBool,
-    /// From submission to outcome, smoothed; one figure per process.
-    pace: Mutex<Pace>,
     stop: CancellationToken,
 }
 
@@ -83,7 +79,6 @@ impl Board {
             places: Mutex::default(),
             stored: Batched::start(pool, |connection, ids| Box::pin(stored(connection, ids))),
             announced: AtomicBool::new(false),
-            pace: Mutex::new(Pace { took: Duration::ZERO, at: Instant::now() }),
             stop: stop.clone(),
         });
         let listening = listen(Arc::clone(&board), redis, namespace.to_owned(), coupons);
@@ -128,15 +123,6 @@ impl Board {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.places().values().map(|(_, waiting)| waiting).sum()
-    }
-
-    /// How long a job takes from submission to outcome at present.
-    #[must_use]
-    pub fn pace(&self) -> Duration {
-        let Pace { took, at } = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        // What nothing confirms fades: halved with every second.
-        let fading = u32::try_from(at.elapsed().as_secs()).unwrap_or(u32::MAX).min(31);
-        (took / (1 << fading)).min(LONGEST_PACE)
     }
 
     async fn look(&self, id: JobId) -> Result<Option<Arc<Settled>>, Unavailable> {
@@ -199,24 +185,6 @@ impl Board {
         // Nothing panics while holding it; if it did, the map is still a map.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn note_pace(&self, batch: &HeardBatch<'_>) {
-        // The last of a batch has waited least: older ones tell of a backlog that is gone.
-        let (Some((last, _)), Some(settled_at)) = (batch.settled.last(), batch.settled_at) else {
-            return;
-        };
-        let took = (settled_at - last.submitted_at()).to_std().unwrap_or_default();
-        let took = (self.pace() * 7 + took.min(LONGEST_PACE)) / 8;
-        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) =
-            Pace { took, at: Instant::now() };
-    }
-}
-
-/// How long jobs took, and when that was.
-#[derive(Debug)]
-struct Pace {
-    took: Duration,
-    at: Instant,
 }
 
 /// One waiting poll; leaves the board when it goes, also when its client hung up.
@@ -334,7 +302,6 @@ async fn hear(
         }
         match HeardBatch::decode(message.get_payload_bytes()) {
             Ok(batch) => {
-                board.note_pace(&batch);
                 for coupon in &batch.sold_out {
                     coupons.sold_out(*coupon);
                 }
@@ -386,7 +353,6 @@ mod tests {
             places: Mutex::default(),
             stored: Batched::start(&pool, |connection, ids| Box::pin(stored(connection, ids))),
             announced: AtomicBool::new(true),
-            pace: Mutex::new(Pace { took: Duration::ZERO, at: Instant::now() }),
             stop: CancellationToken::new(),
         }
     }

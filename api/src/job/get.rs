@@ -18,6 +18,7 @@ use super::schema::{Detail, JobResult, example, kinds, statuses};
 
 use crate::{
     auth::Caller,
+    lines::whole,
     openapi::Prefer,
     problem::{Code, Problem},
     state::AppState,
@@ -122,13 +123,15 @@ pub async fn get(
         result: settled.as_ref().and_then(|settled| settled.result.as_deref()),
         error: settled.as_deref().and_then(error),
         position: place.map(|place| place.position),
-        estimated_seconds: place.and_then(|place| place.seconds),
+        estimated_seconds: place
+            .and_then(|place| place.seconds)
+            .map(|seconds| whole(seconds.ceil())),
     };
     let mut response = crate::json(&view);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     if settled.is_none() {
-        headers.insert(header::RETRY_AFTER, state.seconds_to_wait(id).into());
+        headers.insert(header::RETRY_AFTER, state.seconds_to_wait(id, place).into());
     }
     if let Some(wait) = wait
         && let Ok(applied) = format!("wait={}", wait.as_secs()).parse()

@@ -1,17 +1,28 @@
 //! What is known of one line, and what that says about the jobs in it.
-
-use std::collections::VecDeque;
+//!
+//! How many wait is what came and is not settled: facts in PostgreSQL, and what this process has accepted
+//! since it last told it. So it is true also while the line's worker hangs, while nobody serves the line, and
+//! while the database is away, when nothing is settled.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use firstcome_shared::broker::{depth::Depth, topology::PREFETCH};
+use firstcome_shared::{
+    broker::{depth::Depth, topology::PREFETCH},
+    job::envelope::MAX_PARCEL,
+};
 use serde_json::Value;
+use tokio::time::Instant;
 
-/// A report that is older than this is its line's past.
-const FRESH: TimeDelta = TimeDelta::seconds(5);
-/// Looks that are remembered per line.
-const ARRIVALS: usize = 600;
+use super::{
+    FRESH,
+    arrivals::{Arrivals, Bucket},
+};
+
+/// A worker tells every second how its lines fare; one that has not for so long has stopped.
+const SILENT_SECONDS: f64 = 3.0;
 /// Messages whose size is remembered, half of them at least.
 const PARCELS: f64 = 128.0;
+/// Weight of the time between two looks in the rate.
+const RATE_WEIGHT: f64 = 0.3;
 
 /// A line as far as it is known.
 #[derive(Debug, Clone, Default)]
@@ -20,22 +31,30 @@ pub struct Known {
     pub is_open: bool,
     /// Takes no new jobs any more.
     pub is_closed: bool,
-    /// The worker that serves it.
+    /// Its last message has come out.
+    pub is_drained: bool,
+    /// The worker that serves it, or did until its lease ran out.
     pub owner: Option<String>,
     /// How it fares, as its owner said last.
     pub report: Option<Report>,
-    /// What the broker said last; `None` if it did not.
+    /// What the broker said last.
     pub depth: Option<Depth>,
-    /// Since when the broker has seen messages in it.
-    pub waiting_since: Option<DateTime<Utc>>,
-    /// Jobs put into it since the broker was asked.
-    accepted_since: u32,
-    /// When the first and the last of them were.
-    accepting: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// When it said so.
+    depth_told: Option<Instant>,
+    /// When the database told the rest.
+    read: Option<Instant>,
+    /// How many came that are folded: all of them are settled.
+    folded: u64,
+    /// Jobs that are settled, of all that ever came.
+    settled: u64,
+    /// What came since, as all APIs told the database.
+    stored: Arrivals,
+    /// What this process has accepted and not yet told.
+    pending: Arrivals,
     /// Messages that this process put into it lately, and the jobs in them.
     parcels: (f64, f64),
-    /// How many jobs had ever come, by when.
-    arrivals: VecDeque<(DateTime<Utc>, u64)>,
+    /// Jobs settled per second, smoothed.
+    rate: f64,
 }
 
 /// How a line fares, as its owner sees it.
@@ -43,152 +62,246 @@ pub struct Known {
 pub struct Report {
     /// Messages in its hands.
     pub in_hand: i32,
-    /// Jobs settled since the line was opened.
-    pub settled: i64,
-    /// Jobs settled per second.
-    pub settled_per_second: f64,
+    /// Jobs in them.
+    pub jobs_in_hand: i32,
+    /// Since when.
+    pub in_hand_since: Option<DateTime<Utc>>,
+    /// What a batch takes in any case, in seconds.
+    pub batch_seconds: f64,
+    /// What each job adds.
+    pub job_seconds: f64,
     /// Jobs per message.
     pub jobs_per_message: f64,
-    /// When the job that it took up last was submitted: who waits came later.
-    pub head_at: Option<DateTime<Utc>>,
     /// When it last settled something or saw its canary.
     pub progress_at: DateTime<Utc>,
     /// The busiest keys.
     pub hottest: Value,
-    /// When it said so.
-    pub reported_at: DateTime<Utc>,
+    /// How old it was when it was read, in seconds, by the database's clock.
+    pub age: f64,
+}
+
+/// What the database says of a line.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Row {
+    pub(super) is_open: bool,
+    pub(super) is_closed: bool,
+    pub(super) is_drained: bool,
+    pub(super) owner: Option<String>,
+    pub(super) report: Option<Report>,
+    pub(super) folded: u64,
+    pub(super) settled: u64,
+    pub(super) arrivals: Arrivals,
 }
 
 /// A job's place in its line: an estimate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Position {
     /// 1 is next.
     pub position: u64,
     /// Until it is settled; unknown while the line does not move.
-    pub seconds: Option<u64>,
+    pub seconds: Option<f64>,
 }
 
 impl Known {
-    /// Messages that its consumer holds.
+    /// Jobs that wait: came, and are not settled.
     #[must_use]
-    pub fn unacked(&self) -> u64 {
-        let in_hand = self.fresh_report().map_or(0, |report| report.in_hand.unsigned_abs().into());
-        match self.depth {
-            // With messages left in the queue, all of it is used.
-            Some(Depth { ready: 1.., consumers: 1.. }) => PREFETCH.into(),
-            _ => in_hand,
+    pub fn waiting_jobs(&self) -> u64 {
+        let waiting = self.came().saturating_sub(self.settled);
+        // What APIs had not told when they were killed, or told twice, is put right when the line is next
+        // empty. Until then the broker knows better where it contradicts: a message holds a job at least.
+        match self.depth.filter(|_| self.is_told_by_broker()) {
+            Some(depth) => {
+                let ready = u64::from(depth.ready);
+                let most = (ready + 2 * u64::from(PREFETCH)) * (MAX_PARCEL as u64);
+                waiting.max(ready).min(most + self.pending.jobs())
+            }
+            None => waiting,
         }
     }
 
-    /// Jobs that wait, about; without `depth` only those that this process has just put into it.
+    /// Messages that its consumer holds, about.
     #[must_use]
-    pub fn waiting_jobs(&self) -> u64 {
-        let messages = u64::from(self.depth.map_or(0, |depth| depth.ready)) + self.unacked();
-        let jobs_per_message = match (self.parcels, &self.report) {
-            ((parcels, jobs), _) if parcels > 0.0 => jobs / parcels,
-            (_, Some(report)) => report.jobs_per_message,
-            _ => 1.0,
-        };
+    pub fn unacked(&self) -> u64 {
+        let ready = self.depth.map_or(0, |depth| u64::from(depth.ready));
         #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-        let before = whole(messages as f64 * jobs_per_message);
-        before + u64::from(self.accepted_since)
+        let messages = whole((self.waiting_jobs() as f64 / self.jobs_per_message()).ceil());
+        messages.saturating_sub(ready).min(PREFETCH.into())
     }
 
     /// Jobs settled per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.fresh_report().map_or(0.0, |report| report.settled_per_second)
+        if self.is_told_by_database() && self.rate >= 0.05 { self.rate } else { 0.0 }
     }
 
     /// How long the job at the head has waited.
     #[must_use]
     pub fn oldest(&self, now: DateTime<Utc>) -> TimeDelta {
-        if self.waiting_jobs() == 0 {
-            return TimeDelta::zero();
-        }
-        let head_at = self.report.as_ref().and_then(|report| report.head_at);
-        let since = head_at.max(self.waiting_since).unwrap_or(now);
-        (now - since).max(TimeDelta::zero())
+        let oldest = self.head_at().map_or(TimeDelta::zero(), |at| now - at);
+        oldest.max(TimeDelta::zero())
     }
 
-    fn fresh_report(&self) -> Option<&Report> {
-        self.report.as_ref().filter(|report| Utc::now() - report.reported_at < FRESH)
+    /// Whether a worker should serve it.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.is_open && !self.is_drained
     }
 
-    fn settled(&self) -> u64 {
-        self.report.as_ref().map_or(0, |report| report.settled.unsigned_abs())
+    /// Whether the database has told lately.
+    #[must_use]
+    pub fn is_told_by_database(&self) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < FRESH)
     }
 
-    /// Those that had come by its submission, without those that are settled.
+    /// Whether nobody serves it, although it should be consumed from: its owner is gone, or has stopped
+    /// telling how it fares.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        let silent = self.report.as_ref().is_none_or(|report| report.age > SILENT_SECONDS);
+        self.is_served() && (self.owner.is_none() || silent)
+    }
+
+    /// Whether the broker has told lately.
+    #[must_use]
+    pub fn is_told_by_broker(&self) -> bool {
+        self.depth_told.is_some_and(|told| told.elapsed() < FRESH)
+    }
+
+    /// Where a job submitted then stands, and how long it will take.
     pub(super) fn position(&self, submitted_at: DateTime<Utc>) -> Position {
         let waiting = self.waiting_jobs().max(1);
-        let before = self.arrived_by(submitted_at).map(|came| came.saturating_sub(self.settled()));
-        let position = before.unwrap_or(waiting).clamp(1, waiting);
-        #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-        let seconds = (self.rate() >= 0.1).then(|| whole((position as f64 / self.rate()).ceil()));
-        Position { position, seconds }
+        let came = whole(self.came_by(submitted_at));
+        let position = came.saturating_sub(self.settled).clamp(1, waiting);
+        Position { position, seconds: self.seconds_to(position, waiting) }
     }
 
-    /// How many jobs had ever come by then, as if they had come evenly between two looks; `None` for
-    /// later than the last one.
-    fn arrived_by(&self, then: DateTime<Utc>) -> Option<u64> {
-        let next = self.arrivals.partition_point(|(at, _)| *at <= then);
-        let (after, came_after) = *self.arrivals.get(next)?;
-        let last = next.checked_sub(1).and_then(|last| self.arrivals.get(last));
-        // Before this process began to look: no later than what it saw first.
-        let Some((before, came_before)) = last.copied() else { return Some(came_after) };
-        let share = (then - before).as_seconds_f64() / (after - before).as_seconds_f64();
-        #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-        let between = (came_after - came_before) as f64 * share;
-        Some(came_before + whole(between))
+    /// How long it takes until so many are settled; unknown while the line does not move.
+    pub(super) fn seconds_to(&self, position: u64, waiting: u64) -> Option<f64> {
+        let moves = self.is_told_by_database() && !self.is_stalled();
+        let report = self.report.as_ref().filter(|_| moves)?;
+        if report.batch_seconds + report.job_seconds <= 0.0 {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
+        let takes = |jobs: u64| report.batch_seconds + report.job_seconds * jobs as f64;
+        let in_hand = u64::from(report.jobs_in_hand.unsigned_abs()).min(waiting);
+        let rest = match report.in_hand_since.filter(|_| in_hand > 0) {
+            Some(since) => {
+                let elapsed = (Utc::now() - since).as_seconds_f64().max(0.0);
+                let left = takes(in_hand) - elapsed;
+                // Longer than expected: as long again, for all we know.
+                if left > 0.0 { left } else { elapsed }
+            }
+            None => 0.0,
+        };
+        if position <= in_hand {
+            return Some(rest);
+        }
+        // Whatever waits goes into the next batch, up to its bound.
+        let (ahead, behind) = (position - in_hand, waiting - in_hand);
+        let full = (ahead - 1) / MAX_BATCH;
+        #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
+        let before = takes(MAX_BATCH) * full as f64;
+        Some(rest + before + takes((behind - full * MAX_BATCH).min(MAX_BATCH)))
     }
 
     /// Remembers a message that was put into the line.
-    pub(super) fn note_accepted(&mut self, jobs: u32, now: DateTime<Utc>) {
-        self.accepting = Some((self.accepting.map_or(now, |(first, _)| first), now));
-        self.accepted_since = self.accepted_since.saturating_add(jobs);
-        let (parcels, all) = (self.parcels.0 + 1.0, self.parcels.1 + f64::from(jobs));
+    pub(super) fn note_accepted(&mut self, jobs: Bucket) {
+        let oldest = self.oldest(jobs.last_at);
+        self.pending.note(jobs, oldest);
+        #[expect(clippy::cast_precision_loss, reason = "128 at most")]
+        let (parcels, all) = (self.parcels.0 + 1.0, self.parcels.1 + jobs.jobs as f64);
         let is_enough = parcels >= PARCELS;
         self.parcels = if is_enough { (parcels / 2.0, all / 2.0) } else { (parcels, all) };
     }
 
+    /// What is to be told to the database.
+    pub(super) fn pending(&self) -> &Arrivals {
+        &self.pending
+    }
+
+    /// Remembers what the database says, which knows of these by now.
+    pub(super) fn note_row(&mut self, row: Row, told: &Arrivals) {
+        for (begins, bucket) in told.iter() {
+            self.pending.remove(begins, bucket.jobs);
+        }
+        let now = Instant::now();
+        if let Some(read) = self.read.replace(now) {
+            let seconds = (now - read).as_secs_f64().max(0.001);
+            #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
+            let settled = row.settled.saturating_sub(self.settled) as f64;
+            self.rate += (settled / seconds - self.rate) * RATE_WEIGHT;
+        }
+        (self.is_open, self.is_closed, self.is_drained) =
+            (row.is_open, row.is_closed, row.is_drained);
+        (self.owner, self.report) = (row.owner, row.report);
+        (self.folded, self.settled, self.stored) = (row.folded, row.settled, row.arrivals);
+    }
+
     /// Remembers what the broker says.
-    pub(super) fn note_depth(&mut self, depth: Option<Depth>, now: DateTime<Utc>) {
+    pub(super) fn note_depth(&mut self, depth: Option<Depth>) {
         // "No messages, no consumers" is also what a broker says that cannot tell.
         let is_told =
             |depth: &Depth| self.owner.is_none() || (depth.ready, depth.consumers) != (0, 0);
-        self.depth = depth.filter(is_told);
-        self.accepted_since = 0;
-        self.note_arrivals(now);
-        let waits = depth.is_some_and(|depth| depth.ready > 0);
-        self.waiting_since = self.waiting_since.or(Some(now)).filter(|_| waits);
+        if let Some(depth) = depth.filter(is_told) {
+            self.depth = Some(depth);
+            self.depth_told = Some(Instant::now());
+        }
     }
 
-    /// Remembers how many have come so far.
-    fn note_arrivals(&mut self, now: DateTime<Utc>) {
-        let came = self.settled() + self.waiting_jobs();
-        // The two are not looked at in the same instant; nobody who came goes away.
-        let before = self.arrivals.back().map_or(0, |(_, before)| *before);
-        let came = came.max(before);
-        if self.arrivals.len() >= ARRIVALS {
-            // Half as many tell of twice as long.
-            let mut is_kept = false;
-            self.arrivals.retain(|_| {
-                is_kept = !is_kept;
-                is_kept
-            });
+    fn came(&self) -> u64 {
+        self.folded + self.stored.jobs() + self.pending.jobs()
+    }
+
+    fn came_by(&self, then: DateTime<Utc>) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "some billions at most")]
+        let folded = self.folded as f64;
+        folded + self.stored.by(then) + self.pending.by(then)
+    }
+
+    /// When the first job that is not settled came.
+    fn head_at(&self) -> Option<DateTime<Utc>> {
+        if self.came() <= self.settled {
+            return None;
         }
-        // Those of other processes came meanwhile, too: between the same two, for all we know.
-        let (first, last) = self.accepting.take().unwrap_or((now, now));
-        self.arrivals.extend([(first, before), (last, came)]);
+        let all = [&self.stored, &self.pending];
+        let mut before = all.iter().filter_map(|arrivals| arrivals.first_at()).min()?;
+        let mut after = all.iter().filter_map(|arrivals| arrivals.last_at()).max()?;
+        #[expect(clippy::cast_precision_loss, reason = "some billions at most")]
+        let settled = self.settled as f64;
+        // Of whom it is the first that more came than are settled.
+        if self.came_by(before) > settled {
+            return Some(before);
+        }
+        while after - before > TimeDelta::milliseconds(1) {
+            let middle = before + (after - before) / 2;
+            if self.came_by(middle) > settled {
+                after = middle;
+            } else {
+                before = middle;
+            }
+        }
+        Some(after)
+    }
+
+    fn jobs_per_message(&self) -> f64 {
+        let jobs_per_message = match (self.parcels, &self.report) {
+            ((parcels, jobs), _) if parcels > 0.0 => jobs / parcels,
+            (_, Some(report)) => report.jobs_per_message,
+            _ => 1.0,
+        };
+        jobs_per_message.max(1.0)
     }
 }
+
+/// The most jobs that a worker takes at once.
+const MAX_BATCH: u64 = 4_000;
 
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "casts of floats saturate"
 )]
-pub(super) fn whole(value: f64) -> u64 {
+pub(crate) fn whole(value: f64) -> u64 {
     value as u64
 }

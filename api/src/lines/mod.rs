@@ -3,8 +3,11 @@
 //! All of it is a second old and none of it is needed for correctness: a job that is published
 //! by an outdated routing comes back from the broker, which takes messages for current lines only.
 
+mod arrivals;
 mod known;
+mod store;
 
+pub(crate) use known::whole;
 pub use known::{Known, Position, Report};
 
 use std::{
@@ -13,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use firstcome_shared::{
     broker::{
         BrokerArgs,
@@ -21,7 +24,7 @@ use firstcome_shared::{
         depth::Gauge,
     },
     job::{Job, JobId, JobKind},
-    partition::{Line, Partition, Place, Routing},
+    partition::{Partition, Place, Routing},
 };
 use sqlx::PgPool;
 use tokio::{
@@ -30,12 +33,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use known::whole;
+use arrivals::{Arrivals, Bucket};
+use known::Row;
 
-/// How often the database and the broker are asked.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the database and the broker are asked: what is told is at most a second old.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long either may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What was told longer ago than this is not the present any more: several looks.
+const FRESH: Duration = Duration::from_secs(3);
 /// The longest that a client is asked to wait, in seconds.
 const LONGEST_WAIT: f64 = 60.0;
 
@@ -47,6 +53,8 @@ pub type Routes = BTreeMap<JobKind, Routing>;
 pub struct Lines {
     routes: watch::Sender<Arc<Routes>>,
     known: Mutex<HashMap<Partition, Known>>,
+    /// When the database told of them.
+    read: Mutex<Option<Instant>>,
     refresh: Notify,
     capacity: u64,
 }
@@ -63,6 +71,7 @@ impl Lines {
         let lines = Arc::new(Self {
             routes: watch::Sender::new(Arc::default()),
             known: Mutex::default(),
+            read: Mutex::default(),
             refresh: Notify::new(),
             capacity: capacity.into(),
         });
@@ -110,29 +119,33 @@ impl Lines {
         // Where the broker does not tell, its own bound holds.
         let told = known.get(&line).filter(|line| line.depth.is_some());
         let Some(line) = told else { return Ok(()) };
-        let waiting = line.waiting_jobs();
-        if waiting < self.capacity { Ok(()) } else { Err(self.drain_seconds(line, waiting)) }
+        if line.waiting_jobs() < self.capacity { Ok(()) } else { Err(self.drain_seconds(line)) }
     }
 
     /// When to come back to a line that the broker says is full.
     #[must_use]
     pub fn retry_after(&self, line: Partition) -> u64 {
         let known = self.known();
-        known.get(&line).map_or(2, |line| self.drain_seconds(line, line.waiting_jobs()))
+        known.get(&line).map_or(2, |line| self.drain_seconds(line))
     }
 
-    fn drain_seconds(&self, line: &Known, waiting: u64) -> u64 {
+    fn drain_seconds(&self, line: &Known) -> u64 {
+        let waiting = line.waiting_jobs();
         let excess = waiting.saturating_sub(self.capacity / 10 * 9).max(waiting / 10);
-        #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
-        let excess = excess as f64;
-        let seconds = if line.rate() >= 0.1 { excess / line.rate() } else { 5.0 };
+        let seconds = line.seconds_to(excess, waiting).unwrap_or(5.0);
         whole(seconds.ceil().clamp(1.0, LONGEST_WAIT))
     }
 
-    /// Notes that a message with so many jobs went into the line.
-    pub fn accepted(&self, line: Partition, jobs: usize) {
-        let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
-        self.known().entry(line).or_default().note_accepted(jobs, Utc::now());
+    /// Notes that a message with these jobs went into the line.
+    pub fn accepted(&self, line: Partition, submitted_at: impl Iterator<Item = DateTime<Utc>>) {
+        let mut jobs: Option<Bucket> = None;
+        for at in submitted_at {
+            let one = Bucket { first_at: at, last_at: at, jobs: 1 };
+            jobs = Some(jobs.map_or(one, |jobs| jobs.and(one)));
+        }
+        if let Some(jobs) = jobs {
+            self.known().entry(line).or_default().note_accepted(jobs);
+        }
     }
 
     /// Where a queued job stands, as far as can be told.
@@ -155,6 +168,40 @@ impl Lines {
         all
     }
 
+    /// Whether the database has told of the lines lately.
+    #[must_use]
+    pub fn database_is_up(&self) -> bool {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.is_some_and(|read| read.elapsed() < FRESH)
+    }
+
+    /// What the database is to be told.
+    fn pending(&self) -> HashMap<Partition, Arrivals> {
+        let known = self.known();
+        let all = known.iter().filter(|(_, line)| line.pending().jobs() > 0);
+        all.map(|(partition, line)| (*partition, line.pending().clone())).collect()
+    }
+
+    /// Remembers what the database said, which was told these before.
+    fn note(&self, routes: Routes, rows: Rows, told: &HashMap<Partition, Arrivals>) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let mut known = self.known();
+        known.retain(|line, _| rows.contains_key(line));
+        let nothing = Arrivals::default();
+        for (partition, row) in rows {
+            let told = told.get(&partition).unwrap_or(&nothing);
+            known.entry(partition).or_default().note_row(row, told);
+        }
+        drop(known);
+        self.routes.send_if_modified(|current| {
+            let changed = **current != routes;
+            if changed {
+                *current = Arc::new(routes);
+            }
+            changed
+        });
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Partition, Known>> {
         // Nothing panics while holding it; if it did, what is known is still known.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,23 +218,9 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
 
 async fn read(lines: Arc<Lines>, pool: PgPool) {
     loop {
-        match timeout(PATIENCE, look(&pool)).await {
-            Ok(Ok((routes, rows))) => {
-                let mut known = lines.known();
-                known.retain(|line, _| rows.contains_key(line));
-                for (partition, row) in rows {
-                    let line = known.entry(partition).or_default();
-                    (line.is_open, line.is_closed, line.owner, line.report) = row;
-                }
-                drop(known);
-                lines.routes.send_if_modified(|current| {
-                    let changed = **current != routes;
-                    if changed {
-                        *current = Arc::new(routes);
-                    }
-                    changed
-                });
-            }
+        let told = lines.pending();
+        match timeout(PATIENCE, look(&pool, &told)).await {
+            Ok(Ok((routes, rows))) => lines.note(routes, rows, &told),
             Ok(Err(error)) => tracing::debug!(%error, "lines not read"),
             Err(_) => tracing::debug!("lines not read in time"),
         }
@@ -199,58 +232,16 @@ async fn read(lines: Arc<Lines>, pool: PgPool) {
     }
 }
 
-type Rows = HashMap<Partition, (bool, bool, Option<String>, Option<Report>)>;
+type Rows = HashMap<Partition, Row>;
 
-async fn look(pool: &PgPool) -> Result<(Routes, Rows), sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT l.kind, l.generation, l.line, l.partitions, routing.generation AS current,
-                  (l.opened_at IS NOT NULL) AS "is_open!", (l.closed_at IS NOT NULL) AS "is_closed!",
-                  (SELECT number FROM pins WHERE pins.kind = l.kind AND 'pin-' || pins.key = l.line) AS pin_number,
-                  workers.name AS "owner?",
-                  r.in_hand AS "in_hand?", r.settled AS "settled?", r.settled_per_second AS "settled_per_second?",
-                  r.jobs_per_message AS "jobs_per_message?", r.head_at, r.progress_at AS "progress_at?",
-                  r.hottest AS "hottest?", r.reported_at AS "reported_at?"
-           FROM partition_leases AS l
-           JOIN routing ON routing.kind = l.kind AND l.generation <= routing.generation
-           LEFT JOIN workers ON workers.id = l.owner AND workers.expires_at > clock_timestamp()
-           LEFT JOIN line_reports AS r ON r.kind = l.kind AND r.generation = l.generation AND r.line = l.line"#
-    )
-    .fetch_all(pool)
-    .await?;
-    let mut routes = Routes::new();
-    let mut lines = Rows::new();
-    for row in rows {
-        let kind = JobKind::from_name(&row.kind);
-        let (Some(kind), Ok(line)) = (kind, row.line.parse::<Line>()) else { continue };
-        if row.generation == row.current {
-            let routing = routes.entry(kind).or_insert_with(|| Routing {
-                generation: row.generation,
-                partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
-                pins: BTreeMap::new(),
-            });
-            if let Line::Pin(key) = line {
-                // A pin that is being removed has no number any more, but its line until then.
-                let number = row.pin_number.and_then(|number| u8::try_from(number).ok());
-                routing.pins.insert(key, number.unwrap_or(u8::MAX));
-            }
-        }
-        let report = match (row.in_hand, row.settled_per_second, row.jobs_per_message) {
-            (Some(in_hand), Some(settled_per_second), Some(jobs_per_message)) => Some(Report {
-                in_hand,
-                settled: row.settled.unwrap_or_default(),
-                settled_per_second,
-                jobs_per_message,
-                head_at: row.head_at,
-                progress_at: row.progress_at.unwrap_or_default(),
-                hottest: row.hottest.unwrap_or_default(),
-                reported_at: row.reported_at.unwrap_or_default(),
-            }),
-            _ => None,
-        };
-        let partition = Partition { kind, generation: row.generation, line };
-        lines.insert(partition, (row.is_open, row.is_closed, row.owner, report));
-    }
-    Ok((routes, lines))
+/// Tells what this process has accepted, then asks what there is, that included.
+async fn look(
+    pool: &PgPool,
+    told: &HashMap<Partition, Arrivals>,
+) -> Result<(Routes, Rows), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    store::tell(&mut connection, told).await?;
+    store::lines(&mut connection).await
 }
 
 /// Asks the broker how long the lines are, on a connection of its own.
@@ -259,11 +250,7 @@ async fn watch_depths(lines: Arc<Lines>, broker: BrokerArgs, stop: CancellationT
     connect::supervise(&broker.amqp_url, "firstcome-api monitor", &stop, |connection| {
         let (lines, namespace, stop) = (Arc::clone(&lines), Arc::clone(&namespace), stop.clone());
         async move {
-            let ended = stop.run_until_cancelled(gauge(&lines, connection, &namespace)).await;
-            for line in lines.known().values_mut() {
-                line.depth = None;
-            }
-            ended.unwrap_or(Ok(()))
+            stop.run_until_cancelled(gauge(&lines, connection, &namespace)).await.unwrap_or(Ok(()))
         }
     })
     .await;
@@ -286,7 +273,7 @@ async fn gauge(
             let depth = depth.map_err(|_| SessionError::Timeout(PATIENCE))??;
             let mut known = lines.known();
             let Some(line) = known.get_mut(&partition) else { continue };
-            line.note_depth(depth, Utc::now());
+            line.note_depth(depth);
         }
         tracing::trace!(took = ?started.elapsed(), "looked at the lines");
     }

@@ -78,7 +78,6 @@ pub struct SettledBatch {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
-    settled_at: Option<DateTime<Utc>>,
     sold_out: Vec<CouponId>,
 }
 
@@ -88,8 +87,7 @@ impl SettledBatch {
     /// # Errors
     /// None in practice: every field can be told in JSON.
     pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
-        let settled_at = self.settled.last().map(|settled| settled.settled_at);
-        let head = Head { settled_at, sold_out: self.sold_out.clone() };
+        let head = Head { sold_out: self.sold_out.clone() };
         let mut message = serde_json::to_vec(&head)?;
         for settled in &self.settled {
             message.push(b'\n');
@@ -108,8 +106,6 @@ impl SettledBatch {
 pub struct HeardBatch<'a> {
     /// Each job and the JSON of its [`Settled`].
     pub settled: Vec<(JobId, &'a [u8])>,
-    /// When the last of them was stored.
-    pub settled_at: Option<DateTime<Utc>>,
     /// As in [`SettledBatch`].
     pub sold_out: Vec<CouponId>,
 }
@@ -121,8 +117,7 @@ impl<'a> HeardBatch<'a> {
     /// If it is none.
     pub fn decode(message: &'a [u8]) -> serde_json::Result<Self> {
         let mut lines = message.split(|byte| *byte == b'\n');
-        let Head { settled_at, sold_out } =
-            serde_json::from_slice(lines.next().unwrap_or_default())?;
+        let Head { sold_out } = serde_json::from_slice(lines.next().unwrap_or_default())?;
         let settled = lines.map(|line| {
             let (id, json) = line.split_at_checked(36)?;
             Some((JobId::from(Uuid::try_parse_ascii(id).ok()?), json))
@@ -130,7 +125,7 @@ impl<'a> HeardBatch<'a> {
         let settled: Option<_> = settled.collect();
         let settled =
             settled.ok_or_else(|| serde_json::Error::custom("an outcome without its job's id"))?;
-        Ok(Self { settled, settled_at, sold_out })
+        Ok(Self { settled, sold_out })
     }
 }
 
@@ -168,10 +163,7 @@ mod tests {
         };
         let message = told.encode().unwrap();
         let heard = HeardBatch::decode(&message).unwrap();
-        assert_eq!(
-            (heard.settled_at, &heard.sold_out),
-            (Some(told.settled[1].settled_at), &told.sold_out)
-        );
+        assert_eq!(heard.sold_out, told.sold_out);
         assert_eq!(heard.settled.len(), 2);
         for (told, (job, json)) in told.settled.iter().zip(heard.settled) {
             let heard: Settled = serde_json::from_slice(json).unwrap();

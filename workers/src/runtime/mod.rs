@@ -14,6 +14,7 @@ mod report;
 mod role;
 mod routing;
 mod settle;
+mod speed;
 pub(crate) mod subscribe;
 mod trace;
 

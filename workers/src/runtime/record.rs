@@ -122,6 +122,12 @@ impl Past {
         self.known.get(&id) == Some(&false)
     }
 
+    /// How many of these jobs get an outcome for the first time.
+    fn count_new(&self, entries: &[Entry]) -> i64 {
+        let new = entries.iter().filter(|entry| !self.known.contains_key(&entry.job_id)).count();
+        i64::try_from(new).unwrap_or_default()
+    }
+
     /// Whether the job may have had an outcome that is no longer known.
     pub(super) fn may_have_forgotten(&self, id: JobId) -> bool {
         !self.known.contains_key(&id) && self.closed >= Some(id.submitted_at().date_naive())
@@ -222,11 +228,17 @@ pub(super) async fn key_owners(
 /// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
 /// A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their own)
 /// violates the primary key; the next attempt sees its outcome.
+///
+/// Counts them as settled in the line that they stood in, but for those that an operator gave another
+/// attempt: they were counted when they failed.
 pub(super) async fn insert(
     transaction: &mut PgConnection,
     kind: JobKind,
     entries: &[Entry],
+    line: Option<(&Lease, &Past)>,
 ) -> Result<DateTime<Utc>, sqlx::Error> {
+    let settled = line.map_or(0, |(_, past)| past.count_new(entries));
+    let line = line.map(|(lease, _)| lease.line);
     let mut ids = Vec::with_capacity(entries.len());
     let mut users = Vec::with_capacity(entries.len());
     let mut statuses = Vec::with_capacity(entries.len());
@@ -257,6 +269,11 @@ pub(super) async fn insert(
                       UNNEST($6::text[])::jsonb, UNNEST($7::text[])::jsonb, UNNEST($8::text[]),
                       UNNEST($9::text[]), UNNEST($10::uuid[]), now
                FROM stamp
+           ), counted AS (
+               INSERT INTO line_progress (kind, generation, line, settled)
+               SELECT $1, $11, $12, $13::bigint WHERE $13::bigint > 0
+               ON CONFLICT ON CONSTRAINT line_progress_pkey
+               DO UPDATE SET settled = line_progress.settled + excluded.settled
            )
            SELECT now AS "now!" FROM stamp"#,
         kind.as_str(),
@@ -269,6 +286,9 @@ pub(super) async fn insert(
         &keys as &[Option<&str>],
         &fingerprints as &[Option<&str>],
         &replays as &[Option<uuid::Uuid>],
+        line.map(|line| line.generation),
+        line.map(|line| line.line.to_string()),
+        settled,
     )
     .fetch_one(transaction)
     .await

@@ -11,14 +11,18 @@ use firstcome_shared::partition::Partition;
 use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
 
-use super::batch::Batch;
+use super::{batch::Batch, speed::Speed};
 
 /// Keys that are counted per line; when there are more, the coldest are forgotten.
 const MOST_KEYS: usize = 1_000;
 /// Keys that are told.
 const HOTTEST: usize = 5;
-/// Weight of the past second in the rates.
+/// Weight of the past second in what is smoothed.
 const FRESH: f64 = 0.3;
+
+/// How long after its submission a job is surely known to have come: the publisher's deadline, and the time
+/// between two of an API's looks. Until then its bucket may still grow.
+const SETTLING_SECONDS: f64 = 5.0;
 
 /// A line that is alive is not silent for longer: it gets canaries.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
@@ -32,9 +36,12 @@ pub(crate) struct Stats(Mutex<Figures>);
 #[derive(Debug)]
 struct Figures {
     messages_in_hand: usize,
-    head: Option<DateTime<Utc>>,
-    /// Since the last report.
-    settled: u32,
+    jobs_in_hand: usize,
+    /// Since when.
+    taken: Option<(Instant, DateTime<Utc>)>,
+    speed: Speed,
+    /// Nothing came out since this canary, which was sent then: what was in the line before it is settled.
+    calm: Option<Instant>,
     /// Since the line is served.
     settled_in_all: u64,
     jobs_per_message: f64,
@@ -45,9 +52,6 @@ struct Figures {
     /// When the canary under way was sent.
     canary: Option<Instant>,
     progress_at: DateTime<Utc>,
-    per_second: f64,
-    /// When rates were last computed.
-    measured: Instant,
 }
 
 /// A busy key.
@@ -71,11 +75,13 @@ pub(crate) struct LineFigures {
 #[derive(Debug)]
 struct Report {
     in_hand: i32,
-    /// Since the last report.
-    settled: i64,
-    per_second: f64,
+    jobs_in_hand: i32,
+    in_hand_since: Option<DateTime<Utc>>,
+    batch_seconds: f64,
+    job_seconds: f64,
+    /// How long ago the last canary was sent, if nothing came out since.
+    calm: Option<f64>,
     jobs_per_message: f64,
-    head: Option<DateTime<Utc>>,
     progress_at: DateTime<Utc>,
     hottest: Vec<HotKey>,
 }
@@ -85,8 +91,10 @@ impl Stats {
         let now = Instant::now();
         Arc::new(Self(Mutex::new(Figures {
             messages_in_hand: 0,
-            head: None,
-            settled: 0,
+            jobs_in_hand: 0,
+            taken: None,
+            speed: Speed::default(),
+            calm: None,
             settled_in_all: 0,
             jobs_per_message: 1.0,
             keys: HashMap::new(),
@@ -94,8 +102,6 @@ impl Stats {
             is_proven: false,
             canary: None,
             progress_at: Utc::now(),
-            per_second: 0.0,
-            measured: now,
         })))
     }
 
@@ -103,12 +109,13 @@ impl Stats {
     pub(super) fn taken(&self, batch: &Batch) {
         let mut figures = self.lock();
         figures.messages_in_hand = batch.messages;
+        figures.jobs_in_hand = batch.jobs.len() + batch.rejects.len();
+        figures.taken = Some((Instant::now(), Utc::now()));
+        let is_canary = figures.jobs_in_hand == 0;
+        figures.calm = figures.canary.filter(|_| is_canary);
         figures.progress = Instant::now();
         figures.is_proven = true;
         figures.canary = None;
-        if let Some(first) = batch.jobs.first() {
-            figures.head = Some(first.envelope.id.submitted_at());
-        }
     }
 
     /// It is settled; its acknowledgement follows.
@@ -116,10 +123,12 @@ impl Stats {
         let jobs = batch.jobs.len();
         let mut figures = self.lock();
         figures.messages_in_hand = 0;
-        if let Some(last) = batch.jobs.last() {
-            figures.head = Some(last.envelope.id.submitted_at());
+        let in_hand = std::mem::take(&mut figures.jobs_in_hand);
+        if let Some((taken, _)) = figures.taken.take()
+            && in_hand > 0
+        {
+            figures.speed.note(in_hand, taken.elapsed());
         }
-        figures.settled += u32::try_from(jobs).unwrap_or_default();
         figures.settled_in_all += u64::try_from(jobs).unwrap_or_default();
         if jobs > 0 {
             #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
@@ -171,10 +180,6 @@ impl Stats {
 
     fn report(&self) -> Report {
         let mut figures = self.lock();
-        let settled = std::mem::take(&mut figures.settled);
-        let rate = f64::from(settled) / figures.measured.elapsed().as_secs_f64().max(0.001);
-        figures.per_second += (rate - figures.per_second) * FRESH;
-        figures.measured = Instant::now();
         // What was counted since the last report weighs like the rate does.
         let mut hottest: Vec<HotKey> = Vec::with_capacity(figures.keys.len());
         figures.keys.retain(|key, count| {
@@ -189,12 +194,15 @@ impl Stats {
             figures.keys.retain(|key, _| kept.contains(key));
         }
         hottest.truncate(HOTTEST);
+        let (batch_seconds, job_seconds) = figures.speed.per_batch_and_job();
         Report {
             in_hand: i32::try_from(figures.messages_in_hand).unwrap_or(i32::MAX),
-            settled: settled.into(),
-            per_second: (figures.per_second * 10.0).round() / 10.0,
+            jobs_in_hand: i32::try_from(figures.jobs_in_hand).unwrap_or(i32::MAX),
+            in_hand_since: figures.taken.map(|(_, at)| at),
+            batch_seconds,
+            job_seconds,
+            calm: figures.calm.map(|sent| sent.elapsed().as_secs_f64()),
             jobs_per_message: figures.jobs_per_message,
-            head: figures.head,
             progress_at: figures.progress_at,
             hottest,
         }
@@ -206,25 +214,27 @@ impl Stats {
     }
 }
 
-/// Stores how these lines fare.
+/// Stores how these lines fare, and folds what is settled of them.
 pub(super) async fn store(
     connection: &mut PgConnection,
     lines: impl Iterator<Item = (Partition, Arc<Stats>)>,
 ) -> Result<(), sqlx::Error> {
     let (mut kinds, mut generations, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut in_hand, mut settled) = (Vec::new(), Vec::new());
-    let (mut rates, mut ratios) = (Vec::new(), Vec::new());
-    let (mut heads, mut progress, mut hottest) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut in_hand, mut jobs_in_hand, mut since) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut per_batch, mut per_job, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut calm, mut progress, mut hottest) = (Vec::new(), Vec::new(), Vec::new());
     for (line, stats) in lines {
         let report = stats.report();
         kinds.push(line.kind.as_str());
         generations.push(line.generation);
         names.push(line.line.to_string());
         in_hand.push(report.in_hand);
-        settled.push(report.settled);
-        rates.push(report.per_second);
+        jobs_in_hand.push(report.jobs_in_hand);
+        since.push(report.in_hand_since);
+        per_batch.push(report.batch_seconds);
+        per_job.push(report.job_seconds);
         ratios.push(report.jobs_per_message);
-        heads.push(report.head);
+        calm.push(report.calm);
         progress.push(report.progress_at);
         hottest.push(Json(report.hottest));
     }
@@ -232,22 +242,67 @@ pub(super) async fn store(
         return Ok(());
     }
     sqlx::query!(
-        "INSERT INTO line_reports (kind, generation, line, in_hand, settled, settled_per_second, jobs_per_message, head_at, progress_at, hottest, reported_at)
-         SELECT *, clock_timestamp() FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::bigint[], $6::float8[], $7::float8[], $8::timestamptz[], $9::timestamptz[], $10::jsonb[])
-         ON CONFLICT (kind, generation, line) DO UPDATE SET
-             in_hand = excluded.in_hand, settled = line_reports.settled + excluded.settled, settled_per_second = excluded.settled_per_second,
-             jobs_per_message = excluded.jobs_per_message, head_at = excluded.head_at,
+        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_since, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, reported_at)
+         SELECT *, clock_timestamp() FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::timestamptz[], $7::float8[], $8::float8[], $9::float8[], $10::timestamptz[], $11::jsonb[])
+         ON CONFLICT ON CONSTRAINT line_reports_pkey DO UPDATE SET
+             in_hand = excluded.in_hand, jobs_in_hand = excluded.jobs_in_hand, in_hand_since = excluded.in_hand_since,
+             batch_seconds = excluded.batch_seconds, job_seconds = excluded.job_seconds, jobs_per_message = excluded.jobs_per_message,
              progress_at = excluded.progress_at, hottest = excluded.hottest, reported_at = excluded.reported_at",
         &kinds as &[&str],
         &generations,
         &names,
         &in_hand,
-        &settled,
-        &rates,
+        &jobs_in_hand,
+        &since as &[Option<DateTime<Utc>>],
+        &per_batch,
+        &per_job,
         &ratios,
-        &heads as &[Option<DateTime<Utc>>],
         &progress,
         &hottest as &[Json<Vec<HotKey>>],
+    )
+    .execute(&mut *connection)
+    .await?;
+    // Buckets of which all is settled, in their order. Where the canary came out of a line to which nothing
+    // had come for a while, all is settled, whatever was miscounted: an API that was killed has not told of
+    // its last jobs; one whose broker did not answer told nobody of jobs that came after all.
+    sqlx::query!(
+        "WITH served AS MATERIALIZED (
+             SELECT k, g, l, calm, report.folded, COALESCE(progress.settled, 0) AS settled
+             FROM UNNEST($1::text[], $2::int[], $3::text[], $4::float8[]) AS served (k, g, l, calm)
+             CROSS JOIN LATERAL (SELECT folded FROM line_reports WHERE kind = k AND generation = g AND line = l LIMIT 1) AS report
+             LEFT JOIN LATERAL (SELECT settled FROM line_progress WHERE kind = k AND generation = g AND line = l LIMIT 1) AS progress ON true
+         ), arrived AS MATERIALIZED (
+             SELECT k, g, l, arrivals.*,
+                    sum(jobs) OVER (PARTITION BY k, g, l ORDER BY bucket) <= settled - folded
+                        AND last_at < clock_timestamp() - make_interval(secs => $5) AS is_settled,
+                    max(last_at) OVER (PARTITION BY k, g, l) < clock_timestamp() - make_interval(secs => calm + $5) AS is_calm
+             FROM served
+             CROSS JOIN LATERAL (
+                 SELECT bucket, last_at, jobs FROM line_arrivals WHERE kind = k AND generation = g AND line = l OFFSET 0
+             ) AS arrivals
+         ), deleted AS (
+             DELETE FROM line_arrivals USING arrived
+             WHERE kind = k AND generation = g AND line = l AND line_arrivals.bucket = arrived.bucket
+               AND line_arrivals.jobs = arrived.jobs AND (is_settled OR is_calm)
+             RETURNING k, g, l, arrived.jobs
+         ), folding AS MATERIALIZED (
+             SELECT k, g, l, CASE
+                 WHEN calm IS NOT NULL AND NOT EXISTS (
+                     SELECT FROM arrived WHERE (arrived.k, arrived.g, arrived.l) = (served.k, served.g, served.l) AND is_calm IS NOT TRUE
+                 ) THEN settled
+                 ELSE folded + COALESCE((
+                     SELECT sum(jobs)::bigint FROM deleted WHERE (deleted.k, deleted.g, deleted.l) = (served.k, served.g, served.l)
+                 ), 0)
+             END AS folded
+             FROM served
+         )
+         UPDATE line_reports SET folded = folding.folded FROM folding
+         WHERE kind = k AND generation = g AND line = l AND line_reports.folded <> folding.folded",
+        &kinds as &[&str],
+        &generations,
+        &names,
+        &calm as &[Option<f64>],
+        SETTLING_SECONDS,
     )
     .execute(connection)
     .await?;

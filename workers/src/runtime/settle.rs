@@ -153,7 +153,8 @@ async fn settle_on(
         record::insert_dead_letter(&mut transaction, queue, &reject, 1).await?;
         entries.push(Entry::new(id, user, &Outcome::Failed(Failure::Overdue)));
     }
-    let now = record::insert(&mut transaction, kind, &entries).await?;
+    let line = desk.lease.map(|lease| (lease, &past));
+    let now = record::insert(&mut transaction, kind, &entries, line).await?;
     transaction.commit().await?;
     let settled: Vec<Settled> = entries.into_iter().map(|entry| entry.settled(now)).collect();
     desk.metrics.settled(&settled);
@@ -285,7 +286,9 @@ async fn fail_on(
         Some((id, user)) => {
             let kind = id.kind().unwrap_or(desk.kind);
             let entry = Entry::new(id, user, &Outcome::Failed(failure));
-            let now = record::insert(&mut transaction, kind, std::slice::from_ref(&entry)).await?;
+            let line = desk.lease.map(|lease| (lease, &past));
+            let entries = std::slice::from_ref(&entry);
+            let now = record::insert(&mut transaction, kind, entries, line).await?;
             Some(entry.settled(now))
         }
         None => None,

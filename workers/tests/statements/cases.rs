@@ -91,6 +91,9 @@ pub(crate) const CASES: &[Case] = &[
             NEW_KEYS,
             TEXTS,
             NULL_UUIDS,
+            "1",
+            "'00'",
+            "500",
         ],
     ),
     by_key(
@@ -190,7 +193,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key("settled_at FROM job_outcomes WHERE job_id = ANY($1)", reads(JOBS), &[JOB_IDS]),
     by_key("AS \"position!\"", reads(JOBS), &[IDS, KINDS, KEYS]),
     // Customers' routes.
-    by_key("SELECT amount FROM balances WHERE user_id = $1", reads(1), &["100001"]),
+    by_key("SELECT user_id, amount FROM balances WHERE user_id = ANY($1)", reads(JOBS), &[IDS]),
     by_key("SELECT 1 AS one FROM balances", reads(1), &["100001"]),
     by_key(
         "UPDATE balances SET amount = amount + $2",
@@ -209,7 +212,11 @@ pub(crate) const CASES: &[Case] = &[
         reads(1),
         &["100001", "'charge'", "'key-100001'"],
     ),
-    by_key("FROM products WHERE id = $1 AND deleted_at IS NULL", reads(1), &["100"]),
+    by_key(
+        "stock = 0 AS \"sold_out!\" FROM products WHERE id = ANY($1)",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
     by_key("FROM products WHERE deleted_at IS NULL AND id > COALESCE", reads(21), &["100", "21"]),
     // The rows of four days are its own.
     by_key("FROM product_sales JOIN products", reads(4 * 2_000), &["date '2026-04-06'", "5"]),
@@ -218,11 +225,7 @@ pub(crate) const CASES: &[Case] = &[
         reads(1),
         &["'Asia/Seoul'", "3"],
     ),
-    by_key(
-        "FROM coupons WHERE deleted_at IS NULL AND ($1::bigint IS NULL OR id = $1)",
-        reads(21),
-        &["NULL", "100", "21"],
-    ),
+    by_key("FROM coupons WHERE deleted_at IS NULL AND id > COALESCE", reads(21), &["100", "21"]),
     by_key("FROM user_coupons WHERE user_id = $1", reads(3), &["100001", "NULL", "NULL", "21"]),
     by_key(
         "SELECT user_id FROM balances WHERE user_id = $1 FOR NO KEY UPDATE",
@@ -299,6 +302,8 @@ pub(crate) const CASES: &[Case] = &[
         reads(1),
         &["199999"],
     ),
+    // Of as many rows as there are lines, every second; all of the tables are read.
+    by_key("FROM partition_leases AS l JOIN routing ON", reads(10), &[]),
     // Redriving, by the settling roles.
     by_key(
         "FROM dead_letters WHERE id = $1 AND redrive_requested_at IS NOT NULL FOR UPDATE",
@@ -412,10 +417,11 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
         FEW_LINES,
     ),
     ("INSERT INTO line_reports", FEW_LINES),
+    ("INSERT INTO line_arrivals", FEW_LINES),
+    ("WITH served AS MATERIALIZED", FEW_LINES),
     ("INSERT INTO pins", FEW_LINES),
     ("WITH forgotten AS ( DELETE FROM line_reports", FEW_LINES),
     ("UPDATE partition_leases SET opened_at", FEW_LINES),
-    ("FROM partition_leases AS l JOIN routing ON", FEW_LINES),
     ("SELECT FROM routing WHERE kind = $1 FOR UPDATE", FEW_LINES),
     ("SELECT generation, line, partitions, capacity, owner, epoch", FEW_LINES),
     ("DELETE FROM pins", FEW_LINES),

@@ -223,6 +223,10 @@ impl State {
             sqlx::query!(
                 "WITH forgotten AS (
                      DELETE FROM line_reports WHERE kind = $1 AND generation = $2 AND line = $3
+                 ), arrived AS (
+                     DELETE FROM line_arrivals WHERE kind = $1 AND generation = $2 AND line = $3
+                 ), settled AS (
+                     DELETE FROM line_progress WHERE kind = $1 AND generation = $2 AND line = $3
                  )
                  DELETE FROM partition_leases WHERE kind = $1 AND generation = $2 AND line = $3",
                 self.kind.as_str(),

@@ -1,0 +1,140 @@
+//! The lines in the database: read, and told what was accepted.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use firstcome_shared::{
+    job::JobKind,
+    partition::{Line, Partition, Routing},
+};
+use sqlx::PgConnection;
+
+use super::{
+    Routes, Rows,
+    arrivals::{Arrivals, Bucket},
+    known::{Report, Row},
+};
+
+/// Tells how many jobs came into which line when.
+pub(super) async fn tell(
+    connection: &mut PgConnection,
+    told: &HashMap<Partition, Arrivals>,
+) -> Result<(), sqlx::Error> {
+    let mut all: Vec<_> = told
+        .iter()
+        .flat_map(|(line, arrivals)| {
+            arrivals.iter().map(|(begins, bucket)| (*line, begins, bucket))
+        })
+        .collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    // In one order: other APIs add to the same rows.
+    all.sort_by_key(|(line, begins, _)| (*line, *begins));
+    let kinds: Vec<&str> = all.iter().map(|(line, ..)| line.kind.as_str()).collect();
+    let generations: Vec<i32> = all.iter().map(|(line, ..)| line.generation).collect();
+    let names: Vec<String> = all.iter().map(|(line, ..)| line.line.to_string()).collect();
+    let begins: Vec<DateTime<Utc>> = all.iter().map(|(_, begins, _)| *begins).collect();
+    let firsts: Vec<DateTime<Utc>> = all.iter().map(|(.., bucket)| bucket.first_at).collect();
+    let lasts: Vec<DateTime<Utc>> = all.iter().map(|(.., bucket)| bucket.last_at).collect();
+    let jobs: Vec<i64> = all.iter().map(|(.., bucket)| bucket.jobs.cast_signed()).collect();
+    sqlx::query!(
+        "INSERT INTO line_arrivals (kind, generation, line, bucket, first_at, last_at, jobs)
+         SELECT * FROM UNNEST($1::text[], $2::int[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::bigint[])
+         ON CONFLICT ON CONSTRAINT line_arrivals_pkey DO UPDATE SET
+             first_at = LEAST(line_arrivals.first_at, excluded.first_at),
+             last_at = GREATEST(line_arrivals.last_at, excluded.last_at),
+             jobs = line_arrivals.jobs + excluded.jobs",
+        &kinds as &[&str],
+        &generations,
+        &names,
+        &begins,
+        &firsts,
+        &lasts,
+        &jobs,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Every line, and how jobs are dealt out to those of the present. One statement: what came, what is
+/// settled and what is folded are of one instant.
+pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows), sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT l.kind, l.generation, l.line, l.partitions, routing.generation AS current,
+                  (l.opened_at IS NOT NULL) AS "is_open!", (l.closed_at IS NOT NULL) AS "is_closed!",
+                  (l.drained_at IS NOT NULL) AS "is_drained!",
+                  (SELECT number FROM pins WHERE pins.kind = l.kind AND 'pin-' || pins.key = l.line) AS pin_number,
+                  workers.name AS "owner?", COALESCE(p.settled, 0) AS "settled!", COALESCE(r.folded, 0) AS "folded!",
+                  r.in_hand AS "in_hand?", r.jobs_in_hand AS "jobs_in_hand?", r.in_hand_since,
+                  r.batch_seconds AS "batch_seconds?", r.job_seconds AS "job_seconds?",
+                  r.jobs_per_message AS "jobs_per_message?", r.progress_at AS "progress_at?", r.hottest AS "hottest?",
+                  EXTRACT(EPOCH FROM clock_timestamp() - r.reported_at)::float8 AS age,
+                  a.buckets AS "buckets!", a.firsts AS "firsts!", a.lasts AS "lasts!", a.jobs AS "jobs!"
+           FROM partition_leases AS l
+           JOIN routing ON routing.kind = l.kind AND l.generation <= routing.generation
+           LEFT JOIN workers ON workers.id = l.owner
+           LEFT JOIN line_reports AS r ON r.kind = l.kind AND r.generation = l.generation AND r.line = l.line
+           LEFT JOIN line_progress AS p ON p.kind = l.kind AND p.generation = l.generation AND p.line = l.line
+           CROSS JOIN LATERAL (
+               SELECT COALESCE(array_agg(bucket), '{}') AS buckets, COALESCE(array_agg(first_at), '{}') AS firsts,
+                      COALESCE(array_agg(last_at), '{}') AS lasts, COALESCE(array_agg(jobs), '{}') AS jobs
+               FROM line_arrivals WHERE kind = l.kind AND generation = l.generation AND line = l.line
+           ) AS a"#
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut routes = Routes::new();
+    let mut lines = Rows::new();
+    for row in rows {
+        let kind = JobKind::from_name(&row.kind);
+        let (Some(kind), Ok(line)) = (kind, row.line.parse::<Line>()) else { continue };
+        if row.generation == row.current {
+            let routing = routes.entry(kind).or_insert_with(|| Routing {
+                generation: row.generation,
+                partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
+                pins: BTreeMap::new(),
+            });
+            if let Line::Pin(key) = line {
+                // A pin that is being removed has no number any more, but its line until then.
+                let number = row.pin_number.and_then(|number| u8::try_from(number).ok());
+                routing.pins.insert(key, number.unwrap_or(u8::MAX));
+            }
+        }
+        let report = match (row.in_hand, row.jobs_in_hand, row.age) {
+            (Some(in_hand), Some(jobs_in_hand), Some(age)) => Some(Report {
+                in_hand,
+                jobs_in_hand,
+                in_hand_since: row.in_hand_since,
+                batch_seconds: row.batch_seconds.unwrap_or_default(),
+                job_seconds: row.job_seconds.unwrap_or_default(),
+                jobs_per_message: row.jobs_per_message.unwrap_or(1.0),
+                progress_at: row.progress_at.unwrap_or_default(),
+                hottest: row.hottest.unwrap_or_default(),
+                age,
+            }),
+            _ => None,
+        };
+        let mut arrivals = Arrivals::default();
+        let times = row.buckets.into_iter().zip(row.firsts).zip(row.lasts).zip(row.jobs);
+        for (((begins, first_at), last_at), jobs) in times {
+            arrivals.insert(begins, Bucket { first_at, last_at, jobs: jobs.unsigned_abs() });
+        }
+        let partition = Partition { kind, generation: row.generation, line };
+        lines.insert(
+            partition,
+            Row {
+                is_open: row.is_open,
+                is_closed: row.is_closed,
+                is_drained: row.is_drained,
+                owner: row.owner,
+                report,
+                folded: row.folded.unsigned_abs(),
+                settled: row.settled.unsigned_abs(),
+                arrivals,
+            },
+        );
+    }
+    Ok((routes, lines))
+}

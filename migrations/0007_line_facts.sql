@@ -1,0 +1,46 @@
+-- How long a line is: what was accepted and is not settled. Facts that survive those who serve it: a worker
+-- that hangs tells nothing, and what the broker gave it the broker does not tell either.
+
+-- Jobs that were put into a line, by when: about a hundred rows tell of all that waits, however long it does
+-- (the API widens its buckets with the age of the line). What is settled is folded into
+-- line_reports.folded.
+CREATE TABLE line_arrivals (
+    kind       text        NOT NULL,
+    generation integer     NOT NULL,
+    line       text        NOT NULL,
+    bucket     timestamptz NOT NULL,
+    -- When the first and the last of them were submitted.
+    first_at   timestamptz NOT NULL,
+    last_at    timestamptz NOT NULL,
+    jobs       bigint      NOT NULL,
+    CONSTRAINT line_arrivals_pkey PRIMARY KEY (kind, generation, line, bucket),
+    CONSTRAINT line_arrivals_order CHECK (first_at <= last_at),
+    CONSTRAINT line_arrivals_jobs CHECK (jobs > 0)
+);
+
+-- Jobs of a line that have their outcome, counted in the transaction that gave it to them.
+CREATE TABLE line_progress (
+    kind       text    NOT NULL,
+    generation integer NOT NULL,
+    line       text    NOT NULL,
+    settled    bigint  NOT NULL,
+    CONSTRAINT line_progress_pkey PRIMARY KEY (kind, generation, line)
+)
+-- Rewritten with every batch.
+WITH (fillfactor = 50);
+
+-- What was settled so far counts as folded: nothing waits by what is known.
+INSERT INTO line_progress (kind, generation, line, settled) SELECT kind, generation, line, settled FROM line_reports;
+ALTER TABLE line_reports
+    ADD COLUMN folded bigint NOT NULL DEFAULT 0,
+    -- The batch in hand, and since when.
+    ADD COLUMN jobs_in_hand integer NOT NULL DEFAULT 0,
+    ADD COLUMN in_hand_since timestamptz,
+    -- What a batch takes: so long in any case, and so much for each job.
+    ADD COLUMN batch_seconds double precision NOT NULL DEFAULT 0,
+    ADD COLUMN job_seconds double precision NOT NULL DEFAULT 0;
+UPDATE line_reports SET folded = settled;
+-- Written by the version before only, which may still run.
+ALTER TABLE line_reports
+    ALTER COLUMN settled SET DEFAULT 0,
+    ALTER COLUMN settled_per_second SET DEFAULT 0;
