@@ -55,6 +55,10 @@ pub struct Snapshot {
     pub broker_is_up: bool,
     /// The broker is there and takes none (memory or disk alarm).
     pub broker_is_blocked: bool,
+    /// PostgreSQL answers.
+    pub database_is_up: bool,
+    /// How many lines there are of each kind.
+    pub line_counts: [(JobKind, usize); JobKind::ALL.len()],
     /// The lines, by their queues.
     pub lines: Vec<(String, Known)>,
 }
@@ -195,6 +199,12 @@ impl Metrics {
         gauge("broker_up", "1 while the broker takes jobs", now.broker_is_up.into());
         let help = "1 while the broker is there and takes none: its memory or disk alarm";
         gauge("broker_blocked", help, now.broker_is_blocked.into());
+        gauge("database_up", "1 while PostgreSQL answers", now.database_is_up.into());
+        #[expect(clippy::cast_precision_loss, reason = "some hundreds at most")]
+        let counts =
+            now.line_counts.map(|(kind, count)| (KindLabels { kind: kind.as_str() }, count as f64));
+        let help = "Lines that jobs stand in at present; 0 while that is not known";
+        metrics::gauge(&mut all, "lines", help, None, counts);
         line_gauges(&mut all, &now.lines);
         all
     }
@@ -211,6 +221,8 @@ impl Metrics {
             waiting_polls: 0,
             broker_is_up: true,
             broker_is_blocked: false,
+            database_is_up: true,
+            line_counts: JobKind::ALL.map(|kind| (kind, 1)),
             lines: vec![("queue".to_owned(), line)],
         })
     }
@@ -236,6 +248,12 @@ fn line_gauges(all: &mut Registry, lines: &[(String, Known)]) {
     let now = Utc::now();
     let oldest = |line: &Known| line.depth.map(|_| line.oldest(now).as_seconds_f64());
     gauge("line_oldest_job_age", help, Some(Unit::Seconds), &oldest);
+    let help = "1 while jobs wait and no worker has the line";
+    let stalled = |line: &Known| {
+        let stalled = line.owner.is_none() && line.waiting_jobs() > 0;
+        line.depth.map(|_| f64::from(u8::from(stalled)))
+    };
+    gauge("line_stalled", help, None, &stalled);
     let help = "Jobs settled per second, smoothed, as the line's worker says";
     gauge("line_settled_jobs_per_second", help, None, &|line| Some(line.rate()));
 }
@@ -258,6 +276,8 @@ pub async fn get(State(state): State<AppState>) -> Result<Response, Problem> {
         waiting_polls: state.jobs.waiting(),
         broker_is_up: state.enqueuer.is_up(),
         broker_is_blocked: state.enqueuer.is_blocked(),
+        database_is_up: state.lines.database_is_up(),
+        line_counts: state.lines.counts(),
         lines: state.lines.all().into_iter().map(by_queue).collect(),
     });
     let text = metrics::text(&registry).map_err(|error| {

@@ -9,7 +9,10 @@ pub use known::{Known, Position, Report};
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,6 +52,7 @@ pub struct Lines {
     known: Mutex<HashMap<Partition, Known>>,
     refresh: Notify,
     capacity: u64,
+    database_is_up: AtomicBool,
 }
 
 impl Lines {
@@ -65,6 +69,7 @@ impl Lines {
             known: Mutex::default(),
             refresh: Notify::new(),
             capacity: capacity.into(),
+            database_is_up: AtomicBool::new(false),
         });
         let reading = read(Arc::clone(&lines), pool.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(reading));
@@ -82,6 +87,20 @@ impl Lines {
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.routes.borrow().len() == JobKind::ALL.len()
+    }
+
+    /// Whether PostgreSQL answered when it was last asked.
+    #[must_use]
+    pub fn database_is_up(&self) -> bool {
+        self.database_is_up.load(Ordering::Relaxed)
+    }
+
+    /// How many lines there are of each kind.
+    #[must_use]
+    pub fn counts(&self) -> [(JobKind, usize); JobKind::ALL.len()] {
+        let routes = self.routes.borrow();
+        JobKind::ALL
+            .map(|kind| (kind, routes.get(&kind).map_or(0, |routing| routing.lines().count())))
     }
 
     /// Asks the database at once: the routing proved outdated.
@@ -171,7 +190,9 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
 
 async fn read(lines: Arc<Lines>, pool: PgPool) {
     loop {
-        match timeout(PATIENCE, look(&pool)).await {
+        let looked = timeout(PATIENCE, look(&pool)).await;
+        lines.database_is_up.store(matches!(looked, Ok(Ok(_))), Ordering::Relaxed);
+        match looked {
             Ok(Ok((routes, rows))) => {
                 let mut known = lines.known();
                 known.retain(|line, _| rows.contains_key(line));
