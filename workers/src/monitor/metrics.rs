@@ -196,7 +196,8 @@ impl Metrics {
         all.register("dead_letters", help, self.dead_letters.clone());
         self.register_lines(&mut all);
 
-        let help = "Events that wait in the outbox, about, as the relay sees it; 0 from other roles";
+        let help =
+            "Events that wait in the outbox, about, as the relay sees it; 0 from other roles";
         all.register("outbox_waiting_events", help, self.outbox_events.clone());
         let help = "How long the oldest of them has waited";
         let age = self.outbox_age.clone();
