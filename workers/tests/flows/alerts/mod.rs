@@ -71,6 +71,7 @@ fn in_the_incident_an_alert_fires_in_time() {
 
 struct Rule {
     name: String,
+    condition: String,
     /// How long its condition must hold.
     lasts: Duration,
 }
@@ -82,6 +83,7 @@ fn rules() -> Vec<Rule> {
     let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
     let rules = rules.map(|rule| Rule {
         name: rule["alert"].as_str().unwrap().to_owned(),
+        condition: rule["expr"].as_str().unwrap().to_owned(),
         lasts: rule["for"].as_str().map(seconds).unwrap_or_default(),
     });
     rules.collect()

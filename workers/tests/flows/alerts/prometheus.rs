@@ -32,6 +32,7 @@ const ASK_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) struct Prometheus {
     folder: PathBuf,
     url: String,
+    client: reqwest::Client,
     alerts: watch::Receiver<Vec<Alert>>,
     seen: Mutex<BTreeSet<String>>,
     asking: JoinHandle<()>,
@@ -79,10 +80,13 @@ impl Prometheus {
             .spawn()
             .unwrap();
         let url = format!("http://{address}/api/v1");
+        // Whoever is first in this process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::new();
         let (sender, alerts) = watch::channel(Vec::new());
-        let asking = tokio::spawn(ask(url.clone(), sender));
+        let asking = tokio::spawn(ask(client.clone(), format!("{url}/alerts"), sender));
         let prometheus =
-            Self { folder, url, alerts, seen: Mutex::default(), asking, _server: server };
+            Self { folder, url, client, alerts, seen: Mutex::default(), asking, _server: server };
         eventually("Prometheus answers", async || prometheus.query("vector(1)").await.is_some())
             .await;
         prometheus
@@ -170,7 +174,7 @@ impl Prometheus {
     pub(super) async fn query(&self, query: &str) -> Option<String> {
         let page = format!("{}/query", self.url);
         let url = reqwest::Url::parse_with_params(&page, [("query", query)]).unwrap();
-        let answer = reqwest::get(url).await.ok()?;
+        let answer = self.client.get(url).send().await.ok()?;
         let answer: Value = answer.json().await.ok()?;
         answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned)
     }
@@ -217,7 +221,7 @@ fn config(folder: &Path) -> Value {
     config
 }
 
-async fn ask(url: String, alerts: watch::Sender<Vec<Alert>>) {
+async fn ask(client: reqwest::Client, url: String, alerts: watch::Sender<Vec<Alert>>) {
     #[derive(Deserialize)]
     struct Answer {
         data: Data,
@@ -226,9 +230,8 @@ async fn ask(url: String, alerts: watch::Sender<Vec<Alert>>) {
     struct Data {
         alerts: Vec<Alert>,
     }
-    let client = reqwest::Client::new();
     loop {
-        if let Ok(answer) = client.get(format!("{url}/alerts")).send().await
+        if let Ok(answer) = client.get(&url).send().await
             && let Ok(answer) = answer.json::<Answer>().await
         {
             alerts.send_replace(answer.data.alerts);
