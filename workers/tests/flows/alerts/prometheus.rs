@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -33,11 +34,18 @@ pub(super) struct Prometheus {
     folder: PathBuf,
     url: String,
     client: reqwest::Client,
-    alerts: watch::Receiver<Vec<Alert>>,
+    judged: watch::Receiver<Judged>,
     seen: Mutex<BTreeSet<String>>,
     asking: JoinHandle<()>,
     /// Killed when dropped.
     _server: Child,
+}
+
+/// What Prometheus made of what it had scraped by then.
+#[derive(Debug, Clone, Default)]
+struct Judged {
+    at: DateTime<Utc>,
+    alerts: Vec<Alert>,
 }
 
 /// An alert whose condition holds, if not for long enough yet.
@@ -83,10 +91,10 @@ impl Prometheus {
         // Whoever is first in this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::new();
-        let (sender, alerts) = watch::channel(Vec::new());
-        let asking = tokio::spawn(ask(client.clone(), format!("{url}/alerts"), sender));
+        let (sender, judged) = watch::channel(Judged::default());
+        let asking = tokio::spawn(ask(client.clone(), format!("{url}/rules"), sender));
         let prometheus =
-            Self { folder, url, client, alerts, seen: Mutex::default(), asking, _server: server };
+            Self { folder, url, client, judged, seen: Mutex::default(), asking, _server: server };
         eventually("Prometheus answers", async || prometheus.query("vector(1)").await.is_some())
             .await;
         prometheus
@@ -129,15 +137,16 @@ impl Prometheus {
             self.query(&targets).await.as_ref() == Some(&wanted)
         })
         .await;
-        self.becomes(&format!("calm, for {}", shop.namespace), |alerts| {
-            !alerts.iter().any(|alert| alert.is_of(Some(shop)))
+        let scraped = Utc::now();
+        self.becomes(&format!("calm, for {}", shop.namespace), |Judged { at, alerts }| {
+            *at > scraped && !alerts.iter().any(|alert| alert.is_of(Some(shop)))
         })
         .await;
     }
 
     /// Waits until no condition holds for anybody, nor on what is absent.
     pub(super) async fn is_calm_for_all(&self) {
-        self.becomes("calm, for all", <[Alert]>::is_empty).await;
+        self.becomes("calm, for all", |judged| judged.alerts.is_empty()).await;
     }
 
     /// Waits until the alert fires for the shop.
@@ -153,15 +162,14 @@ impl Prometheus {
     async fn shows(&self, shop: Option<&Shop>, name: &str, state: &str) {
         let what = format!("{name} is {state}, for {:?}", shop.map(|shop| &shop.namespace));
         let found = |alert: &Alert| alert.is(name) && alert.state == state && alert.is_of(shop);
-        self.becomes(&what, |alerts| alerts.iter().any(found)).await;
+        self.becomes(&what, |judged| judged.alerts.iter().any(found)).await;
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
 
-    async fn becomes(&self, what: &str, holds: impl Fn(&[Alert]) -> bool) {
-        let mut alerts = self.alerts.clone();
-        let waiting = timeout(DEADLINE, alerts.wait_for(|alerts| holds(alerts))).await;
-        if waiting.is_err() {
-            panic!("did not happen within {DEADLINE:?}: {what}; {:#?}", self.alerts.borrow());
+    async fn becomes(&self, what: &str, holds: impl Fn(&Judged) -> bool) {
+        let mut judged = self.judged.clone();
+        if timeout(DEADLINE, judged.wait_for(holds)).await.is_err() {
+            panic!("did not happen within {DEADLINE:?}: {what}; {:#?}", self.judged.borrow());
         }
     }
 
@@ -221,20 +229,33 @@ fn config(folder: &Path) -> Value {
     config
 }
 
-async fn ask(client: reqwest::Client, url: String, alerts: watch::Sender<Vec<Alert>>) {
+async fn ask(client: reqwest::Client, url: String, judged: watch::Sender<Judged>) {
     #[derive(Deserialize)]
     struct Answer {
         data: Data,
     }
     #[derive(Deserialize)]
     struct Data {
+        groups: Vec<Group>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Group {
+        last_evaluation: DateTime<Utc>,
+        rules: Vec<Rule>,
+    }
+    #[derive(Deserialize)]
+    struct Rule {
         alerts: Vec<Alert>,
     }
     loop {
         if let Ok(answer) = client.get(&url).send().await
-            && let Ok(answer) = answer.json::<Answer>().await
+            && let Ok(Answer { data: Data { groups } }) = answer.json().await
         {
-            alerts.send_replace(answer.data.alerts);
+            let at = groups.iter().map(|group| group.last_evaluation).min().unwrap_or_default();
+            let rules = groups.into_iter().flat_map(|group| group.rules);
+            let alerts = rules.flat_map(|rule| rule.alerts).collect();
+            judged.send_replace(Judged { at, alerts });
         }
         tokio::time::sleep(ASK_INTERVAL).await;
     }
