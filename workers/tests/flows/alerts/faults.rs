@@ -159,6 +159,9 @@ pub(super) async fn the_broker_is_away(prometheus: &Prometheus) {
         prometheus.fires(Some(shop), "FirstcomeSubmissionsRefused").await;
         prometheus.fires(Some(shop), "FirstcomeBrokerDown").await;
         prometheus.fires(Some(shop), "FirstcomeOutboxStalled").await;
+        let waiting =
+            format!("max(firstcome_outbox_waiting_events{{shop=\"{}\"}})", shop.namespace);
+        assert_eq!(prometheus.query(&waiting).await.as_deref(), Some("1"));
         shop.broker.proxy.restore();
         prometheus.forget(shop);
         shop.settle_and_audit().await;
