@@ -15,6 +15,7 @@ use firstcome_shared::{
     job::JobKind,
     metrics::{self, LineLabels},
     partition::Partition,
+    rejection::Rejection,
 };
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
@@ -31,6 +32,10 @@ use crate::{
 /// From a cached answer to the longest wait of a poll.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Why a valid request gets no job, but for what is known early of how the job would end.
+const REFUSALS: [Code; 4] =
+    [Code::LineFull, Code::BrokerUnavailable, Code::DatabaseUnavailable, Code::InternalError];
 
 /// What was counted since the process started.
 #[derive(Debug)]
@@ -129,10 +134,12 @@ impl Default for Metrics {
             accepted: Family::default(),
             refused: Family::default(),
         };
-        // A rate needs a first value.
+        // A rate needs a first value: a series that begins with its first event hides that one.
+        // Requests have too many routes and answers for it.
         for kind in JobKind::ALL.map(JobKind::as_str) {
             metrics.accepted.get_or_create(&KindLabels { kind }).inc_by(0);
-            for reason in [Code::LineFull, Code::BrokerUnavailable].map(Code::name) {
+            let early = Rejection::ALL.map(Rejection::code);
+            for reason in REFUSALS.map(Code::name).into_iter().chain(early) {
                 metrics.refused.get_or_create(&RefusalLabels { kind, reason }).inc_by(0);
             }
         }

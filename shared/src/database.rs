@@ -14,3 +14,10 @@ pub const BY_KEY: [(&str, &str); 3] = [
     // It judges by the penalties of what is "off", and would compile the plan of a table of ten rows.
     ("jit", "off"),
 ];
+
+/// Settings of the sessions that read whole days or tables now and then: planned for what there is.
+pub const PLANNED_ANEW: [(&str, &str); 2] = [
+    ("plan_cache_mode", "force_custom_plan"),
+    // Without statistics it takes a day's orders for millions, and compiles for longer than it counts.
+    ("jit", "off"),
+];

@@ -4,7 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use firstcome_shared::{
-    broker::BrokerArgs, database::BY_KEY, job::JobKind, partition::MAX_PARTITIONS, telemetry,
+    broker::BrokerArgs,
+    database::{BY_KEY, PLANNED_ANEW},
+    job::JobKind,
+    partition::MAX_PARTITIONS,
+    telemetry,
 };
 use sqlx::{
     PgPool,
@@ -184,8 +188,7 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        // Each batch is planned for its size.
-        self.pool_with([("plan_cache_mode", "force_custom_plan")])
+        self.pool_with(PLANNED_ANEW)
     }
 
     /// The same for those who settle, in batches of all sizes.

@@ -16,15 +16,19 @@ use firstcome_shared::{
     job::envelope::MAX_PARCEL,
 };
 use sqlx::{PgPool, postgres::PgListener};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::monitor;
+use crate::monitor::{self, Metrics};
 
 /// Events in one transaction.
 const BATCH: i64 = 512;
 /// How often the outbox is looked at unasked: the backstop for a lost notification.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often its backlog is looked at, also while the broker is away: below the interval of scrapes.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long that look may take.
+const GAUGE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a look at the outbox proves that the role is well: above the bound on the next one.
 const LOOK_PROVES: Duration = Duration::from_secs(15);
 /// How long the broker may take to confirm a batch.
@@ -39,15 +43,44 @@ pub async fn run(
 ) {
     let broker = Arc::new(broker);
     let url = broker.amqp_url.clone();
-    connect::supervise(&url, "firstcome-worker relay-outbox", &stop, |connection| {
+    let gauging = stop.run_until_cancelled(gauge(&pool, &monitor.metrics));
+    let relaying = connect::supervise(&url, "firstcome-worker relay-outbox", &stop, |connection| {
         let (broker, pool, stop) = (Arc::clone(&broker), pool.clone(), stop.clone());
         let monitor = monitor.clone();
         async move {
             let ended = session(connection, broker, pool, &monitor, stop).await;
             ended.inspect_err(|error| monitor.ails(error))
         }
-    })
-    .await;
+    });
+    tokio::join!(gauging, relaying);
+}
+
+/// Shows how much waits. Not a part of relaying, which may be what stands still.
+async fn gauge(pool: &PgPool, metrics: &Metrics) {
+    let mut ticks = interval(GAUGE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // By the ends of the key, since counting a long outbox takes long. Ids that were never used, of
+        // orders that were rolled back, count as well.
+        let waiting = sqlx::query!(
+            r#"SELECT last.id - first.id + 1 AS "events!",
+                      extract(epoch FROM clock_timestamp() - first.created_at)::float8 AS "age!"
+               FROM (SELECT id, created_at FROM outbox ORDER BY id LIMIT 1) AS first,
+                    (SELECT id FROM outbox ORDER BY id DESC LIMIT 1) AS last"#
+        )
+        .fetch_optional(pool);
+        let waiting = timeout(GAUGE_DEADLINE, waiting).await;
+        match waiting.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(waiting) => {
+                let (events, age) = waiting.map_or((0, 0.0), |row| (row.events, row.age));
+                metrics.outbox_events.set(events);
+                metrics.outbox_age.set(age.max(0.0));
+            }
+            // What was seen last stands; the relay itself says that the database is away.
+            Err(error) => tracing::debug!(%error, "backlog of the outbox not read"),
+        }
+    }
 }
 
 async fn session(

@@ -82,6 +82,7 @@ impl Lines {
     }
 
     /// The routing, now and as it changes.
+    /// The routing, now and as it changes.
     #[must_use]
     pub fn routes(&self) -> watch::Receiver<Arc<Routes>> {
         self.routes.subscribe()

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use prometheus_client::{
 
 use super::Report;
 use crate::{
+    RoleName,
     outcome::Failure,
     runtime::{LineFigures, Stats},
 };
@@ -29,6 +30,8 @@ const SIZES: [f64; 12] =
 /// From one row to a batch that was retried for a while.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+const FAILURES: [Failure; 3] = [Failure::Undecodable, Failure::Unprocessable, Failure::Overdue];
 
 /// What was counted since the process started, and the lines that it serves.
 #[derive(Debug)]
@@ -41,6 +44,10 @@ pub struct Metrics {
     handovers: Family<KindLabels, Counter>,
     dead_letters: Family<SourceLabels, Counter>,
     lines: Mutex<BTreeMap<String, (JobKind, Weak<Stats>)>>,
+    /// Events in the outbox, about, when the relay last looked.
+    pub(crate) outbox_events: Gauge,
+    /// How many seconds the oldest of them had waited by then.
+    pub(crate) outbox_age: Gauge<f64, AtomicU64>,
     /// Events that the relay published.
     pub(crate) relayed: Counter,
     /// Events in the batches that were counted into the statistics; again when they come again.
@@ -88,6 +95,8 @@ impl Default for Metrics {
             handovers: Family::default(),
             dead_letters: Family::default(),
             lines: Mutex::default(),
+            outbox_events: Gauge::default(),
+            outbox_age: Gauge::default(),
             relayed: Counter::default(),
             counted: Counter::default(),
             delivered: Counter::default(),
@@ -95,19 +104,20 @@ impl Default for Metrics {
             failed_deliveries: Counter::default(),
             circuit_open: Gauge::default(),
         };
-        // A rate needs a first value.
+        // A rate needs a first value: a series that begins with its first event hides that one.
         for kind in JobKind::ALL.map(JobKind::as_str) {
-            let succeeded = Status::Succeeded.as_str();
-            metrics
-                .settled
-                .get_or_create(&OutcomeLabels { kind, status: succeeded, code: "" })
-                .inc_by(0);
+            for (status, code) in outcomes() {
+                let status = status.as_str();
+                metrics.settled.get_or_create(&OutcomeLabels { kind, status, code }).inc_by(0);
+            }
             drop(metrics.batch_jobs.get_or_create(&KindLabels { kind }));
             drop(metrics.batch_seconds.get_or_create(&KindLabels { kind }));
             for family in [&metrics.retries, &metrics.fenced, &metrics.handovers] {
                 family.get_or_create(&KindLabels { kind }).inc_by(0);
             }
-            metrics.dead_letters.get_or_create(&SourceLabels { source: kind }).inc_by(0);
+        }
+        for source in RoleName::ALL.map(RoleName::as_str) {
+            metrics.dead_letters.get_or_create(&SourceLabels { source }).inc_by(0);
         }
         metrics
     }
@@ -186,6 +196,12 @@ impl Metrics {
         all.register("dead_letters", help, self.dead_letters.clone());
         self.register_lines(&mut all);
 
+        let help =
+            "Events that wait in the outbox, about, as the relay sees it; 0 from other roles";
+        all.register("outbox_waiting_events", help, self.outbox_events.clone());
+        let help = "How long the oldest of them has waited";
+        let age = self.outbox_age.clone();
+        all.register_with_unit("outbox_oldest_event_age", help, Unit::Seconds, age);
         let help = "Events of completed orders that the broker has";
         all.register("outbox_events_relayed", help, self.relayed.clone());
         let help = "Events given to the sales statistics; an event that comes twice counts twice here, never there";
@@ -247,9 +263,15 @@ impl Metrics {
     }
 }
 
+/// Every way in which a job can end, with its code.
+fn outcomes() -> impl Iterator<Item = (Status, &'static str)> {
+    let rejected = Rejection::ALL.map(|rejection| (Status::Rejected, rejection.code()));
+    let failed = FAILURES.map(|failure| (Status::Failed, failure.code()));
+    std::iter::once((Status::Succeeded, "")).chain(rejected).chain(failed)
+}
+
 /// The code as one of those that there are: whatever else would be a series of its own.
 fn known_code(code: &str) -> &'static str {
-    let failures = [Failure::Undecodable, Failure::Unprocessable, Failure::Overdue];
-    let failure = || failures.into_iter().map(Failure::code).find(|known| *known == code);
+    let failure = || FAILURES.map(Failure::code).into_iter().find(|known| *known == code);
     Rejection::from_code(code).map(Rejection::code).or_else(failure).unwrap_or("other")
 }

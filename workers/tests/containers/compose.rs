@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::CommandFactory;
 use firstcome_workers::RoleName;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{image, text};
 
@@ -196,4 +197,22 @@ fn whatever_listens_has_a_health_check() {
         let inside = |healthcheck: &Healthcheck| healthcheck.test[1] == "http-ok";
         assert!(!service.is_ours() || service.healthcheck.as_ref().is_none_or(inside), "{name}");
     }
+}
+
+/// Whoever is not scraped raises no alert.
+#[test]
+fn prometheus_finds_every_program_that_lasts() {
+    let config: Value = serde_saphyr::from_str(&text("deploy/prometheus/prometheus.yml")).unwrap();
+    let jobs = config["scrape_configs"].as_array().unwrap().iter();
+    let targets = jobs.flat_map(|job| job["dns_sd_configs"].as_array().unwrap());
+    let targets = targets.flat_map(|target| {
+        let names = target["names"].as_array().unwrap().iter();
+        names.map(|name| (name.as_str().unwrap().to_owned(), target["port"].to_string()))
+    });
+    let checked = programs().into_iter().filter_map(|(name, service)| {
+        // The mock stands for somebody else's.
+        let port = service.healthcheck.as_ref()?.test[2].clone();
+        (name != "mock-data-platform").then_some((name, port))
+    });
+    assert_eq!(targets.collect::<BTreeMap<_, _>>(), checked.collect());
 }

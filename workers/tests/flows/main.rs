@@ -15,6 +15,7 @@
 
 mod accept;
 mod admin;
+mod alerts;
 mod audit;
 mod balance;
 mod cart;

@@ -18,14 +18,14 @@ use super::{
 };
 
 /// A worker process and where it tells how it is.
-struct Watched {
-    process: Process,
-    url: String,
+pub(super) struct Watched {
+    pub(super) process: Process,
+    pub(super) url: String,
 }
 
 impl Watched {
     /// With the broker behind the shop's proxy, which can be cut.
-    fn start(shop: &Shop, command: &str, more: Vec<(&'static str, String)>) -> Self {
+    pub(super) fn start(shop: &Shop, command: &str, more: Vec<(&'static str, String)>) -> Self {
         let port = free_port();
         let mut environment = environment(shop, 0);
         environment.push(("WORKER_ADDR", format!("127.0.0.1:{port}")));
@@ -50,7 +50,7 @@ impl Watched {
         matches!(self.readiness(shop).await, Some((200, _)))
     }
 
-    async fn becomes_ready(&self, shop: &Shop) {
+    pub(super) async fn becomes_ready(&self, shop: &Shop) {
         eventually("the worker is ready", async || self.is_ready(shop).await).await;
     }
 

@@ -19,13 +19,13 @@ use super::{
 };
 
 /// Services of this test's own, which end with it (the script waits for our end of the pipe).
-struct OwnServices {
+pub(super) struct OwnServices {
     folder: PathBuf,
     holder: Child,
 }
 
 impl OwnServices {
-    fn start(name: &str) -> Self {
+    pub(super) fn start(name: &str) -> Self {
         let folder = format!("services-{}-{name}", std::process::id());
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
         let holder = Self::script(&folder, &["run", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -41,7 +41,7 @@ impl OwnServices {
         command
     }
 
-    async fn call(&self, arguments: &'static [&'static str]) -> String {
+    pub(super) async fn call(&self, arguments: &'static [&'static str]) -> String {
         let mut command = Self::script(&self.folder, arguments);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(
@@ -52,7 +52,7 @@ impl OwnServices {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    async fn services(&self) -> Services {
+    pub(super) async fn services(&self) -> Services {
         // Starts what the holder has not started yet, and leaves it to the holder.
         let environment = self.call(&["run", "env"]).await;
         let url = |variable: &str| {

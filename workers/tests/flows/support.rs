@@ -103,7 +103,7 @@ pub(crate) struct Shop {
     pub(crate) broker: Link,
     pub(crate) redis: Link,
     client: reqwest::Client,
-    api: Api,
+    pub(crate) api: Api,
     workers: Mutex<Vec<Worker>>,
     /// Every job that was answered with 202: at the end each must have exactly one outcome.
     accepted: Mutex<HashMap<String, i64>>,

@@ -304,6 +304,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     // Of as many rows as there are lines, every second; all of the tables are read.
     by_key("FROM partition_leases AS l JOIN routing ON", reads(10), &[]),
+    by_key("WITH dead AS (DELETE FROM workers", reads(1), &["'place-order'"]),
     // Redriving, by the settling roles.
     by_key(
         "FROM dead_letters WHERE id = $1 AND redrive_requested_at IS NOT NULL FOR UPDATE",
@@ -403,7 +404,6 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("WITH released AS (UPDATE partition_leases", FEW_LINES),
     ("SELECT key FROM pins", FEW_LINES),
     ("UPDATE partition_leases SET ended_at = NULL", FEW_LINES),
-    ("WITH dead AS (DELETE FROM workers", FEW_LINES),
     ("INSERT INTO workers", FEW_LINES),
     ("SELECT kind, key, created_at", FEW_LINES),
     ("INSERT INTO partition_leases", FEW_LINES),

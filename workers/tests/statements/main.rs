@@ -18,7 +18,7 @@ mod database;
 
 use std::{collections::BTreeSet, fmt, fs, path::Path};
 
-use firstcome_shared::database::BY_KEY;
+use firstcome_shared::database::{BY_KEY, PLANNED_ANEW};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -191,7 +191,8 @@ impl Session {
         let mut settings = settings.to_vec();
         settings.push(timeout);
         let by_key = database.connect(&settings).await;
-        let roles = [("plan_cache_mode", "force_custom_plan"), timeout];
+        let mut roles = PLANNED_ANEW.to_vec();
+        roles.push(timeout);
         let roles = database.connect(&roles).await;
         let mut session = Self { by_key, roles, statements: statements() };
         for (number, case) in CASES.iter().enumerate() {
