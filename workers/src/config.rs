@@ -185,7 +185,7 @@ impl DatabaseArgs {
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
         // Each batch is planned for its size.
-        self.pool_with([("plan_cache_mode", "force_custom_plan")])
+        self.pool_with("20s", [("plan_cache_mode", "force_custom_plan")])
     }
 
     /// The same for those who settle, in batches of all sizes.
@@ -193,11 +193,13 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn settling_pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_with(BY_KEY)
+        // A batch that takes longer is settled in parts, so that others wait less for its locks.
+        self.pool_with("10s", BY_KEY)
     }
 
     fn pool_with<const N: usize>(
         &self,
+        statement_timeout: &str,
         settings: [(&str, &str); N],
     ) -> Result<PgPool, sqlx::Error> {
         let options: PgConnectOptions = self.database_url.parse()?;
@@ -205,7 +207,7 @@ impl DatabaseArgs {
             // A worker that was paused in mid-batch must not hold a campaign's lock forever.
             ("idle_in_transaction_session_timeout", "10s"),
             // Far above the slowest batch; ends what hangs.
-            ("statement_timeout", "20s"),
+            ("statement_timeout", statement_timeout),
         ]);
         let options = options.options(settings);
         Ok(PgPoolOptions::new()

@@ -57,6 +57,19 @@ impl AttemptError {
         matches!(self, Self::Fenced)
     }
 
+    /// Whether it took too long: less at a time may be done in time.
+    pub(super) fn is_timeout(&self) -> bool {
+        // The statement's, that of a lock, the transaction's.
+        const TIMEOUTS: [&str; 3] = ["57014", "55P03", "25P04"];
+        match self {
+            Self::Frozen => true,
+            Self::Database(sqlx::Error::Database(database)) => {
+                database.code().is_some_and(|code| TIMEOUTS.contains(&&*code))
+            }
+            Self::Database(_) | Self::Fenced | Self::Panicked(_) => false,
+        }
+    }
+
     /// Whether it is a race lost against another consumer of the same jobs, users or keys: the next
     /// attempt sees what the winner committed and decides accordingly.
     pub(super) fn is_race(&self) -> bool {

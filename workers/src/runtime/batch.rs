@@ -19,6 +19,10 @@ use lapin::message::Delivery;
 /// trip waits for its turn.
 pub const MAX_JOBS: usize = 4_000;
 
+/// Tells of a redriven message how often it was tried before; never changed, since messages outlive
+/// deploys.
+pub(super) const ATTEMPTS_HEADER: &str = "x-attempts";
+
 /// Where in the broker something was found: what identifies a line across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -26,12 +30,15 @@ pub(super) struct Origin {
     pub(super) line: i32,
     /// Where the broker gave up on it, if it did.
     pub(super) died_in: Option<String>,
+    /// How often it was tried before it was redriven.
+    pub(super) attempts: i32,
 }
 
 impl Origin {
     /// Line `line` of this message.
     pub(super) fn of(delivery: &Delivery, line: i32) -> Self {
-        Self { message_id: message_id(delivery), line, died_in: died_in(delivery) }
+        let (died_in, attempts) = (died_in(delivery), attempts(delivery));
+        Self { message_id: message_id(delivery), line, died_in, attempts }
     }
 }
 
@@ -127,7 +134,15 @@ impl Batch {
 
 fn died_in(delivery: &Delivery) -> Option<String> {
     let header = delivery.properties.headers().as_ref()?.inner().get("x-first-death-queue")?;
-    header.as_long_string().map(ToString::to_string)
+    // PostgreSQL's text holds no NUL; a foreign header might.
+    header.as_long_string().map(|queue| queue.to_string().replace('\0', "\u{fffd}"))
+}
+
+fn attempts(delivery: &Delivery) -> i32 {
+    let headers = delivery.properties.headers().as_ref();
+    let header = headers.and_then(|headers| headers.inner().get(ATTEMPTS_HEADER)?.as_long_int());
+    // Ours is never negative; a foreign one might be.
+    header.unwrap_or_default().max(0)
 }
 
 fn message_id(delivery: &Delivery) -> String {

@@ -25,11 +25,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::AttemptError,
     batch::{Batch, Job},
+    dead_letter::set_aside,
     lease::Lease,
+    parts::PartSize,
     report::Stats,
     role::Role,
     routing,
-    settle::{Desk, set_aside, settle},
+    settle::{Desk, settle},
     trace,
 };
 
@@ -78,6 +80,7 @@ pub(super) async fn consume(
     let settling = async move {
         // Decoded while the one before is settled.
         let mut ahead = Ok(None);
+        let mut size = PartSize::default();
         loop {
             let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
@@ -96,7 +99,7 @@ pub(super) async fn consume(
             let keep_trying = || channel.status().connected() && !stop.is_cancelled();
             stats.taken(&batch);
             let taken = Instant::now();
-            let settling = settle_batch(&source, queue, role, &batch, &keep_trying);
+            let settling = settle_batch(&source, queue, role, &batch, &mut size, &keep_trying);
             let settling = trace::settling(queue, &batch, settling);
             tokio::pin!(settling);
             let meanwhile = async {
@@ -183,6 +186,7 @@ async fn settle_batch(
     queue: &str,
     role: &Role,
     batch: &Batch,
+    size: &mut PartSize,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let metrics = &role.monitor.metrics;
@@ -196,9 +200,9 @@ async fn settle_batch(
             (desk, batch.jobs.iter().map(alone).collect())
         }
     };
-    let mut settled = set_aside(desk, &batch.rejects, keep_trying).await?;
+    let mut settled = set_aside(desk, &batch.rejects, size, keep_trying).await?;
     for (kind, jobs) in parts {
-        settled.extend(settle(Desk { kind, ..desk }, jobs, keep_trying).await?);
+        settled.extend(settle(Desk { kind, ..desk }, jobs, size, keep_trying).await?);
     }
     Ok(settled)
 }

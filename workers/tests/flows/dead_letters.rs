@@ -64,6 +64,9 @@ async fn a_redriven_job_keeps_its_id_and_its_single_outcome() {
         })
         .await;
         assert_eq!(shop.settled(42, &job).await["error"]["code"], "job-unprocessable");
+        // What was tried before counts.
+        let again = letters(shop).await.pop().unwrap();
+        assert_eq!((&letter["attempts"], &again["attempts"]), (&json!(1), &json!(2)));
 
         heal(shop).await;
         assert_eq!(redrive(shop, "redrive").await.body["requested"], 1);

@@ -40,4 +40,5 @@ mod routing;
 mod scaling;
 mod services;
 mod support;
+mod timeouts;
 mod traces;

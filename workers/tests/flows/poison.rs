@@ -23,6 +23,16 @@ fn line(user: i64, coupon: i64) -> (JobId, Vec<u8>) {
     (id, line)
 }
 
+/// A parcel of these users' jobs.
+pub(super) fn parcel_of(
+    users: impl IntoIterator<Item = i64>,
+    coupon: i64,
+) -> (Vec<JobId>, Vec<u8>) {
+    let lines = users.into_iter().map(|user| line(user, coupon));
+    let (ids, lines): (Vec<JobId>, Vec<Vec<u8>>) = lines.unzip();
+    (ids, lines.concat())
+}
+
 pub(super) async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
     let queue = shop.queue_of(&Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }));
     publish_to(shop, &queue, parcel).await;
