@@ -6,7 +6,10 @@ use std::{
 };
 
 use firstcome_shared::{
-    broker::{connect::SessionError, topology::PREFETCH},
+    broker::{
+        connect::{Connection, SessionError},
+        topology::PREFETCH,
+    },
     job::{JobKind, Settled, SettledBatch},
 };
 use futures_util::{FutureExt, StreamExt};
@@ -39,6 +42,8 @@ use super::{
 /// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
 /// if it is delivered again, its outcome is known.
 const ACK_PACE: Duration = Duration::from_millis(20);
+/// How long the broker may take to answer; it does in milliseconds, unless it is about to lose us.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a batch in hand may keep trying once its consumer was told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -53,30 +58,88 @@ pub(super) enum Source {
     DeadLetters,
 }
 
+/// Why a consumer has ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConsumeError {
+    /// It concerns this line alone, whose channel is closed.
+    #[error(transparent)]
+    Line(SessionError),
+    /// The connection is of no use any more.
+    #[error(transparent)]
+    Connection(SessionError),
+}
+
+impl From<ConsumeError> for SessionError {
+    fn from(error: ConsumeError) -> Self {
+        match error {
+            ConsumeError::Line(error) | ConsumeError::Connection(error) => error,
+        }
+    }
+}
+
 /// Consumes until `stop`, or until the line turns out to be another worker's; then acknowledges what was
 /// settled and closes the channel, which gives the broker back the rest.
 pub(super) async fn consume(
+    connection: &Connection,
+    source: Source,
+    queue: &str,
+    role: &Role,
+    stats: &Arc<Stats>,
+    stop: &CancellationToken,
+) -> Result<(), ConsumeError> {
+    let channel = answered(connection.create_channel()).await.map_err(ConsumeError::Connection)?;
+    let mut consumer = subscribe(&channel, queue).await;
+    let ended = match &mut consumer {
+        Ok(consumer) => serve(&channel, consumer, source, queue, role, stats, stop).await,
+        Err(_) => Ok(()),
+    };
+    // Whatever happened, the channel is closed first: that requeues what was prefetched at the head,
+    // in order. A consumer that is dropped before sends basic.cancel, which would let the next one
+    // start while messages of ours are still unacknowledged.
+    let closed = close(&channel).await;
+    closed.map_err(ConsumeError::Connection)?;
+    consumer.and(ended).map_err(ConsumeError::Line)
+}
+
+async fn subscribe(channel: &Channel, queue: &str) -> Result<Consumer, SessionError> {
+    // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
+    answered(channel.basic_qos(PREFETCH, BasicQosOptions { global: false })).await?;
+    // Manual acks: a message is the broker's until its batch is committed.
+    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
+    answered(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default())).await
+}
+
+/// Whatever the broker says of it, it is closed; unless the broker says nothing.
+async fn close(channel: &Channel) -> Result<(), SessionError> {
+    if channel.status().connected()
+        && let Err(silence @ SessionError::Timeout(_)) =
+            answered(channel.close(200, "handing over".into())).await
+    {
+        return Err(silence);
+    }
+    Ok(())
+}
+
+/// What the broker says, if it says it in time.
+async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> Result<T, SessionError> {
+    let answer = timeout(ANSWER_TIMEOUT, answer).await;
+    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_TIMEOUT))??)
+}
+
+async fn serve(
     channel: &Channel,
+    consumer: &mut Consumer,
     source: Source,
     queue: &str,
     role: &Role,
     stats: &Arc<Stats>,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
-    // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
-    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
-    // Manual acks: a message is the broker's until its batch is committed.
-    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-    let mut consumer =
-        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-
     let kind = match source {
         Source::Line(_) => Some(role.kind),
         Source::DeadLetters => None,
     };
     let (done, acks) = watch::channel(None);
-    // When it is dropped it sends basic.cancel, unless its channel is closed.
-    let pulling = &mut consumer;
     let settling = async move {
         // Decoded while the one before is settled.
         let mut ahead = Ok(None);
@@ -84,7 +147,7 @@ pub(super) async fn consume(
         loop {
             let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
-                None => match next_batch(pulling, kind, stop).await? {
+                None => match next_batch(consumer, kind, stop).await? {
                     Some(batch) => batch,
                     None => break,
                 },
@@ -94,7 +157,7 @@ pub(super) async fn consume(
                 break;
             }
             if !batch.is_full() {
-                drain(pulling, |delivery| batch.take(kind, delivery))?;
+                drain(consumer, |delivery| batch.take(kind, delivery))?;
             }
             let keep_trying = || channel.status().connected() && !stop.is_cancelled();
             stats.taken(&batch);
@@ -106,7 +169,7 @@ pub(super) async fn consume(
                 tokio::select! {
                     biased;
                     settled = &mut settling => settled,
-                    next = next_batch(pulling, kind, stop) => {
+                    next = next_batch(consumer, kind, stop) => {
                         ahead = next;
                         settling.await
                     }
@@ -155,11 +218,7 @@ pub(super) async fn consume(
     };
     // Neither is given up in mid-way for the other's sake.
     let (settled, acknowledged) = tokio::join!(settling, acknowledge(queue, acks));
-    settled.and(acknowledged)?;
-    // Closing the channel requeues what was prefetched at the head, in order. basic.cancel would
-    // let the next consumer start while messages of ours are still unacknowledged.
-    channel.close(200, "handing over".into()).await?;
-    Ok(())
+    settled.and(acknowledged)
 }
 
 /// Acknowledges what is done, at a pace and up to the last, until nothing more comes.

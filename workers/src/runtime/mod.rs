@@ -4,6 +4,7 @@
 mod announce;
 mod attempt;
 mod batch;
+mod canary;
 mod consume;
 mod control;
 mod dead_letter;
