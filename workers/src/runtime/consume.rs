@@ -10,7 +10,7 @@ use firstcome_shared::{
         connect::{Connection, SessionError},
         topology::PREFETCH,
     },
-    job::{JobKind, Settled, SettledBatch},
+    job::{JobKind, Settled, SettledBatch, Status},
 };
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -37,6 +37,7 @@ use super::{
     settle::{Desk, settle},
     trace,
 };
+use crate::registry;
 
 /// Time between two acknowledgements of a line. To the broker each is an entry of the queue's log, with a
 /// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
@@ -205,6 +206,9 @@ async fn serve(
                 tracing::info!(queue, "drained");
             }
             tracing::debug!(queue, messages = batch.messages, jobs = settled.len(), "settled");
+            if settled.iter().any(has_event) {
+                role.notifier.notify();
+            }
             let sold_out = batch.sold_out(&settled);
             role.announcer.announce(SettledBatch { settled, sold_out });
 
@@ -237,6 +241,10 @@ async fn acknowledge(
         sleep(ACK_PACE).await;
     }
     Ok(())
+}
+
+fn has_event(job: &Settled) -> bool {
+    job.status == Status::Succeeded && job.job_id.kind().is_some_and(registry::has_events)
 }
 
 /// A line's jobs are settled together, what the broker gave up on each alone.

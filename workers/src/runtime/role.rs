@@ -28,6 +28,7 @@ use super::{
     consume::{ConsumeError, Source, consume},
     control::Control,
     lease::{Lease, Member, Share},
+    notify::Notifier,
     redrive,
     report::{self, Stats},
     routing::{self, State, StepError},
@@ -64,6 +65,8 @@ pub struct Role {
     pub pool: PgPool,
     /// Who hears of it.
     pub announcer: Announcer,
+    /// Wakes who publishes its events.
+    pub notifier: Notifier,
     /// Who looks after it.
     pub monitor: monitor::Role,
 }

@@ -164,7 +164,7 @@ async fn a_job_whose_line_came_twice_undecodable_fails_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_job_beside_garbage_stops_nobody() {
     shop(Options::default(), async |shop| {
-        shop.sql("ALTER TABLE user_coupons ADD CONSTRAINT no_42 CHECK (user_id <> 42); INSERT INTO users (id, name, email) VALUES (42, 'x', 'x@y')").await;
+        shop.sql("ALTER TABLE user_coupons ADD CONSTRAINT no_42 CHECK (user_id <> 42); INSERT INTO users (id, name, email) VALUES (42, 'x', 'x@y'); INSERT INTO balances (user_id) VALUES (42)").await;
         let coupon = shop.campaign(10).await;
         let (poison, poison_line) = line(42, coupon);
         publish(shop, coupon, [&poison_line, &b"garbage\n"[..]].concat()).await;
