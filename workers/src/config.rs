@@ -194,7 +194,7 @@ impl DatabaseArgs {
     /// A malformed URL.
     pub fn settling_pool(&self) -> Result<PgPool, sqlx::Error> {
         // A batch that takes longer is settled in parts, so that others wait less for its locks.
-        self.pool_with("10s", BY_KEY)
+        self.pool_with("5s", BY_KEY)
     }
 
     fn pool_with<const N: usize>(

@@ -87,7 +87,8 @@ impl AttemptError {
     /// Whether another attempt of the same batch can succeed, after so many lost races.
     ///
     /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
-    /// (integrity constraint), P0 (raised by a trigger), and panics. Everything else, also a missing
+    /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger), and
+    /// panics. Everything else, also a missing
     /// table (a migration that is still to come), is the state of the system: failing a job for it
     /// would fail all of them.
     pub(super) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
@@ -100,6 +101,6 @@ impl AttemptError {
             Self::Panicked(_) => return false,
         };
         let code = database.code().unwrap_or_default();
-        !["22", "23", "P0"].iter().any(|class| code.starts_with(class))
+        !["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
     }
 }

@@ -68,8 +68,10 @@ pub(super) struct Reject {
 }
 
 /// What one transaction settles.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
+    /// It is full with so many jobs.
+    limit: usize,
     /// In the order of the line; each job id once.
     pub(super) jobs: Vec<Job>,
     pub(super) rejects: Vec<Reject>,
@@ -82,6 +84,19 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// An empty one.
+    pub(super) fn of(limit: usize) -> Self {
+        Self {
+            limit,
+            jobs: Vec::new(),
+            rejects: Vec::new(),
+            seen: HashSet::new(),
+            last: None,
+            messages: 0,
+            is_end_of_line: false,
+        }
+    }
+
     /// Adds a message: every line is decoded alone, so that a bad one harms nobody else.
     /// Jobs of another kind than `kind` are in the wrong line.
     pub(super) fn add(&mut self, kind: Option<JobKind>, mut delivery: Delivery) {
@@ -112,7 +127,7 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.jobs.len() + self.rejects.len() >= MAX_JOBS
+        self.jobs.len() + self.rejects.len() >= self.limit
     }
 
     /// The coupons of which none was left for some of these outcomes' jobs.

@@ -89,7 +89,7 @@ pub(super) async fn consume(
     stop: &CancellationToken,
 ) -> Result<(), ConsumeError> {
     let channel = answered(connection.create_channel()).await.map_err(ConsumeError::Connection)?;
-    let mut consumer = subscribe(&channel, queue).await;
+    let mut consumer = subscribe(&channel, queue, PREFETCH).await;
     let ended = match &mut consumer {
         Ok(consumer) => serve(&channel, consumer, source, queue, role, stats, stop).await,
         Err(_) => Ok(()),
@@ -102,9 +102,14 @@ pub(super) async fn consume(
     consumer.and(ended).map_err(ConsumeError::Line)
 }
 
-async fn subscribe(channel: &Channel, queue: &str) -> Result<Consumer, SessionError> {
+/// Begins to consume; the broker may push `prefetch` messages ahead.
+pub(super) async fn subscribe(
+    channel: &Channel,
+    queue: &str,
+    prefetch: u16,
+) -> Result<Consumer, SessionError> {
     // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
-    answered(channel.basic_qos(PREFETCH, BasicQosOptions { global: false })).await?;
+    answered(channel.basic_qos(prefetch, BasicQosOptions { global: false })).await?;
     // Manual acks: a message is the broker's until its batch is committed.
     let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
     answered(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default())).await
@@ -122,7 +127,9 @@ async fn close(channel: &Channel) -> Result<(), SessionError> {
 }
 
 /// What the broker says, if it says it in time.
-async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> Result<T, SessionError> {
+pub(super) async fn answered<T>(
+    answer: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, SessionError> {
     let answer = timeout(ANSWER_TIMEOUT, answer).await;
     Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_TIMEOUT))??)
 }
@@ -148,7 +155,7 @@ async fn serve(
         loop {
             let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
-                None => match next_batch(consumer, kind, stop).await? {
+                None => match next_batch(consumer, kind, size.batch(), stop).await? {
                     Some(batch) => batch,
                     None => break,
                 },
@@ -162,7 +169,7 @@ async fn serve(
             }
             let keep_trying = || channel.status().connected() && !stop.is_cancelled();
             stats.taken(&batch);
-            let taken = Instant::now();
+            let (taken, limit) = (Instant::now(), size.batch());
             let settling = settle_batch(&source, queue, role, &batch, &mut size, &keep_trying);
             let settling = trace::settling(queue, &batch, settling);
             tokio::pin!(settling);
@@ -170,7 +177,7 @@ async fn serve(
                 tokio::select! {
                     biased;
                     settled = &mut settling => settled,
-                    next = next_batch(consumer, kind, stop) => {
+                    next = next_batch(consumer, kind, limit, stop) => {
                         ahead = next;
                         settling.await
                     }
@@ -274,13 +281,14 @@ async fn settle_batch(
     Ok(settled)
 }
 
-/// The next batch; `None` on `stop`.
+/// The next batch, of about `limit` jobs at most; `None` on `stop`.
 async fn next_batch(
     consumer: &mut Consumer,
     kind: Option<JobKind>,
+    limit: usize,
     stop: &CancellationToken,
 ) -> Result<Option<Batch>, SessionError> {
-    let mut batch = Batch::default();
+    let mut batch = Batch::of(limit);
     let pulled = pull(consumer, stop, |delivery| batch.take(kind, delivery));
     Ok(pulled.await?.then_some(batch))
 }

@@ -285,7 +285,8 @@ impl Session {
     async fn serve_dead_letters(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
         if !self.serves_dead_letters {
             let namespace = &self.role.broker.queue_namespace;
-            topology::declare(&self.connection, namespace).await?;
+            let declared = timeout(TICK_DEADLINE, topology::declare(&self.connection, namespace));
+            declared.await.map_err(|_| SessionError::Timeout(TICK_DEADLINE))??;
             let queue = topology::dead_letters(namespace);
             self.consume(Source::DeadLetters, queue, None, stop);
             self.serves_dead_letters = true;

@@ -18,18 +18,14 @@ use firstcome_shared::{
     job::envelope,
     retry::Retry,
 };
-use lapin::{
-    message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
+use lapin::{message::Delivery, options::BasicAckOptions};
 use sqlx::PgPool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::{Origin, Reject},
-    consume::pull,
+    consume::{answered, pull, subscribe},
     record,
 };
 use crate::monitor;
@@ -106,11 +102,8 @@ where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
     topology::declare(&connection, &broker.queue_namespace).await?;
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
-    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-    let mut consumer =
-        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    let channel = answered(connection.create_channel()).await?;
+    let mut consumer = subscribe(&channel, queue, PREFETCH).await?;
     let mut gauge = Gauge::open(connection).await?;
     let mut progress = Instant::now();
     loop {
@@ -191,13 +184,18 @@ async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> 
     Ok(depth.is_some_and(|depth| depth.ready == 0 && depth.consumers > 0))
 }
 
-/// An event has an id of its own, wherever it travels.
+/// An event has an id of its own, wherever it travels; but one that was redriven is not the letter
+/// that it came from, which may still be there.
 fn reject_event(event: &OrderCompleted, reason: String, attempts: i32) -> Reject {
+    let message_id = match attempts {
+        0 => event.id.to_string(),
+        _ => format!("{}, redriven after {attempts}", event.id),
+    };
     Reject {
         accepted: None,
         trace: None,
         reason,
-        origin: Origin { message_id: event.id.to_string(), line: 0, died_in: None, attempts },
+        origin: Origin { message_id, line: 0, died_in: None, attempts },
         payload: serde_json::to_vec(event).unwrap_or_default(),
     }
 }
