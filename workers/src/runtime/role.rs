@@ -165,7 +165,7 @@ struct Serving {
 impl Session {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
         let namespace = self.role.broker.queue_namespace.clone();
-        self.serve_dead_letters(stop).await?;
+        self.serve_dead_letters(TICK_DEADLINE, stop).await?;
         // Before the first heartbeat: it may take a while, and nobody waits for us yet.
         let mut on = self.member.connection().await.map_err(StepError::from)?;
         let restoring = restore(&mut on, &self.connection, &namespace, &self.control);
@@ -257,7 +257,12 @@ impl Session {
 
     /// Consumes from what is ours, up to a fair share; hands over the rest.
     async fn adopt(&mut self, share: &Share, stop: &CancellationToken) -> Result<(), SessionError> {
-        self.serve_dead_letters(stop).await?;
+        if let Err(error) = self.serve_dead_letters(MEND_DEADLINE, stop).await {
+            if !self.connection.status().connected() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "what the broker gives up on is not consumed, trying again");
+        }
         let ours: BTreeSet<Lease> = share.leases.iter().copied().collect();
         for serving in self.lines.values().filter(|serving| !ours.contains(&serving.lease)) {
             serving.stop.cancel();
@@ -282,11 +287,15 @@ impl Session {
     }
 
     /// Consumes what the broker gave up on, unless that is being done.
-    async fn serve_dead_letters(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
+    async fn serve_dead_letters(
+        &mut self,
+        deadline: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
         if !self.serves_dead_letters {
             let namespace = &self.role.broker.queue_namespace;
-            let declared = timeout(TICK_DEADLINE, topology::declare(&self.connection, namespace));
-            declared.await.map_err(|_| SessionError::Timeout(TICK_DEADLINE))??;
+            let declared = timeout(deadline, topology::declare(&self.connection, namespace));
+            declared.await.map_err(|_| SessionError::Timeout(deadline))??;
             let queue = topology::dead_letters(namespace);
             self.consume(Source::DeadLetters, queue, None, stop);
             self.serves_dead_letters = true;

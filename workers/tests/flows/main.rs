@@ -25,6 +25,7 @@ mod dead_letters;
 mod events;
 mod faults;
 mod http;
+mod hung;
 mod idempotency;
 mod metrics;
 mod openapi;
