@@ -36,7 +36,8 @@ ALTER TABLE line_reports
     -- The batch in hand, and since when.
     ADD COLUMN jobs_in_hand integer NOT NULL DEFAULT 0,
     ADD COLUMN in_hand_since timestamptz,
-    -- What a batch takes: so long in any case, and so much for each job.
+    -- The most jobs in a batch at present; and what one takes: so long in any case, and so much for each job.
+    ADD COLUMN batch_limit integer NOT NULL DEFAULT 1,
     ADD COLUMN batch_seconds double precision NOT NULL DEFAULT 0,
     ADD COLUMN job_seconds double precision NOT NULL DEFAULT 0;
 UPDATE line_reports SET folded = settled;

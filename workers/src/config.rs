@@ -188,7 +188,7 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_with(PLANNED_ANEW)
+        self.pool_with("20s", PLANNED_ANEW)
     }
 
     /// The same for those who settle, in batches of all sizes.
@@ -196,11 +196,13 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn settling_pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_with(BY_KEY)
+        // A batch that takes longer is settled in parts, so that others wait less for its locks.
+        self.pool_with("5s", BY_KEY)
     }
 
     fn pool_with<const N: usize>(
         &self,
+        statement_timeout: &str,
         settings: [(&str, &str); N],
     ) -> Result<PgPool, sqlx::Error> {
         let options: PgConnectOptions = self.database_url.parse()?;
@@ -208,7 +210,7 @@ impl DatabaseArgs {
             // A worker that was paused in mid-batch must not hold a campaign's lock forever.
             ("idle_in_transaction_session_timeout", "10s"),
             // Far above the slowest batch; ends what hangs.
-            ("statement_timeout", "20s"),
+            ("statement_timeout", statement_timeout),
         ]);
         let options = options.options(settings);
         Ok(PgPoolOptions::new()

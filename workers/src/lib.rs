@@ -34,7 +34,7 @@ use config::{Command, WorkerArgs};
 use mock_data_platform::MockDataPlatform;
 use monitor::Monitor;
 use purge::Since;
-use runtime::{Announcer, Role};
+use runtime::{Announcer, Notifier, Role};
 use send_to_data_platform::Platform;
 
 /// Does what the command line asks for.
@@ -167,15 +167,17 @@ pub fn start(
     let settling_pool = args.database.settling_pool().context("DATABASE_URL")?;
     let announcer =
         Announcer::start(&args.redis_url, &args.broker.queue_namespace).context("REDIS_URL")?;
+    let notifier = Notifier::start(&pool);
     let mut running = JoinSet::new();
     for role in roles {
         let (broker, pool, stop) = (args.broker.clone(), pool.clone(), stop.clone());
         let watched = || monitor.role(role.as_str());
         match role {
             RoleName::Settle(kind) => {
-                let (announcer, monitor) = (announcer.clone(), watched());
+                let (announcer, notifier) = (announcer.clone(), notifier.clone());
                 let pool = settling_pool.clone();
-                let role = Role { kind: *kind, broker, pool, announcer, monitor };
+                let (kind, monitor) = (*kind, watched());
+                let role = Role { kind, broker, pool, announcer, notifier, monitor };
                 running.spawn(runtime::run(Arc::new(role), stop));
             }
             RoleName::RelayOutbox => {

@@ -6,6 +6,15 @@ use sqlx::PgConnection;
 
 use crate::{issue_coupon, outcome::Outcome, place_order};
 
+/// Whether such a job's success appends to the outbox.
+#[must_use]
+pub const fn has_events(kind: JobKind) -> bool {
+    match kind {
+        JobKind::IssueCoupon => false,
+        JobKind::PlaceOrder => true,
+    }
+}
+
 /// Applies jobs of one kind, in order, inside the caller's transaction: one outcome per job, in
 /// the same order.
 ///

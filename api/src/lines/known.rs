@@ -66,6 +66,8 @@ pub struct Report {
     pub jobs_in_hand: i32,
     /// Since when.
     pub in_hand_since: Option<DateTime<Utc>>,
+    /// The most jobs that it takes at once.
+    pub batch_limit: i32,
     /// What a batch takes in any case, in seconds.
     pub batch_seconds: f64,
     /// What each job adds.
@@ -199,10 +201,11 @@ impl Known {
         }
         // Whatever waits goes into the next batch, up to its bound.
         let (ahead, behind) = (position - in_hand, waiting - in_hand);
-        let full = (ahead - 1) / MAX_BATCH;
+        let limit = u64::from(report.batch_limit.unsigned_abs()).max(1);
+        let full = (ahead - 1) / limit;
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
-        let before = takes(MAX_BATCH) * full as f64;
-        Some(rest + before + takes((behind - full * MAX_BATCH).min(MAX_BATCH)))
+        let before = takes(limit) * full as f64;
+        Some(rest + before + takes((behind - full * limit).min(limit)))
     }
 
     /// Remembers a message that was put into the line.
@@ -293,9 +296,6 @@ impl Known {
         jobs_per_message.max(1.0)
     }
 }
-
-/// The most jobs that a worker takes at once.
-const MAX_BATCH: u64 = 4_000;
 
 #[expect(
     clippy::cast_possible_truncation,

@@ -68,7 +68,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
                   (SELECT number FROM pins WHERE pins.kind = l.kind AND 'pin-' || pins.key = l.line) AS pin_number,
                   workers.name AS "owner?", COALESCE(p.settled, 0) AS "settled!", COALESCE(r.folded, 0) AS "folded!",
                   r.in_hand AS "in_hand?", r.jobs_in_hand AS "jobs_in_hand?", r.in_hand_since,
-                  r.batch_seconds AS "batch_seconds?", r.job_seconds AS "job_seconds?",
+                  r.batch_limit AS "batch_limit?", r.batch_seconds AS "batch_seconds?", r.job_seconds AS "job_seconds?",
                   r.jobs_per_message AS "jobs_per_message?", r.progress_at AS "progress_at?", r.hottest AS "hottest?",
                   EXTRACT(EPOCH FROM clock_timestamp() - r.reported_at)::float8 AS age,
                   a.buckets AS "buckets!", a.firsts AS "firsts!", a.lasts AS "lasts!", a.jobs AS "jobs!"
@@ -107,6 +107,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
                 in_hand,
                 jobs_in_hand,
                 in_hand_since: row.in_hand_since,
+                batch_limit: row.batch_limit.unwrap_or_default(),
                 batch_seconds: row.batch_seconds.unwrap_or_default(),
                 job_seconds: row.job_seconds.unwrap_or_default(),
                 jobs_per_message: row.jobs_per_message.unwrap_or(1.0),

@@ -20,9 +20,11 @@ pub use lapin::Connection;
 
 /// Bound on TCP connect plus AMQP handshake, and on a clean close.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// A broker that is silent for twice this is gone (RabbitMQ's own default of 60 s would leave
-/// requests to run into their deadlines for two minutes).
-const HEARTBEAT_SECONDS: u16 = 10;
+/// A broker that is silent for twice this is gone; it looks itself once per interval, and lets go of a
+/// silent connection and its lines after two to three. RabbitMQ's own default of 60 s would leave
+/// them with a worker that hangs for three minutes; less than this takes a busy machine for a dead
+/// one.
+const HEARTBEAT_SECONDS: u16 = 4;
 /// How long a session may take to end once it was told to: a batch in hand has 10 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(12);
 /// A session that lasted this long was healthy: its loss starts with the shortest delay again.

@@ -7,6 +7,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::FieldTable,
 };
 use uuid::Uuid;
 
@@ -94,6 +95,18 @@ impl<T> ConfirmedPublisher<T> {
     /// Sends a message. Does not wait; the verdict comes from [`Self::verdicts`]. Messages to one
     /// queue arrive in the order of these calls.
     pub fn publish(&mut self, address: Address<'_>, kind: MessageType, body: Vec<u8>, ticket: T) {
+        self.publish_with(FieldTable::default(), address, kind, body, ticket);
+    }
+
+    /// The same with headers.
+    pub fn publish_with(
+        &mut self,
+        headers: FieldTable,
+        address: Address<'_>,
+        kind: MessageType,
+        body: Vec<u8>,
+        ticket: T,
+    ) {
         let message_id = Uuid::new_v4();
         self.tickets.insert(message_id, ticket);
         let channel = self.channel.clone();
@@ -106,6 +119,7 @@ impl<T> ConfirmedPublisher<T> {
                 .with_message_id(message_id.to_string().into())
                 .with_type(kind.as_str().into())
                 .with_content_type(CONTENT_TYPE.into())
+                .with_headers(headers)
                 .with_delivery_mode(2); // persistent: confirmed means on disk
             // Mandatory: a message without a queue comes back instead of vanishing.
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };

@@ -74,7 +74,7 @@ fn event(
     OrderCompleted::new(request.job_id.get(), completed_at, data)
 }
 
-/// Appends the events to the outbox and wakes the relay, both with the commit.
+/// Appends the events to the outbox. Who settles wakes the relay, after the commit.
 async fn append(
     transaction: &mut PgConnection,
     events: &[OrderCompleted],
@@ -83,10 +83,7 @@ async fn append(
     let json: Result<Vec<String>, _> = events.iter().map(serde_json::to_string).collect();
     let json = json.map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query!(
-        "WITH appended AS (
-             INSERT INTO outbox (event_id, event) SELECT * FROM UNNEST($1::uuid[], $2::text[])
-         )
-         SELECT pg_notify('outbox', '')",
+        "INSERT INTO outbox (event_id, event) SELECT * FROM UNNEST($1::uuid[], $2::text[])",
         &ids,
         &json,
     )

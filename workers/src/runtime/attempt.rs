@@ -57,6 +57,19 @@ impl AttemptError {
         matches!(self, Self::Fenced)
     }
 
+    /// Whether it took too long: less at a time may be done in time.
+    pub(super) fn is_timeout(&self) -> bool {
+        // The statement's, that of a lock, the transaction's.
+        const TIMEOUTS: [&str; 3] = ["57014", "55P03", "25P04"];
+        match self {
+            Self::Frozen => true,
+            Self::Database(sqlx::Error::Database(database)) => {
+                database.code().is_some_and(|code| TIMEOUTS.contains(&&*code))
+            }
+            Self::Database(_) | Self::Fenced | Self::Panicked(_) => false,
+        }
+    }
+
     /// Whether it is a race lost against another consumer of the same jobs, users or keys: the next
     /// attempt sees what the winner committed and decides accordingly.
     pub(super) fn is_race(&self) -> bool {
@@ -74,7 +87,8 @@ impl AttemptError {
     /// Whether another attempt of the same batch can succeed, after so many lost races.
     ///
     /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
-    /// (integrity constraint), P0 (raised by a trigger), and panics. Everything else, also a missing
+    /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger), and
+    /// panics. Everything else, also a missing
     /// table (a migration that is still to come), is the state of the system: failing a job for it
     /// would fail all of them.
     pub(super) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
@@ -87,6 +101,6 @@ impl AttemptError {
             Self::Panicked(_) => return false,
         };
         let code = database.code().unwrap_or_default();
-        !["22", "23", "P0"].iter().any(|class| code.starts_with(class))
+        !["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
     }
 }

@@ -19,6 +19,10 @@ use lapin::message::Delivery;
 /// trip waits for its turn.
 pub const MAX_JOBS: usize = 4_000;
 
+/// Tells of a redriven message how often it was tried before; never changed, since messages outlive
+/// deploys.
+pub(super) const ATTEMPTS_HEADER: &str = "x-attempts";
+
 /// Where in the broker something was found: what identifies a line across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -26,12 +30,15 @@ pub(super) struct Origin {
     pub(super) line: i32,
     /// Where the broker gave up on it, if it did.
     pub(super) died_in: Option<String>,
+    /// How often it was tried before it was redriven.
+    pub(super) attempts: i32,
 }
 
 impl Origin {
     /// Line `line` of this message.
     pub(super) fn of(delivery: &Delivery, line: i32) -> Self {
-        Self { message_id: message_id(delivery), line, died_in: died_in(delivery) }
+        let (died_in, attempts) = (died_in(delivery), attempts(delivery));
+        Self { message_id: message_id(delivery), line, died_in, attempts }
     }
 }
 
@@ -61,8 +68,10 @@ pub(super) struct Reject {
 }
 
 /// What one transaction settles.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
+    /// It is full with so many jobs.
+    limit: usize,
     /// In the order of the line; each job id once.
     pub(super) jobs: Vec<Job>,
     pub(super) rejects: Vec<Reject>,
@@ -75,6 +84,19 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// An empty one.
+    pub(super) fn of(limit: usize) -> Self {
+        Self {
+            limit,
+            jobs: Vec::new(),
+            rejects: Vec::new(),
+            seen: HashSet::new(),
+            last: None,
+            messages: 0,
+            is_end_of_line: false,
+        }
+    }
+
     /// Adds a message: every line is decoded alone, so that a bad one harms nobody else.
     /// Jobs of another kind than `kind` are in the wrong line.
     pub(super) fn add(&mut self, kind: Option<JobKind>, mut delivery: Delivery) {
@@ -105,7 +127,7 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.jobs.len() + self.rejects.len() >= MAX_JOBS
+        self.jobs.len() + self.rejects.len() >= self.limit
     }
 
     /// The coupons of which none was left for some of these outcomes' jobs.
@@ -127,7 +149,15 @@ impl Batch {
 
 fn died_in(delivery: &Delivery) -> Option<String> {
     let header = delivery.properties.headers().as_ref()?.inner().get("x-first-death-queue")?;
-    header.as_long_string().map(ToString::to_string)
+    // PostgreSQL's text holds no NUL; a foreign header might.
+    header.as_long_string().map(|queue| queue.to_string().replace('\0', "\u{fffd}"))
+}
+
+fn attempts(delivery: &Delivery) -> i32 {
+    let headers = delivery.properties.headers().as_ref();
+    let header = headers.and_then(|headers| headers.inner().get(ATTEMPTS_HEADER)?.as_long_int());
+    // Ours is never negative; a foreign one might be.
+    header.unwrap_or_default().max(0)
 }
 
 fn message_id(delivery: &Delivery) -> String {

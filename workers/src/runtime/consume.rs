@@ -6,8 +6,11 @@ use std::{
 };
 
 use firstcome_shared::{
-    broker::{connect::SessionError, topology::PREFETCH},
-    job::{JobKind, Settled, SettledBatch},
+    broker::{
+        connect::{Connection, SessionError},
+        topology::PREFETCH,
+    },
+    job::{JobKind, Settled, SettledBatch, Status},
 };
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -25,18 +28,23 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::AttemptError,
     batch::{Batch, Job},
+    dead_letter::set_aside,
     lease::Lease,
+    parts::PartSize,
     report::Stats,
     role::Role,
     routing,
-    settle::{Desk, set_aside, settle},
+    settle::{Desk, settle},
     trace,
 };
+use crate::registry;
 
 /// Time between two acknowledgements of a line. To the broker each is an entry of the queue's log, with a
 /// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
 /// if it is delivered again, its outcome is known.
 const ACK_PACE: Duration = Duration::from_millis(20);
+/// How long the broker may take to answer; it does in milliseconds, unless it is about to lose us.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a batch in hand may keep trying once its consumer was told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,37 +59,103 @@ pub(super) enum Source {
     DeadLetters,
 }
 
+/// Why a consumer has ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConsumeError {
+    /// It concerns this line alone, whose channel is closed.
+    #[error(transparent)]
+    Line(SessionError),
+    /// The connection is of no use any more.
+    #[error(transparent)]
+    Connection(SessionError),
+}
+
+impl From<ConsumeError> for SessionError {
+    fn from(error: ConsumeError) -> Self {
+        match error {
+            ConsumeError::Line(error) | ConsumeError::Connection(error) => error,
+        }
+    }
+}
+
 /// Consumes until `stop`, or until the line turns out to be another worker's; then acknowledges what was
 /// settled and closes the channel, which gives the broker back the rest.
 pub(super) async fn consume(
+    connection: &Connection,
+    source: Source,
+    queue: &str,
+    role: &Role,
+    stats: &Arc<Stats>,
+    stop: &CancellationToken,
+) -> Result<(), ConsumeError> {
+    let channel = answered(connection.create_channel()).await.map_err(ConsumeError::Connection)?;
+    let mut consumer = subscribe(&channel, queue, PREFETCH).await;
+    let ended = match &mut consumer {
+        Ok(consumer) => serve(&channel, consumer, source, queue, role, stats, stop).await,
+        Err(_) => Ok(()),
+    };
+    // Whatever happened, the channel is closed first: that requeues what was prefetched at the head,
+    // in order. A consumer that is dropped before sends basic.cancel, which would let the next one
+    // start while messages of ours are still unacknowledged.
+    let closed = close(&channel).await;
+    closed.map_err(ConsumeError::Connection)?;
+    consumer.and(ended).map_err(ConsumeError::Line)
+}
+
+/// Begins to consume; the broker may push `prefetch` messages ahead.
+pub(super) async fn subscribe(
     channel: &Channel,
+    queue: &str,
+    prefetch: u16,
+) -> Result<Consumer, SessionError> {
+    // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
+    answered(channel.basic_qos(prefetch, BasicQosOptions { global: false })).await?;
+    // Manual acks: a message is the broker's until its batch is committed.
+    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
+    answered(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default())).await
+}
+
+/// Whatever the broker says of it, it is closed; unless the broker says nothing.
+async fn close(channel: &Channel) -> Result<(), SessionError> {
+    if channel.status().connected()
+        && let Err(silence @ SessionError::Timeout(_)) =
+            answered(channel.close(200, "handing over".into())).await
+    {
+        return Err(silence);
+    }
+    Ok(())
+}
+
+/// What the broker says, if it says it in time.
+pub(super) async fn answered<T>(
+    answer: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, SessionError> {
+    let answer = timeout(ANSWER_TIMEOUT, answer).await;
+    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_TIMEOUT))??)
+}
+
+async fn serve(
+    channel: &Channel,
+    consumer: &mut Consumer,
     source: Source,
     queue: &str,
     role: &Role,
     stats: &Arc<Stats>,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
-    // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
-    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
-    // Manual acks: a message is the broker's until its batch is committed.
-    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-    let mut consumer =
-        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-
     let kind = match source {
         Source::Line(_) => Some(role.kind),
         Source::DeadLetters => None,
     };
     let (done, acks) = watch::channel(None);
-    // When it is dropped it sends basic.cancel, unless its channel is closed.
-    let pulling = &mut consumer;
     let settling = async move {
         // Decoded while the one before is settled.
         let mut ahead = Ok(None);
+        let mut size = PartSize::default();
         loop {
             let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
-                None => match next_batch(pulling, kind, stop).await? {
+                None => match next_batch(consumer, kind, size.batch(), stop).await? {
                     Some(batch) => batch,
                     None => break,
                 },
@@ -91,27 +165,29 @@ pub(super) async fn consume(
                 break;
             }
             if !batch.is_full() {
-                drain(pulling, |delivery| batch.take(kind, delivery))?;
+                drain(consumer, |delivery| batch.take(kind, delivery))?;
             }
             let keep_trying = || channel.status().connected() && !stop.is_cancelled();
             stats.taken(&batch);
-            let taken = Instant::now();
-            let settling = settle_batch(&source, queue, role, &batch, &keep_trying);
-            let settling = trace::settling(queue, &batch, settling);
-            tokio::pin!(settling);
-            let meanwhile = async {
-                tokio::select! {
-                    biased;
-                    settled = &mut settling => settled,
-                    next = next_batch(pulling, kind, stop) => {
-                        ahead = next;
-                        settling.await
+            let (taken, limit) = (Instant::now(), size.batch());
+            let settled = {
+                let settling = settle_batch(&source, queue, role, &batch, &mut size, &keep_trying);
+                let settling = trace::settling(queue, &batch, settling);
+                tokio::pin!(settling);
+                let meanwhile = async {
+                    tokio::select! {
+                        biased;
+                        settled = &mut settling => settled,
+                        next = next_batch(consumer, kind, limit, stop) => {
+                            ahead = next;
+                            settling.await
+                        }
                     }
+                };
+                tokio::select! {
+                    settled = meanwhile => settled,
+                    () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
                 }
-            };
-            let settled = tokio::select! {
-                settled = meanwhile => settled,
-                () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
             };
             // Not acknowledged, so the broker keeps the messages for the next session.
             let settled = match settled {
@@ -139,10 +215,13 @@ pub(super) async fn consume(
                 tracing::info!(queue, "drained");
             }
             tracing::debug!(queue, messages = batch.messages, jobs = settled.len(), "settled");
+            if settled.iter().any(has_event) {
+                role.notifier.notify();
+            }
             let sold_out = batch.sold_out(&settled);
             role.announcer.announce(SettledBatch { settled, sold_out });
 
-            stats.settled(&batch);
+            stats.settled(&batch, size.batch());
             let last = batch.last().map(|last| last.acker.clone());
             if last.is_some() && done.send(last).is_err() {
                 break;
@@ -152,11 +231,7 @@ pub(super) async fn consume(
     };
     // Neither is given up in mid-way for the other's sake.
     let (settled, acknowledged) = tokio::join!(settling, acknowledge(queue, acks));
-    settled.and(acknowledged)?;
-    // Closing the channel requeues what was prefetched at the head, in order. basic.cancel would
-    // let the next consumer start while messages of ours are still unacknowledged.
-    channel.close(200, "handing over".into()).await?;
-    Ok(())
+    settled.and(acknowledged)
 }
 
 /// Acknowledges what is done, at a pace and up to the last, until nothing more comes.
@@ -177,12 +252,17 @@ async fn acknowledge(
     Ok(())
 }
 
+fn has_event(job: &Settled) -> bool {
+    job.status == Status::Succeeded && job.job_id.kind().is_some_and(registry::has_events)
+}
+
 /// A line's jobs are settled together, what the broker gave up on each alone.
 async fn settle_batch(
     source: &Source,
     queue: &str,
     role: &Role,
     batch: &Batch,
+    size: &mut PartSize,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let metrics = &role.monitor.metrics;
@@ -196,20 +276,21 @@ async fn settle_batch(
             (desk, batch.jobs.iter().map(alone).collect())
         }
     };
-    let mut settled = set_aside(desk, &batch.rejects, keep_trying).await?;
+    let mut settled = set_aside(desk, &batch.rejects, size, keep_trying).await?;
     for (kind, jobs) in parts {
-        settled.extend(settle(Desk { kind, ..desk }, jobs, keep_trying).await?);
+        settled.extend(settle(Desk { kind, ..desk }, jobs, size, keep_trying).await?);
     }
     Ok(settled)
 }
 
-/// The next batch; `None` on `stop`.
+/// The next batch, of about `limit` jobs at most; `None` on `stop`.
 async fn next_batch(
     consumer: &mut Consumer,
     kind: Option<JobKind>,
+    limit: usize,
     stop: &CancellationToken,
 ) -> Result<Option<Batch>, SessionError> {
-    let mut batch = Batch::default();
+    let mut batch = Batch::of(limit);
     let pulled = pull(consumer, stop, |delivery| batch.take(kind, delivery));
     Ok(pulled.await?.then_some(batch))
 }

@@ -12,11 +12,14 @@ use firstcome_shared::{
     },
     partition::Partition,
 };
+use lapin::types::{AMQPValue, FieldTable};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+
+use super::batch::ATTEMPTS_HEADER;
 
 /// Messages that may wait for the connection; beyond it they are refused.
 const BACKLOG: usize = 256;
@@ -37,6 +40,7 @@ pub(super) enum To {
 struct Message {
     to: To,
     kind: MessageType,
+    headers: FieldTable,
     body: Vec<u8>,
     confirmed: oneshot::Sender<bool>,
 }
@@ -66,25 +70,44 @@ impl Control {
     /// Shows that the line is alive, if it comes out at the other end: that, or what fills the line.
     /// Does not wait.
     pub(super) fn canary(&self, queue: String) -> oneshot::Receiver<bool> {
-        self.send(To::Queue(queue), MessageType::Canary, Vec::new())
+        self.send(To::Queue(queue), MessageType::Canary, FieldTable::default(), Vec::new())
     }
 
     /// Puts the last message into a line; whether the broker has it.
     pub(super) async fn end_line(&self, queue: String) -> bool {
-        self.publish(To::Queue(queue), MessageType::EndOfLine, Vec::new()).await
+        let (kind, headers) = (MessageType::EndOfLine, FieldTable::default());
+        in_time(self.send(To::Queue(queue), kind, headers, Vec::new())).await
     }
 
-    /// Publishes one message; whether the broker has it.
-    pub(super) async fn publish(&self, to: To, kind: MessageType, body: Vec<u8>) -> bool {
-        timeout(DEADLINE, self.send(to, kind, body)).await.is_ok_and(|sent| sent == Ok(true))
+    /// Publishes what was tried so often and failed; whether the broker has it.
+    pub(super) async fn redrive(
+        &self,
+        to: To,
+        kind: MessageType,
+        attempts: i32,
+        body: Vec<u8>,
+    ) -> bool {
+        let mut headers = FieldTable::default();
+        headers.insert(ATTEMPTS_HEADER.into(), AMQPValue::LongInt(attempts));
+        in_time(self.send(to, kind, headers, body)).await
     }
 
-    fn send(&self, to: To, kind: MessageType, body: Vec<u8>) -> oneshot::Receiver<bool> {
+    fn send(
+        &self,
+        to: To,
+        kind: MessageType,
+        headers: FieldTable,
+        body: Vec<u8>,
+    ) -> oneshot::Receiver<bool> {
         let (confirmed, answer) = oneshot::channel();
         // Without a broker nobody answers, which says it all.
-        let _ = self.0.try_send(Message { to, kind, body, confirmed });
+        let _ = self.0.try_send(Message { to, kind, headers, body, confirmed });
         answer
     }
+}
+
+async fn in_time(confirmed: oneshot::Receiver<bool>) -> bool {
+    timeout(DEADLINE, confirmed).await.is_ok_and(|sent| sent == Ok(true))
 }
 
 async fn session(
@@ -98,17 +121,19 @@ async fn session(
             message = messages.recv() => message,
             () = stop.cancelled() => None,
         };
-        let Some(Message { to, kind, body, confirmed }) = message else { return Ok(()) };
+        let Some(Message { to, kind, headers, body, confirmed }) = message else { return Ok(()) };
         if confirmed.is_closed() {
             continue;
         }
-        match &to {
-            To::Queue(queue) => publisher.publish(Address::Queue(queue), kind, body, confirmed),
+        let key;
+        let address = match &to {
+            To::Queue(queue) => Address::Queue(queue),
             To::Line { exchange, line } => {
-                let key = line.routing_key();
-                publisher.publish(Address::Exchange { exchange, key: &key }, kind, body, confirmed);
+                key = line.routing_key();
+                Address::Exchange { exchange, key: &key }
             }
-        }
+        };
+        publisher.publish_with(headers, address, kind, body, confirmed);
         // One at a time: these are few, and a broker that does not answer ends the session.
         let verdicts = timeout(DEADLINE, publisher.verdicts()).await;
         for (confirmed, verdict) in verdicts.map_err(|_| SessionError::Timeout(DEADLINE))? {

@@ -6,6 +6,7 @@ use sqlx::PgPool;
 
 use super::{
     batch::{Job, Origin},
+    parts::PartSize,
     settle::{Desk, settle},
 };
 use crate::monitor::Metrics;
@@ -21,13 +22,13 @@ pub async fn settle_directly(
     envelopes: Vec<Envelope>,
 ) -> anyhow::Result<()> {
     let job = |(line, envelope)| {
-        let origin = Origin { message_id: "direct".to_owned(), line, died_in: None };
+        let origin = Origin { message_id: "direct".to_owned(), line, died_in: None, attempts: 0 };
         Job { envelope, origin, payload: Vec::new() }
     };
     let jobs: Vec<Job> = (0..).zip(envelopes).map(job).collect();
     let metrics = &Metrics::default();
     let desk = Desk { pool, kind, queue: "direct", lease: None, metrics };
-    let settled = settle(desk, &jobs, &|| false).await?;
+    let settled = settle(desk, &jobs, &mut PartSize::default(), &|| false).await?;
     ensure!(settled.len() == jobs.len(), "{} of {} jobs settled", settled.len(), jobs.len());
     Ok(())
 }

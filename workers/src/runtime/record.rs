@@ -271,7 +271,7 @@ pub(super) async fn insert(
                FROM stamp
            ), counted AS (
                INSERT INTO line_progress (kind, generation, line, settled)
-               SELECT $1, $11, $12, $13::bigint WHERE $13::bigint > 0
+               SELECT $11, $12, $13, $14::bigint WHERE $14::bigint > 0
                ON CONFLICT ON CONSTRAINT line_progress_pkey
                DO UPDATE SET settled = line_progress.settled + excluded.settled
            )
@@ -286,6 +286,7 @@ pub(super) async fn insert(
         &keys as &[Option<&str>],
         &fingerprints as &[Option<&str>],
         &replays as &[Option<uuid::Uuid>],
+        line.map(|line| line.kind.as_str()),
         line.map(|line| line.generation),
         line.map(|line| line.line.to_string()),
         settled,
@@ -316,27 +317,45 @@ pub(super) async fn reopen(
     Ok(())
 }
 
-/// Stores a dead letter, once however often its message is redelivered. Rare, so one statement each.
-pub(super) async fn insert_dead_letter(
+/// Stores dead letters, each once however often its message is redelivered, with the attempts of this
+/// time.
+pub(super) async fn insert_dead_letters<'a>(
     transaction: &mut PgConnection,
     queue: &str,
-    reject: &Reject,
-    attempts: i32,
+    letters: impl Iterator<Item = (&'a Reject, i32)>,
 ) -> Result<(), sqlx::Error> {
+    let (mut queues, mut messages, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut jobs, mut users, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tries, mut payloads, mut traces) = (Vec::new(), Vec::new(), Vec::new());
+    for (Reject { accepted, trace, reason, origin, payload }, attempts) in letters {
+        queues.push(origin.died_in.as_deref().unwrap_or(queue));
+        messages.push(origin.message_id.as_str());
+        lines.push(origin.line);
+        jobs.push(accepted.map(|(id, _)| id.get()));
+        users.push(accepted.map(|(_, user)| user.get()));
+        // PostgreSQL's text holds no NUL; a reason may quote one.
+        reasons.push(reason.replace('\0', "\u{fffd}"));
+        tries.push(origin.attempts.saturating_add(attempts));
+        payloads.push(payload.as_slice());
+        traces.push(trace.map(|trace| trace.to_string()));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, trace)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         SELECT UNNEST($1::text[]), UNNEST($2::text[]), UNNEST($3::int[]), UNNEST($4::uuid[]), UNNEST($5::bigint[]),
+                UNNEST($6::text[]), UNNEST($7::int[]), UNNEST($8::bytea[]), UNNEST($9::text[])
          ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
-        reject.origin.died_in.as_deref().unwrap_or(queue),
-        reject.origin.message_id,
-        reject.origin.line,
-        reject.accepted.map(|(id, _)| id.get()),
-        reject.accepted.map(|(_, user)| user.get()),
-        // PostgreSQL's text holds no NUL; a reason may quote one.
-        reject.reason.replace('\0', "\u{fffd}"),
-        attempts,
-        reject.payload,
-        reject.trace.map(|trace| trace.to_string()),
+        &queues as &[&str],
+        &messages as &[&str],
+        &lines,
+        &jobs as &[Option<uuid::Uuid>],
+        &users as &[Option<i64>],
+        &reasons,
+        &tries,
+        &payloads as &[&[u8]],
+        &traces as &[Option<String>],
     )
     .execute(transaction)
     .await?;

@@ -86,7 +86,7 @@ async fn one(
     let mut locked = on.begin().await?;
     let letter = sqlx::query_as!(
         Letter,
-        "SELECT queue, payload FROM dead_letters WHERE id = $1 AND redrive_requested_at IS NOT NULL
+        "SELECT queue, attempts, payload FROM dead_letters WHERE id = $1 AND redrive_requested_at IS NOT NULL
          FOR UPDATE SKIP LOCKED",
         next.id
     )
@@ -110,7 +110,7 @@ async fn one(
             if let Some(job) = next.job_id {
                 record::reopen(&mut *role.pool.acquire().await?, job, true).await?;
             }
-            if !control.publish(to, message, body).await {
+            if !control.redrive(to, message, letter.attempts, body).await {
                 tracing::warn!(id = next.id, "the broker did not take it, not redriven yet");
                 if let Some(job) = next.job_id {
                     record::reopen(&mut *role.pool.acquire().await?, job, false).await?;
@@ -129,6 +129,7 @@ async fn one(
 
 struct Letter {
     queue: String,
+    attempts: i32,
     payload: Vec<u8>,
 }
 

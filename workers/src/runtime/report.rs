@@ -11,7 +11,10 @@ use firstcome_shared::partition::Partition;
 use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
 
-use super::{batch::Batch, speed::Speed};
+use super::{
+    batch::{Batch, MAX_JOBS},
+    speed::Speed,
+};
 
 /// Keys that are counted per line; when there are more, the coldest are forgotten.
 const MOST_KEYS: usize = 1_000;
@@ -40,6 +43,8 @@ struct Figures {
     /// Since when.
     taken: Option<(Instant, DateTime<Utc>)>,
     speed: Speed,
+    /// The most jobs in a batch at present.
+    batch_limit: usize,
     /// Nothing came out since this canary, which was sent then: what was in the line before it is settled.
     calm: Option<Instant>,
     /// Since the line is served.
@@ -77,6 +82,7 @@ struct Report {
     in_hand: i32,
     jobs_in_hand: i32,
     in_hand_since: Option<DateTime<Utc>>,
+    batch_limit: i32,
     batch_seconds: f64,
     job_seconds: f64,
     /// How long ago the last canary was sent, if nothing came out since.
@@ -94,6 +100,7 @@ impl Stats {
             jobs_in_hand: 0,
             taken: None,
             speed: Speed::default(),
+            batch_limit: MAX_JOBS,
             calm: None,
             settled_in_all: 0,
             jobs_per_message: 1.0,
@@ -118,11 +125,12 @@ impl Stats {
         figures.canary = None;
     }
 
-    /// It is settled; its acknowledgement follows.
-    pub(super) fn settled(&self, batch: &Batch) {
+    /// It is settled, and the next one may be so large; its acknowledgement follows.
+    pub(super) fn settled(&self, batch: &Batch, batch_limit: usize) {
         let jobs = batch.jobs.len();
         let mut figures = self.lock();
         figures.messages_in_hand = 0;
+        figures.batch_limit = batch_limit;
         let in_hand = std::mem::take(&mut figures.jobs_in_hand);
         if let Some((taken, _)) = figures.taken.take()
             && in_hand > 0
@@ -199,6 +207,7 @@ impl Stats {
             in_hand: i32::try_from(figures.messages_in_hand).unwrap_or(i32::MAX),
             jobs_in_hand: i32::try_from(figures.jobs_in_hand).unwrap_or(i32::MAX),
             in_hand_since: figures.taken.map(|(_, at)| at),
+            batch_limit: i32::try_from(figures.batch_limit).unwrap_or(i32::MAX),
             batch_seconds,
             job_seconds,
             calm: figures.calm.map(|sent| sent.elapsed().as_secs_f64()),
@@ -221,7 +230,8 @@ pub(super) async fn store(
 ) -> Result<(), sqlx::Error> {
     let (mut kinds, mut generations, mut names) = (Vec::new(), Vec::new(), Vec::new());
     let (mut in_hand, mut jobs_in_hand, mut since) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut per_batch, mut per_job, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut limits, mut ratios) = (Vec::new(), Vec::new());
+    let (mut per_batch, mut per_job) = (Vec::new(), Vec::new());
     let (mut calm, mut progress, mut hottest) = (Vec::new(), Vec::new(), Vec::new());
     for (line, stats) in lines {
         let report = stats.report();
@@ -231,6 +241,7 @@ pub(super) async fn store(
         in_hand.push(report.in_hand);
         jobs_in_hand.push(report.jobs_in_hand);
         since.push(report.in_hand_since);
+        limits.push(report.batch_limit);
         per_batch.push(report.batch_seconds);
         per_job.push(report.job_seconds);
         ratios.push(report.jobs_per_message);
@@ -242,11 +253,11 @@ pub(super) async fn store(
         return Ok(());
     }
     sqlx::query!(
-        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_since, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, reported_at)
-         SELECT *, clock_timestamp() FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::timestamptz[], $7::float8[], $8::float8[], $9::float8[], $10::timestamptz[], $11::jsonb[])
+        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_since, batch_limit, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, reported_at)
+         SELECT *, clock_timestamp() FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::timestamptz[], $7::int[], $8::float8[], $9::float8[], $10::float8[], $11::timestamptz[], $12::jsonb[])
          ON CONFLICT ON CONSTRAINT line_reports_pkey DO UPDATE SET
              in_hand = excluded.in_hand, jobs_in_hand = excluded.jobs_in_hand, in_hand_since = excluded.in_hand_since,
-             batch_seconds = excluded.batch_seconds, job_seconds = excluded.job_seconds, jobs_per_message = excluded.jobs_per_message,
+             batch_limit = excluded.batch_limit, batch_seconds = excluded.batch_seconds, job_seconds = excluded.job_seconds, jobs_per_message = excluded.jobs_per_message,
              progress_at = excluded.progress_at, hottest = excluded.hottest, reported_at = excluded.reported_at",
         &kinds as &[&str],
         &generations,
@@ -254,6 +265,7 @@ pub(super) async fn store(
         &in_hand,
         &jobs_in_hand,
         &since as &[Option<DateTime<Utc>>],
+        &limits,
         &per_batch,
         &per_job,
         &ratios,

@@ -17,7 +17,6 @@ use firstcome_shared::{
 };
 use sqlx::{PgConnection, PgPool};
 use tokio::{
-    sync::oneshot,
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -25,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announce::Announcer,
-    consume::{Source, consume},
+    canary::Canaries,
+    consume::{ConsumeError, Source, consume},
     control::Control,
     lease::{Lease, Member, Share},
+    notify::Notifier,
     redrive,
     report::{self, Stats},
     routing::{self, State, StepError},
@@ -39,10 +40,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// A worker that has not reached the database for so long gives its lines up: others may reach it,
 /// and have leases by now. Longer than the leases last, so that a short outage is sat out in place.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
-/// A line without work for so long is sent a canary.
-const CANARY_AFTER: Duration = Duration::from_secs(5);
-/// A canary that did not come out for so long means: connected, but not consuming.
-const CANARY_PATIENCE: Duration = Duration::from_secs(15);
+/// Heartbeats after which the broker has surely let go of a silent consumer: it counts whole intervals.
+const MISSED_HEARTBEATS: u32 = 3;
 /// How long a good tick proves that the role is well.
 const TICK_PROVES: Duration = Duration::from_secs(10);
 /// How long making all lines may take.
@@ -52,6 +51,8 @@ const RESTORE_AGAIN: Duration = Duration::from_millis(50);
 /// How long a tick may take: some of it is the broker's work. Less than [`GIVE_UP_AFTER`], so that
 /// one slow tick is no reason to give up.
 const TICK_DEADLINE: Duration = Duration::from_secs(10);
+/// How much of it making the lines again may take that a broker has lost.
+const MEND_DEADLINE: Duration = Duration::from_secs(3);
 
 /// All that a role needs to serve a kind of job.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub struct Role {
     pub pool: PgPool,
     /// Who hears of it.
     pub announcer: Announcer,
+    /// Wakes who publishes its events.
+    pub notifier: Notifier,
     /// Who looks after it.
     pub monitor: monitor::Role,
 }
@@ -85,6 +88,8 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
                 role,
                 control,
                 lines: BTreeMap::new(),
+                serves_dead_letters: false,
+                is_damaged: false,
                 consumers: JoinSet::new(),
             };
             let ended = session.serve(&stop).await;
@@ -133,16 +138,20 @@ async fn restore(
     Ok(())
 }
 
-/// One broker connection's worth of serving. Whatever goes wrong with one line ends it for all: a
-/// fresh connection with fresh channels and queues is the known good state.
+/// One broker connection's worth of serving. What goes wrong with one line ends that line, which begins
+/// anew with a fresh channel, here or elsewhere; only what goes wrong with the connection ends it for
+/// all.
 struct Session {
     connection: Arc<Connection>,
     member: Member,
     role: Arc<Role>,
     control: Control,
     lines: BTreeMap<Partition, Serving>,
+    serves_dead_letters: bool,
+    /// Something went wrong with a line: its queue may be gone.
+    is_damaged: bool,
     /// Tell which line they served.
-    consumers: JoinSet<(Option<Lease>, Result<(), SessionError>)>,
+    consumers: JoinSet<(Option<Lease>, Result<(), ConsumeError>)>,
 }
 
 /// A line that is being consumed.
@@ -150,21 +159,13 @@ struct Serving {
     lease: Lease,
     stop: CancellationToken,
     stats: Arc<Stats>,
-    canary: Option<Canary>,
-}
-
-/// A canary under way: when it was sent, and whether the broker has it.
-struct Canary {
-    sent: Instant,
-    confirmed: oneshot::Receiver<bool>,
-    in_line: bool,
+    canaries: Canaries,
 }
 
 impl Session {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
         let namespace = self.role.broker.queue_namespace.clone();
-        topology::declare(&self.connection, &namespace).await?;
-        self.consume(Source::DeadLetters, topology::dead_letters(&namespace), None, stop).await?;
+        self.serve_dead_letters(TICK_DEADLINE, stop).await?;
         // Before the first heartbeat: it may take a while, and nobody waits for us yet.
         let mut on = self.member.connection().await.map_err(StepError::from)?;
         let restoring = restore(&mut on, &self.connection, &namespace, &self.control);
@@ -222,7 +223,7 @@ impl Session {
     }
 
     /// Tells the others that we live, takes the next steps of the routing, and our share.
-    async fn tick(&self, connection: &mut PgConnection) -> Result<Option<Share>, StepError> {
+    async fn tick(&mut self, connection: &mut PgConnection) -> Result<Option<Share>, StepError> {
         let Role { kind, broker, .. } = &*self.role;
         let namespace = &broker.queue_namespace;
         self.member.heartbeat(connection).await?;
@@ -233,6 +234,16 @@ impl Session {
         .await?;
         while let Some(mut locked) = routing::lock(connection, *kind).await? {
             let state = State::load(&mut locked, *kind).await?;
+            if std::mem::take(&mut self.is_damaged) {
+                let mending = state.restore(&mut locked, &self.connection, namespace);
+                match timeout(MEND_DEADLINE, mending).await {
+                    Ok(Err(error @ StepError::Database(_))) => return Err(error),
+                    // What cannot be mended fails again, alone.
+                    Ok(Err(error)) => tracing::warn!(%error, "lines not made again"),
+                    Err(_) => tracing::warn!("lines not made again in time"),
+                    Ok(Ok(())) => {}
+                }
+            }
             if state.step(&mut locked, &self.connection, namespace, &self.control).await? {
                 locked.commit().await?;
                 continue;
@@ -246,6 +257,12 @@ impl Session {
 
     /// Consumes from what is ours, up to a fair share; hands over the rest.
     async fn adopt(&mut self, share: &Share, stop: &CancellationToken) -> Result<(), SessionError> {
+        if let Err(error) = self.serve_dead_letters(MEND_DEADLINE, stop).await {
+            if !self.connection.status().connected() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "what the broker gives up on is not consumed, trying again");
+        }
         let ours: BTreeSet<Lease> = share.leases.iter().copied().collect();
         for serving in self.lines.values().filter(|serving| !ours.contains(&serving.lease)) {
             serving.stop.cancel();
@@ -261,48 +278,76 @@ impl Session {
                 None if position >= share.fair => self.release(&lease).await,
                 None => {
                     let queue = lease.line.queue(&self.role.broker.queue_namespace);
-                    self.consume(Source::Line(lease), queue, Some(lease), stop).await?;
+                    self.consume(Source::Line(lease), queue, Some(lease), stop);
                 }
             }
         }
-        self.look_after_idle_lines()
+        self.look_after_idle_lines();
+        Ok(())
     }
 
-    async fn consume(
+    /// Consumes what the broker gave up on, unless that is being done.
+    async fn serve_dead_letters(
+        &mut self,
+        deadline: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        if !self.serves_dead_letters {
+            let namespace = &self.role.broker.queue_namespace;
+            let declared = timeout(deadline, topology::declare(&self.connection, namespace));
+            declared.await.map_err(|_| SessionError::Timeout(deadline))??;
+            let queue = topology::dead_letters(namespace);
+            self.consume(Source::DeadLetters, queue, None, stop);
+            self.serves_dead_letters = true;
+        }
+        Ok(())
+    }
+
+    fn consume(
         &mut self,
         source: Source,
         queue: String,
         lease: Option<Lease>,
         stop: &CancellationToken,
-    ) -> Result<(), SessionError> {
-        let channel = self.connection.create_channel().await?;
+    ) {
+        let connection = Arc::clone(&self.connection);
         let (role, stop, stats) = (Arc::clone(&self.role), stop.child_token(), Stats::new());
         if let Some(lease) = lease {
             tracing::info!(queue, epoch = lease.epoch, "serving");
             let (stop, stats) = (stop.clone(), Arc::clone(&stats));
             self.role.monitor.metrics.serves(queue.clone(), lease.line.kind, &stats);
-            self.lines.insert(lease.line, Serving { lease, stop, stats, canary: None });
+            self.lines
+                .insert(lease.line, Serving { lease, stop, stats, canaries: Canaries::default() });
         }
         self.consumers.spawn(async move {
-            (lease, consume(&channel, source, &queue, &role, &stats, &stop).await)
+            (lease, consume(&connection, source, &queue, &role, &stats, &stop).await)
         });
-        Ok(())
     }
 
     /// A consumer has ended: told to, or because its line is another's, or with an error.
     async fn ended(
         &mut self,
-        joined: Result<(Option<Lease>, Result<(), SessionError>), tokio::task::JoinError>,
+        joined: Result<(Option<Lease>, Result<(), ConsumeError>), tokio::task::JoinError>,
     ) -> Result<(), SessionError> {
         let (lease, result) = joined.map_err(|panic| SessionError::Unusable(panic.to_string()))?;
-        if let Some(lease) = lease {
-            self.lines.remove(&lease.line);
-            if result.is_ok() {
+        match result {
+            Ok(()) => {}
+            Err(ConsumeError::Line(error)) if self.connection.status().connected() => {
+                tracing::warn!(%error, "a line is given up, its neighbours go on");
+                self.role.monitor.doubt(error);
+                self.is_damaged = true;
+            }
+            Err(ConsumeError::Line(error) | ConsumeError::Connection(error)) => return Err(error),
+        }
+        match lease {
+            Some(lease) => {
+                self.lines.remove(&lease.line);
                 // Its channel is closed: now, and not before, another worker may have it.
                 self.release(&lease).await;
             }
+            None => self.serves_dead_letters = false,
         }
-        result
+        Ok(())
     }
 
     async fn release(&mut self, lease: &Lease) {
@@ -328,47 +373,19 @@ impl Session {
         }
     }
 
-    /// Sends canaries into lines without work, and into those that have yet to show that they are
-    /// alive; ends the session when one does not come out.
-    fn look_after_idle_lines(&mut self) -> Result<(), SessionError> {
+    /// Looks whether something comes out of lines without work; gives up those where nothing does.
+    fn look_after_idle_lines(&mut self) {
+        let heartbeat = self.connection.configuration().heartbeat();
+        let takeover = MISSED_HEARTBEATS * Duration::from_secs(heartbeat.into());
         for (line, serving) in &mut self.lines {
-            let idle = serving.stats.idle().unwrap_or_default();
-            match &mut serving.canary {
-                _ if idle < CANARY_AFTER && serving.stats.is_proven() => serving.canary = None,
-                None => {
-                    let queue = line.queue(&self.role.broker.queue_namespace);
-                    let confirmed = self.control.canary(queue);
-                    serving.canary =
-                        Some(Canary { sent: Instant::now(), confirmed, in_line: false });
-                }
-                Some(canary) => {
-                    match canary.confirmed.try_recv() {
-                        Ok(true) => canary.in_line = true,
-                        // Not in the line: the next one perhaps.
-                        Ok(false) | Err(oneshot::error::TryRecvError::Closed)
-                            if !canary.in_line =>
-                        {
-                            serving.canary = None;
-                            continue;
-                        }
-                        Ok(false) | Err(_) => {}
-                    }
-                    // A new line may have to wait until the broker has lost its last consumer.
-                    let overdue = canary.sent.elapsed() > CANARY_PATIENCE
-                        && idle > CANARY_AFTER + CANARY_PATIENCE;
-                    if canary.in_line && overdue {
-                        return Err(SessionError::Unusable(format!(
-                            "{}: connected, but nothing comes out of the line",
-                            line.queue(&self.role.broker.queue_namespace)
-                        )));
-                    }
-                }
+            let queue = line.queue(&self.role.broker.queue_namespace);
+            let Serving { stop, stats, canaries, .. } = serving;
+            if canaries.look(stats, &self.control, queue.clone(), takeover) && !stop.is_cancelled()
+            {
+                tracing::warn!(queue, "connected, but nothing comes out of the line");
+                stop.cancel();
             }
         }
-        for serving in self.lines.values() {
-            serving.stats.canary(serving.canary.as_ref().map(|canary| canary.sent));
-        }
-        Ok(())
     }
 
     /// Lets every consumer, told to stop, finish what it has in hand, then gives the lines back.
@@ -376,7 +393,8 @@ impl Session {
         let mut ended = Ok(());
         while let Some(joined) = self.consumers.join_next().await {
             let result = joined.map_err(|panic| SessionError::Unusable(panic.to_string()));
-            ended = ended.and(result.and_then(|(_, result)| result));
+            let result = result.and_then(|(_, result)| result.map_err(SessionError::from));
+            ended = ended.and(result);
         }
         if self.member.leave().await.is_err() {
             tracing::warn!(kind = self.role.kind.as_str(), "leases not released, they will expire");

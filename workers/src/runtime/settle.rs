@@ -1,15 +1,15 @@
 //! Settling: one transaction for a batch's effects and outcomes; retried in place while the
-//! database is away, bisected down to the one poison job when it is not.
+//! database is away, in smaller parts while it is slow, bisected down to the one poison job when it is
+//! neither.
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Duration,
+    time::Instant,
 };
 
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, JobId, JobKind, Settled},
-    retry::Retry,
 };
 use sqlx::{Connection, PgConnection, PgPool};
 use tracing::field::display;
@@ -17,7 +17,9 @@ use tracing::field::display;
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::{Job, Reject},
+    dead_letter::{Letter, fail},
     lease::Lease,
+    parts::{PartSize, Parts, Then},
     record::{self, Entry, KeyOwner, Past},
 };
 use crate::{
@@ -25,9 +27,6 @@ use crate::{
     outcome::{Failure, Outcome},
     registry,
 };
-
-/// Longest pause between two attempts while the database is away.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where and on whose behalf jobs are settled.
 #[derive(Debug, Clone, Copy)]
@@ -40,26 +39,6 @@ pub(super) struct Desk<'a> {
     pub(super) metrics: &'a Metrics,
 }
 
-/// Gives every line that is no job its dead letter, and its outcome where it was one once.
-///
-/// # Errors
-/// As [`settle`].
-pub(super) async fn set_aside(
-    desk: Desk<'_>,
-    rejects: &[Reject],
-    keep_trying: &(impl Fn() -> bool + Sync),
-) -> Result<Vec<Settled>, AttemptError> {
-    let queue = desk.queue;
-    let mut settled = Vec::new();
-    for reject in rejects {
-        let trace = reject.trace.map(display);
-        tracing::error!(queue, reason = reject.reason, trace, "undecodable job, dead-lettering it");
-        let letter = Letter { reject, failure: Failure::Undecodable, attempts: 1 };
-        settled.extend(fail(desk, &letter, keep_trying).await?);
-    }
-    Ok(settled)
-}
-
 /// Settles the jobs, in order, however long the database is away; `keep_trying`
 /// says whether another attempt makes sense.
 ///
@@ -68,52 +47,45 @@ pub(super) async fn set_aside(
 pub(super) async fn settle(
     desk: Desk<'_>,
     jobs: &[Job],
+    size: &mut PartSize,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let queue = desk.queue;
     let mut settled = Vec::with_capacity(jobs.len());
-    // A stack of parts, next one on top. Only a deterministic failure splits one.
-    let mut parts = if jobs.is_empty() { Vec::new() } else { vec![jobs] };
-    let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
-    // Of the part in hand; races are counted apart, or an outage would use them up.
-    let (mut attempts, mut races) = (0, 0);
-    // What contradicts the data again and again is searched for, with fewer attempts for each part.
-    let mut is_bisected = false;
-    while let Some(jobs) = parts.pop() {
-        attempts += 1;
-        let error = match try_settle(desk, jobs).await {
-            Ok(mut part) => {
-                settled.append(&mut part);
-                retry.reset();
-                (attempts, races) = (0, 0);
+    let mut parts = Parts::of(jobs, size);
+    while let Some(part) = parts.next() {
+        let began = Instant::now();
+        let error = match try_settle(desk, part).await {
+            Ok(mut now) => {
+                settled.append(&mut now);
+                parts.done(part, began.elapsed());
                 continue;
             }
             Err(error) => error,
         };
-        races += u32::from(error.is_race());
-        if error.is_transient(races, is_bisected) {
-            if error.is_final() || !keep_trying() {
-                return Err(error);
+        match (parts.failed(part, &error), part) {
+            (Then::Retry(delay), _) => {
+                if error.is_final() || !keep_trying() {
+                    return Err(error);
+                }
+                desk.metrics.retried(desk.kind);
+                let jobs = part.len();
+                tracing::warn!(queue, %error, ?delay, jobs, "batch not settled, retrying in place");
+                tokio::time::sleep(delay).await;
             }
-            let delay = retry.next_delay();
-            desk.metrics.retried(desk.kind);
-            let jobs_in_hand = jobs.len();
-            tracing::warn!(queue, %error, ?delay, jobs_in_hand, "batch not settled, retrying in place");
-            tokio::time::sleep(delay).await;
-            parts.push(jobs);
-        } else if let [job] = jobs {
-            let (id, trace) = (job.envelope.id, job.envelope.trace.map(display));
-            tracing::error!(queue, %error, job_id = %id, trace, "job cannot be processed, dead-lettering it");
-            let poison = reject(job, error.to_string());
-            let letter = Letter { reject: &poison, failure: Failure::Unprocessable, attempts };
-            settled.extend(fail(desk, &letter, keep_trying).await?);
-            (attempts, races) = (0, 0);
-        } else {
-            tracing::warn!(queue, %error, jobs = jobs.len(), "batch refused by the database, bisecting");
-            is_bisected = true;
-            (attempts, races) = (0, 0);
-            let (first, second) = jobs.split_at(jobs.len() / 2);
-            parts.extend([second, first]);
+            (Then::GiveUp(attempts), [job]) => {
+                let (id, trace) = (job.envelope.id, job.envelope.trace.map(display));
+                tracing::error!(queue, %error, job_id = %id, trace, "job cannot be processed, dead-lettering it");
+                let poison = reject(job, error.to_string());
+                let failure = Failure::Unprocessable;
+                let letter = Letter { reject: &poison, failure, attempts };
+                let size = &mut PartSize::default();
+                settled.extend(fail(desk, &[letter], size, keep_trying).await?);
+            }
+            (Then::GiveUp(_) | Then::Bisect, _) => {
+                let jobs = part.len();
+                tracing::warn!(queue, %error, jobs, "batch refused by the database, bisecting");
+            }
         }
     }
     Ok(settled)
@@ -144,26 +116,30 @@ async fn settle_on(
     }
     let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
     let mut entries = decide(&mut transaction, kind, &waiting).await?;
-    let dead_letters = overdue.len();
-    for job in overdue {
-        let (id, user) = (job.envelope.id, job.envelope.user_id);
-        let (queue, trace) = (desk.queue, job.envelope.trace.map(display));
-        tracing::error!(queue, job_id = %id, trace, "overdue job, dead-lettering it");
-        let reject = reject(job, "it came after its day was purged".to_owned());
-        record::insert_dead_letter(&mut transaction, queue, &reject, 1).await?;
-        entries.push(Entry::new(id, user, &Outcome::Failed(Failure::Overdue)));
+    if let Some(first) = overdue.first() {
+        let (queue, trace) = (desk.queue, first.envelope.trace.map(display));
+        let (count, id) = (overdue.len(), first.envelope.id);
+        tracing::error!(queue, count, job_id = %id, trace, "overdue jobs, dead-lettering them");
+        let reason = "it came after its day was purged";
+        let rejects: Vec<Reject> =
+            overdue.iter().map(|job| reject(job, reason.to_owned())).collect();
+        let rejects = rejects.iter().map(|reject| (reject, 1));
+        record::insert_dead_letters(&mut transaction, queue, rejects).await?;
     }
+    let failed = Outcome::Failed(Failure::Overdue);
+    let late = overdue.iter().map(|job| (job.envelope.id, job.envelope.user_id));
+    entries.extend(late.map(|(id, user)| Entry::new(id, user, &failed)));
     let line = desk.lease.map(|lease| (lease, &past));
     let now = record::insert(&mut transaction, kind, &entries, line).await?;
     transaction.commit().await?;
     let settled: Vec<Settled> = entries.into_iter().map(|entry| entry.settled(now)).collect();
     desk.metrics.settled(&settled);
-    desk.metrics.dead_lettered(kind.as_str(), dead_letters);
+    desk.metrics.dead_lettered(kind.as_str(), overdue.len());
     Ok(settled)
 }
 
 /// See [`record::begin`].
-async fn begin(
+pub(super) async fn begin(
     transaction: &mut PgConnection,
     desk: Desk<'_>,
     ids: &[uuid::Uuid],
@@ -233,68 +209,4 @@ async fn decide(
         entries.push(entry);
     }
     Ok(entries)
-}
-
-/// A dead letter to be, and the outcome that goes with it.
-struct Letter<'a> {
-    reject: &'a Reject,
-    failure: Failure,
-    attempts: i32,
-}
-
-/// Gives what cannot be processed its dead letter, and its outcome `failed` where it is known whose
-/// job it was. Retried like a batch: nothing of it can be refused for its content.
-async fn fail(
-    desk: Desk<'_>,
-    letter: &Letter<'_>,
-    keep_trying: &(impl Fn() -> bool + Sync),
-) -> Result<Option<Settled>, AttemptError> {
-    let mut retry = Retry::new(Duration::from_millis(10), LONGEST_PAUSE);
-    loop {
-        match try_fail(desk, letter).await {
-            Ok(settled) => return Ok(settled),
-            Err(error) if error.is_final() || !keep_trying() => return Err(error),
-            Err(error) => {
-                let delay = retry.next_delay();
-                desk.metrics.retried(desk.kind);
-                let queue = desk.queue;
-                tracing::warn!(queue, %error, ?delay, "dead letter not stored, retrying in place");
-                tokio::time::sleep(delay).await;
-            }
-        }
-    }
-}
-
-async fn try_fail(desk: Desk<'_>, letter: &Letter<'_>) -> Result<Option<Settled>, AttemptError> {
-    let mut connection = desk.pool.acquire().await?;
-    let settled = bounded(fail_on(&mut connection, desk, letter)).await;
-    give_back(connection, &settled);
-    settled
-}
-
-async fn fail_on(
-    connection: &mut PgConnection,
-    desk: Desk<'_>,
-    letter: &Letter<'_>,
-) -> Result<Option<Settled>, AttemptError> {
-    let Letter { reject, failure, attempts } = *letter;
-    let ids: Vec<_> = reject.accepted.iter().map(|(id, _)| id.get()).collect();
-    let mut transaction = connection.begin().await?;
-    let past = begin(&mut transaction, desk, &ids).await?;
-    record::insert_dead_letter(&mut transaction, desk.queue, reject, attempts).await?;
-    let settled = match reject.accepted.filter(|(id, _)| !past.is_settled(*id)) {
-        Some((id, user)) => {
-            let kind = id.kind().unwrap_or(desk.kind);
-            let entry = Entry::new(id, user, &Outcome::Failed(failure));
-            let line = desk.lease.map(|lease| (lease, &past));
-            let entries = std::slice::from_ref(&entry);
-            let now = record::insert(&mut transaction, kind, entries, line).await?;
-            Some(entry.settled(now))
-        }
-        None => None,
-    };
-    transaction.commit().await?;
-    desk.metrics.settled(settled.as_slice());
-    desk.metrics.dead_lettered(desk.kind.as_str(), 1);
-    Ok(settled)
 }

@@ -2,6 +2,7 @@
 //! consumers.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,18 +18,14 @@ use firstcome_shared::{
     job::envelope,
     retry::Retry,
 };
-use lapin::{
-    message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
+use lapin::{message::Delivery, options::BasicAckOptions};
 use sqlx::PgPool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::{Origin, Reject},
-    consume::pull,
+    consume::{answered, pull, subscribe},
     record,
 };
 use crate::monitor;
@@ -105,17 +102,19 @@ where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
     topology::declare(&connection, &broker.queue_namespace).await?;
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
-    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-    let mut consumer =
-        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    let channel = answered(connection.create_channel()).await?;
+    let mut consumer = subscribe(&channel, queue, PREFETCH).await?;
     let mut gauge = Gauge::open(connection).await?;
     let mut progress = Instant::now();
     loop {
         let (mut events, mut rejects, mut last) = (Vec::new(), Vec::new(), None);
+        let mut redriven = HashMap::new();
         let pulled = pull(&mut consumer, stop, |delivery| {
+            let known = events.len();
             decode(&delivery, &mut events, &mut rejects);
+            if let attempts @ 1.. = Origin::of(&delivery, 0).attempts {
+                redriven.extend(events.iter().skip(known).map(|event| (event.id, attempts)));
+            }
             last = Some(delivery);
             events.len() >= MAX_EVENTS
         });
@@ -136,14 +135,22 @@ where
             break;
         }
         monitor.well(BATCH_PROVES);
+        // One line, however many: each is told by its dead letter.
+        if let Some(Reject { reason, .. }) = rejects.first() {
+            let count = rejects.len();
+            tracing::error!(queue, count, reason, "undecodable events, dead-lettering them");
+        }
         let attempt = async || -> Result<(), Interrupted> {
             let undeliverable = handle(events.clone()).await?;
-            let refused = undeliverable.iter().map(reject_event);
-            for reject in rejects.iter().cloned().chain(refused) {
-                let mut connection = pool.acquire().await?;
-                record::insert_dead_letter(&mut connection, queue, &reject, 1).await?;
-                monitor.metrics.dead_lettered(monitor.name, 1);
-            }
+            let refused = |Undeliverable { event, reason }| {
+                let attempts = redriven.get(&event.id).copied().unwrap_or_default();
+                reject_event(&event, reason, attempts)
+            };
+            let refused: Vec<Reject> = undeliverable.into_iter().map(refused).collect();
+            let letters = rejects.iter().chain(&refused).map(|reject| (reject, 1));
+            let mut connection = pool.acquire().await?;
+            record::insert_dead_letters(&mut connection, queue, letters).await?;
+            monitor.metrics.dead_lettered(monitor.name, rejects.len() + refused.len());
             Ok(())
         };
         let mut retry = Retry::new(Duration::from_millis(10), Duration::from_secs(1));
@@ -177,13 +184,18 @@ async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> 
     Ok(depth.is_some_and(|depth| depth.ready == 0 && depth.consumers > 0))
 }
 
-/// An event has an id of its own, wherever it travels.
-fn reject_event(Undeliverable { event, reason }: &Undeliverable) -> Reject {
+/// An event has an id of its own, wherever it travels; but one that was redriven is not the letter
+/// that it came from, which may still be there.
+fn reject_event(event: &OrderCompleted, reason: String, attempts: i32) -> Reject {
+    let message_id = match attempts {
+        0 => event.id.to_string(),
+        _ => format!("{}, redriven after {attempts}", event.id),
+    };
     Reject {
         accepted: None,
         trace: None,
-        reason: reason.clone(),
-        origin: Origin { message_id: event.id.to_string(), line: 0, died_in: None },
+        reason,
+        origin: Origin { message_id, line: 0, died_in: None, attempts },
         payload: serde_json::to_vec(event).unwrap_or_default(),
     }
 }
@@ -193,7 +205,6 @@ fn decode(delivery: &Delivery, events: &mut Vec<OrderCompleted>, rejects: &mut V
         match serde_json::from_slice(line) {
             Ok(event) => events.push(event),
             Err(error) => {
-                tracing::error!(%error, "undecodable event, dead-lettering it");
                 rejects.push(Reject {
                     accepted: None,
                     trace: None,

@@ -53,6 +53,11 @@ async fn every_invariant_can_fail() {
                 "every failed job has its dead letter",
             ),
             (
+                "INSERT INTO users (id, name, email) VALUES (4711, 'x', 'x@y')",
+                "INSERT INTO balances (user_id) VALUES (4711)",
+                "every user has a balance",
+            ),
+            (
                 "UPDATE balances SET amount = amount + 1 WHERE user_id = 7",
                 "UPDATE balances SET amount = amount - 1 WHERE user_id = 7",
                 "a balance is the sum of its history, and never negative",
@@ -99,6 +104,21 @@ async fn every_invariant_can_fail() {
             shop.sql(undo).await;
             assert_eq!(violated(shop).await, [""; 0], "after {undo}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_violations_are_named() {
+    shop(Options { users: 30, ..Options::default() }, async |shop| {
+        shop.sql("UPDATE balances SET amount = amount + 1 WHERE user_id BETWEEN 8 AND 20").await;
+        let findings = audit(&shop.pool).await.unwrap();
+        let found: Vec<_> = findings.iter().filter(|found| found.violations > 0).collect();
+        let [found] = found[..] else { panic!("{found:?}") };
+        assert_eq!(found.violations, 13);
+        let named: Vec<String> = (8..18).map(|user| format!("user {user}")).collect();
+        assert_eq!(found.violating, named);
+        shop.sql("UPDATE balances SET amount = amount - 1 WHERE user_id BETWEEN 8 AND 20").await;
     })
     .await;
 }

@@ -64,6 +64,9 @@ async fn a_redriven_job_keeps_its_id_and_its_single_outcome() {
         })
         .await;
         assert_eq!(shop.settled(42, &job).await["error"]["code"], "job-unprocessable");
+        // What was tried before counts.
+        let again = letters(shop).await.pop().unwrap();
+        assert_eq!((&letter["attempts"], &again["attempts"]), (&json!(1), &json!(2)));
 
         heal(shop).await;
         assert_eq!(redrive(shop, "redrive").await.body["requested"], 1);
@@ -178,6 +181,13 @@ async fn an_event_that_was_refused_is_sent_again() {
         let order = json!({"items": [{"productId": 1, "quantity": 1}]});
         assert_eq!(shop.ordered(1, &order).await["status"], "succeeded");
         eventually("it is set aside", async || letters(shop).await.len() == 1).await;
+        let first = letters(shop).await.pop().unwrap();
+        assert_eq!(redrive(shop, "redrive").await.body["requested"], 1);
+        eventually("it is refused once more", async || {
+            let again = letters(shop).await;
+            again.len() == 1 && again[0]["id"] != first["id"] && again[0]["attempts"] == 2
+        })
+        .await;
         mock.refuse_user(0);
         assert_eq!(redrive(shop, "redrive").await.body["requested"], 1);
         eventually("it is there", async || mock.received().len() == 1).await;

@@ -6,9 +6,10 @@ use firstcome_workers::update_sales_stats;
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, postgres::PgListener};
+use tokio::time::timeout;
 
-use super::support::{Answer, Options, Shop, eventually, shop};
+use super::support::{Answer, DEADLINE, Options, Shop, eventually, shop};
 
 fn one(product: i64, quantity: i64) -> Value {
     json!({"items": [{"productId": product, "quantity": quantity}]})
@@ -40,6 +41,31 @@ async fn buy(shop: &Shop, orders: impl IntoIterator<Item = (i64, Value)>) -> Vec
     let orders: Vec<(i64, Value)> = orders.into_iter().collect();
     let buying = stream::iter(&orders).map(|(user, order)| shop.order(*user, order));
     buying.buffer_unordered(32).collect().await
+}
+
+/// PostgreSQL lets one transaction at a time commit that notifies: none of a batch may be one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_is_notified_by_another_transaction_than_the_orders() {
+    shop(Options::default(), async |shop| {
+        shop.sql(
+            "CREATE TABLE committers (process integer NOT NULL);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO committers VALUES (pg_backend_pid()); RETURN NULL; END';
+             CREATE TRIGGER note AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION note()",
+        )
+        .await;
+        let mut notifications = PgListener::connect_with(&shop.pool).await.unwrap();
+        notifications.listen("outbox").await.unwrap();
+        assert_eq!(shop.ordered(7, &one(1, 1)).await["status"], "succeeded");
+        let notified = timeout(DEADLINE, notifications.recv()).await.unwrap().unwrap();
+        let committers: Vec<i32> = sqlx::query_scalar("SELECT process FROM committers")
+            .fetch_all(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(committers.len(), 1);
+        assert_ne!(i64::from(committers[0]), i64::from(notified.process_id()));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

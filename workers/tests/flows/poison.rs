@@ -6,9 +6,10 @@ use firstcome_shared::{
         publish::{Address, ConfirmedPublisher, MessageType},
     },
     ids::{CouponId, UserId},
-    job::{Envelope, IssueCoupon, Job, JobId, JobKind},
+    job::{Envelope, Idempotency, IssueCoupon, Job, JobId, JobKind},
     partition::Place,
 };
+use lapin::types::{AMQPValue, FieldTable};
 
 use super::support::{Options, Shop, eventually, shop};
 
@@ -21,6 +22,16 @@ fn line(user: i64, coupon: i64) -> (JobId, Vec<u8>) {
     let mut line = Vec::new();
     envelope.encode(&mut line).unwrap();
     (id, line)
+}
+
+/// A parcel of these users' jobs.
+pub(super) fn parcel_of(
+    users: impl IntoIterator<Item = i64>,
+    coupon: i64,
+) -> (Vec<JobId>, Vec<u8>) {
+    let lines = users.into_iter().map(|user| line(user, coupon));
+    let (ids, lines): (Vec<JobId>, Vec<Vec<u8>>) = lines.unzip();
+    (ids, lines.concat())
 }
 
 pub(super) async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
@@ -82,6 +93,53 @@ async fn one_undecodable_job_inside_a_parcel() {
                 (2, None, None, b"\xff\x00 garbage".to_vec()),
             ]
         );
+    })
+    .await;
+}
+
+/// Its key is longer than an index can hold: refused for ever, so it is no state of the system.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_too_large_for_an_index_fails_alone() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        let (_, plain) = line(2, coupon);
+        let mut envelope = Envelope::decode(plain.trim_ascii_end()).unwrap();
+        // What repeats would be compressed.
+        let key = (0..600).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
+        envelope.idempotency = Some(Idempotency { key, fingerprint: "x".to_owned() });
+        let mut parcel = Vec::new();
+        envelope.encode(&mut parcel).unwrap();
+        let (good, good_line) = line(3, coupon);
+        publish(shop, coupon, [parcel, good_line].concat()).await;
+        assert_eq!(outcome(shop, good).await.0, "succeeded");
+        assert_eq!(outcome(shop, envelope.id).await.1.as_deref(), Some("job-unprocessable"));
+    })
+    .await;
+}
+
+/// PostgreSQL's text holds no NUL, and where a message died is told by whoever sent it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_header_with_a_nul_does_not_stop_the_line() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+        let queue = shop.queue_of(&job);
+        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
+        let mut headers = FieldTable::default();
+        headers.insert("x-first-death-queue".into(), AMQPValue::LongString("a\0b".into()));
+        headers.insert("x-attempts".into(), AMQPValue::LongInt(i32::MAX));
+        let address = Address::Queue(&queue);
+        publisher.publish_with(headers, address, MessageType::Jobs, b"garbage".to_vec(), ());
+        publisher.verdicts().await;
+        connect::close(&connection).await;
+        let job = shop.accepted_issue(7, coupon).await;
+        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+        let letter: (String, i32) = sqlx::query_as("SELECT queue, attempts FROM dead_letters")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(letter, ("a\u{fffd}b".to_owned(), i32::MAX));
     })
     .await;
 }
@@ -154,7 +212,7 @@ async fn a_job_whose_line_came_twice_undecodable_fails_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_job_beside_garbage_stops_nobody() {
     shop(Options::default(), async |shop| {
-        shop.sql("ALTER TABLE user_coupons ADD CONSTRAINT no_42 CHECK (user_id <> 42); INSERT INTO users (id, name, email) VALUES (42, 'x', 'x@y')").await;
+        shop.sql("ALTER TABLE user_coupons ADD CONSTRAINT no_42 CHECK (user_id <> 42); INSERT INTO users (id, name, email) VALUES (42, 'x', 'x@y'); INSERT INTO balances (user_id) VALUES (42)").await;
         let coupon = shop.campaign(10).await;
         let (poison, poison_line) = line(42, coupon);
         publish(shop, coupon, [&poison_line, &b"garbage\n"[..]].concat()).await;

@@ -27,7 +27,7 @@ use super::{
 /// What the issue of a scaling worker promises: shares are even, and orphans are adopted, by then.
 const BOUND: Duration = Duration::from_secs(10);
 
-fn worker(shop: &Shop) -> Process {
+pub(super) fn worker(shop: &Shop) -> Process {
     worker_with(shop, Vec::new())
 }
 
@@ -39,7 +39,7 @@ fn worker_with(shop: &Shop, more: Vec<(&'static str, String)>) -> Process {
 }
 
 /// How many lines each live worker of the kind has.
-async fn shares(shop: &Shop) -> Vec<i64> {
+pub(super) async fn shares(shop: &Shop) -> Vec<i64> {
     sqlx::query_scalar(
         "SELECT count(line) FROM workers LEFT JOIN partition_leases ON owner = id
          WHERE workers.kind = 'issue-coupon' AND expires_at > now() GROUP BY id ORDER BY 1",
@@ -56,7 +56,7 @@ async fn owner(shop: &Shop) -> Option<uuid::Uuid> {
         .unwrap()
 }
 
-async fn shared_as(shop: &Shop, wanted: &[i64]) {
+pub(super) async fn shared_as(shop: &Shop, wanted: &[i64]) {
     let started = Instant::now();
     eventually(&format!("the shares are {wanted:?}"), async || shares(shop).await == wanted).await;
     let took = started.elapsed();

@@ -91,6 +91,7 @@ pub(crate) const CASES: &[Case] = &[
             NEW_KEYS,
             TEXTS,
             NULL_UUIDS,
+            "'place-order'",
             "1",
             "'00'",
             "500",

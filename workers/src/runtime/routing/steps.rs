@@ -43,7 +43,7 @@ pub(in crate::runtime) async fn advance(
 impl State {
     /// Makes the queues that should be there and connects those that take jobs: after a broker has
     /// lost them, or somebody deleted one.
-    async fn restore(
+    pub(in crate::runtime) async fn restore(
         &self,
         locked: &mut PgConnection,
         connection: &Connection,

@@ -1,0 +1,137 @@
+//! What hangs harms its own lines, and for seconds only.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use firstcome_shared::{
+    broker::{connect, depth::Gauge, topology},
+    ids::CouponId,
+    job::{IssueCoupon, Job},
+    testing::Process,
+};
+use lapin::{
+    options::{BasicConsumeOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
+
+use super::{
+    processes::{environment, log},
+    scaling::{campaigns, shared_as, shares, worker},
+    support::{Options, Shop, eventually, shop},
+};
+
+/// The lines of a worker, and the epoch of each.
+async fn epochs(shop: &Shop, worker: &Process) -> BTreeMap<String, i64> {
+    let epochs: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT line, epoch FROM partition_leases JOIN workers ON owner = id
+         WHERE name LIKE '%:' || $1 AND workers.kind = 'issue-coupon'",
+    )
+    .bind(worker.id().unwrap().to_string())
+    .fetch_all(&shop.pool)
+    .await
+    .unwrap();
+    epochs.into_iter().collect()
+}
+
+/// Hung, not dead: its connections are open. With the heartbeats that the programs have by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_a_hung_worker_move_within_seconds_and_no_others() {
+    let options = Options { users: 10, partitions: 8, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let coupons = campaigns(shop, 24).await;
+        let start = || {
+            let environment = environment(shop, 0);
+            Process::start("firstcome-worker", &["issue-coupon"], environment, &log(shop)).unwrap()
+        };
+        let hung = start();
+        shared_as(shop, &[8]).await;
+        let healthy = start();
+        shared_as(shop, &[4, 4]).await;
+        let untouched = epochs(shop, &healthy).await;
+        assert_eq!(untouched.len(), 4);
+
+        hung.signal("STOP").await.unwrap();
+        let started = Instant::now();
+        for coupon in &coupons {
+            shop.accepted_issue(7, *coupon).await;
+        }
+        shop.settle_and_audit().await;
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(15), "its lines moved only after {took:?}");
+
+        let mut after = BTreeMap::new();
+        eventually("the other one has all lines", async || {
+            after = epochs(shop, &healthy).await;
+            after.len() == 8
+        })
+        .await;
+        after.retain(|line, _| untouched.contains_key(line));
+        assert_eq!(after, untouched, "lines of its own were started over");
+        hung.signal("CONT").await.unwrap();
+        eventually("it rejoins", async || shares(shop).await == [4, 4]).await;
+        for worker in [hung, healthy] {
+            assert!(worker.stop().await.unwrap().success());
+        }
+    })
+    .await;
+}
+
+/// A line that is connected but gets nothing is started over, alone; as is one whose queue is deleted,
+/// and what the broker gives up on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ails_one_line_ends_that_line_alone() {
+    let options = Options { users: 10, partitions: 4, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(10).await;
+        let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+        let queue = shop.queue_of(&job);
+        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        // Whoever consumes first is the only one who gets anything.
+        let channel = connection.create_channel().await.unwrap();
+        let first = BasicConsumeOptions::default();
+        let consumed = channel
+            .basic_consume(queue.clone().into(), "".into(), first, FieldTable::default())
+            .await
+            .unwrap();
+        let worker = worker(shop);
+        shared_as(shop, &[4]).await;
+        let before = epochs(shop, &worker).await;
+        let changed = async |since: &BTreeMap<String, i64>| {
+            let mut now = epochs(shop, &worker).await;
+            now.retain(|line, epoch| since.get(line) != Some(epoch));
+            now.into_keys().collect::<Vec<_>>()
+        };
+        let line = queue.rsplit('.').next().unwrap().to_owned();
+        eventually("the silent line is started over", async || {
+            changed(&before).await == [line.clone()]
+        })
+        .await;
+        channel.close(200, "enough".into()).await.unwrap();
+        drop(consumed);
+        let issued = shop.accepted_issue(7, coupon).await;
+        assert_eq!(shop.settled(7, &issued).await["status"], "succeeded");
+
+        let before = epochs(shop, &worker).await;
+        let channel = connection.create_channel().await.unwrap();
+        for queue in [queue, topology::dead_letters(&shop.namespace)] {
+            channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        }
+        eventually("the line is made again", async || shop.issue(8, coupon).await.status == 202)
+            .await;
+        shop.settle_and_audit().await;
+        assert_eq!(changed(&before).await, [line]);
+        let connection = Arc::new(connection);
+        let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
+        eventually("the dead letters are consumed", async || {
+            let depth = gauge.depth(&topology::dead_letters(&shop.namespace)).await.unwrap();
+            depth.is_some_and(|depth| depth.consumers == 1)
+        })
+        .await;
+        connect::close(&connection).await;
+        assert!(worker.stop().await.unwrap().success());
+    })
+    .await;
+}
