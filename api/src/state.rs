@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use crate::{
     auth::Verifier, batched::Batched, config::ServeArgs, coupon, enqueue::Enqueuer,
     idempotency::Keys, job, limit::Limiter, lines::Lines, metrics::Metrics, product,
+    server::Connections,
 };
 
 /// Shared by all handlers; cheap to clone.
@@ -50,6 +51,8 @@ pub struct Inner {
     pub lines: Arc<Lines>,
     /// The way into the lines.
     pub enqueuer: Enqueuer,
+    /// The connections of clients.
+    pub connections: Arc<Connections>,
     /// What is counted.
     pub metrics: Metrics,
 }

@@ -38,6 +38,7 @@ fn help_names_every_variable() {
         "JOB_RETENTION",
         "LINE_CAPACITY",
         "RATE_LIMIT",
+        "MAX_CONNECTIONS",
         "FIRSTCOME_DEV",
         "PRODUCTS_TTL",
         "POPULAR_TTL",

@@ -18,6 +18,7 @@ mod admin;
 mod audit;
 mod balance;
 mod cart;
+mod connections;
 mod contract;
 mod coupon_drop;
 mod data_platform;
