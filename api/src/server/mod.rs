@@ -21,7 +21,7 @@ use prometheus_client::metrics::counter::Counter;
 use rlimit::Resource;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -54,6 +54,8 @@ const REFUSED_SECONDS: u64 = 1;
 /// How often idle connections are closed while there is hardly room for more, at most: it wakes every
 /// connection.
 const SHED_INTERVAL: Duration = Duration::from_secs(1);
+/// A younger connection is not closed for want of a request, which is on its way.
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// How often the log tells of the same trouble, at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon it is tried again when the system has no descriptor left.
@@ -212,6 +214,7 @@ async fn serve(
     http: http1::Builder,
     closing: CancellationToken,
 ) {
+    let came = Instant::now();
     // A small answer must not wait for the client's delayed ACK.
     let _ = stream.set_nodelay(true);
     let progress = Progress::default();
@@ -230,9 +233,12 @@ async fn serve(
     let mut connection = pin!(http.serve_connection(client, service));
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = closing.cancelled() => {}
     }
-    let _ = connection.await;
+    if timeout_at(came + MIN_LIFETIME, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
 }
 
 /// True once in an interval.
