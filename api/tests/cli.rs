@@ -126,6 +126,18 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
 }
 
 #[test]
+fn too_few_files_for_any_client_are_refused_with_a_hint() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100 && exec \"$0\" serve --dev --database-url postgres://x --api-addr 127.0.0.1:0"])
+        .arg(env!("CARGO_BIN_EXE_firstcome-api"))
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("ulimit -n"), "{}", stderr(&output));
+}
+
+#[test]
 fn tokens_are_made_from_the_secret() {
     let made =
         |environment: &[(&str, &str)]| api(&["token", "--user", "7", "--admin"], environment);

@@ -201,9 +201,8 @@ mod tests {
         };
         let reading = async {
             loop {
-                let read = client.read_u8().await;
-                if read.is_err() {
-                    return read;
+                if let Err(error) = client.read_u8().await {
+                    break Err::<u8, _>(error);
                 }
             }
         };

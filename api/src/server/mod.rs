@@ -61,8 +61,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon it is tried again when the system has no descriptor left.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many connections there may be unless something else is wanted: at some 30 KiB for each that is
-/// in the middle of a request, the better part of a GiB at worst.
+/// How many connections there may be unless something else is wanted: at 25 KiB for each unfinished
+/// head, half a GiB at worst.
 pub const DEFAULT_CONNECTIONS: u32 = 20_000;
 
 /// The connections of clients.
