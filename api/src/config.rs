@@ -9,6 +9,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use crate::server::DEFAULT_CONNECTIONS;
+
 /// Accepts first-come requests: validates, enqueues, answers polls.
 #[derive(Debug, Parser)]
 #[command(version, after_help = telemetry::HELP)]
@@ -34,6 +36,10 @@ pub struct ServeArgs {
     /// Where to listen.
     #[arg(long, env = "API_ADDR", default_value = "127.0.0.1:8080")]
     pub api_addr: SocketAddr,
+    /// Most connections of clients; fewer if the limit of open files (ulimit -n) does not leave so
+    /// many. A client beyond it is answered with 503.
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
     /// PostgreSQL, as postgres://user:password@host:port/database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,

@@ -27,6 +27,7 @@ pub mod openapi;
 pub mod order;
 pub mod problem;
 pub mod product;
+pub mod server;
 pub mod state;
 mod strict_json;
 pub mod trace;
@@ -41,14 +42,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
 use serde::Serialize;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -57,12 +52,8 @@ use batched::Batched;
 use cache::Cache;
 use config::{Command, ServeArgs};
 use problem::{Code, Problem};
+use server::Connections;
 use state::{AppState, Inner};
-
-/// How long a client may take to send its headers, or stay idle.
-const HEADER_DEADLINE: Duration = Duration::from_secs(30);
-/// How long clients may take to send what they began and read their answers, once the API stops.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Everything that the API answers.
 pub fn router(state: AppState) -> Router {
@@ -126,7 +117,6 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Serve(args) => {
-            raise_file_limit();
             let stop = CancellationToken::new();
             firstcome_shared::shutdown::on_signal(stop.clone())
                 .context("cannot listen for signals")?;
@@ -135,15 +125,6 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
             })?;
             serve(*args, listener, stop).await
         }
-    }
-}
-
-/// A connection is a file descriptor, and the usual soft limit of 1,024 is kept low for programs that
-/// call select(2) only.
-fn raise_file_limit() {
-    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        Ok(limit) => tracing::info!(limit, "open files"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 
@@ -160,9 +141,10 @@ pub async fn serve(
     let tasks = TaskTracker::new();
     // The publisher outlives the last request.
     let publishing = CancellationToken::new();
-    let state = state(config, &stop, &publishing, &tasks)?;
-    tracing::info!(address = %listener.local_addr()?, "serving");
-    accept_connections(listener, router(state), &stop).await;
+    let connections = Connections::new(config.max_connections, config.database_connections)?;
+    let state = state(config, Arc::clone(&connections), &stop, &publishing, &tasks)?;
+    tracing::info!(address = %listener.local_addr()?, connections = connections.limit(), "serving");
+    server::accept_connections(listener, router(state), &connections, &stop).await;
     publishing.cancel();
     tasks.close();
     tasks.wait().await;
@@ -170,40 +152,9 @@ pub async fn serve(
     Ok(())
 }
 
-/// Serves this router until `stop`, with every setting of HTTP that this API has: the benchmark puts
-/// what it compares with behind the same.
-pub async fn accept_connections(listener: TcpListener, router: Router, stop: &CancellationToken) {
-    let connections = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: some will be free again.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        // A small answer must not wait for the client's delayed ACK.
-        let _ = stream.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_DEADLINE)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            // Whatever a client did to its connection is the client's business.
-            let _ = connection.await;
-        });
-    }
-    drop(listener);
-    if timeout(STOP_DEADLINE, connections.shutdown()).await.is_err() {
-        tracing::warn!("cutting off clients that did not finish within {STOP_DEADLINE:?}");
-    }
-}
-
 fn state(
     config: ServeArgs,
+    connections: Arc<Connections>,
     stop: &CancellationToken,
     publishing: &CancellationToken,
     tasks: &TaskTracker,
@@ -247,6 +198,7 @@ fn state(
         ),
         lines,
         coupons,
+        connections,
         metrics: metrics::Metrics::default(),
         pool,
         config,

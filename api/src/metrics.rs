@@ -49,6 +49,12 @@ pub struct Metrics {
 /// What is true at the moment of a scrape.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// Connections of clients.
+    pub connections: usize,
+    /// How many of them there may be.
+    pub connections_limit: usize,
+    /// How many were refused.
+    pub connections_refused: Counter,
     /// Polls whose answers are held.
     pub waiting_polls: usize,
     /// The broker takes jobs.
@@ -197,14 +203,19 @@ impl Metrics {
             Unit::Seconds,
             self.durations.clone(),
         );
+        let help = "Clients that came when there were as many connections as there may be";
+        all.register("http_connections_refused", help, now.connections_refused.clone());
         let help = "Jobs that the broker has, answered with 202";
         all.register("jobs_accepted", help, self.accepted.clone());
         let help = "Valid requests for a job that were refused, by the problem's code";
         all.register("jobs_refused", help, self.refused.clone());
 
-        let polls = i64::try_from(now.waiting_polls).unwrap_or(i64::MAX);
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let mut gauge = |name, help, value| all.register(name, help, ConstGauge::new(value));
-        gauge("waiting_polls", "Polls whose answers are held", polls);
+        gauge("http_connections", "Connections of clients", number(now.connections));
+        let help = "How many connections of clients there may be";
+        gauge("http_connections_limit", help, number(now.connections_limit));
+        gauge("waiting_polls", "Polls whose answers are held", number(now.waiting_polls));
         gauge("broker_up", "1 while the broker takes jobs", now.broker_is_up.into());
         let help = "1 while the broker is there and takes none: its memory or disk alarm";
         gauge("broker_blocked", help, now.broker_is_blocked.into());
@@ -231,6 +242,9 @@ impl Metrics {
         let mut line = Known::default();
         line.depth = Some(depth);
         metrics.registry(&Snapshot {
+            connections: 0,
+            connections_limit: 0,
+            connections_refused: Counter::default(),
             waiting_polls: 0,
             broker_is_up: true,
             broker_is_blocked: false,
@@ -289,6 +303,9 @@ pub async fn get(State(state): State<AppState>) -> Result<Response, Problem> {
         known,
     };
     let registry = state.metrics.registry(&Snapshot {
+        connections: state.connections.open(),
+        connections_limit: state.connections.limit(),
+        connections_refused: state.connections.refused().clone(),
         waiting_polls: state.jobs.waiting(),
         broker_is_up: state.enqueuer.is_up(),
         broker_is_blocked: state.enqueuer.is_blocked(),

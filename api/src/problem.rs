@@ -52,6 +52,7 @@ pub enum Code {
     UserExists,
     EmailTaken,
     RateLimited,
+    TooManyConnections,
     LineFull,
     BrokerUnavailable,
     DatabaseUnavailable,
@@ -179,6 +180,11 @@ impl Code {
             Self::RateLimited => {
                 ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests of this caller")
             }
+            Self::TooManyConnections => (
+                "too-many-connections",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "There are as many connections as there may be",
+            ),
             Self::LineFull => ("line-full", StatusCode::SERVICE_UNAVAILABLE, "The line is full"),
             Self::BrokerUnavailable => (
                 "broker-unavailable",

@@ -19,6 +19,7 @@ use crate::{
     lines::{Lines, Position, whole},
     metrics::Metrics,
     product,
+    server::Connections,
 };
 
 /// Shared by all handlers; cheap to clone.
@@ -60,6 +61,8 @@ pub struct Inner {
     pub lines: Arc<Lines>,
     /// The way into the lines.
     pub enqueuer: Enqueuer,
+    /// The connections of clients.
+    pub connections: Arc<Connections>,
     /// What is counted.
     pub metrics: Metrics,
 }

@@ -38,6 +38,7 @@ fn help_names_every_variable() {
         "JOB_RETENTION",
         "LINE_CAPACITY",
         "RATE_LIMIT",
+        "MAX_CONNECTIONS",
         "FIRSTCOME_DEV",
         "PRODUCTS_TTL",
         "POPULAR_TTL",
@@ -122,6 +123,18 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
     let hard = String::from_utf8(output.stdout.clone()).unwrap();
     let expected = format!("open files limit={}", hard.trim());
     assert!(stderr(&output).contains(&expected), "{expected}: {}", stderr(&output));
+}
+
+#[test]
+fn too_few_files_for_any_client_are_refused_with_a_hint() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100 && exec \"$0\" serve --dev --database-url postgres://x --api-addr 127.0.0.1:0"])
+        .arg(env!("CARGO_BIN_EXE_firstcome-api"))
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("ulimit -n"), "{}", stderr(&output));
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
         codes.push(Code::Forbidden);
     }
     if path.starts_with("/api/") {
-        codes.extend([Code::InternalError, Code::DatabaseUnavailable]);
+        codes.extend([Code::InternalError, Code::DatabaseUnavailable, Code::TooManyConnections]);
     }
     parameters.splice(0..0, ids.into_iter().map(RefOr::T));
     operation.parameters.take_if(|parameters| parameters.is_empty());

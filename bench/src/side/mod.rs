@@ -31,6 +31,7 @@ use firstcome_api::{
     config::SecretArgs,
     limit::Limiter,
     problem::{Code, Problem},
+    server::{Connections, DEFAULT_CONNECTIONS, accept_connections},
 };
 use firstcome_shared::{
     broker::BrokerArgs,
@@ -197,7 +198,8 @@ pub async fn serve(args: SideArgs) -> anyhow::Result<()> {
         SideName::SyncOrder => router.route("/api/orders", post(orders::place)),
     };
     let listener = TcpListener::bind(args.api_addr).await?;
-    firstcome_api::accept_connections(listener, router.with_state(side.clone()), &stop).await;
+    let connections = Connections::new(DEFAULT_CONNECTIONS, args.pool)?;
+    accept_connections(listener, router.with_state(side.clone()), &connections, &stop).await;
     if let Some(publisher) = &side.desk.publisher {
         publisher.close().await;
     }

@@ -203,12 +203,12 @@ async fn lists_are_paged_to_their_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_requests_cost_little_and_get_a_problem() {
     shop(Options::default(), async |shop| {
-        let many: Vec<String> = (0..8_000).map(|n| format!("a{n}")).collect();
+        let many: Vec<String> = (0..2_000).map(|n| format!("a{n}")).collect();
         let query = format!("/api/coupons?{}", many.join("&"));
         let answer = Answer::of(shop.anonymous(Method::GET, &query)).await;
         answer.is_problem(400, "validation-failed");
         assert!(answer.body["errors"].as_array().unwrap().len() <= 101);
-        let body: String = many.iter().take(5_000).map(|name| format!("\"{name}\":1,")).collect();
+        let body: String = many.iter().map(|name| format!("\"{name}\":1,")).collect();
         let request =
             shop.admin(Method::POST, "/api/admin/users").header("Content-Type", "application/json");
         let answer = Answer::of(request.body(format!("{{{}\"z\":1}}", body))).await;

@@ -19,6 +19,7 @@ mod alerts;
 mod audit;
 mod balance;
 mod cart;
+mod connections;
 mod contract;
 mod coupon_drop;
 mod data_platform;

@@ -550,6 +550,7 @@ fn api_config(
 ) -> ServeArgs {
     ServeArgs {
         api_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+        max_connections: 1_000,
         database_url: database.proxied.clone(),
         database_connections: 4,
         broker: broker_args(namespace, broker),
