@@ -14,6 +14,9 @@ use crate::{demo::free_port, settings::Settings, stage::Stage, system::System, v
 /// Nobody can buy as much.
 const PLENTY: i64 = 1_000_000_000;
 
+/// How many keys Redis looks at in one step: some milliseconds' work.
+const KEYS_AT_ONCE: usize = 1_000;
+
 /// What a scene is a copy of, by its place among the stages.
 #[derive(Debug, Clone, Copy)]
 enum Template {
@@ -135,7 +138,7 @@ impl Arena {
         let mut stages = self.stages.lock().await;
         let at = stages.iter().position(|stage| stage.database == scene.database);
         let Some(stage) = at.map(|at| stages.remove(at)) else { return Ok(()) };
-        let left = stage.clear().await;
+        let left = self.clear_stage(&stage).await;
         ensure!(left.is_empty(), "could not delete {}", left.join(", "));
         Ok(())
     }
@@ -144,9 +147,37 @@ impl Arena {
     pub(super) async fn clear(&self) -> Vec<String> {
         let mut left = Vec::new();
         for stage in self.stages.lock().await.drain(..) {
-            left.extend(stage.clear().await);
+            left.extend(self.clear_stage(&stage).await);
         }
         left
+    }
+
+    /// Returns what could not be deleted.
+    async fn clear_stage(&self, stage: &Stage) -> Vec<String> {
+        let mut left = stage.clear().await;
+        if let Err(error) = forget_keys(&self.servers.redis_url, &stage.namespace).await {
+            left.push(format!("the keys {}:* in Redis: {error}", stage.namespace));
+        }
+        left
+    }
+}
+
+/// Deletes the idempotency keys that the API remembers for a day: a Redis that is full of earlier
+/// measurements' would be another one.
+async fn forget_keys(redis_url: &str, namespace: &str) -> redis::RedisResult<()> {
+    let mut connection = redis::Client::open(redis_url)?.get_multiplexed_async_connection().await?;
+    let mut cursor = 0;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(format!("{namespace}:*")).arg("COUNT").arg(KEYS_AT_ONCE);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await?;
+        if !keys.is_empty() {
+            redis::cmd("UNLINK").arg(keys).query_async::<()>(&mut connection).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
     }
 }
 

@@ -73,8 +73,8 @@ impl Plan {
         search_window: Duration::from_millis(500),
         users: 50_000,
         backlog: 30_000,
-        // Three of the worker's batches: the first one is not counted.
-        fresh_backlog: 12_000,
+        // More than two of the worker's batches, the first of which is not counted.
+        fresh_backlog: 9_000,
         large_rows: 300_000,
         idle: Duration::from_secs(2),
     };
