@@ -16,7 +16,7 @@ use crate::{
     books::Totals,
     coupon_drop::CouponDrop,
     product_sale::ProductSale,
-    report::{self, count},
+    report::{self, Pace, count},
     sale::Customer,
     screen::Screen,
     settings::{ServerArgs, Settings},
@@ -66,7 +66,7 @@ struct Held {
 #[derive(Default)]
 struct Audit {
     drop: (Totals, Vec<Check>),
-    sale: (Totals, Vec<Check>),
+    sale: (Totals, Pace, Vec<Check>),
     /// Of the system as a whole.
     system: Vec<Check>,
 }
@@ -145,7 +145,7 @@ fn verdict(found: &Audit, screen: &mut Screen) -> ExitCode {
     screen.line("\nAudit: what the customers were told against the database and the data platform");
     let parts = [
         ("act 1, the coupon drop", &drop.1),
-        ("act 2, the product sale", &sale.1),
+        ("act 2, the product sale", &sale.2),
         ("the system as a whole, and the invariants of `firstcome-worker audit`", system),
     ];
     for (title, checks) in parts.into_iter().filter(|(_, checks)| !checks.is_empty()) {
@@ -155,10 +155,10 @@ fn verdict(found: &Audit, screen: &mut Screen) -> ExitCode {
         }
     }
     let everywhere = verify::violations(system);
-    let second = verify::violations(&sale.1) + everywhere;
+    let second = verify::violations(&sale.2) + everywhere;
     let all = verify::violations(&drop.1) + second;
     screen.line("");
-    screen.line(report::second_act_line(sale.0, second));
+    screen.line(report::second_act_line(sale.0, sale.1, second));
     screen.line(report::last_line(drop.0, all));
     ExitCode::from(u8::from(all > 0))
 }

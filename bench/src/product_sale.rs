@@ -16,10 +16,10 @@ use crate::{
     load::{Client, call},
     rehearsal,
     report::{
-        Report, count,
+        Pace, Report, count,
         orders::{CaughtUp, lines},
     },
-    sale::{Customer, Sale},
+    sale::{Customer, Record, Sale},
     settings::Settings,
     verify::{
         Check,
@@ -95,12 +95,7 @@ impl ProductSale {
     pub async fn report(&self, pool: &PgPool) -> anyhow::Result<Vec<String>> {
         let books = OrderBooks::read(pool, self.offer.campaign).await?;
         let record = &*self.sale.record();
-        let report = Report {
-            record,
-            outcomes: &books.outcomes,
-            opened_at: self.sale.opened_at,
-            connections: self.sale.connections,
-        };
+        let report = self.reported(record, &books);
         Ok(lines(&report, &self.offer, &books.stocks, self.caught_up))
     }
 
@@ -108,11 +103,20 @@ impl ProductSale {
     ///
     /// # Errors
     /// The database's.
-    pub async fn audit(&self, pool: &PgPool) -> anyhow::Result<(Totals, Vec<Check>)> {
+    pub async fn audit(&self, pool: &PgPool) -> anyhow::Result<(Totals, Pace, Vec<Check>)> {
         let books = OrderBooks::read(pool, self.offer.campaign).await?;
         let record = &*self.sale.record();
-        let totals = books.outcomes.totals(record);
-        Ok((totals, checks(record, &self.offer, &books, &self.received)))
+        let (totals, pace) = (books.outcomes.totals(record), self.reported(record, &books).pace());
+        Ok((totals, pace, checks(record, &self.offer, &books, &self.received)))
+    }
+
+    fn reported<'a>(&self, record: &'a Record, books: &'a OrderBooks) -> Report<'a> {
+        Report {
+            record,
+            outcomes: &books.outcomes,
+            opened_at: self.sale.opened_at,
+            connections: self.sale.connections,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Databases to measure on: each server gets a fresh copy of one that was prepared once, and queues of
-//! its own.
+//! Databases to measure on: each server gets a copy of its own of one that was prepared once, and
+//! queues of its own.
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
@@ -14,12 +14,25 @@ use crate::{demo::free_port, settings::Settings, stage::Stage, system::System, v
 /// Nobody can buy as much.
 const PLENTY: i64 = 1_000_000_000;
 
+/// How many keys Redis looks at in one step: some milliseconds' work.
+const KEYS_AT_ONCE: usize = 1_000;
+
+/// What a scene is a copy of, by its place among the stages.
+#[derive(Debug, Clone, Copy)]
+enum Template {
+    /// As `firstcome-worker migrate` and `sample-data` leave it: PostgreSQL knows nothing about its
+    /// tables.
+    Fresh = 0,
+    /// Vacuumed and analyzed, as a database is that has been in use for a while.
+    Used = 1,
+}
+
 /// Where everything takes place.
 pub(super) struct Arena {
     servers: Settings,
     /// `Authorization` headers of the users 1, 2, 3 …
     pub(super) bearers: Arc<[HeaderValue]>,
-    /// What there is to clear; the first is what the others are copies of.
+    /// What there is to clear; the first two are what the others are copies of: see [`Template`].
     stages: Arc<Mutex<Vec<Stage>>>,
 }
 
@@ -36,20 +49,32 @@ impl Arena {
         Self { servers, bearers: Arc::new([]), stages: Arc::default() }
     }
 
-    /// Makes the database that all others are copies of, and a token for every user.
+    /// Makes the databases that all others are copies of, and a token for every user.
     pub(super) async fn prepare(&mut self, users: i64) -> anyhow::Result<()> {
         let tokens = self.servers.clone();
         let bearers = spawn_blocking(move || {
             (1..=users).map(|user| tokens.bearer(user, false)).collect::<anyhow::Result<Arc<[_]>>>()
         });
-        let scene = self.scene("bench").await?;
+        let scene = self.set("bench_fresh", None).await?;
         System::prepare(&scene.settings, users).await?;
+        // Autovacuum would come upon some of the copies in the middle and upon others not at all, and
+        // what is fresh for a minute only would be a matter of luck.
+        alter_tables(&scene.pool, "SET (autovacuum_enabled = off)").await?;
         for statement in [
-            "UPDATE products SET stock = $1, stocked = $1, price = 1000",
-            "UPDATE balances SET amount = $1",
-            "UPDATE balance_transactions SET amount = $1, balance_after = $1",
+            // Twice what a coupon takes off, so that something is left to pay.
+            "UPDATE products SET stock = $1, stocked = $1, price = 2000",
             // Messages: the floor that nobody serves must not be refused.
             "UPDATE routing SET line_capacity = $1",
+        ] {
+            sqlx::query(statement).bind(PLENTY).execute(&scene.pool).await?;
+        }
+        scene.pool.close().await;
+
+        let scene = self.set("bench", Some(Template::Fresh)).await?;
+        alter_tables(&scene.pool, "RESET (autovacuum_enabled)").await?;
+        for statement in [
+            "UPDATE balances SET amount = $1",
+            "UPDATE balance_transactions SET amount = $1, balance_after = $1",
         ] {
             sqlx::query(statement).bind(PLENTY).execute(&scene.pool).await?;
         }
@@ -66,8 +91,17 @@ impl Arena {
         Ok(())
     }
 
-    /// A scene; `name` must be unique.
+    /// A scene that has been in use; `name` must be unique.
     pub(super) async fn scene(&self, name: &str) -> anyhow::Result<Scene> {
+        self.set(name, Some(Template::Used)).await
+    }
+
+    /// A scene that is new: see [`Scene::is_fresh`].
+    pub(super) async fn fresh_scene(&self, name: &str) -> anyhow::Result<Scene> {
+        self.set(name, Some(Template::Fresh)).await
+    }
+
+    async fn set(&self, name: &str, template: Option<Template>) -> anyhow::Result<Scene> {
         let mut stage = Stage::new(name, &self.servers.database_url, &self.servers.amqp_url)?;
         let settings = Settings {
             database_url: stage.database_url.clone(),
@@ -80,7 +114,7 @@ impl Arena {
         let stages = Arc::clone(&self.stages);
         let setting = tokio::spawn(async move {
             let mut stages = stages.lock().await;
-            match stages.first() {
+            match template.and_then(|template| stages.get(template as usize)) {
                 Some(template) => stage.set_as_copy(template).await?,
                 None => stage.set().await?,
             }
@@ -104,7 +138,7 @@ impl Arena {
         let mut stages = self.stages.lock().await;
         let at = stages.iter().position(|stage| stage.database == scene.database);
         let Some(stage) = at.map(|at| stages.remove(at)) else { return Ok(()) };
-        let left = stage.clear().await;
+        let left = self.clear_stage(&stage).await;
         ensure!(left.is_empty(), "could not delete {}", left.join(", "));
         Ok(())
     }
@@ -113,10 +147,50 @@ impl Arena {
     pub(super) async fn clear(&self) -> Vec<String> {
         let mut left = Vec::new();
         for stage in self.stages.lock().await.drain(..) {
-            left.extend(stage.clear().await);
+            left.extend(self.clear_stage(&stage).await);
         }
         left
     }
+
+    /// Returns what could not be deleted.
+    async fn clear_stage(&self, stage: &Stage) -> Vec<String> {
+        let mut left = stage.clear().await;
+        if let Err(error) = forget_keys(&self.servers.redis_url, &stage.namespace).await {
+            left.push(format!("the keys {}:* in Redis: {error}", stage.namespace));
+        }
+        left
+    }
+}
+
+/// Deletes the idempotency keys that the API remembers for a day: a Redis that is full of earlier
+/// measurements' would be another one.
+async fn forget_keys(redis_url: &str, namespace: &str) -> redis::RedisResult<()> {
+    let mut connection = redis::Client::open(redis_url)?.get_multiplexed_async_connection().await?;
+    let mut cursor = 0;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(format!("{namespace}:*")).arg("COUNT").arg(KEYS_AT_ONCE);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await?;
+        if !keys.is_empty() {
+            redis::cmd("UNLINK").arg(keys).query_async::<()>(&mut connection).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
+/// The same change of every table.
+async fn alter_tables(pool: &PgPool, change: &'static str) -> Result<(), sqlx::Error> {
+    let statement = format!(
+        "DO $$ DECLARE name regclass; BEGIN
+             FOR name IN SELECT relid FROM pg_stat_user_tables LOOP
+                 EXECUTE format('ALTER TABLE %s {change}', name);
+             END LOOP;
+         END $$"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(pool).await.map(drop)
 }
 
 impl Scene {
@@ -136,6 +210,13 @@ impl Scene {
     /// A new campaign that nobody can exhaust.
     pub(super) async fn campaign(&self) -> anyhow::Result<i64> {
         self.campaigns(1, PLENTY).await?.pop().context("no campaign")
+    }
+
+    /// A new campaign whose coupons are in the hands of the users 1 to `users`.
+    pub(super) async fn campaign_of_holders(&self, users: i64) -> anyhow::Result<i64> {
+        let campaign = self.campaign().await?;
+        large::hand_out(&self.pool, campaign, users).await.context("cannot hand out coupons")?;
+        Ok(campaign)
     }
 
     /// New campaigns that nobody can exhaust.
@@ -160,6 +241,26 @@ impl Scene {
             sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&self.pool).await?;
         }
         Ok(self)
+    }
+
+    /// PostgreSQL still plans without knowing anything about the tables: none was ever vacuumed or
+    /// analyzed.
+    pub(super) async fn is_fresh(&self) -> anyhow::Result<()> {
+        let known: Vec<String> = sqlx::query_scalar(
+            "SELECT relname::text FROM pg_stat_user_tables
+             WHERE COALESCE(last_analyze, last_autoanalyze, last_vacuum, last_autovacuum) IS NOT NULL
+             UNION SELECT tablename::text FROM pg_stats WHERE schemaname = 'public'",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        ensure!(known.is_empty(), "not a fresh database: analyzed were {}", known.join(", "));
+        Ok(())
+    }
+
+    /// Tells PostgreSQL about the tables, now that this cannot change a figure any more: the audit
+    /// reads all of them.
+    pub(super) async fn analyze(&self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql("ANALYZE").execute(&self.pool).await.map(drop)
     }
 
     /// Writes to the disk what earlier measurements left in memory, so that it is not this one's.

@@ -1,6 +1,6 @@
 //! How fast a backlog is drained, and how fast the same batches are without a broker.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
@@ -19,13 +19,26 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    arena::Scene, contender::outcomes, contest::Contest, requests::HOT_PRODUCT, sales::NAME,
-    storm::Storm,
+    arena::Scene,
+    contender::{Firstcome, WithoutWorkers, outcomes},
+    contest::Contest,
+    requests::HOT_PRODUCT,
+    sales::NAME,
+    storm::{Requests, Storm},
 };
 use crate::side::SideName;
 
 /// How long it may take to submit the backlog.
 const SUBMIT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// What waits when the workers start.
+pub(super) struct Backlog {
+    pub(super) jobs: usize,
+    /// At least as many.
+    pub(super) requests: Requests,
+    /// Outcomes that are there already.
+    pub(super) settled: i64,
+}
 
 impl Contest<'_> {
     pub(super) async fn backlogs(&mut self) -> anyhow::Result<()> {
@@ -46,22 +59,31 @@ impl Contest<'_> {
         let system = system.stop_workers().await?;
         let like = if is_order { SideName::SyncOrder } else { SideName::Atomic };
         let (requests, _) = self.hot(like, &scene).await?;
-        let most = self.plan.backlog;
-        let requests: super::storm::Requests =
-            std::sync::Arc::new(move |index| requests(index).filter(|_| index < most));
-        let storm = Storm { window: SUBMIT_DEADLINE, ..self.storm(system.address, 256, requests) };
-        let harvest = storm.rage().await?;
-        ensure!(harvest.granted == most, "only {} of {most} jobs were accepted", harvest.granted);
-        scene.settle_down().await;
-        let before: DateTime<Utc> =
-            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&scene.pool).await?;
-        let system = system.start_workers()?;
-        outcomes(&scene.pool, accepted + i64::try_from(most)?).await?;
-        let per_second = drained(&scene.pool, before).await?;
+        let backlog = Backlog { jobs: self.plan.backlog, requests, settled: accepted };
+        let (system, per_second) = self.drain_backlog(&scene, system, backlog).await?;
         system.stop().await?;
         self.drained(kind, NAME, per_second);
         scene.audit(NAME).await?;
         self.arena.strike(scene).await
+    }
+
+    /// Submits the jobs, then starts the workers; tells how many they settled in a second.
+    pub(super) async fn drain_backlog(
+        &self,
+        scene: &Scene,
+        system: WithoutWorkers,
+        Backlog { jobs, requests, settled }: Backlog,
+    ) -> anyhow::Result<(Firstcome, f64)> {
+        let requests: Requests = Arc::new(move |index| requests(index).filter(|_| index < jobs));
+        let storm = Storm { window: SUBMIT_DEADLINE, ..self.storm(system.address, 256, requests) };
+        let harvest = storm.rage().await?;
+        ensure!(harvest.granted == jobs, "only {} of {jobs} jobs were accepted", harvest.granted);
+        scene.settle_down().await;
+        let before: DateTime<Utc> =
+            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&scene.pool).await?;
+        let system = system.start_workers()?;
+        outcomes(&scene.pool, settled + i64::try_from(jobs)?).await?;
+        Ok((system, drained(&scene.pool, before).await?))
     }
 
     /// The worker's own batches, one after the other, of jobs that are there already.

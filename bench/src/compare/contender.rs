@@ -21,8 +21,9 @@ use crate::{
 
 /// How long a server may take to start.
 const START_DEADLINE: Duration = Duration::from_secs(15);
-/// How long what was accepted may take to be settled without any progress.
-const STANDSTILL: Duration = Duration::from_secs(20);
+/// How long what was accepted may take to be settled without any progress: longer than any batch, as a
+/// slow one is a figure and not the end of the run.
+const STANDSTILL: Duration = Duration::from_secs(60);
 /// How often it is looked how much is settled.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 

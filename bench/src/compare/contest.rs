@@ -188,6 +188,9 @@ impl<'a> Contest<'a> {
         if self.measures(Part::Backlogs) {
             self.backlogs().await?;
         }
+        if self.measures(Part::Fresh) {
+            self.fresh(round).await?;
+        }
         if let Some(large) = large {
             self.large(large).await?;
         }
@@ -248,7 +251,7 @@ impl<'a> Contest<'a> {
         }
         if name == SideName::SyncOrder {
             let products = Prize::Products(vec![requests::HOT_PRODUCT]);
-            return Ok((requests::hot_orders(bearers), products));
+            return Ok((requests::hot_orders(bearers, None), products));
         }
         let campaign = vec![scene.campaign().await?];
         Ok((requests::coupons(bearers, &campaign)?, Prize::Coupons(campaign)))

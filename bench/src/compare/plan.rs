@@ -17,6 +17,8 @@ pub enum Part {
     Orders,
     /// Backlogs, drained and raw.
     Backlogs,
+    /// A sale on a fresh database: with keys and without, orders with a coupon and without.
+    Fresh,
     /// The database with a history.
     Large,
     /// The idle system.
@@ -39,6 +41,8 @@ pub(super) struct Plan {
     pub(super) users: i64,
     /// Jobs that wait when the workers start.
     pub(super) backlog: usize,
+    /// The same on a fresh database; no more than there are users.
+    pub(super) fresh_backlog: usize,
     /// Outcomes, and as many coupons, in the large database.
     pub(super) large_rows: i64,
     /// How long the idle system is watched.
@@ -55,6 +59,7 @@ impl Plan {
         search_window: Duration::from_millis(1_500),
         users: 200_000,
         backlog: 200_000,
+        fresh_backlog: 100_000,
         large_rows: 5_000_000,
         idle: Duration::from_secs(10),
     };
@@ -68,6 +73,8 @@ impl Plan {
         search_window: Duration::from_millis(500),
         users: 50_000,
         backlog: 30_000,
+        // More than two of the worker's batches, the first of which is not counted.
+        fresh_backlog: 9_000,
         large_rows: 300_000,
         idle: Duration::from_secs(2),
     };

@@ -58,7 +58,7 @@ const fn ratio(
 use Target::{AtLeast, AtMost};
 
 /// Those with a target; the keys are for scripts and never change.
-pub(super) const RATIOS: [Ratio; 15] = [
+pub(super) const RATIOS: [Ratio; 21] = [
     ratio(
         "hot_coupon_vs_pessimistic_64",
         "one hot coupon, settled/s ÷ pessimistic lock, 64 connections",
@@ -163,6 +163,48 @@ pub(super) const RATIOS: [Ratio; 15] = [
         "sold_out.firstcome.256.per_second",
         "hello.hello.256.per_second",
         AtLeast(0.4),
+    ),
+    ratio(
+        "keyed_vs_unkeyed_coupon",
+        "fresh database, one hot coupon, settled/s with an Idempotency-Key per request ÷ without, 256 connections",
+        "fresh_coupon.firstcome-keyed.256.per_second",
+        "fresh_coupon.firstcome.256.per_second",
+        AtLeast(0.85),
+    ),
+    ratio(
+        "keyed_vs_unkeyed_order",
+        "the same, orders of one product",
+        "fresh_order.firstcome-keyed.256.per_second",
+        "fresh_order.firstcome.256.per_second",
+        AtLeast(0.85),
+    ),
+    ratio(
+        "coupon_order_vs_plain_order",
+        "fresh database, orders of one product, settled/s with a coupon ÷ without, 256 connections",
+        "fresh_order.firstcome-with-coupon.256.per_second",
+        "fresh_order.firstcome.256.per_second",
+        AtLeast(0.7),
+    ),
+    ratio(
+        "drain_keyed_vs_unkeyed_coupon",
+        "fresh database, draining a backlog of one coupon, with keys ÷ without",
+        "drain_fresh_coupon.firstcome-keyed.per_second",
+        "drain_fresh_coupon.firstcome.per_second",
+        AtLeast(0.85),
+    ),
+    ratio(
+        "drain_keyed_vs_unkeyed_order",
+        "the same, orders of one product",
+        "drain_fresh_order.firstcome-keyed.per_second",
+        "drain_fresh_order.firstcome.per_second",
+        AtLeast(0.85),
+    ),
+    ratio(
+        "drain_coupon_order_vs_plain_order",
+        "fresh database, draining a backlog of orders, with a coupon ÷ without",
+        "drain_fresh_order.firstcome-with-coupon.per_second",
+        "drain_fresh_order.firstcome.per_second",
+        AtLeast(0.7),
     ),
 ];
 

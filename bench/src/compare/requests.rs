@@ -1,14 +1,17 @@
-//! What is asked for. The n-th request is the n-th user's, so that nobody asks twice.
+//! What is asked for. The n-th request is the n-th user's, so that nobody asks twice. A request has an
+//! `Idempotency-Key` where it says so: see [`keyed`].
 
 use std::sync::Arc;
 
 use http::{Method, Uri, header::HeaderValue};
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::storm::Requests;
 use crate::{
     answers::click_path,
     load::{call, call_with},
+    sale::IDEMPOTENCY_KEY,
 };
 
 /// The hot product; the sample data's products are 1 to [`PRODUCTS`].
@@ -48,14 +51,24 @@ fn paths(campaigns: &[i64]) -> anyhow::Result<Vec<Uri>> {
     campaigns.iter().map(|campaign| click_path(*campaign)).collect()
 }
 
-/// One piece of the hot product for each user.
-pub(super) fn hot_orders(bearers: &Arc<[HeaderValue]>) -> Requests {
-    orders(bearers, |_| vec![HOT_PRODUCT])
+/// The same, each under a key of its own, random as most clients' keys are.
+pub(super) fn keyed(requests: Requests) -> Requests {
+    Arc::new(move |index| {
+        let (mut call, units) = requests(index)?;
+        let key = HeaderValue::from_str(&Uuid::new_v4().to_string()).ok()?;
+        call.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        Some((call, units))
+    })
+}
+
+/// One piece of the hot product for each user, who uses a coupon of this campaign for it, if any.
+pub(super) fn hot_orders(bearers: &Arc<[HeaderValue]>, campaign: Option<i64>) -> Requests {
+    orders(bearers, campaign, |_| vec![HOT_PRODUCT])
 }
 
 /// One to three products for each user, all products evenly.
 pub(super) fn spread_orders(bearers: &Arc<[HeaderValue]>) -> Requests {
-    orders(bearers, |index| {
+    orders(bearers, None, |index| {
         // Of 100: 37 is coprime to it, and 17 and 34 away are others.
         let first = i64::try_from(index % 100).unwrap_or_default() * 37;
         [0, 17, 34]
@@ -68,13 +81,15 @@ pub(super) fn spread_orders(bearers: &Arc<[HeaderValue]>) -> Requests {
 
 fn orders(
     bearers: &Arc<[HeaderValue]>,
+    campaign: Option<i64>,
     products: impl Fn(usize) -> Vec<i64> + Send + Sync + 'static,
 ) -> Requests {
     let bearers = Arc::clone(bearers);
     Arc::new(move |index| {
         let products = products(index);
         let items = products.iter().map(|id| json!({ "productId": id, "quantity": 1 }));
-        let body = json!({ "items": items.collect::<Vec<_>>() });
+        let coupon = campaign.map(|campaign| ("couponId", json!(campaign)));
+        let body = std::iter::once(("items", items.collect::<Value>())).chain(coupon).collect();
         let bearer = Some(bearers.get(index)?);
         let call = call_with(Method::POST, Uri::from_static("/api/orders"), bearer, &body);
         Some((call, i64::try_from(products.len()).ok()?))
@@ -104,5 +119,22 @@ mod tests {
         assert_eq!(times.len(), 100);
         assert!(times.values().all(|times| *times == 6), "{times:?}");
         assert!(requests(300).is_none());
+    }
+
+    #[test]
+    fn every_keyed_order_has_a_key_of_its_own_and_names_the_coupon() {
+        let bearers: Arc<[HeaderValue]> =
+            std::iter::repeat_n(HeaderValue::from_static("Bearer x"), 2).collect();
+        let requests = keyed(hot_orders(&bearers, Some(7)));
+        let calls = [0, 1].map(|index| requests(index).unwrap().0);
+        let [first, second] = calls.each_ref().map(|call| &call.headers()[IDEMPOTENCY_KEY]);
+        assert_ne!(first, second);
+        for call in &calls {
+            let body: serde_json::Value = serde_json::from_slice(call.body()).unwrap();
+            assert_eq!(body["couponId"], 7);
+        }
+        let plain = hot_orders(&bearers, None)(0).unwrap().0;
+        let body: serde_json::Value = serde_json::from_slice(plain.body()).unwrap();
+        assert_eq!((body.get("couponId"), plain.headers().get(IDEMPOTENCY_KEY)), (None, None));
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{report::count, side::SideName};
 
 /// What each scenario is, in the order of the report.
-const SCENARIOS: [(&str, &str); 10] = [
+const SCENARIOS: [(&str, &str); 14] = [
     ("hot_coupon", "One hot coupon: granted and committed"),
     ("spread_coupon", "1,000 coupons evenly"),
     ("sold_out", "Sold-out storm, about 99% of the requests lose: answered"),
@@ -31,6 +31,16 @@ const SCENARIOS: [(&str, &str); 10] = [
         "Draining a backlog of one coupon, the API idle; raw: the same batches without broker and HTTP",
     ),
     ("drain_order", "The same with orders of one product"),
+    (
+        "fresh_coupon",
+        "One hot coupon on a fresh database (by pg_stat_user_tables and pg_stats no table was ever analyzed), nothing warmed up: committed",
+    ),
+    ("fresh_order", "The same with orders of one product"),
+    (
+        "drain_fresh_coupon",
+        "Draining a backlog of one coupon on a fresh database, nothing warmed up",
+    ),
+    ("drain_fresh_order", "The same with orders of one product"),
     ("large", "One hot coupon, in a database with a history"),
     (
         "latency",
@@ -213,6 +223,7 @@ impl Results {
             "rounds": self.plan.rounds,
             "window_seconds": self.plan.window.as_secs_f64(),
             "backlog": self.plan.backlog,
+            "fresh_backlog": self.plan.fresh_backlog,
             "large_rows": self.plan.large_rows,
             "machine": self.machine,
             "pools": pools,

@@ -3,7 +3,7 @@
 pub mod orders;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -63,6 +63,43 @@ impl Report<'_> {
         lines
     }
 
+    /// How the settling kept up with the accepting.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        let accepted = self.accepted_at();
+        let (last_settled, _) = self.outcomes.ends();
+        let rate = |jobs: usize, took: Duration| {
+            #[expect(clippy::cast_precision_loss, reason = "some million at most")]
+            let jobs = jobs as f64;
+            if took.is_zero() { 0.0 } else { jobs / took.as_secs_f64() }
+        };
+        let accepting = rate(accepted.len(), last(&accepted));
+        let settling = rate(self.outcomes.0.len(), self.since_opening(last_settled));
+        Pace {
+            settled_per_accepted: if accepting > 0.0 { settling / accepting } else { 0.0 },
+            settled_p99: self.settling().percentile(99.0),
+        }
+    }
+
+    /// From the submission to the transaction that decided the job, from the polls.
+    fn settling(&self) -> Latencies {
+        let mut settling = Latencies::default();
+        for told in &self.record.told {
+            settling.record(elapsed(told.submitted_at, told.ended.settled_at));
+        }
+        settling
+    }
+
+    /// When each job was accepted; one that was asked for twice under one key, the first time.
+    fn accepted_at(&self) -> HashMap<Uuid, Duration> {
+        let mut jobs: HashMap<Uuid, Duration> = HashMap::new();
+        for accepted in &self.record.accepted {
+            let first = jobs.entry(accepted.job).or_insert(accepted.at);
+            *first = accepted.at.min(*first);
+        }
+        jobs
+    }
+
     fn since_opening(&self, at: Option<DateTime<Utc>>) -> Duration {
         at.map_or(Duration::ZERO, |at| elapsed(self.opened_at, at))
     }
@@ -80,11 +117,9 @@ impl Report<'_> {
         let record = self.record;
         let (last_settled, _) = self.outcomes.ends();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (accepted, settled, all) = (
-            record.accepted.len(),
-            self.outcomes.0.len(),
-            record.accepted.len() + record.turned_away.len(),
-        );
+        let accepted = self.accepted_at();
+        let (settled, all) =
+            (self.outcomes.0.len(), record.accepted.len() + record.turned_away.len());
         let row = |what: &str, how_many: usize, took: Duration, meaning: &str| {
             format!(
                 "  {what:<10}{:>9} {:>8}/s  {meaning}",
@@ -92,17 +127,16 @@ impl Report<'_> {
                 count(per_second(how_many, took))
             )
         };
-        let jobs: HashSet<Uuid> = record.accepted.iter().map(|accepted| accepted.job).collect();
         let mut lines = vec![
             format!("Customers, API, workers, database and broker share {cores} CPU cores here."),
             String::new(),
             row(
                 "accepted",
-                accepted,
-                self.last_accepted(),
+                accepted.len(),
+                last(&accepted),
                 &format!(
-                    "202s from the opening to the last one: {} jobs, each on the disk of a queue",
-                    count(jobs.len())
+                    "jobs, each on the disk of a queue, from the opening to the last one ({} 202s)",
+                    count(record.accepted.len())
                 ),
             ),
             row(
@@ -110,6 +144,11 @@ impl Report<'_> {
                 settled,
                 self.since_opening(last_settled),
                 "outcomes in PostgreSQL, from the opening to the last one",
+            ),
+            format!(
+                "  {:<10}{:>20.2}  settled per second ÷ accepted per second",
+                "ratio",
+                self.pace().settled_per_accepted
             ),
         ];
         if !record.turned_away.is_empty() {
@@ -131,10 +170,6 @@ impl Report<'_> {
     }
 
     fn latencies(&self) -> Vec<String> {
-        let mut settling = Latencies::default();
-        for told in &self.record.told {
-            settling.record(elapsed(told.submitted_at, told.ended.settled_at));
-        }
         let row = |what: &str, latencies: &Latencies, meaning: &str| {
             let [p50, p90, p99] =
                 [50.0, 90.0, 99.0].map(|percent| duration(latencies.percentile(percent)));
@@ -148,7 +183,7 @@ impl Report<'_> {
             row("submit → 202", &self.record.click_latency, "as the clients saw it"),
             row(
                 "submit → settled",
-                &settling,
+                &self.settling(),
                 "from the polls: submission to the transaction that decided the job",
             ),
             String::new(),
@@ -176,29 +211,32 @@ impl Report<'_> {
     }
 
     fn timeline(&self) -> Vec<String> {
-        let accepted: Vec<Duration> =
-            self.record.accepted.iter().map(|accepted| accepted.at).collect();
+        let accepted: Vec<Duration> = self.accepted_at().into_values().collect();
         let outcomes = self.outcomes.0.values();
         let settled: Vec<Duration> =
             outcomes.map(|outcome| elapsed(self.opened_at, outcome.settled_at)).collect();
-        let events = [
-            ("accepted", accepted),
-            ("settled", settled),
-            ("turned away", self.record.turned_away.clone()),
+        let turned_away = &self.record.turned_away;
+        let all = [&accepted, &settled, turned_away];
+        let end = all.into_iter().flatten().max().copied().unwrap_or_default();
+        let [accepted, settled, turned_away] = all.map(|times| histogram(times, end));
+        let waiting = depth(&accepted, &settled);
+        let rows = [
+            ("accepted", accepted, "a column"),
+            ("settled", settled, "a column"),
+            ("waiting", waiting, "at a column's end: accepted, not settled"),
+            ("turned away", turned_away, "a column"),
         ];
-        let end = events.iter().flat_map(|(_, times)| times).max().copied().unwrap_or_default();
-        let columns = events.iter().map(|(name, times)| (*name, histogram(times, end)));
         let width = end / u32::try_from(WIDTH).unwrap_or(1);
         let heading = format!(
             "  over time (a column is {}; each row has a scale of its own)",
             duration(width)
         );
-        let columns = columns.filter(|(_, column)| column.iter().any(|times| *times > 0));
-        let row = |(name, column): (&str, Vec<usize>)| {
+        let rows = rows.into_iter().filter(|(_, column, _)| column.iter().any(|times| *times > 0));
+        let row = |(name, column, when): (&str, Vec<usize>, &str)| {
             let full = column.iter().max().copied().unwrap_or_default();
-            format!("  {name:<12}│{}│ up to {} a column", sparkline(&column, full), count(full))
+            format!("  {name:<12}│{}│ up to {} {when}", sparkline(&column, full), count(full))
         };
-        std::iter::once(heading).chain(columns.map(row)).chain([String::new()]).collect()
+        std::iter::once(heading).chain(rows.map(row)).chain([String::new()]).collect()
     }
 }
 
@@ -209,10 +247,26 @@ pub fn last_line(drop: Totals, violations: usize) -> String {
     format!("demo: {} {} violations={violations}", verdict(violations), figures(drop))
 }
 
-/// The line before it: the figures of the product sale.
+/// The line before it: the figures of the product sale, and its pace.
 #[must_use]
-pub fn second_act_line(sale: Totals, violations: usize) -> String {
-    format!("demo: act 2 {} {}", verdict(violations), figures(sale))
+pub fn second_act_line(sale: Totals, pace: Pace, violations: usize) -> String {
+    let Pace { settled_per_accepted, settled_p99 } = pace;
+    format!(
+        "demo: act 2 {} {} settled_per_accepted={settled_per_accepted:.2} settled_p99_ms={}",
+        verdict(violations),
+        figures(sale),
+        settled_p99.as_millis(),
+    )
+}
+
+/// How the settling kept up with the accepting.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    /// What was settled in a second ÷ what was accepted in a second, both counted in jobs from the
+    /// opening to the last one. Below 1 the line grew, and its last ones waited after the sale.
+    pub settled_per_accepted: f64,
+    /// From the submission to the transaction that decided the job, of 99 in 100 at most.
+    pub settled_p99: Duration,
 }
 
 const fn verdict(violations: usize) -> &'static str {
@@ -290,6 +344,22 @@ fn histogram(instants: &[Duration], end: Duration) -> Vec<usize> {
     (0..width).map(|column| columns.get(&column).copied().unwrap_or_default()).collect()
 }
 
+/// How many are in at the end of each column and not out yet. The two come from two clocks, so never
+/// negative.
+fn depth(into: &[usize], out: &[usize]) -> Vec<usize> {
+    let step = |(total_in, total_out): &mut (usize, usize),
+                (more_in, more_out): (&usize, &usize)| {
+        *total_in += more_in;
+        *total_out += more_out;
+        Some(total_in.saturating_sub(*total_out))
+    };
+    into.iter().zip(out).scan((0, 0), step).collect()
+}
+
+fn last(jobs: &HashMap<Uuid, Duration>) -> Duration {
+    jobs.values().max().copied().unwrap_or_default()
+}
+
 /// From one instant to a later one. The two clocks may be two machines', so never negative.
 fn elapsed(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
     (to - from).to_std().unwrap_or_default()
@@ -298,6 +368,8 @@ fn elapsed(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answers::{Accepted, Detail, Ended};
+    use chrono::TimeDelta;
 
     #[test]
     fn the_last_line_never_changes() {
@@ -310,10 +382,48 @@ mod tests {
             last_line(Totals::default(), 3),
             "demo: FAIL accepted=0 settled=0 succeeded=0 rejected=0 violations=3"
         );
+        let pace = Pace { settled_per_accepted: 0.8749, settled_p99: Duration::from_millis(1_234) };
         assert_eq!(
-            second_act_line(totals, 0),
-            "demo: act 2 PASS accepted=8000 settled=8000 succeeded=1000 rejected=7000"
+            second_act_line(totals, pace, 0),
+            "demo: act 2 PASS accepted=8000 settled=8000 succeeded=1000 rejected=7000 \
+             settled_per_accepted=0.87 settled_p99_ms=1234"
         );
+    }
+
+    /// Four jobs accepted within 2 s, the last of them twice; settled by 4 s.
+    #[test]
+    fn the_pace_and_the_depth_are_those_of_jobs() {
+        let opened_at = DateTime::UNIX_EPOCH;
+        let job = |number: usize| Uuid::from_u128(number as u128);
+        let accepted =
+            [(1, 500), (2, 1_000), (3, 1_500), (4, 2_000), (4, 3_900)].map(|(wish, at)| Accepted {
+                wish,
+                job: job(wish),
+                user: 1,
+                at: Duration::from_millis(at),
+            });
+        let record = Record { accepted: accepted.to_vec(), ..Record::default() };
+        let outcomes = [(1, 1_000), (2, 4_000), (3, 4_000), (4, 4_000)].map(|(number, at)| {
+            let settled_at = opened_at + TimeDelta::milliseconds(at);
+            let (status, detail) = ("rejected".to_owned(), Detail::default());
+            (job(number), Ended { status, code: None, detail, gain: None, settled_at })
+        });
+        let outcomes = Outcomes(HashMap::from(outcomes));
+        let report = Report { record: &record, outcomes: &outcomes, opened_at, connections: 1 };
+        assert!((report.pace().settled_per_accepted - 0.5).abs() < 1e-9, "{:?}", report.pace());
+
+        let rows = report.timeline();
+        let row = |name: &str| rows.iter().find(|row| row.contains(name)).unwrap();
+        assert!(row("accepted").ends_with("up to 1 a column"), "{rows:#?}");
+        assert!(row("waiting").contains("up to 3 at a column's end"), "{rows:#?}");
+        let columns: Vec<char> = row("waiting").chars().skip_while(|at| *at != '│').collect();
+        assert_eq!((columns[1], columns[WIDTH / 2 + 1], columns[WIDTH]), (' ', '█', ' '));
+        assert!(rows.iter().all(|row| !row.contains("turned away")), "{rows:#?}");
+    }
+
+    #[test]
+    fn a_depth_is_never_negative() {
+        assert_eq!(depth(&[2, 0, 3, 0], &[0, 3, 1, 1]), [2, 0, 1, 0]);
     }
 
     #[test]
