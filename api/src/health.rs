@@ -1,23 +1,25 @@
 //! `GET /health/live`, `GET /health/ready`
 
-use std::time::Duration;
-
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
-use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::state::AppState;
 
-/// How long the database may take to say that it is there.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"ready": true, "broker": true, "database": true}))]
+#[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "faults": []}))]
 struct Readiness {
+    /// It can accept jobs.
     ready: bool,
+    /// RabbitMQ takes messages.
     broker: bool,
+    /// PostgreSQL answered lately. Without it jobs are accepted, and settled later; whatever has to be read
+    /// gets a 503.
     database: bool,
+    /// The lines are known in which jobs are to stand.
+    lines: bool,
+    /// What is wrong with the set-up, each with a hint.
+    faults: Vec<String>,
 }
 
 /// The process runs. Looks at nothing else: restarting it would not bring a dependency back.
@@ -29,20 +31,25 @@ pub async fn live() -> &'static str {
     "ok"
 }
 
-/// Everything that a request may need is there. Redis is not asked: it is only faster with it.
+/// Whether it can accept jobs: also while the database is away, when taking it out of rotation would turn
+/// away customers whom it can serve. Asks nobody: what is told is at most some seconds old.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "getReadiness", tag = "Operations", security(),
     responses(
-        (status = 200, description = "It can serve.", body = Readiness),
-        (status = 503, description = "Something is missing.", body = Readiness),
+        (status = 200, description = "It can accept jobs.", body = Readiness),
+        (status = 503, description = "It cannot.", body = Readiness),
     ),
 )]
 pub async fn ready(State(state): State<AppState>) -> Response {
-    let broker = state.enqueuer.is_ready();
-    let asked = sqlx::query_scalar!("SELECT 1 AS one").fetch_one(&state.pool);
-    let database = matches!(timeout(PATIENCE, asked).await, Ok(Ok(_)));
-    let ready = broker && database;
-    let mut response = crate::json(&Readiness { ready, broker, database });
+    let (broker, lines) = (state.enqueuer.is_up(), state.lines.are_there());
+    let ready = broker && lines;
+    let mut response = crate::json(&Readiness {
+        ready,
+        broker,
+        database: state.lines.database_is_up(),
+        lines,
+        faults: state.lines.faults(),
+    });
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

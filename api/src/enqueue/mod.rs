@@ -117,12 +117,6 @@ impl Enqueuer {
         Self { inbox: sender, link, lines: Arc::clone(lines), deadline }
     }
 
-    /// Whether submissions have a chance at present.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.link.is_up() && self.lines.is_known()
-    }
-
     /// Whether the broker takes messages.
     #[must_use]
     pub fn is_up(&self) -> bool {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// The least time that a bucket stands for.
-const NARROWEST_BUCKET: Duration = Duration::from_secs(1);
+const NARROWEST_BUCKET: Duration = Duration::from_millis(100);
 /// The most.
 const WIDEST_BUCKET: Duration = Duration::from_secs(60);
 /// A bucket is narrower than this part of the oldest job's age: so many tell of a line, however long its
@@ -52,12 +52,12 @@ impl Bucket {
 impl Arrivals {
     /// Adds jobs to the bucket of the last of them, in a line whose oldest job is so old.
     pub(super) fn note(&mut self, jobs: Bucket, oldest: TimeDelta) {
-        let width = (oldest.to_std().unwrap_or_default() / BUCKETS)
-            .clamp(NARROWEST_BUCKET, WIDEST_BUCKET)
-            .as_secs();
-        let seconds = jobs.last_at.timestamp();
-        let begins = seconds - seconds.rem_euclid(width.cast_signed());
-        let begins = DateTime::from_timestamp(begins, 0).unwrap_or_default();
+        let width = oldest.to_std().unwrap_or_default() / BUCKETS;
+        let width = width.clamp(NARROWEST_BUCKET, WIDEST_BUCKET).as_millis();
+        let millis = jobs.last_at.timestamp_millis();
+        let width = i64::try_from(width).unwrap_or(i64::MAX);
+        let begins = millis - millis.rem_euclid(width);
+        let begins = DateTime::from_timestamp_millis(begins).unwrap_or_default();
         self.insert(begins, jobs);
     }
 
@@ -135,7 +135,7 @@ mod tests {
             arrivals.note(bucket(millis, millis + 999, 7), TimeDelta::seconds(second));
         }
         assert_eq!(arrivals.jobs(), 3_600 * 7);
-        assert!(arrivals.0.len() < 600, "{}", arrivals.0.len());
+        assert!(arrivals.0.len() < 1_000, "{}", arrivals.0.len());
         assert!((arrivals.by(at(1_800_000)) - 12_600.0).abs() < 126.0);
     }
 

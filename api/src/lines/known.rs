@@ -19,6 +19,8 @@ use super::{
 
 /// A worker tells every second how its lines fare; one that has not for so long has stopped.
 const SILENT_SECONDS: f64 = 3.0;
+/// What the first batch of a line takes, for all we know: a short wait.
+const FIRST_BATCH_SECONDS: f64 = 0.1;
 /// Messages whose size is remembered, half of them at least.
 const PARCELS: f64 = 128.0;
 /// Weight of the time between two looks in the rate.
@@ -41,6 +43,8 @@ pub struct Known {
     pub depth: Option<Depth>,
     /// When it said so.
     depth_told: Option<Instant>,
+    /// It has no such queue.
+    pub(super) is_missing: bool,
     /// When the database told the rest.
     read: Option<Instant>,
     /// How many came that are folded: all of them are settled.
@@ -181,11 +185,10 @@ impl Known {
     pub(super) fn seconds_to(&self, position: u64, waiting: u64) -> Option<f64> {
         let moves = self.is_told_by_database() && !self.is_stalled();
         let report = self.report.as_ref().filter(|_| moves)?;
-        if report.batch_seconds + report.job_seconds <= 0.0 {
-            return None;
-        }
+        let is_known = report.batch_seconds + report.job_seconds > 0.0;
+        let batch_seconds = if is_known { report.batch_seconds } else { FIRST_BATCH_SECONDS };
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
-        let takes = |jobs: u64| report.batch_seconds + report.job_seconds * jobs as f64;
+        let takes = |jobs: u64| batch_seconds + report.job_seconds * jobs as f64;
         let in_hand = u64::from(report.jobs_in_hand.unsigned_abs()).min(waiting);
         let rest = match report.in_hand_since.filter(|_| in_hand > 0) {
             Some(since) => {
@@ -243,9 +246,11 @@ impl Known {
 
     /// Remembers what the broker says.
     pub(super) fn note_depth(&mut self, depth: Option<Depth>) {
-        // "No messages, no consumers" is also what a broker says that cannot tell.
-        let is_told =
-            |depth: &Depth| self.owner.is_none() || (depth.ready, depth.consumers) != (0, 0);
+        self.is_missing = depth.is_none();
+        // "No messages, no consumers" is also what a broker says that cannot tell; of a line that is served
+        // it is not true.
+        let is_served = self.owner.is_some() && !self.is_stalled();
+        let is_told = |depth: &Depth| !is_served || (depth.ready, depth.consumers) != (0, 0);
         if let Some(depth) = depth.filter(is_told) {
             self.depth = Some(depth);
             self.depth_told = Some(Instant::now());

@@ -55,6 +55,8 @@ pub struct Lines {
     known: Mutex<HashMap<Partition, Known>>,
     /// When the database told of them.
     read: Mutex<Option<Instant>>,
+    /// Why it never will, as it is.
+    schema_fault: Mutex<Option<String>>,
     refresh: Notify,
     capacity: u64,
 }
@@ -72,6 +74,7 @@ impl Lines {
             routes: watch::Sender::new(Arc::default()),
             known: Mutex::default(),
             read: Mutex::default(),
+            schema_fault: Mutex::default(),
             refresh: Notify::new(),
             capacity: capacity.into(),
         });
@@ -88,10 +91,39 @@ impl Lines {
         self.routes.subscribe()
     }
 
-    /// Whether every kind of job has its lines.
+    /// Whether every kind of job has its lines, in the broker too as far as that is known.
     #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.routes.borrow().len() == JobKind::ALL.len()
+    pub fn are_there(&self) -> bool {
+        JobKind::ALL.iter().all(|kind| self.has_lines(*kind) && !self.lacks_queues(*kind))
+    }
+
+    /// What is wrong with the set-up, each with a hint.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let schema = lock(&self.schema_fault).clone();
+        let kinds = JobKind::ALL.iter().filter_map(|kind| {
+            let name = kind.as_str();
+            if self.has_lines(*kind) {
+                self.lacks_queues(*kind).then(|| {
+                    format!("the broker has none of the queues of {name}: QUEUE_NAMESPACE and AMQP_URL have to be those of the workers")
+                })
+            } else {
+                let is_told = self.database_is_up() && schema.is_none();
+                is_told.then(|| format!("{name} has no lines: its first worker makes them"))
+            }
+        });
+        schema.clone().into_iter().chain(kinds).collect()
+    }
+
+    fn has_lines(&self, kind: JobKind) -> bool {
+        self.routes.borrow().contains_key(&kind)
+    }
+
+    /// Whether the broker says that there is none of these lines' queues.
+    fn lacks_queues(&self, kind: JobKind) -> bool {
+        let known = self.known();
+        let mut of_kind = known.iter().filter(|(line, _)| line.kind == kind).peekable();
+        of_kind.peek().is_some() && of_kind.all(|(_, line)| line.is_missing)
     }
 
     /// Asks the database at once: the routing proved outdated.
@@ -172,8 +204,7 @@ impl Lines {
     /// Whether the database has told of the lines lately.
     #[must_use]
     pub fn database_is_up(&self) -> bool {
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.is_some_and(|read| read.elapsed() < FRESH)
+        lock(&self.read).is_some_and(|read| read.elapsed() < FRESH)
     }
 
     /// What the database is to be told.
@@ -185,7 +216,7 @@ impl Lines {
 
     /// Remembers what the database said, which was told these before.
     fn note(&self, routes: Routes, rows: Rows, told: &HashMap<Partition, Arrivals>) {
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *lock(&self.read) = Some(Instant::now());
         let mut known = self.known();
         known.retain(|line, _| rows.contains_key(line));
         let nothing = Arrivals::default();
@@ -204,9 +235,13 @@ impl Lines {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Partition, Known>> {
-        // Nothing panics while holding it; if it did, what is known is still known.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding it; if it did, what is known is still known.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The line of a job by this routing.
@@ -218,19 +253,40 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
 }
 
 async fn read(lines: Arc<Lines>, pool: PgPool) {
+    let mut logged = Vec::new();
     loop {
         let told = lines.pending();
-        match timeout(PATIENCE, look(&pool, &told)).await {
-            Ok(Ok((routes, rows))) => lines.note(routes, rows, &told),
-            Ok(Err(error)) => tracing::debug!(%error, "lines not read"),
-            Err(_) => tracing::debug!("lines not read in time"),
+        let looked = timeout(PATIENCE, look(&pool, &told)).await;
+        let looked = looked.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        *lock(&lines.schema_fault) = looked.as_ref().err().and_then(schema_fault);
+        match looked {
+            Ok((routes, rows)) => lines.note(routes, rows, &told),
+            Err(error) => tracing::debug!(%error, "lines not read"),
         }
+        let faults = lines.faults();
+        for fault in faults.iter().filter(|fault| !logged.contains(*fault)) {
+            tracing::error!(fault, "set up wrongly");
+        }
+        logged = faults;
         let asked = lines.refresh.notified();
         if timeout(LOOK, asked).await.is_ok() {
             // Several may ask in a row while a change is under way.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// What is wrong with the database itself, if that is what the error is about.
+fn schema_fault(error: &sqlx::Error) -> Option<String> {
+    let error = error.as_database_error()?;
+    let hint = match error.code()?.as_ref() {
+        // Undefined table, column, function.
+        "42P01" | "42703" | "42883" => "run `firstcome-worker migrate` of this version first",
+        // No such database, wrong password, no such role or right.
+        "3D000" | "28P01" | "28000" | "42501" => "look at DATABASE_URL",
+        _ => return None,
+    };
+    Some(format!("{error}: {hint}"))
 }
 
 type Rows = HashMap<Partition, Row>;

@@ -254,12 +254,17 @@ impl Shop {
 
     /// Another API on the same services.
     pub(crate) async fn start_api(&self, change: impl FnOnce(&mut ServeArgs)) -> Api {
+        let api = self.start_unready_api(change).await;
+        self.ready(&api).await;
+        api
+    }
+
+    /// One that need not become ready.
+    pub(crate) async fn start_unready_api(&self, change: impl FnOnce(&mut ServeArgs)) -> Api {
         let mut config =
             api_config(&self.options, &self.namespace, &self.database, &self.broker, &self.redis);
         change(&mut config);
-        let api = Api::start(config).await;
-        self.ready(&api).await;
-        api
+        Api::start(config).await
     }
 
     async fn ready(&self, api: &Api) {
@@ -576,7 +581,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
-fn with_database(server: &str, name: &str) -> String {
+pub(crate) fn with_database(server: &str, name: &str) -> String {
     let (base, _) = server.rsplit_once('/').unwrap();
     format!("{base}/{name}")
 }
