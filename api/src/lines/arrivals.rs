@@ -1,16 +1,16 @@
 //! How many jobs had come into a line by when.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// The least time that a bucket stands for.
-const NARROWEST_BUCKET: Duration = Duration::from_millis(100);
-/// The most.
-const WIDEST_BUCKET: Duration = Duration::from_secs(60);
+/// The least time that a bucket stands for, in milliseconds.
+const NARROWEST_BUCKET: i64 = 100;
+/// About the most.
+const WIDEST_BUCKET: i64 = 60_000;
 /// A bucket is narrower than this part of the oldest job's age: so many tell of a line, however long its
 /// backlog has grown, and a job's place in it is as exact as anybody's sense of time.
-const BUCKETS: u32 = 100;
+const BUCKETS: i64 = 100;
 
 /// Jobs that came one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +52,15 @@ impl Bucket {
 impl Arrivals {
     /// Adds jobs to the bucket of the last of them, in a line whose oldest job is so old.
     pub(super) fn note(&mut self, jobs: Bucket, oldest: TimeDelta) {
-        let width = oldest.to_std().unwrap_or_default() / BUCKETS;
-        let width = width.clamp(NARROWEST_BUCKET, WIDEST_BUCKET).as_millis();
+        let wanted = (oldest.num_milliseconds() / BUCKETS).clamp(NARROWEST_BUCKET, WIDEST_BUCKET);
+        // Doubled as often as needed: as it grows, a bucket begins where a narrower one did.
+        let mut width = NARROWEST_BUCKET;
+        while width < wanted {
+            width *= 2;
+        }
         let millis = jobs.last_at.timestamp_millis();
-        let width = i64::try_from(width).unwrap_or(i64::MAX);
-        let begins = millis - millis.rem_euclid(width);
-        let begins = DateTime::from_timestamp_millis(begins).unwrap_or_default();
+        let begins = DateTime::from_timestamp_millis(millis - millis.rem_euclid(width));
+        let begins = begins.unwrap_or(jobs.last_at);
         self.insert(begins, jobs);
     }
 
@@ -136,7 +139,11 @@ mod tests {
         }
         assert_eq!(arrivals.jobs(), 3_600 * 7);
         assert!(arrivals.0.len() < 1_000, "{}", arrivals.0.len());
-        assert!((arrivals.by(at(1_800_000)) - 12_600.0).abs() < 126.0);
+        assert!(
+            (arrivals.by(at(1_800_000)) - 12_600.0).abs() < 126.0,
+            "{}",
+            arrivals.by(at(1_800_000))
+        );
     }
 
     proptest! {

@@ -233,7 +233,7 @@ async fn miscounts_end_with_the_backlog() {
             shop.sql(miscount).await;
             eventually("nothing waits", async || {
                 let right: bool = sqlx::query_scalar(
-                    "SELECT bool_and(folded = COALESCE(progress.settled, 0))
+                    "SELECT COALESCE(bool_and(folded = COALESCE(progress.settled, 0)), false)
                      FROM line_reports LEFT JOIN line_progress AS progress USING (kind, generation, line)",
                 )
                 .fetch_one(&shop.pool)
