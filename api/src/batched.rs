@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, PgPool};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::problem::{Code, Problem};
@@ -22,6 +22,10 @@ use crate::problem::{Code, Problem};
 const MAX_KEYS: usize = 1_000;
 /// Look-ups that may wait; beyond it they are refused.
 const BACKLOG: usize = 65_536;
+/// With so many keys a query costs little for each of them.
+const ENOUGH: usize = 32;
+/// How long after the last one a query for fewer leaves. Who asks after a quiet moment asks at once.
+const PACE: Duration = Duration::from_millis(2);
 /// How long one look-up may take in all, and one query.
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -66,6 +70,7 @@ where
                 if keys.is_empty() {
                     continue;
                 }
+                let (asked, next) = (keys.len(), Instant::now() + PACE);
                 match bounded(&pool, |connection| query(connection, keys)).await {
                     Ok(found) => {
                         for (key, answer) in questions.drain(..) {
@@ -77,6 +82,9 @@ where
                         // Dropping the senders tells the askers.
                         questions.clear();
                     }
+                }
+                if asked < ENOUGH && inbox.len() < ENOUGH {
+                    sleep_until(next).await;
                 }
             }
         });

@@ -22,7 +22,13 @@ pub(super) struct Bucket {
 
 /// Buckets by when they begin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Arrivals(BTreeMap<DateTime<Utc>, Bucket>);
+pub(super) struct Arrivals {
+    buckets: BTreeMap<DateTime<Utc>, Bucket>,
+    /// All of them.
+    jobs: u64,
+    /// When the last one came.
+    last_at: Option<DateTime<Utc>>,
+}
 
 impl Bucket {
     /// How many of them had come by then, as if they had come evenly.
@@ -66,41 +72,52 @@ impl Arrivals {
 
     /// Adds jobs to this bucket.
     pub(super) fn insert(&mut self, begins: DateTime<Utc>, jobs: Bucket) {
-        self.0.entry(begins).and_modify(|bucket| *bucket = bucket.and(jobs)).or_insert(jobs);
+        self.jobs += jobs.jobs;
+        self.last_at = self.last_at.max(Some(jobs.last_at));
+        self.buckets.entry(begins).and_modify(|bucket| *bucket = bucket.and(jobs)).or_insert(jobs);
     }
 
     /// Takes jobs out of this bucket again.
     pub(super) fn remove(&mut self, begins: DateTime<Utc>, jobs: u64) {
-        if let Some(bucket) = self.0.get_mut(&begins) {
-            bucket.jobs = bucket.jobs.saturating_sub(jobs);
+        if let Some(bucket) = self.buckets.get_mut(&begins) {
+            let jobs = jobs.min(bucket.jobs);
+            self.jobs -= jobs;
+            bucket.jobs -= jobs;
             if bucket.jobs == 0 {
-                self.0.remove(&begins);
+                self.buckets.remove(&begins);
+                self.last_at = self.buckets.values().map(|bucket| bucket.last_at).max();
             }
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (DateTime<Utc>, Bucket)> {
-        self.0.iter().map(|(begins, bucket)| (*begins, *bucket))
+        self.buckets.iter().map(|(begins, bucket)| (*begins, *bucket))
     }
 
     /// All of them.
     pub(super) fn jobs(&self) -> u64 {
-        self.0.values().map(|bucket| bucket.jobs).sum()
+        self.jobs
     }
 
     /// How many had come by then.
     pub(super) fn by(&self, then: DateTime<Utc>) -> f64 {
-        self.0.values().map(|bucket| bucket.by(then)).sum()
+        // Who has just come asks most often.
+        if self.last_at <= Some(then) {
+            #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
+            let jobs = self.jobs as f64;
+            return jobs;
+        }
+        self.buckets.values().map(|bucket| bucket.by(then)).sum()
     }
 
     /// When the first one came.
     pub(super) fn first_at(&self) -> Option<DateTime<Utc>> {
-        self.0.values().map(|bucket| bucket.first_at).min()
+        self.buckets.values().map(|bucket| bucket.first_at).min()
     }
 
     /// When the last one came.
     pub(super) fn last_at(&self) -> Option<DateTime<Utc>> {
-        self.0.values().map(|bucket| bucket.last_at).max()
+        self.last_at
     }
 }
 
@@ -138,7 +155,7 @@ mod tests {
             arrivals.note(bucket(millis, millis + 999, 7), TimeDelta::seconds(second));
         }
         assert_eq!(arrivals.jobs(), 3_600 * 7);
-        assert!(arrivals.0.len() < 1_000, "{}", arrivals.0.len());
+        assert!(arrivals.buckets.len() < 1_000, "{}", arrivals.buckets.len());
         assert!(
             (arrivals.by(at(1_800_000)) - 12_600.0).abs() < 126.0,
             "{}",

@@ -53,6 +53,8 @@ pub struct Known {
     settled: u64,
     /// What came since, as all APIs told the database.
     stored: Arrivals,
+    /// When the first of them came that is not settled, at the last look.
+    head_at: Option<DateTime<Utc>>,
     /// What this process has accepted and not yet told.
     pending: Arrivals,
     /// Messages that this process put into it lately, and the jobs in them.
@@ -213,7 +215,7 @@ impl Known {
 
     /// Remembers a message that was put into the line.
     pub(super) fn note_accepted(&mut self, jobs: Bucket) {
-        let oldest = self.oldest(jobs.last_at);
+        let oldest = self.head_at.map_or(TimeDelta::zero(), |head_at| jobs.last_at - head_at);
         self.pending.note(jobs, oldest);
         #[expect(clippy::cast_precision_loss, reason = "128 at most")]
         let (parcels, all) = (self.parcels.0 + 1.0, self.parcels.1 + jobs.jobs as f64);
@@ -242,6 +244,7 @@ impl Known {
             (row.is_open, row.is_closed, row.is_drained);
         (self.owner, self.report) = (row.owner, row.report);
         (self.folded, self.settled, self.stored) = (row.folded, row.settled, row.arrivals);
+        self.head_at = self.head_at();
     }
 
     /// Remembers what the broker says.

@@ -6,6 +6,8 @@
 //! publishes the same job id once more, which settles once; so no crash between the two phases
 //! leaves a key that promises a job nobody queued.
 
+mod claims;
+
 use std::{collections::HashMap, time::Duration};
 
 use axum::http::HeaderMap;
@@ -13,7 +15,7 @@ use firstcome_shared::{
     ids::UserId,
     job::{Idempotency, JobId, JobKind},
 };
-use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions};
+use redis::AsyncTypedCommands;
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
 use tokio::time::timeout;
@@ -23,13 +25,10 @@ use crate::{
     cache::Cache,
     problem::{Code, Problem},
 };
+use claims::{Claimed, Claims};
 
 /// How long a request waits for PostgreSQL to tell whether its key is known.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long a claim outlives the process that made it.
-const PENDING_SECONDS: u64 = 10;
-/// How long Redis answers replays; later ones, PostgreSQL does.
-const ACCEPTED_SECONDS: u64 = 24 * 3600;
 
 const HEADER: &str = "idempotency-key";
 
@@ -95,6 +94,7 @@ enum InRedis {
 #[derive(Debug)]
 pub struct Keys {
     cache: Cache,
+    claims: Claims,
     namespace: String,
     settled: Batched<(UserId, &'static str, String), (JobId, String)>,
 }
@@ -120,6 +120,7 @@ impl Keys {
     #[must_use]
     pub fn new(pool: &PgPool, cache: Cache, namespace: &str) -> Self {
         Self {
+            claims: Claims::start(cache.clone()),
             cache,
             namespace: namespace.to_owned(),
             settled: Batched::start(pool, |connection, keys| Box::pin(settled(connection, keys))),
@@ -131,14 +132,19 @@ impl Keys {
     /// # Errors
     /// 422 if it belongs to another request.
     pub async fn claim(&self, claim: &Claim, candidate: JobId) -> Result<Known, Problem> {
-        match self.claim_in_redis(claim, candidate).await {
+        let key = (claim.user_id, claim.kind, claim.idempotency.key.clone());
+        // Both at once: of a new key, which most are, neither knows anything.
+        let (in_redis, settled) = tokio::join!(
+            self.claim_in_redis(claim, candidate),
+            timeout(PATIENCE, self.settled.get(key)),
+        );
+        match in_redis {
             Some(InRedis::Claimed) => {}
             Some(InRedis::Known(known)) => return Ok(known),
             Some(InRedis::Reused) => return Err(Problem::new(Code::IdempotencyKeyReused)),
             None => tracing::debug!("no Redis for idempotency keys; PostgreSQL decides"),
         }
-        let key = (claim.user_id, claim.kind, claim.idempotency.key.clone());
-        match timeout(PATIENCE, self.settled.get(key)).await.unwrap_or(Err(Unavailable)) {
+        match settled.unwrap_or(Err(Unavailable)) {
             Ok(Some((id, fingerprint))) if fingerprint == claim.idempotency.fingerprint => {
                 self.accepted(claim, id);
                 Ok(Known::Accepted(id))
@@ -152,14 +158,9 @@ impl Keys {
         }
     }
 
-    /// Notes that the job is in its line. Nobody waits for it: the job is as good without.
+    /// Notes that the job is in its line.
     pub fn accepted(&self, claim: &Claim, id: JobId) {
-        let options = SetOptions::default().with_expiration(SetExpiry::EX(ACCEPTED_SECONDS));
-        let (cache, key, value) =
-            (self.cache.clone(), self.redis_key(claim), entry('a', id, claim));
-        tokio::spawn(async move {
-            cache.ask(async |mut redis| redis.set_options(key, value, options).await).await;
-        });
+        self.claims.accepted(self.redis_key(claim), entry('a', id, claim));
     }
 
     /// Gives the key back: the request was answered before acceptance.
@@ -179,17 +180,11 @@ impl Keys {
     /// `None`: Redis cannot tell.
     async fn claim_in_redis(&self, claim: &Claim, candidate: JobId) -> Option<InRedis> {
         let (key, ours) = (self.redis_key(claim), entry('p', candidate, claim));
-        let options = SetOptions::default()
-            .conditional_set(ExistenceCheck::NX)
-            .with_expiration(SetExpiry::EX(PENDING_SECONDS));
-        let found = self.cache.ask(async |mut redis| {
-            match redis.set_options(&key, ours, options).await? {
-                Some(_) => Ok(None),
-                None => redis.get(&key).await.map(Some),
-            }
-        });
-        let Some(value) = found.await? else { return Some(InRedis::Claimed) };
-        let (state, id, fingerprint) = parse_entry(&value?)?;
+        let value = match self.claims.claim(key, ours).await? {
+            Claimed::Ours => return Some(InRedis::Claimed),
+            Claimed::Held(value) => value,
+        };
+        let (state, id, fingerprint) = parse_entry(&value)?;
         Some(if fingerprint != claim.idempotency.fingerprint {
             InRedis::Reused
         } else if state == 'a' {
