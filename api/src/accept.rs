@@ -106,7 +106,7 @@ async fn accept_uncounted(
         let job = prepare.await?;
         early(&job, fresh.submitted_at()).await?;
         let envelope = Envelope { id: fresh, user_id, idempotency: None, trace, job };
-        state.enqueuer.submit(&envelope).await?;
+        state.enqueuer.submit(&envelope, true).await?;
         state.metrics.accepted(kind);
         return Ok(accepted(state, fresh, kind));
     };
@@ -124,7 +124,9 @@ async fn accept_uncounted(
             early(&job, fresh.submitted_at()).await?;
         }
         let idempotency = Some(claim.idempotency().clone());
-        state.enqueuer.submit(&Envelope { id, user_id, idempotency, trace, job }).await?;
+        // A repeat was counted with its first.
+        let envelope = Envelope { id, user_id, idempotency, trace, job };
+        state.enqueuer.submit(&envelope, judged).await?;
         state.metrics.accepted(kind);
         Ok(())
     };

@@ -104,7 +104,7 @@ where
 
 /// A query that does not hang: a connection that does not answer in time (frozen, not closed) is
 /// given up together with its place in the pool.
-async fn bounded<T>(
+pub(crate) async fn bounded<T>(
     pool: &PgPool,
     query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {

@@ -166,11 +166,11 @@ fn state(
     let coupons = coupon::Board::new(&pool, cache.clone(), namespace);
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
     let lines = lines::Lines::start(&pool, &config.broker, config.line_capacity, stop);
+    let jobs = job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone());
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,
         limiter: limit::Limiter::start(config.rate_limit, stop),
         signer: job::Signer::new(&config.job_id_keys()?),
-        jobs: job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone()),
         shown_coupons: Batched::start(&pool, |connection, ids| {
             Box::pin(coupon::shown(connection, ids))
         }),
@@ -188,7 +188,8 @@ fn state(
             config.popular_ttl,
             &config.business_time_zone,
         ),
-        keys: idempotency::Keys::new(&pool, cache, namespace),
+        keys: idempotency::Keys::new(&pool, cache, namespace, Arc::clone(&jobs)),
+        jobs,
         enqueuer: enqueue::Enqueuer::start(
             &config.broker,
             &lines,

@@ -30,7 +30,8 @@ const PACE: Duration = Duration::from_millis(3);
 /// A job that is to be published.
 pub(super) struct Submission {
     pub(super) partition: Partition,
-    pub(super) submitted_at: DateTime<Utc>,
+    /// When it was submitted, unless it stands in its line already.
+    pub(super) came_at: Option<DateTime<Utc>>,
     /// As it goes over the wire.
     pub(super) line: Vec<u8>,
     pub(super) answer: oneshot::Sender<Result<(), Refusal>>,
@@ -133,12 +134,7 @@ mod tests {
 
     fn submit(line: &mut Line) -> oneshot::Receiver<Result<(), Refusal>> {
         let (answer, answered) = oneshot::channel();
-        line.push(Submission {
-            partition: HERE,
-            submitted_at: Utc::now(),
-            line: Vec::new(),
-            answer,
-        });
+        line.push(Submission { partition: HERE, came_at: None, line: Vec::new(), answer });
         answered
     }
 

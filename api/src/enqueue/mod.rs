@@ -129,11 +129,11 @@ impl Enqueuer {
         self.link.is(Link::BLOCKED)
     }
 
-    /// Puts a job into its line.
+    /// Puts a job into its line; one that `is_new` is counted among those that came.
     ///
     /// # Errors
     /// [`Refusal`], within the deadline.
-    pub async fn submit(&self, envelope: &Envelope) -> Result<(), Refusal> {
+    pub async fn submit(&self, envelope: &Envelope, is_new: bool) -> Result<(), Refusal> {
         if !self.link.is_up() {
             return Err(Refusal::Unavailable);
         }
@@ -142,13 +142,9 @@ impl Enqueuer {
         let mut line = Vec::with_capacity(192);
         envelope.encode(&mut line).map_err(|_| Refusal::Unavailable)?;
         let (answer, answered) = oneshot::channel();
+        let came_at = is_new.then(|| envelope.id.submitted_at());
         self.inbox
-            .try_send(Submission {
-                partition,
-                submitted_at: envelope.id.submitted_at(),
-                line,
-                answer,
-            })
+            .try_send(Submission { partition, came_at, line, answer })
             .map_err(|_| Refusal::Unavailable)?;
         match timeout(self.deadline, answered).await {
             Ok(Ok(answer)) => answer,
@@ -333,8 +329,8 @@ impl Publisher {
         let Parcel { partition, submissions } = parcel;
         let answer = match &verdict {
             Verdict::Confirmed => {
-                let submitted_at = submissions.iter().map(|submission| submission.submitted_at);
-                self.lines.accepted(partition, submitted_at);
+                let came_at = submissions.iter().filter_map(|submission| submission.came_at);
+                self.lines.accepted(partition, came_at);
                 Ok(())
             }
             Verdict::Refused => Err(Refusal::LineFull(self.lines.retry_after(partition))),

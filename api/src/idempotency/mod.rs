@@ -8,7 +8,7 @@
 
 mod claims;
 
-use std::{collections::HashMap, time::Duration};
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use firstcome_shared::{
@@ -17,18 +17,14 @@ use firstcome_shared::{
 };
 use redis::AsyncTypedCommands;
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool};
-use tokio::time::timeout;
+use sqlx::PgPool;
 
 use crate::{
-    batched::{Batched, Unavailable},
     cache::Cache,
+    job,
     problem::{Code, Problem},
 };
 use claims::{Claimed, Claims};
-
-/// How long a request waits for PostgreSQL to tell whether its key is known.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 const HEADER: &str = "idempotency-key";
 
@@ -81,22 +77,12 @@ pub enum Known {
     Accepted(JobId),
 }
 
-/// What Redis knows of a key.
-enum InRedis {
-    /// Nothing; it is claimed now.
-    Claimed,
-    Known(Known),
-    /// It belongs to another request.
-    Reused,
-}
-
 /// Looks keys up and remembers them.
 #[derive(Debug)]
 pub struct Keys {
     cache: Cache,
     claims: Claims,
     namespace: String,
-    settled: Batched<(UserId, &'static str, String), (JobId, String)>,
 }
 
 impl Claim {
@@ -118,49 +104,39 @@ impl Claim {
 impl Keys {
     /// Keys of this namespace.
     #[must_use]
-    pub fn new(pool: &PgPool, cache: Cache, namespace: &str) -> Self {
-        Self {
-            claims: Claims::start(cache.clone()),
-            cache,
-            namespace: namespace.to_owned(),
-            settled: Batched::start(pool, |connection, keys| Box::pin(settled(connection, keys))),
-        }
+    pub fn new(pool: &PgPool, cache: Cache, namespace: &str, jobs: Arc<job::Board>) -> Self {
+        let claims = Claims::start(cache.clone(), pool, jobs);
+        Self { claims, cache, namespace: namespace.to_owned() }
     }
 
-    /// Claims the key for `candidate`, or tells whose it is.
+    /// Claims the key for `candidate`, or tells whose it is. Where neither Redis nor PostgreSQL can tell,
+    /// the worker will decide.
     ///
     /// # Errors
     /// 422 if it belongs to another request.
     pub async fn claim(&self, claim: &Claim, candidate: JobId) -> Result<Known, Problem> {
-        let key = (claim.user_id, claim.kind, claim.idempotency.key.clone());
-        // Both at once: of a new key, which most are, neither knows anything.
-        let (in_redis, settled) = tokio::join!(
-            self.claim_in_redis(claim, candidate),
-            timeout(PATIENCE, self.settled.get(key)),
-        );
-        match in_redis {
-            Some(InRedis::Claimed) => {}
-            Some(InRedis::Known(known)) => return Ok(known),
-            Some(InRedis::Reused) => return Err(Problem::new(Code::IdempotencyKeyReused)),
-            None => tracing::debug!("no Redis for idempotency keys; PostgreSQL decides"),
+        let ours = entry('p', candidate, claim);
+        let Claimed { held, settled } = self.claims.claim(claim, self.redis_key(claim), ours).await;
+        let held = held.as_deref().and_then(parse_entry);
+        let (known, fingerprint) = match (held, settled) {
+            (Some(('a', id, fingerprint)), _) => (Known::Accepted(id), fingerprint),
+            (_, Some((id, fingerprint))) => (Known::Accepted(id), fingerprint),
+            (Some((_, id, fingerprint)), None) => (Known::Pending(id), fingerprint),
+            (None, None) => return Ok(Known::Unused),
+        };
+        if fingerprint != claim.idempotency.fingerprint {
+            self.release(claim, candidate).await;
+            return Err(Problem::new(Code::IdempotencyKeyReused));
         }
-        match settled.unwrap_or(Err(Unavailable)) {
-            Ok(Some((id, fingerprint))) if fingerprint == claim.idempotency.fingerprint => {
-                self.accepted(claim, id);
-                Ok(Known::Accepted(id))
-            }
-            Ok(Some(_)) => {
-                self.release(claim, candidate).await;
-                Err(Problem::new(Code::IdempotencyKeyReused))
-            }
-            // With the database away too, the worker will decide.
-            Ok(None) | Err(_) => Ok(Known::Unused),
+        if let Known::Accepted(id) = known {
+            self.accepted(claim, id);
         }
+        Ok(known)
     }
 
     /// Notes that the job is in its line.
     pub fn accepted(&self, claim: &Claim, id: JobId) {
-        self.claims.accepted(self.redis_key(claim), entry('a', id, claim));
+        self.claims.accepted(id, self.redis_key(claim), entry('a', id, claim));
     }
 
     /// Gives the key back: the request was answered before acceptance.
@@ -175,23 +151,6 @@ impl Keys {
             Ok(())
         });
         release.await;
-    }
-
-    /// `None`: Redis cannot tell.
-    async fn claim_in_redis(&self, claim: &Claim, candidate: JobId) -> Option<InRedis> {
-        let (key, ours) = (self.redis_key(claim), entry('p', candidate, claim));
-        let value = match self.claims.claim(key, ours).await? {
-            Claimed::Ours => return Some(InRedis::Claimed),
-            Claimed::Held(value) => value,
-        };
-        let (state, id, fingerprint) = parse_entry(&value)?;
-        Some(if fingerprint != claim.idempotency.fingerprint {
-            InRedis::Reused
-        } else if state == 'a' {
-            InRedis::Known(Known::Accepted(id))
-        } else {
-            InRedis::Known(Known::Pending(id))
-        })
     }
 
     fn redis_key(&self, claim: &Claim) -> String {
@@ -211,39 +170,6 @@ fn parse_entry(value: &str) -> Option<(char, JobId, String)> {
     let state = parts.next()?.chars().next()?;
     let id = parts.next()?.parse::<uuid::Uuid>().ok()?;
     Some((state, JobId::from(id), parts.next()?.to_owned()))
-}
-
-type SettledKeys = HashMap<(UserId, &'static str, String), (JobId, String)>;
-
-async fn settled(
-    connection: &mut PgConnection,
-    keys: Vec<(UserId, &'static str, String)>,
-) -> Result<SettledKeys, sqlx::Error> {
-    let users: Vec<i64> = keys.iter().map(|(user, ..)| user.get()).collect();
-    let kinds: Vec<&str> = keys.iter().map(|(_, kind, _)| *kind).collect();
-    let names: Vec<&str> = keys.iter().map(|(.., name)| name.as_str()).collect();
-    let rows = sqlx::query!(
-        r#"SELECT position AS "position!", job_id AS "job_id!", fingerprint AS "fingerprint!"
-           FROM UNNEST($1::bigint[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (asker, what, key, position)
-           CROSS JOIN LATERAL (
-               SELECT job_id, fingerprint FROM job_outcomes
-               WHERE (user_id, kind, idempotency_key) BETWEEN (asker, what, key) AND (asker, what, key)
-                 AND idempotency_key IS NOT NULL
-               LIMIT 1
-           ) AS owner"#,
-        &users,
-        &kinds as &[&str],
-        &names as &[&str],
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let key = keys.get(usize::try_from(row.position).ok()?.checked_sub(1)?)?;
-            Some((key.clone(), (JobId::from(row.job_id), row.fingerprint)))
-        })
-        .collect())
 }
 
 #[cfg(test)]

@@ -119,6 +119,12 @@ impl Board {
         self.look(id).await
     }
 
+    /// Whether it was heard or read lately that the job has an outcome.
+    #[must_use]
+    pub fn has_outcome(&self, id: JobId) -> bool {
+        self.recent.contains_key(&id)
+    }
+
     /// How many polls wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
