@@ -165,7 +165,7 @@ fn state(
     let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
     let coupons = coupon::Board::new(&pool, cache.clone(), namespace);
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
-    let lines = lines::Lines::start(&pool, &config.broker, config.line_capacity, stop);
+    let lines = lines::Lines::start(&pool, &config.broker, config.line_capacity, publishing, tasks);
     let jobs = job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone());
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Who may write a table: the folder of its one writer, or several with the reason.
-const WRITERS: [(&str, &[&str]); 24] = [
+const WRITERS: [(&str, &[&str]); 25] = [
     // Operators create users; sample data does for development.
     ("users", &["api/src/admin", "workers/src/sample_data.rs"]),
     // Charges are nobody's line; orders pay.
@@ -63,6 +63,7 @@ const WRITERS: [(&str, &[&str]); 24] = [
         "line_reports",
         &[
             "workers/src/runtime/report.rs",
+            "workers/src/runtime/report/fold.rs",
             "workers/src/runtime/routing/mod.rs",
             "workers/src/runtime/routing/steps.rs",
         ],
@@ -70,7 +71,12 @@ const WRITERS: [(&str, &[&str]); 24] = [
     // Publishers know what came, settling what went; the line's owner folds what is settled.
     (
         "line_arrivals",
-        &["api/src/lines", "workers/src/runtime/report.rs", "workers/src/runtime/routing/steps.rs"],
+        &[
+            "api/src/lines",
+            "workers/src/runtime/report.rs",
+            "workers/src/runtime/report/fold.rs",
+            "workers/src/runtime/routing/steps.rs",
+        ],
     ),
     ("line_progress", &["workers/src/runtime/record.rs", "workers/src/runtime/routing/steps.rs"]),
     ("idempotent_answers", &["api/src/once.rs", "workers/src/purge.rs"]),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    FRESH,
+    FRESH, LOOK,
     arrivals::{Arrivals, Bucket},
 };
 
@@ -59,6 +59,8 @@ pub struct Known {
     pending: Arrivals,
     /// Messages that this process put into it lately, and the jobs in them.
     parcels: (f64, f64),
+    /// When it was seen that more are settled.
+    progressed: Option<Instant>,
     /// Jobs settled per second, smoothed.
     rate: f64,
 }
@@ -70,8 +72,8 @@ pub struct Report {
     pub in_hand: i32,
     /// Jobs in them.
     pub jobs_in_hand: i32,
-    /// Since when.
-    pub in_hand_since: Option<DateTime<Utc>>,
+    /// For how long, when it said so.
+    pub in_hand_seconds: Option<f64>,
     /// The most jobs that it takes at once.
     pub batch_limit: i32,
     /// What a batch takes in any case, in seconds.
@@ -191,15 +193,18 @@ impl Known {
         let batch_seconds = if is_known { report.batch_seconds } else { FIRST_BATCH_SECONDS };
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
         let takes = |jobs: u64| batch_seconds + report.job_seconds * jobs as f64;
-        let in_hand = u64::from(report.jobs_in_hand.unsigned_abs()).min(waiting);
-        let rest = match report.in_hand_since.filter(|_| in_hand > 0) {
-            Some(since) => {
-                let elapsed = (Utc::now() - since).as_seconds_f64().max(0.0);
-                let left = takes(in_hand) - elapsed;
-                // Longer than expected: as long again, for all we know.
-                if left > 0.0 { left } else { elapsed }
-            }
-            None => 0.0,
+        let (in_hand, elapsed) = self.in_hand(report);
+        let in_hand = in_hand.min(waiting);
+        // Longer than expected: as long again, for all we know.
+        let left =
+            |takes: f64, elapsed: f64| if elapsed < takes { takes - elapsed } else { elapsed };
+        let rest = if in_hand > 0 {
+            left(takes(in_hand), elapsed)
+        } else {
+            // A line that has just moved to another worker, and whose broker has not noticed.
+            let oldest = self.oldest(Utc::now()).as_seconds_f64();
+            let expected = takes(waiting.min(report.batch_limit.unsigned_abs().into())) + 1.0;
+            if oldest > expected { oldest } else { 0.0 }
         };
         if position <= in_hand {
             return Some(rest);
@@ -213,9 +218,28 @@ impl Known {
         Some(rest + before + takes((behind - full * limit).min(limit)))
     }
 
+    /// How many jobs the batch in hand holds, and for how many seconds it has been in hand.
+    fn in_hand(&self, report: &Report) -> (u64, f64) {
+        let Some(seconds) = report.in_hand_seconds else { return (0, 0.0) };
+        let since_read = self.read.map_or(0.0, |read| read.elapsed().as_secs_f64());
+        let elapsed = seconds + report.age + since_read;
+        // It is settled since it was told: what came meanwhile is the next one.
+        let progressed = self.progressed.map(|at| at.elapsed());
+        if let Some(progressed) = progressed
+            && (progressed + LOOK).as_secs_f64() < elapsed
+        {
+            let then = Utc::now() - TimeDelta::from_std(progressed).unwrap_or_default();
+            let waited = whole(self.came_by(then)).saturating_sub(self.settled);
+            let limit = report.batch_limit.unsigned_abs().into();
+            return (waited.min(limit), progressed.as_secs_f64());
+        }
+        (report.jobs_in_hand.unsigned_abs().into(), elapsed)
+    }
+
     /// Remembers a message that was put into the line.
     pub(super) fn note_accepted(&mut self, jobs: Bucket) {
-        let oldest = self.head_at.map_or(TimeDelta::zero(), |head_at| jobs.last_at - head_at);
+        let head_at = self.head_at.or_else(|| self.pending.first_at());
+        let oldest = head_at.map_or(TimeDelta::zero(), |head_at| jobs.last_at - head_at);
         self.pending.note(jobs, oldest);
         #[expect(clippy::cast_precision_loss, reason = "128 at most")]
         let (parcels, all) = (self.parcels.0 + 1.0, self.parcels.1 + jobs.jobs as f64);
@@ -239,6 +263,9 @@ impl Known {
             #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
             let settled = row.settled.saturating_sub(self.settled) as f64;
             self.rate += (settled / seconds - self.rate) * RATE_WEIGHT;
+            if row.settled != self.settled {
+                self.progressed = Some(now);
+            }
         }
         (self.is_open, self.is_closed, self.is_drained) =
             (row.is_open, row.is_closed, row.is_drained);

@@ -31,10 +31,12 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use arrivals::{Arrivals, Bucket};
 use known::Row;
+use store::Telling;
 
 /// How often the database and the broker are asked: what is told is at most a second old.
 const LOOK: Duration = Duration::from_millis(500);
@@ -62,13 +64,15 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Starts looking, until `stop`. A line takes at most about `capacity` jobs.
+    /// Starts looking, until `stop`: when nothing more is accepted. A line takes at most about `capacity`
+    /// jobs.
     #[must_use]
     pub fn start(
         pool: &PgPool,
         broker: &BrokerArgs,
         capacity: u32,
         stop: &CancellationToken,
+        tasks: &TaskTracker,
     ) -> Arc<Self> {
         let lines = Arc::new(Self {
             routes: watch::Sender::new(Arc::default()),
@@ -78,8 +82,7 @@ impl Lines {
             refresh: Notify::new(),
             capacity: capacity.into(),
         });
-        let reading = read(Arc::clone(&lines), pool.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(reading));
+        tasks.spawn(read(Arc::clone(&lines), pool.clone(), stop.clone()));
         tokio::spawn(watch_depths(Arc::clone(&lines), broker.clone(), stop.clone()));
         lines
     }
@@ -252,26 +255,38 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
     Some(Partition { kind, generation: routing.generation, line: routing.line(job.keys()) })
 }
 
-async fn read(lines: Arc<Lines>, pool: PgPool) {
-    let mut logged = Vec::new();
+/// Looks until `stop`, then tells what was accepted meanwhile.
+async fn read(lines: Arc<Lines>, pool: PgPool, stop: CancellationToken) {
+    let (api, mut telling, mut logged) = (Uuid::new_v4(), Telling::default(), Vec::new());
     loop {
-        let told = lines.pending();
-        let looked = timeout(PATIENCE, look(&pool, &told)).await;
+        let is_last = stop.is_cancelled();
+        if telling.arrivals.is_empty() {
+            telling = Telling { sequence: telling.sequence + 1, arrivals: lines.pending() };
+        }
+        let looked = timeout(PATIENCE, look(&pool, api, &telling)).await;
         let looked = looked.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         *lock(&lines.schema_fault) = looked.as_ref().err().and_then(schema_fault);
         match looked {
-            Ok((routes, rows)) => lines.note(routes, rows, &told),
+            Ok((routes, rows)) => {
+                lines.note(routes, rows, &std::mem::take(&mut telling.arrivals));
+            }
             Err(error) => tracing::debug!(%error, "lines not read"),
+        }
+        if is_last {
+            return;
         }
         let faults = lines.faults();
         for fault in faults.iter().filter(|fault| !logged.contains(*fault)) {
             tracing::error!(fault, "set up wrongly");
         }
         logged = faults;
-        let asked = lines.refresh.notified();
-        if timeout(LOOK, asked).await.is_ok() {
-            // Several may ask in a row while a change is under way.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::select! {
+            () = lines.refresh.notified() => {
+                // Several may ask in a row while a change is under way.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => {}
         }
     }
 }
@@ -292,12 +307,9 @@ fn schema_fault(error: &sqlx::Error) -> Option<String> {
 type Rows = HashMap<Partition, Row>;
 
 /// Tells what this process has accepted, then asks what there is, that included.
-async fn look(
-    pool: &PgPool,
-    told: &HashMap<Partition, Arrivals>,
-) -> Result<(Routes, Rows), sqlx::Error> {
+async fn look(pool: &PgPool, api: Uuid, telling: &Telling) -> Result<(Routes, Rows), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    store::tell(&mut connection, told).await?;
+    store::tell(&mut connection, api, telling).await?;
     store::lines(&mut connection).await
 }
 

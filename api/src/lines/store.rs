@@ -8,6 +8,7 @@ use firstcome_shared::{
     partition::{Line, Partition, Routing},
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{
     Routes, Rows,
@@ -15,12 +16,22 @@ use super::{
     known::{Report, Row},
 };
 
+/// What is told at once. Told again until it is known to be understood, it counts once.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    /// Counts up with each.
+    pub(super) sequence: i64,
+    pub(super) arrivals: HashMap<Partition, Arrivals>,
+}
+
 /// Tells how many jobs came into which line when.
 pub(super) async fn tell(
     connection: &mut PgConnection,
-    told: &HashMap<Partition, Arrivals>,
+    api: Uuid,
+    telling: &Telling,
 ) -> Result<(), sqlx::Error> {
-    let mut all: Vec<_> = told
+    let mut all: Vec<_> = telling
+        .arrivals
         .iter()
         .flat_map(|(line, arrivals)| {
             arrivals.iter().map(|(begins, bucket)| (*line, begins, bucket))
@@ -39,8 +50,15 @@ pub(super) async fn tell(
     let lasts: Vec<DateTime<Utc>> = all.iter().map(|(.., bucket)| bucket.last_at).collect();
     let jobs: Vec<i64> = all.iter().map(|(.., bucket)| bucket.jobs.cast_signed()).collect();
     sqlx::query!(
-        "INSERT INTO line_arrivals (kind, generation, line, bucket, first_at, last_at, jobs)
+        "WITH new AS (
+             INSERT INTO line_tellers (api, sequence) VALUES ($8, $9)
+             ON CONFLICT ON CONSTRAINT line_tellers_pkey DO UPDATE SET sequence = excluded.sequence, told_at = now()
+             WHERE line_tellers.sequence < excluded.sequence
+             RETURNING api
+         )
+         INSERT INTO line_arrivals (kind, generation, line, bucket, first_at, last_at, jobs)
          SELECT * FROM UNNEST($1::text[], $2::int[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::bigint[])
+         WHERE EXISTS (SELECT FROM new)
          ON CONFLICT ON CONSTRAINT line_arrivals_pkey DO UPDATE SET
              first_at = LEAST(line_arrivals.first_at, excluded.first_at),
              last_at = GREATEST(line_arrivals.last_at, excluded.last_at),
@@ -52,6 +70,8 @@ pub(super) async fn tell(
         &firsts,
         &lasts,
         &jobs,
+        api,
+        telling.sequence,
     )
     .execute(connection)
     .await?;
@@ -67,7 +87,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
                   (l.drained_at IS NOT NULL) AS "is_drained!",
                   (SELECT number FROM pins WHERE pins.kind = l.kind AND 'pin-' || pins.key = l.line) AS pin_number,
                   workers.name AS "owner?", COALESCE(p.settled, 0) AS "settled!", COALESCE(r.folded, 0) AS "folded!",
-                  r.in_hand AS "in_hand?", r.jobs_in_hand AS "jobs_in_hand?", r.in_hand_since,
+                  r.in_hand AS "in_hand?", r.jobs_in_hand AS "jobs_in_hand?", r.in_hand_seconds,
                   r.batch_limit AS "batch_limit?", r.batch_seconds AS "batch_seconds?", r.job_seconds AS "job_seconds?",
                   r.jobs_per_message AS "jobs_per_message?", r.progress_at AS "progress_at?", r.hottest AS "hottest?",
                   EXTRACT(EPOCH FROM clock_timestamp() - r.reported_at)::float8 AS age,
@@ -106,7 +126,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
             (Some(in_hand), Some(jobs_in_hand), Some(age)) => Some(Report {
                 in_hand,
                 jobs_in_hand,
-                in_hand_since: row.in_hand_since,
+                in_hand_seconds: row.in_hand_seconds,
                 batch_limit: row.batch_limit.unwrap_or_default(),
                 batch_seconds: row.batch_seconds.unwrap_or_default(),
                 job_seconds: row.job_seconds.unwrap_or_default(),

@@ -243,7 +243,7 @@ async fn acknowledge(
         let last = done.borrow_and_update().clone();
         if let Some(last) = last
             // Multiple: this message and all before it.
-            && !last.ack(BasicAckOptions { multiple: true }).await?
+            && !answered(last.ack(BasicAckOptions { multiple: true })).await?
         {
             return Err(SessionError::Unusable(format!("{queue}: ack of a channel that is gone")));
         }

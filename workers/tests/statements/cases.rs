@@ -95,6 +95,7 @@ pub(crate) const CASES: &[Case] = &[
             "1",
             "'00'",
             "500",
+            "now()",
         ],
     ),
     by_key(
@@ -419,6 +420,7 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("INSERT INTO line_reports", FEW_LINES),
     ("INSERT INTO line_arrivals", FEW_LINES),
     ("WITH served AS MATERIALIZED", FEW_LINES),
+    ("AS served (k, g, l, position)", FEW_LINES),
     ("INSERT INTO pins", FEW_LINES),
     ("WITH forgotten AS ( DELETE FROM line_reports", FEW_LINES),
     ("UPDATE partition_leases SET opened_at", FEW_LINES),
