@@ -203,7 +203,7 @@ impl Known {
         } else {
             // A line that has just moved to another worker, and whose broker has not noticed.
             let oldest = self.oldest(Utc::now()).as_seconds_f64();
-            let expected = takes(waiting.min(report.batch_limit.unsigned_abs().into())) + 1.0;
+            let expected = takes(waiting.min(self.batch_limit(report))) + 1.0;
             if oldest > expected { oldest } else { 0.0 }
         };
         if position <= in_hand {
@@ -211,11 +211,18 @@ impl Known {
         }
         // Whatever waits goes into the next batch, up to its bound.
         let (ahead, behind) = (position - in_hand, waiting - in_hand);
-        let limit = u64::from(report.batch_limit.unsigned_abs()).max(1);
+        let limit = self.batch_limit(report);
         let full = (ahead - 1) / limit;
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
         let before = takes(limit) * full as f64;
         Some(rest + before + takes((behind - full * limit).min(limit)))
+    }
+
+    /// The most jobs in a batch: its worker's bound, and of what the broker gives ahead the half that is not in
+    /// the batch before.
+    fn batch_limit(&self, report: &Report) -> u64 {
+        let given = whole(f64::from(PREFETCH / 2) * self.jobs_per_message());
+        given.min(report.batch_limit.unsigned_abs().into()).max(1)
     }
 
     /// How many jobs the batch in hand holds, and for how many seconds it has been in hand.
@@ -230,8 +237,7 @@ impl Known {
         {
             let then = Utc::now() - TimeDelta::from_std(progressed).unwrap_or_default();
             let waited = whole(self.came_by(then)).saturating_sub(self.settled);
-            let limit = report.batch_limit.unsigned_abs().into();
-            return (waited.min(limit), progressed.as_secs_f64());
+            return (waited.min(self.batch_limit(report)), progressed.as_secs_f64());
         }
         (report.jobs_in_hand.unsigned_abs().into(), elapsed)
     }

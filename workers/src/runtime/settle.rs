@@ -9,7 +9,7 @@ use std::{
 
 use firstcome_shared::{
     ids::UserId,
-    job::{Envelope, JobId, JobKind, Settled},
+    job::{Envelope, Idempotency, JobId, JobKind, Settled},
 };
 use sqlx::{Connection, PgConnection, PgPool};
 use tracing::field::display;
@@ -167,15 +167,21 @@ async fn decide(
 ) -> Result<Vec<Entry>, sqlx::Error> {
     let mut owners = record::key_owners(transaction, kind, jobs).await?;
 
-    // The first job of the batch with a free key takes it; later ones with that key wait for it.
+    // The first job of the batch with a free key takes it; later ones with that key, if any, wait for it.
     let mut taken: HashSet<(UserId, &str)> = HashSet::new();
+    let mut shared: HashSet<(UserId, &str)> = HashSet::new();
     let fresh: Vec<&Envelope> = jobs
         .iter()
         .copied()
         .filter(|job| match &job.idempotency {
-            Some(idempotency) => {
-                !owners.contains_key(&(job.user_id, idempotency.key.clone()))
-                    && taken.insert((job.user_id, &idempotency.key))
+            Some(Idempotency { key, .. }) => {
+                let is_free =
+                    owners.is_empty() || !owners.contains_key(&(job.user_id, key.clone()));
+                let is_first = is_free && taken.insert((job.user_id, key));
+                if is_free && !is_first {
+                    shared.insert((job.user_id, key));
+                }
+                is_first
             }
             None => true,
         })
@@ -195,8 +201,10 @@ async fn decide(
         let entry = match (decided, &job.idempotency) {
             (Some(entry), None) => entry,
             (Some(mut entry), Some(idempotency)) => {
-                let owner = KeyOwner::of(&entry, &idempotency.fingerprint);
-                owners.insert((job.user_id, idempotency.key.clone()), owner);
+                if shared.contains(&(job.user_id, idempotency.key.as_str())) {
+                    let owner = KeyOwner::of(&entry, &idempotency.fingerprint);
+                    owners.insert((job.user_id, idempotency.key.clone()), owner);
+                }
                 entry.idempotency = Some(idempotency.clone());
                 entry
             }
