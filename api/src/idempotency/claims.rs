@@ -10,7 +10,7 @@ use firstcome_shared::job::JobId;
 use redis::Pipeline;
 use sqlx::{PgConnection, PgPool};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
@@ -28,8 +28,6 @@ const TOLD_AFTER: Duration = Duration::from_secs(1);
 const MAX_CLAIMS: usize = 1_000;
 /// What may wait; beyond it nobody is asked and nothing told.
 const BACKLOG: usize = 16_384;
-/// How many times the stores are asked at once: the next ones need not wait for an answer to the last.
-const UNDER_WAY: usize = 4;
 /// With so many the round trips cost little for each of them.
 const ENOUGH: usize = 32;
 /// How long after the last ones a few leave. Who comes after a quiet moment leaves at once.
@@ -61,8 +59,7 @@ impl Claims {
     /// Starts the task that asks. It ends when the handle is dropped.
     pub(super) fn start(cache: Cache, pool: &PgPool, jobs: Arc<job::Board>) -> Self {
         let (sender, inbox) = mpsc::channel(BACKLOG);
-        let stores = Stores { cache, pool: pool.clone() };
-        let asking = Asking { stores, jobs, untold: VecDeque::new() };
+        let asking = Asking { cache, pool: pool.clone(), jobs, untold: VecDeque::new() };
         tokio::spawn(asking.run(inbox));
         Self(sender)
     }
@@ -101,22 +98,15 @@ struct Untold {
 }
 
 struct Asking {
-    stores: Stores,
-    jobs: Arc<job::Board>,
-    untold: VecDeque<Untold>,
-}
-
-/// Who may know of a key.
-#[derive(Clone)]
-struct Stores {
     cache: Cache,
     pool: PgPool,
+    jobs: Arc<job::Board>,
+    untold: VecDeque<Untold>,
 }
 
 impl Asking {
     async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
         let mut asked = Vec::new();
-        let under_way = Arc::new(Semaphore::new(UNDER_WAY));
         loop {
             let receiving = inbox.recv_many(&mut asked, MAX_CLAIMS);
             let due = self.untold.front().map(|untold| untold.due);
@@ -144,13 +134,11 @@ impl Asking {
             if asked_now == 0 {
                 continue;
             }
-            // Never closed.
-            let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else { return };
-            let stores = self.stores.clone();
-            tokio::spawn(async move {
-                stores.answer(wanted).await;
-                drop(permit);
-            });
+            let (held, mut settled) = tokio::join!(self.claim(&wanted), self.settled(&wanted));
+            for (position, (wanted, held)) in wanted.into_iter().zip(held).enumerate() {
+                let settled = settled.remove(&position);
+                let _ = wanted.answer.send(Claimed { held, settled });
+            }
             if asked_now < ENOUGH && inbox.len() < ENOUGH {
                 sleep_until(now + PACE).await;
             }
@@ -167,18 +155,7 @@ impl Asking {
             }
         }
         if !all.is_empty() {
-            let cache = &self.stores.cache;
-            cache.ask(async |mut redis| all.query_async::<()>(&mut redis).await).await;
-        }
-    }
-}
-
-impl Stores {
-    async fn answer(&self, wanted: Vec<Wanted>) {
-        let (held, mut settled) = tokio::join!(self.claim(&wanted), self.settled(&wanted));
-        for (position, (wanted, held)) in wanted.into_iter().zip(held).enumerate() {
-            let settled = settled.remove(&position);
-            let _ = wanted.answer.send(Claimed { held, settled });
+            self.cache.ask(async |mut redis| all.query_async::<()>(&mut redis).await).await;
         }
     }
 
