@@ -228,7 +228,7 @@ impl Metrics {
             )
         });
         let help = "Lines that a worker should serve";
-        metrics::gauge(&mut all, "lines", help, None, lines.into_iter());
+        metrics::gauge(&mut all, "lines", help, None, lines);
         line_gauges(&mut all, &now.lines);
         all
     }

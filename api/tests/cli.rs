@@ -76,15 +76,20 @@ fn it_does_not_start_with_a_missing_or_default_secret() {
 #[test]
 fn bad_settings_are_refused_with_a_hint() {
     let dev = ("FIRSTCOME_DEV", "true");
+    // Another API may run here, on the usual port.
+    let address = ("API_ADDR", "127.0.0.1:0");
     let database = ("DATABASE_URL", "postgres://localhost/nothing");
     let cases: [(&[(&str, &str)], &str); 7] = [
         (&[dev], "DATABASE_URL"),
-        (&[dev, ("DATABASE_URL", "nonsense")], "DATABASE_URL"),
+        (&[dev, address, ("DATABASE_URL", "nonsense")], "DATABASE_URL"),
         (&[dev, database, ("API_ADDR", "nowhere")], "API_ADDR"),
         (&[dev, database, ("LINE_CAPACITY", "0")], "LINE_CAPACITY"),
         (&[dev, database, ("QUEUE_NAMESPACE", "a b")], "QUEUE_NAMESPACE"),
-        (&[dev, database, ("OTEL_EXPORTER_OTLP_ENDPOINT", "a b")], "OTEL_EXPORTER_OTLP_ENDPOINT"),
-        (&[dev, database, ("API_ADDR", "127.0.0.1:0"), ("REDIS_URL", "http://x")], "REDIS_URL"),
+        (
+            &[dev, database, address, ("OTEL_EXPORTER_OTLP_ENDPOINT", "a b")],
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        (&[dev, database, address, ("REDIS_URL", "http://x")], "REDIS_URL"),
     ];
     for (environment, hint) in cases {
         let output = api(&["serve"], environment);
@@ -115,7 +120,7 @@ fn a_taken_port_is_named() {
 fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
     // Its Redis URL is none, so it ends right after.
     let output = Command::new("sh")
-        .args(["-c", "ulimit -Sn 256 && ulimit -Hn && exec \"$0\" serve --dev --database-url postgres://x --redis-url x"])
+        .args(["-c", "ulimit -Sn 256 && ulimit -Hn && exec \"$0\" serve --dev --database-url postgres://x --redis-url x --api-addr 127.0.0.1:0"])
         .arg(env!("CARGO_BIN_EXE_firstcome-api"))
         .env("NO_COLOR", "1")
         .output()

@@ -106,6 +106,10 @@ pub async fn purge(
     .execute(pool)
     .await?;
     sqlx::query!("DELETE FROM daily_runs WHERE day < $1", last).execute(pool).await?;
+    // APIs that have told nothing for a day: who tells again begins again.
+    sqlx::query!("DELETE FROM line_tellers WHERE told_at < now() - interval '1 day'")
+        .execute(pool)
+        .await?;
     Ok(Some(purged))
 }
 

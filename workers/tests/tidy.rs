@@ -73,11 +73,11 @@ const WRITERS: [(&str, &[&str]); 25] = [
         "line_arrivals",
         &[
             "api/src/lines",
-            "workers/src/runtime/report.rs",
             "workers/src/runtime/report/fold.rs",
             "workers/src/runtime/routing/steps.rs",
         ],
     ),
+    ("line_tellers", &["api/src/lines", "workers/src/purge.rs"]),
     ("line_progress", &["workers/src/runtime/record.rs", "workers/src/runtime/routing/steps.rs"]),
     ("idempotent_answers", &["api/src/once.rs", "workers/src/purge.rs"]),
     // Operators own the product, the line owns its stock between their edits.

@@ -419,6 +419,7 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ),
     ("INSERT INTO line_reports", FEW_LINES),
     ("INSERT INTO line_arrivals", FEW_LINES),
+    ("DELETE FROM line_tellers", FEW_LINES),
     ("WITH served AS MATERIALIZED", FEW_LINES),
     ("AS served (k, g, l, position)", FEW_LINES),
     ("INSERT INTO pins", FEW_LINES),
