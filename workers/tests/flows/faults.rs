@@ -160,13 +160,19 @@ async fn without_the_database_jobs_are_accepted_and_settled_later() {
         // What was told once is not unsaid.
         assert_eq!(shop.poll(1, &before, 0).await.body["status"], "succeeded");
         Answer::of(shop.get(7, "/api/users/coupons")).await.is_problem(503, "database-unavailable");
-        assert!(!is_ready(shop).await);
         let live = Answer::of(shop.anonymous(Method::GET, "/health/live")).await;
         assert_eq!(live.status, 200);
+        // It accepts, so it stays in rotation, and says what is missing.
+        let database = async || {
+            let answer = Answer::of(shop.anonymous(Method::GET, "/health/ready")).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answer.body["database"] == true
+        };
+        eventually("the database is missed", async || !database().await).await;
 
         shop.database.proxy.restore();
         assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
-        eventually("the database is found again", async || is_ready(shop).await).await;
+        eventually("the database is found again", database).await;
     })
     .await;
 }

@@ -105,8 +105,18 @@ pub(crate) const CASES: &[Case] = &[
     ),
     by_key(
         "INSERT INTO dead_letters",
-        writes(1),
-        &["'queue'", "'message'", "0", "NULL", "1", "'reason'", "1", "''", "NULL"],
+        writes(JOBS),
+        &[
+            KINDS,
+            NEW_KEYS,
+            ONES,
+            NEW_IDS,
+            IDS,
+            TEXTS,
+            ONES,
+            "(SELECT array_agg(''::bytea) FROM generate_series(1, 500))",
+            NULLS,
+        ],
     ),
     // issue-coupon
     by_key(
@@ -326,6 +336,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key("DELETE FROM dead_letters WHERE id = $1", writes(1), &["199999"]),
     // The relay.
     roles("SELECT id, event FROM outbox", reads(JOBS), &["500"]),
+    roles("FROM (SELECT id, created_at FROM outbox ORDER BY id LIMIT 1) AS first", reads(2), &[]),
     roles(
         "DELETE FROM outbox",
         reads(JOBS),
@@ -413,6 +424,7 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("UPDATE partition_leases SET owner = NULL WHERE kind", FEW_LINES),
     ("WITH closed AS ( UPDATE partition_leases", FEW_LINES),
     ("pg_try_advisory_xact_lock", NO_TABLE),
+    ("SELECT pg_notify('outbox', '')", NO_TABLE),
     (
         "SELECT kind, generation, line FROM partition_leases JOIN UNNEST($3::int[], $4::text[]) AS wanted",
         FEW_LINES,

@@ -155,7 +155,10 @@ async fn measure(statistics: Statistics, settings: &[Settings]) -> Vec<Vec<Strin
     for (settings, young) in settings.iter().zip(&mut young) {
         let mut old = Session::open(&database, settings).await;
         let mut found = Vec::new();
-        for case in CASES {
+        // What is inserted and taken back lies at the end of an index until somebody has passed it: last.
+        let (reading, inserting): (Vec<_>, Vec<_>) =
+            CASES.iter().partition(|case| !case.query.contains("INSERT"));
+        for case in reading.into_iter().chain(inserting) {
             for (planned, session) in
                 [("planned when empty", &mut *young), ("planned when full", &mut old)]
             {
