@@ -97,8 +97,14 @@ pub(super) async fn consume(
     // Whatever happened, the channel is closed first: that requeues what was prefetched at the head,
     // in order. A consumer that is dropped before sends basic.cancel, which would let the next one
     // start while messages of ours are still unacknowledged.
-    let closed = close(&channel).await;
-    closed.map_err(ConsumeError::Connection)?;
+    if let Err(silence) = close(&channel).await {
+        // A channel that the broker does not answer is its line's trouble, as long as it answers others:
+        // under an alarm a queue may not be consumed from.
+        let other =
+            answered(connection.create_channel()).await.map_err(ConsumeError::Connection)?;
+        close(&other).await.map_err(ConsumeError::Connection)?;
+        return Err(ConsumeError::Line(silence));
+    }
     consumer.and(ended).map_err(ConsumeError::Line)
 }
 
@@ -230,7 +236,7 @@ async fn serve(
         Ok(())
     };
     // Neither is given up in mid-way for the other's sake.
-    let (settled, acknowledged) = tokio::join!(settling, acknowledge(queue, acks));
+    let (settled, acknowledged) = tokio::join!(settling, acknowledge(queue, acks, stop));
     settled.and(acknowledged)
 }
 
@@ -238,14 +244,21 @@ async fn serve(
 async fn acknowledge(
     queue: &str,
     mut done: watch::Receiver<Option<Acker>>,
+    stop: &CancellationToken,
 ) -> Result<(), SessionError> {
     while done.changed().await.is_ok() {
         let last = done.borrow_and_update().clone();
-        if let Some(last) = last
-            // Multiple: this message and all before it.
-            && !answered(last.ack(BasicAckOptions { multiple: true })).await?
-        {
-            return Err(SessionError::Unusable(format!("{queue}: ack of a channel that is gone")));
+        if let Some(last) = last {
+            // Multiple: this message and all before it. While the broker has an alarm it may wait for as long:
+            // nothing is lost by that, unless this consumer is to end.
+            let acknowledged = tokio::select! {
+                acknowledged = last.ack(BasicAckOptions { multiple: true }) => acknowledged?,
+                () = expired(stop) => false,
+            };
+            if !acknowledged {
+                let what = "ack of a channel that is gone";
+                return Err(SessionError::Unusable(format!("{queue}: {what}")));
+            }
         }
         sleep(ACK_PACE).await;
     }
