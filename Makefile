@@ -17,7 +17,7 @@ run: ## The system in the foreground, with sample data, until Ctrl-C
 	$(CARGO) build --locked --release --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- run
 
-bench: ## Side by side with other designs, about 20 minutes; QUICK=1: under 3, to see that it works
+bench: ## Side by side with other designs, about half an hour; QUICK=1: under 3 minutes, to see that it works
 	$(CARGO) build --locked --release --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- bench $(if $(QUICK),--quick)
 

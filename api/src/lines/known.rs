@@ -47,8 +47,8 @@ pub struct Known {
     pub(super) is_missing: bool,
     /// When the database told the rest.
     read: Option<Instant>,
-    /// How many came that are folded: all of them are settled.
-    folded: u64,
+    /// How many came that are folded: all of them are settled. Negative where too many were told since.
+    folded: i64,
     /// Jobs that are settled, of all that ever came.
     settled: u64,
     /// What came since, as all APIs told the database.
@@ -98,7 +98,7 @@ pub(super) struct Row {
     pub(super) is_drained: bool,
     pub(super) owner: Option<String>,
     pub(super) report: Option<Report>,
-    pub(super) folded: u64,
+    pub(super) folded: i64,
     pub(super) settled: u64,
     pub(super) arrivals: Arrivals,
 }
@@ -294,7 +294,7 @@ impl Known {
     }
 
     fn came(&self) -> u64 {
-        self.folded + self.stored.jobs() + self.pending.jobs()
+        (self.stored.jobs() + self.pending.jobs()).saturating_add_signed(self.folded)
     }
 
     fn came_by(&self, then: DateTime<Utc>) -> f64 {

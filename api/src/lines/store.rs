@@ -151,7 +151,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
                 is_drained: row.is_drained,
                 owner: row.owner,
                 report,
-                folded: row.folded.unsigned_abs(),
+                folded: row.folded,
                 settled: row.settled.unsigned_abs(),
                 arrivals,
             },

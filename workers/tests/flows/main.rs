@@ -24,7 +24,6 @@ mod contract;
 mod coupon_drop;
 mod data_platform;
 mod dead_letters;
-mod estimates;
 mod events;
 mod faults;
 mod http;

@@ -1,11 +1,27 @@
-//! What customers are told about when their turn comes, against when it came.
+//! What customers are told about when their turn comes, against when it came. In a binary of its own, so that
+//! nothing else keeps the machine busy meanwhile.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking"
+)]
+
+#[allow(dead_code, reason = "shared with the flows, which need all of it")]
+#[path = "../flows/contract.rs"]
+mod contract;
+#[allow(dead_code, reason = "shared with the flows, which need all of it")]
+#[path = "../flows/support.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
 
-use super::support::{Answer, Options, Shop, eventually, shop};
+use support::{Answer, Options, Shop, eventually, shop};
 
 /// A job and when its customer was told that it would be settled.
 struct Told {
