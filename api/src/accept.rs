@@ -14,10 +14,11 @@ use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema, openapi::Object};
 
 use crate::{
-    idempotency::{self, Claim, Known},
+    enqueue::Refusal,
+    idempotency::{self, Claim},
     job::kinds,
     openapi::{JOB_ID, one_of},
-    problem::Problem,
+    problem::{Code, Problem},
     state::AppState,
     trace,
 };
@@ -111,31 +112,45 @@ async fn accept_uncounted(
         return Ok(accepted(state, fresh, kind));
     };
 
-    let claim = Claim::new(user_id, kind, key, fingerprint);
-    let known = state.keys.claim(&claim, fresh).await?;
-    let (id, judged) = match known {
-        Known::Accepted(first) => return Ok(accepted(state, first, kind)),
-        Known::Pending(first) => (first, false),
-        Known::Unused => (fresh, true),
-    };
-    let submitted = async {
-        let job = prepare.await?;
-        if judged {
-            early(&job, fresh.submitted_at()).await?;
-        }
+    let claim = Claim::new(fresh, user_id, kind, key, fingerprint);
+    let envelope = |id, job| {
         let idempotency = Some(claim.idempotency().clone());
-        // A repeat was counted with its first.
-        let envelope = Envelope { id, user_id, idempotency, trace, job };
-        state.enqueuer.submit(&envelope, judged).await?;
-        state.metrics.accepted(kind);
-        Ok(())
+        Envelope { id, user_id, idempotency, trace, job }
     };
-    if let Err(problem) = submitted.await {
-        state.keys.release(&claim, fresh).await;
-        return Err(problem);
+    let prepared = match prepare.await {
+        Ok(job) => match early(&job, fresh.submitted_at()).await {
+            Ok(()) => Ok(job),
+            Err(problem) => Err((problem, Some(job))),
+        },
+        Err(problem) => Err((problem, None)),
+    };
+    let (owner, job) = match prepared {
+        Ok(job) => {
+            let envelope = envelope(fresh, job);
+            match state.keys.submit(&claim, &envelope).await {
+                Ok(()) => {
+                    state.metrics.accepted(kind);
+                    return Ok(accepted(state, fresh, kind));
+                }
+                Err(Refusal::KeyTaken(owner)) => (owner, Ok(envelope.job)),
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        Err((problem, job)) => match state.keys.owner(&claim).await {
+            Some(owner) => (owner, job.ok_or(problem)),
+            None => return Err(problem),
+        },
+    };
+    if !owner.is_same {
+        return Err(Problem::new(Code::IdempotencyKeyReused));
     }
-    state.keys.accepted(&claim, id);
-    Ok(accepted(state, id, kind))
+    if !owner.is_queued {
+        // A repeat was counted with its first.
+        state.enqueuer.submit(&envelope(owner.job, job?), false).await?;
+        state.metrics.accepted(kind);
+    }
+    state.keys.queued(&claim, owner.job);
+    Ok(accepted(state, owner.job, kind))
 }
 
 fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {

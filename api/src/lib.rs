@@ -167,6 +167,8 @@ fn state(
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
     let lines = lines::Lines::start(&pool, &config.broker, config.line_capacity, publishing, tasks);
     let jobs = job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone());
+    let enqueuer =
+        enqueue::Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,
         limiter: limit::Limiter::start(config.rate_limit, stop),
@@ -188,15 +190,9 @@ fn state(
             config.popular_ttl,
             &config.business_time_zone,
         ),
-        keys: idempotency::Keys::new(&pool, cache, namespace, Arc::clone(&jobs)),
+        keys: idempotency::Keys::new(&pool, cache, namespace, Arc::clone(&jobs), enqueuer.clone()),
         jobs,
-        enqueuer: enqueue::Enqueuer::start(
-            &config.broker,
-            &lines,
-            deadline,
-            publishing.clone(),
-            tasks,
-        ),
+        enqueuer,
         lines,
         coupons,
         connections,

@@ -256,6 +256,13 @@ pub struct FieldError {
     pub detail: String,
 }
 
+/// What was known when it was told last.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq, ToSchema)]
+pub struct LastKnown {
+    /// The job's place in its line: 1 is next. An estimate.
+    pub position: u64,
+}
+
 /// An error answer; also, as a value, the `error` of a job.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
@@ -275,6 +282,9 @@ pub struct Problem {
     /// Every offending field, of `validation-failed`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
+    /// Of a job whose state cannot be looked up now.
+    #[serde(rename = "lastKnown", skip_serializing_if = "Option::is_none")]
+    last_known: Option<LastKnown>,
     #[serde(skip)]
     retry_after: Option<u64>,
 }
@@ -308,6 +318,7 @@ impl Problem {
             detail: detail.into(),
             code,
             errors: Vec::new(),
+            last_known: None,
             retry_after: None,
         }
     }
@@ -339,6 +350,12 @@ impl Problem {
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// Says where the job stood.
+    #[must_use]
+    pub fn last_known(self, position: u64) -> Self {
+        Self { last_known: Some(LastKnown { position }), ..self }
     }
 }
 

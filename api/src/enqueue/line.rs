@@ -27,14 +27,22 @@ const ENOUGH: usize = 32;
 /// into a quiet line is sent at once.
 const PACE: Duration = Duration::from_millis(3);
 
-/// A job that is to be published.
-pub(super) struct Submission {
+/// A job that is to be published, and who waits for it.
+#[derive(Debug)]
+pub struct Submission {
     pub(super) partition: Partition,
     /// When it was submitted, unless it stands in its line already.
     pub(super) came_at: Option<DateTime<Utc>>,
     /// As it goes over the wire.
     pub(super) line: Vec<u8>,
     pub(super) answer: oneshot::Sender<Result<(), Refusal>>,
+}
+
+impl Submission {
+    /// Tells who waits for it that it is not published.
+    pub fn refuse(self, refusal: Refusal) {
+        let _ = self.answer.send(Err(refusal));
+    }
 }
 
 /// A parcel under way: who waits for it.
@@ -70,7 +78,7 @@ impl Line {
         if self.waiting.len() < LINE_BACKLOG {
             self.waiting.push_back(submission);
         } else {
-            let _ = submission.answer.send(Err(Refusal::LineFull(BACKLOG_SECONDS)));
+            submission.refuse(Refusal::LineFull(BACKLOG_SECONDS));
         }
     }
 

@@ -23,7 +23,7 @@ use firstcome_shared::{
         publish::{Address, ConfirmedPublisher, MessageType, Verdict},
         topology,
     },
-    job::{Envelope, JobKind},
+    job::{Envelope, JobId, JobKind},
     partition::{self, Partition},
 };
 use tokio::{
@@ -36,7 +36,8 @@ use crate::{
     lines::{self, Lines, Routes},
     problem::{Code, Problem},
 };
-use line::{Line, Parcel, Submission};
+pub use line::Submission;
+use line::{Line, Parcel};
 
 /// Submissions that may wait for the publisher; beyond it they are refused.
 const BACKLOG: usize = 16_384;
@@ -52,6 +53,19 @@ pub enum Refusal {
     Unavailable,
     /// The line is full; a good part of it should be free after so many seconds.
     LineFull(u64),
+    /// Its idempotency key is another job's.
+    KeyTaken(Owner),
+}
+
+/// The job that has an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Its id.
+    pub job: JobId,
+    /// It is in its line or settled; else that is not known, and publishing it again is safe.
+    pub is_queued: bool,
+    /// Its request was the same.
+    pub is_same: bool,
 }
 
 impl From<Refusal> for Problem {
@@ -59,12 +73,16 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::Unavailable => Self::new(Code::BrokerUnavailable).retry_after(RETRY_AFTER),
             Refusal::LineFull(seconds) => Self::new(Code::LineFull).retry_after(seconds),
+            Refusal::KeyTaken(_) => Self::new(Code::IdempotencyKeyReused),
         }
     }
 }
 
-/// Hands jobs to the publisher task.
-#[derive(Debug)]
+/// Where the answer to a submission comes.
+pub type Answered = oneshot::Receiver<Result<(), Refusal>>;
+
+/// Hands jobs to the publisher task; cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Enqueuer {
     inbox: mpsc::Sender<Submission>,
     link: Arc<Link>,
@@ -134,19 +152,45 @@ impl Enqueuer {
     /// # Errors
     /// [`Refusal`], within the deadline.
     pub async fn submit(&self, envelope: &Envelope, is_new: bool) -> Result<(), Refusal> {
+        let (submission, answered) = self.submission(envelope, is_new)?;
+        self.send(submission);
+        self.answer(answered, Duration::ZERO).await
+    }
+
+    /// A job that may go into its line, and where the answer will come.
+    ///
+    /// # Errors
+    /// [`Refusal`], as far as it is known at once.
+    pub fn submission(
+        &self,
+        envelope: &Envelope,
+        is_new: bool,
+    ) -> Result<(Submission, Answered), Refusal> {
         if !self.link.is_up() {
             return Err(Refusal::Unavailable);
         }
         let partition = self.lines.of(&envelope.job).ok_or(Refusal::Unavailable)?;
         self.lines.admit(partition).map_err(Refusal::LineFull)?;
-        let mut line = Vec::with_capacity(192);
+        let mut line = Vec::with_capacity(256);
         envelope.encode(&mut line).map_err(|_| Refusal::Unavailable)?;
         let (answer, answered) = oneshot::channel();
         let came_at = is_new.then(|| envelope.id.submitted_at());
-        self.inbox
-            .try_send(Submission { partition, came_at, line, answer })
-            .map_err(|_| Refusal::Unavailable)?;
-        match timeout(self.deadline, answered).await {
+        Ok((Submission { partition, came_at, line, answer }, answered))
+    }
+
+    /// Hands it to the publisher.
+    pub fn send(&self, submission: Submission) {
+        if let Err(refused) = self.inbox.try_send(submission) {
+            refused.into_inner().refuse(Refusal::Unavailable);
+        }
+    }
+
+    /// What became of a submission that needed so long to be sent.
+    ///
+    /// # Errors
+    /// [`Refusal`], within that time and the deadline.
+    pub async fn answer(&self, answered: Answered, sending: Duration) -> Result<(), Refusal> {
+        match timeout(sending + self.deadline, answered).await {
             Ok(Ok(answer)) => answer,
             // The session ended, or the broker did not confirm in time: unknown.
             Ok(Err(_)) | Err(_) => Err(Refusal::Unavailable),

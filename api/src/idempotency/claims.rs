@@ -2,25 +2,33 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use firstcome_shared::job::JobId;
-use redis::Pipeline;
+use firstcome_shared::job::{Idempotency, JobId};
+use redis::{AsyncTypedCommands, Pipeline};
 use sqlx::{PgConnection, PgPool};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::Claim;
-use crate::{batched::bounded, cache::Cache, job};
+use crate::{
+    batched::bounded,
+    cache::Cache,
+    enqueue::{Enqueuer, Owner, Refusal, Submission},
+    job,
+};
 
 /// How long a claim outlives the process that made it.
 const PENDING_SECONDS: u64 = 10;
 /// How long Redis answers replays; later ones, PostgreSQL does.
-const ACCEPTED_SECONDS: u64 = 24 * 3600;
+const QUEUED_SECONDS: u64 = 24 * 3600;
 /// How long after its acceptance Redis is told that a job is in its line. Most are settled by then, and
 /// PostgreSQL knows their keys; until then a repeat finds the claim.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
@@ -33,75 +41,106 @@ const ENOUGH: usize = 32;
 /// How long after the last ones a few leave. Who comes after a quiet moment leaves at once.
 const PACE: Duration = Duration::from_millis(2);
 /// How long requests wait for PostgreSQL to tell whether their keys are known.
-const TIMEOUT: Duration = Duration::from_millis(500);
-
-/// What became of a claim.
-#[derive(Debug, Default)]
-pub(super) struct Claimed {
-    /// The entry that has the key in Redis, if it is not ours.
-    pub(super) held: Option<String>,
-    /// The settled job that has the key, and its fingerprint.
-    pub(super) settled: Option<(JobId, String)>,
-}
+pub(super) const TIMEOUT: Duration = Duration::from_millis(500);
 
 enum Ask {
-    /// Take the key for this entry, if it is free.
-    Claim { claim: Claim, key: String, entry: String, answer: oneshot::Sender<Claimed> },
-    /// The job is in its line.
-    Accepted { job: JobId, key: String, entry: String },
+    /// Take the key for this job, and put it into its line.
+    Submit(Arc<Claim>, Submission),
+    /// Who has it?
+    Owner(Arc<Claim>, oneshot::Sender<Option<Owner>>),
+    /// The job, which has it, is in its line.
+    Queued(Arc<Claim>),
 }
 
 /// The sending end.
 #[derive(Debug)]
-pub(super) struct Claims(mpsc::Sender<Ask>);
+pub(super) struct Claims {
+    sender: mpsc::Sender<Ask>,
+    redis: Redis,
+    enqueuer: Enqueuer,
+}
+
+/// What Redis remembers of keys.
+#[derive(Debug, Clone)]
+struct Redis {
+    cache: Cache,
+    namespace: Arc<str>,
+}
 
 impl Claims {
     /// Starts the task that asks. It ends when the handle is dropped.
-    pub(super) fn start(cache: Cache, pool: &PgPool, jobs: Arc<job::Board>) -> Self {
+    pub(super) fn start(
+        cache: Cache,
+        namespace: &str,
+        pool: &PgPool,
+        jobs: Arc<job::Board>,
+        enqueuer: Enqueuer,
+    ) -> Self {
         let (sender, inbox) = mpsc::channel(BACKLOG);
-        let asking = Asking { cache, pool: pool.clone(), jobs, untold: VecDeque::new() };
+        let redis = Redis { cache, namespace: namespace.into() };
+        let asking = Asking {
+            redis: redis.clone(),
+            pool: pool.clone(),
+            jobs,
+            enqueuer: enqueuer.clone(),
+            untold: VecDeque::new(),
+        };
         tokio::spawn(asking.run(inbox));
-        Self(sender)
+        Self { sender, redis, enqueuer }
     }
 
-    /// Claims a key for this entry. Where neither Redis nor PostgreSQL can tell, it is ours: the worker
-    /// will decide.
-    pub(super) async fn claim(&self, claim: &Claim, key: String, entry: String) -> Claimed {
-        let (answer, answered) = oneshot::channel();
-        let ask = Ask::Claim { claim: claim.clone(), key, entry, answer };
-        if self.0.try_send(ask).is_err() {
-            return Claimed::default();
+    /// Claims the key, then puts the job into its line.
+    pub(super) fn submit(&self, claim: Arc<Claim>, submission: Submission) {
+        let asked = self.sender.try_send(Ask::Submit(claim, submission));
+        if let Err(Ask::Submit(_, submission)) = asked.map_err(TrySendError::into_inner) {
+            self.enqueuer.send(submission);
         }
-        answered.await.unwrap_or_default()
     }
 
-    /// Notes that the entry's job is in its line. Nobody waits for it: the job is as good without.
-    pub(super) fn accepted(&self, job: JobId, key: String, entry: String) {
-        let _ = self.0.try_send(Ask::Accepted { job, key, entry });
+    pub(super) async fn owner(&self, claim: Arc<Claim>) -> Option<Owner> {
+        let (answer, answered) = oneshot::channel();
+        self.sender.try_send(Ask::Owner(claim, answer)).ok()?;
+        answered.await.ok()?
+    }
+
+    /// Nobody waits for it: the job is as good without.
+    pub(super) fn queued(&self, claim: Arc<Claim>) {
+        let _ = self.sender.try_send(Ask::Queued(claim));
+    }
+
+    /// Gives the key back.
+    pub(super) async fn release(&self, claim: &Claim) {
+        let (key, ours) = (self.redis.key(claim), entry(PENDING, claim));
+        // Only our own claim. A claim that changes hands between the two commands is lost to
+        // Redis, not to PostgreSQL.
+        let release = self.redis.cache.ask(async |mut redis| {
+            if redis.get(&key).await?.as_ref() == Some(&ours) {
+                redis.del(&key).await?;
+            }
+            Ok(())
+        });
+        release.await;
     }
 }
 
-/// A key to take, and who wants it.
+/// A key that is asked for, and what for.
 struct Wanted {
-    claim: Claim,
-    key: String,
-    entry: String,
-    answer: oneshot::Sender<Claimed>,
+    claim: Arc<Claim>,
+    purpose: Purpose,
 }
 
-/// A job of which Redis is not told that it is in its line, and when it is.
-struct Untold {
-    due: Instant,
-    job: JobId,
-    key: String,
-    entry: String,
+enum Purpose {
+    Submit(Submission),
+    Tell(oneshot::Sender<Option<Owner>>),
 }
 
 struct Asking {
-    cache: Cache,
+    redis: Redis,
     pool: PgPool,
     jobs: Arc<job::Board>,
-    untold: VecDeque<Untold>,
+    enqueuer: Enqueuer,
+    /// Jobs of which Redis is not told that they are in their lines, and when it is.
+    untold: VecDeque<(Instant, Arc<Claim>)>,
 }
 
 impl Asking {
@@ -109,7 +148,7 @@ impl Asking {
         let mut asked = Vec::new();
         loop {
             let receiving = inbox.recv_many(&mut asked, MAX_CLAIMS);
-            let due = self.untold.front().map(|untold| untold.due);
+            let due = self.untold.front().map(|(due, _)| *due);
             let received = match due {
                 Some(due) => timeout_at(due, receiving).await,
                 None => Ok(receiving.await),
@@ -118,26 +157,41 @@ impl Asking {
                 return;
             }
             let now = Instant::now();
-            let mut wanted = Vec::with_capacity(asked.len());
+            let mut all_wanted = Vec::with_capacity(asked.len());
             for ask in asked.drain(..) {
-                match ask {
-                    Ask::Claim { claim, key, entry, answer } => {
-                        wanted.push(Wanted { claim, key, entry, answer });
+                let (claim, purpose) = match ask {
+                    Ask::Submit(claim, submission) => (claim, Purpose::Submit(submission)),
+                    Ask::Owner(claim, answer) => (claim, Purpose::Tell(answer)),
+                    Ask::Queued(claim) => {
+                        self.untold.push_back((now + TOLD_AFTER, claim));
+                        continue;
                     }
-                    Ask::Accepted { job, key, entry } => {
-                        self.untold.push_back(Untold { due: now + TOLD_AFTER, job, key, entry });
-                    }
-                }
+                };
+                all_wanted.push(Wanted { claim, purpose });
             }
             self.tell(now).await;
-            let asked_now = wanted.len();
+            let asked_now = all_wanted.len();
             if asked_now == 0 {
                 continue;
             }
-            let (held, mut settled) = tokio::join!(self.claim(&wanted), self.settled(&wanted));
-            for (position, (wanted, held)) in wanted.into_iter().zip(held).enumerate() {
-                let settled = settled.remove(&position);
-                let _ = wanted.answer.send(Claimed { held, settled });
+            let (held, mut settled) =
+                tokio::join!(self.redis.claim(&all_wanted), self.settled(&all_wanted));
+            for (position, (Wanted { claim, purpose }, held)) in
+                all_wanted.into_iter().zip(held).enumerate()
+            {
+                let owner = owner(&claim, held, settled.remove(&position));
+                match (purpose, owner) {
+                    (Purpose::Tell(answer), owner) => {
+                        let _ = answer.send(owner);
+                    }
+                    (Purpose::Submit(submission), Some(owner)) => {
+                        submission.refuse(Refusal::KeyTaken(owner));
+                    }
+                    (Purpose::Submit(submission), None) => {
+                        self.enqueuer.send(submission);
+                        self.untold.push_back((now + TOLD_AFTER, claim));
+                    }
+                }
             }
             if asked_now < ENOUGH && inbox.len() < ENOUGH {
                 sleep_until(now + PACE).await;
@@ -148,38 +202,24 @@ impl Asking {
     /// Tells Redis of jobs that are in their lines for a while, and not settled.
     async fn tell(&mut self, now: Instant) {
         let mut all = redis::pipe();
-        while self.untold.front().is_some_and(|untold| untold.due <= now) {
-            let Some(Untold { job, key, entry, .. }) = self.untold.pop_front() else { break };
-            if !self.jobs.has_outcome(job) {
-                set(&mut all, &key, &entry, ACCEPTED_SECONDS).ignore();
+        while let Some((due, claim)) = self.untold.pop_front() {
+            if due > now {
+                self.untold.push_front((due, claim));
+                break;
+            }
+            if !claim.is_queued.load(Ordering::Relaxed) {
+                // Its request still waits for the broker, or was refused.
+                if Arc::strong_count(&claim) > 1 {
+                    self.untold.push_back((now + TOLD_AFTER, claim));
+                }
+            } else if !self.jobs.has_outcome(claim.job) {
+                self.redis.set(&mut all, QUEUED, &claim, QUEUED_SECONDS).ignore();
             }
         }
         if !all.is_empty() {
-            self.cache.ask(async |mut redis| all.query_async::<()>(&mut redis).await).await;
+            let telling = async |mut redis| all.query_async::<()>(&mut redis).await;
+            self.redis.cache.ask(telling).await;
         }
-    }
-
-    /// Claims the keys in Redis; who else has them, in order. Where Redis cannot tell, nobody.
-    async fn claim(&self, wanted: &[Wanted]) -> Vec<Option<String>> {
-        let nobody = || wanted.iter().map(|_| None).collect();
-        let mut all = redis::pipe();
-        for Wanted { key, entry, .. } in wanted {
-            set(&mut all, key, entry, PENDING_SECONDS).arg("NX");
-        }
-        let set = self.cache.ask(async |mut redis| all.query_async(&mut redis).await).await;
-        let Some(set): Option<Vec<Option<String>>> = set else { return nobody() };
-        let mut all = redis::pipe();
-        for (Wanted { key, .. }, _) in wanted.iter().zip(&set).filter(|(_, set)| set.is_none()) {
-            all.get(key);
-        }
-        if all.is_empty() {
-            return nobody();
-        }
-        let held = self.cache.ask(async |mut redis| all.query_async(&mut redis).await).await;
-        let held: Vec<Option<String>> = held.unwrap_or_default();
-        let mut held = held.into_iter();
-        let holder = |set: Option<String>| if set.is_none() { held.next().flatten() } else { None };
-        set.into_iter().map(holder).collect()
     }
 
     /// The settled jobs that have these keys, by position. Where PostgreSQL cannot tell, none.
@@ -200,8 +240,90 @@ impl Asking {
     }
 }
 
-fn set<'a>(all: &'a mut Pipeline, key: &str, entry: &str, seconds: u64) -> &'a mut Pipeline {
-    all.cmd("SET").arg(key).arg(entry).arg("EX").arg(seconds)
+impl Redis {
+    /// Claims the keys whose jobs are to be submitted; who else has them, in order. Where Redis cannot
+    /// tell, nobody.
+    async fn claim(&self, wanted: &[Wanted]) -> Vec<Option<String>> {
+        let nobody = || wanted.iter().map(|_| None).collect();
+        let mut all = redis::pipe();
+        for Wanted { claim, purpose } in wanted {
+            if let Purpose::Submit(_) = purpose {
+                self.set(&mut all, PENDING, claim, PENDING_SECONDS).arg("NX");
+            }
+        }
+        let mut set: Vec<Option<String>> = Vec::new();
+        if !all.is_empty() {
+            let claiming = self.cache.ask(async |mut redis| all.query_async(&mut redis).await);
+            let Some(answers) = claiming.await else { return nobody() };
+            set = answers;
+        }
+        let mut set = set.into_iter();
+        let is_taken = |(position, wanted): (usize, &Wanted)| {
+            let is_taken = match wanted.purpose {
+                Purpose::Submit(_) => set.next().flatten().is_none(),
+                Purpose::Tell(_) => true,
+            };
+            is_taken.then_some(position)
+        };
+        let taken: Vec<usize> = wanted.iter().enumerate().filter_map(is_taken).collect();
+        if taken.is_empty() {
+            return nobody();
+        }
+        let mut all = redis::pipe();
+        for position in &taken {
+            all.get(self.key(&wanted[*position].claim));
+        }
+        let asking = self.cache.ask(async |mut redis| all.query_async(&mut redis).await);
+        let held: Vec<Option<String>> = asking.await.unwrap_or_default();
+        let mut all: Vec<Option<String>> = nobody();
+        for (position, held) in taken.into_iter().zip(held) {
+            all[position] = held;
+        }
+        all
+    }
+
+    fn set<'a>(
+        &self,
+        all: &'a mut Pipeline,
+        state: char,
+        claim: &Claim,
+        seconds: u64,
+    ) -> &'a mut Pipeline {
+        all.cmd("SET").arg(self.key(claim)).arg(entry(state, claim)).arg("EX").arg(seconds)
+    }
+
+    fn key(&self, claim: &Claim) -> String {
+        let Claim { user_id, kind, idempotency: Idempotency { key, .. }, .. } = claim;
+        format!("{}:idempotency:{user_id}:{kind}:{key}", self.namespace)
+    }
+}
+
+/// Of a job that may be in its line or not.
+const PENDING: char = 'p';
+/// Of one that is.
+const QUEUED: char = 'a';
+
+fn entry(state: char, claim: &Claim) -> String {
+    format!("{state}:{}:{}", claim.job, claim.idempotency.fingerprint)
+}
+
+fn parse_entry(value: &str) -> Option<(char, JobId, &str)> {
+    let mut parts = value.splitn(3, ':');
+    let state = parts.next()?.chars().next()?;
+    let id = parts.next()?.parse::<uuid::Uuid>().ok()?;
+    Some((state, JobId::from(id), parts.next()?))
+}
+
+/// Whose the key is, if not the claim's, by what Redis holds and by what is settled.
+fn owner(claim: &Claim, held: Option<String>, settled: Option<(JobId, String)>) -> Option<Owner> {
+    let held = held.as_deref().and_then(parse_entry);
+    let (job, is_queued, fingerprint) = match (held, &settled) {
+        (Some((QUEUED, job, fingerprint)), _) => (job, true, fingerprint),
+        (_, Some((job, fingerprint))) => (*job, true, fingerprint.as_str()),
+        (Some((_, job, fingerprint)), None) => (job, false, fingerprint),
+        (None, None) => return None,
+    };
+    Some(Owner { job, is_queued, is_same: fingerprint == claim.idempotency.fingerprint })
 }
 
 async fn settled(

@@ -8,23 +8,26 @@
 
 mod claims;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use axum::http::HeaderMap;
 use firstcome_shared::{
     ids::UserId,
-    job::{Idempotency, JobId, JobKind},
+    job::{Envelope, Idempotency, JobId, JobKind},
 };
-use redis::AsyncTypedCommands;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use crate::{
     cache::Cache,
+    enqueue::{Enqueuer, Owner, Refusal},
     job,
-    problem::{Code, Problem},
+    problem::Problem,
 };
-use claims::{Claimed, Claims};
+use claims::Claims;
 
 const HEADER: &str = "idempotency-key";
 
@@ -58,40 +61,38 @@ pub fn fingerprint(parts: &[&[u8]]) -> String {
     digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A keyed request for a job.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A keyed request for a job, and the job that it may become.
+#[derive(Debug)]
 pub struct Claim {
+    job: JobId,
     user_id: UserId,
     kind: &'static str,
     idempotency: Idempotency,
-}
-
-/// What is known of a key.
-#[derive(Debug)]
-pub enum Known {
-    /// Nothing: this job is the first.
-    Unused,
-    /// The job may be queued or not; publishing it again is safe.
-    Pending(JobId),
-    /// The job is queued or settled.
-    Accepted(JobId),
+    /// The job is in its line.
+    is_queued: AtomicBool,
 }
 
 /// Looks keys up and remembers them.
 #[derive(Debug)]
 pub struct Keys {
-    cache: Cache,
     claims: Claims,
-    namespace: String,
+    enqueuer: Enqueuer,
 }
 
 impl Claim {
-    /// The claim of this request.
+    /// The claim of this request for a key, for this job.
     #[must_use]
-    pub fn new(user_id: UserId, kind: JobKind, key: String, asked_for: &[u8]) -> Self {
+    pub fn new(
+        job: JobId,
+        user_id: UserId,
+        kind: JobKind,
+        key: String,
+        asked_for: &[u8],
+    ) -> Arc<Self> {
         let kind = kind.as_str();
         let fingerprint = fingerprint(&[kind.as_bytes(), asked_for]);
-        Self { user_id, kind, idempotency: Idempotency { key, fingerprint } }
+        let idempotency = Idempotency { key, fingerprint };
+        Arc::new(Self { job, user_id, kind, idempotency, is_queued: AtomicBool::new(false) })
     }
 
     /// What travels with the job.
@@ -99,77 +100,62 @@ impl Claim {
     pub fn idempotency(&self) -> &Idempotency {
         &self.idempotency
     }
+
+    /// The same for another job, which is in its line.
+    fn of(&self, job: JobId) -> Arc<Self> {
+        let idempotency = self.idempotency.clone();
+        Arc::new(Self { job, idempotency, is_queued: AtomicBool::new(true), ..*self })
+    }
 }
 
 impl Keys {
     /// Keys of this namespace.
     #[must_use]
-    pub fn new(pool: &PgPool, cache: Cache, namespace: &str, jobs: Arc<job::Board>) -> Self {
-        let claims = Claims::start(cache.clone(), pool, jobs);
-        Self { claims, cache, namespace: namespace.to_owned() }
+    pub fn new(
+        pool: &PgPool,
+        cache: Cache,
+        namespace: &str,
+        jobs: Arc<job::Board>,
+        enqueuer: Enqueuer,
+    ) -> Self {
+        let claims = Claims::start(cache, namespace, pool, jobs, enqueuer.clone());
+        Self { claims, enqueuer }
     }
 
-    /// Claims the key for `candidate`, or tells whose it is. Where neither Redis nor PostgreSQL can tell,
-    /// the worker will decide.
+    /// Puts the claim's job into its line, unless its key is another job's. Where neither Redis nor
+    /// PostgreSQL can tell, the worker will decide.
     ///
     /// # Errors
-    /// 422 if it belongs to another request.
-    pub async fn claim(&self, claim: &Claim, candidate: JobId) -> Result<Known, Problem> {
-        let ours = entry('p', candidate, claim);
-        let Claimed { held, settled } = self.claims.claim(claim, self.redis_key(claim), ours).await;
-        let held = held.as_deref().and_then(parse_entry);
-        let (known, fingerprint) = match (held, settled) {
-            (Some(('a', id, fingerprint)), _) => (Known::Accepted(id), fingerprint),
-            (_, Some((id, fingerprint))) => (Known::Accepted(id), fingerprint),
-            (Some((_, id, fingerprint)), None) => (Known::Pending(id), fingerprint),
-            (None, None) => return Ok(Known::Unused),
-        };
-        if fingerprint != claim.idempotency.fingerprint {
-            self.release(claim, candidate).await;
-            return Err(Problem::new(Code::IdempotencyKeyReused));
-        }
-        if let Known::Accepted(id) = known {
-            self.accepted(claim, id);
-        }
-        Ok(known)
-    }
-
-    /// Notes that the job is in its line.
-    pub fn accepted(&self, claim: &Claim, id: JobId) {
-        self.claims.accepted(id, self.redis_key(claim), entry('a', id, claim));
-    }
-
-    /// Gives the key back: the request was answered before acceptance.
-    pub async fn release(&self, claim: &Claim, candidate: JobId) {
-        let (key, ours) = (self.redis_key(claim), entry('p', candidate, claim));
-        // Only our own claim. A claim that changes hands between the two commands is lost to
-        // Redis, not to PostgreSQL.
-        let release = self.cache.ask(async |mut redis| {
-            if redis.get(&key).await?.as_ref() == Some(&ours) {
-                redis.del(&key).await?;
+    /// [`Refusal`]
+    pub async fn submit(&self, claim: &Arc<Claim>, envelope: &Envelope) -> Result<(), Refusal> {
+        let (submission, answered) = match self.enqueuer.submission(envelope, true) {
+            Ok(submission) => submission,
+            // A repeat needs no line.
+            Err(refusal) => {
+                let owner = self.owner(claim).await;
+                return Err(owner.map_or(refusal, Refusal::KeyTaken));
             }
-            Ok(())
-        });
-        release.await;
+        };
+        self.claims.submit(Arc::clone(claim), submission);
+        let answer = self.enqueuer.answer(answered, claims::TIMEOUT).await;
+        match answer {
+            Ok(()) => claim.is_queued.store(true, Ordering::Relaxed),
+            Err(Refusal::KeyTaken(owner)) if owner.is_same => {}
+            // It was answered before acceptance, so the next one may have it.
+            Err(_) => self.claims.release(claim).await,
+        }
+        answer
     }
 
-    fn redis_key(&self, claim: &Claim) -> String {
-        format!(
-            "{}:idempotency:{}:{}:{}",
-            self.namespace, claim.user_id, claim.kind, claim.idempotency.key
-        )
+    /// The job that has the key of this claim, as far as Redis and PostgreSQL can tell.
+    pub async fn owner(&self, claim: &Arc<Claim>) -> Option<Owner> {
+        self.claims.owner(Arc::clone(claim)).await
     }
-}
 
-fn entry(state: char, id: JobId, claim: &Claim) -> String {
-    format!("{state}:{id}:{}", claim.idempotency.fingerprint)
-}
-
-fn parse_entry(value: &str) -> Option<(char, JobId, String)> {
-    let mut parts = value.splitn(3, ':');
-    let state = parts.next()?.chars().next()?;
-    let id = parts.next()?.parse::<uuid::Uuid>().ok()?;
-    Some((state, JobId::from(id), parts.next()?.to_owned()))
+    /// Notes that this job, which has the claim's key, is in its line.
+    pub fn queued(&self, claim: &Claim, job: JobId) {
+        self.claims.queued(claim.of(job));
+    }
 }
 
 #[cfg(test)]

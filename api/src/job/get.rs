@@ -73,8 +73,8 @@ struct JobError {
 /// Tells the state of a job; with `Prefer: wait=N` the answer is held until it is settled.
 ///
 /// # Errors
-/// 404 for an id never issued to this caller, 410 after the retention, 503 if the state cannot be
-/// told.
+/// 404 for an id never issued to this caller, 410 after the retention, 503 while the state cannot be
+/// told, with the place that was known last.
 #[utoipa::path(
     get, path = "/api/jobs/{jobId}", operation_id = "getJob", tag = "Jobs",
     params(Prefer),
@@ -111,9 +111,18 @@ pub async fn get(
         return Err(Problem::new(Code::JobExpired));
     }
     let wait = preferred_wait(&headers);
-    let settled = state.jobs.outcome(id, wait).await?;
-
-    let place = if settled.is_none() { state.lines.position(id) } else { None };
+    let settled = state.jobs.outcome(id, wait).await;
+    let place = if matches!(settled, Ok(Some(_))) { None } else { state.lines.position(id) };
+    let settled = settled.map_err(|unavailable| {
+        // Whether it still waits there, only PostgreSQL can say.
+        let problem = Problem::from(unavailable);
+        match place {
+            Some(place) => problem
+                .last_known(place.position)
+                .retry_after(state.seconds_to_wait(id, Some(place)).max(1)),
+            None => problem,
+        }
+    })?;
     let view = JobView {
         job_id: id,
         kind: kind.as_str(),

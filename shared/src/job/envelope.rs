@@ -57,7 +57,7 @@ struct Wire<'a> {
     #[serde(borrow)]
     kind: std::borrow::Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    idempotency: Option<Idempotency>,
+    idempotency: Option<std::borrow::Cow<'a, Idempotency>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
     #[serde(borrow)]
@@ -88,7 +88,7 @@ impl Envelope {
             id: self.id,
             user_id: self.user_id,
             kind: self.job.kind().as_str().into(),
-            idempotency: self.idempotency.clone(),
+            idempotency: self.idempotency.as_ref().map(std::borrow::Cow::Borrowed),
             trace: self.trace.map(|trace| trace.to_string()),
             job: &job,
         };
@@ -120,7 +120,7 @@ impl Envelope {
         Ok(Self {
             id: wire.id,
             user_id: wire.user_id,
-            idempotency: wire.idempotency,
+            idempotency: wire.idempotency.map(std::borrow::Cow::into_owned),
             // As at the edge: what is invalid is ignored.
             trace: wire.trace.and_then(|trace| TraceParent::parse(&trace)),
             job: Job::from_json(kind, wire.job)?,

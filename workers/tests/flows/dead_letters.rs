@@ -41,7 +41,7 @@ async fn poison(shop: &Shop) {
 }
 
 async fn heal(shop: &Shop) {
-    shop.sql("DROP TRIGGER refuse ON user_coupons").await;
+    shop.sql("DROP FUNCTION refuse CASCADE").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -273,7 +273,7 @@ async fn a_repeated_order_is_one_order_and_its_job_is_like_any_other() {
         let first = place(one(1, 2)).await;
         let id = first.job_id();
         assert_eq!(first.headers["location"], format!("/api/jobs/{id}"));
-        assert!(first.headers["retry-after"].to_str().unwrap().parse::<u64>().is_ok());
+        first.retry_after();
         assert_eq!(
             first.body,
             json!({"jobId": id, "kind": "place-order", "status": "queued", "links": {"self": format!("/api/jobs/{id}")}})

@@ -488,6 +488,12 @@ impl Answer {
         self.body["code"].as_str().unwrap_or_default()
     }
 
+    /// Seconds.
+    #[track_caller]
+    pub(crate) fn retry_after(&self) -> u64 {
+        self.headers["retry-after"].to_str().unwrap().parse().unwrap()
+    }
+
     /// It is a problem with this status and code.
     #[track_caller]
     pub(crate) fn is_problem(&self, status: u16, code: &str) {
