@@ -4,7 +4,7 @@
 CARGO ?= cargo
 WITH_SERVICES := scripts/services run
 
-.PHONY: help demo run bench test test-rabbitmq4 check services services-stop sqlx-prepare sqlx-check readme-test services-test containers-test
+.PHONY: help demo run bench test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test services-test containers-test
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,10 @@ test: ## All tests, on real services
 test-rabbitmq4: ## All tests, on RabbitMQ 4 (DEBIAN_SUITE=forky: a newer one), which it downloads
 	$(CARGO) build --locked --workspace
 	scripts/rabbitmq4 run $(CARGO) test --locked --workspace
+
+upgrade-test: ## The version before and this one, side by side through a sale
+	$(CARGO) build --locked --workspace
+	$(WITH_SERVICES) scripts/upgrade-test
 
 check: ## Format, lints, docs
 	$(CARGO) fmt --all --check

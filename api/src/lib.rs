@@ -165,7 +165,14 @@ fn state(
     let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
     let coupons = coupon::Board::new(&pool, cache.clone(), namespace);
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
-    let lines = lines::Lines::start(&pool, &config.broker, config.line_capacity, publishing, tasks);
+    let lines = lines::Lines::start(
+        &pool,
+        cache.clone(),
+        &config.broker,
+        config.line_capacity,
+        publishing,
+        tasks,
+    );
     let jobs = job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone());
     let enqueuer =
         enqueue::Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);

@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::job::JobKind;
 
 /// Keys are hashed into so many slots, and slots are dealt out to partitions; divisible by every
@@ -85,7 +87,7 @@ impl Partition {
 }
 
 /// How the jobs of a kind are dealt out at present.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routing {
     /// Counts up with every change.
     pub generation: i32,
@@ -139,7 +141,9 @@ impl Routing {
         shared.chain(self.pins.keys().copied().map(Line::Pin))
     }
 
-    fn shared_line(&self, slot: u16) -> Line {
+    /// The partition of this slot.
+    #[must_use]
+    pub fn shared_line(&self, slot: u16) -> Line {
         Line::Partition(slot % self.partitions.max(1))
     }
 }

@@ -110,6 +110,11 @@ impl Arrivals {
         self.buckets.values().map(|bucket| bucket.by(then)).sum()
     }
 
+    /// Whether jobs came then.
+    pub(super) fn took(&self, then: DateTime<Utc>) -> bool {
+        self.buckets.values().any(|bucket| (bucket.first_at..=bucket.last_at).contains(&then))
+    }
+
     /// When the first one came.
     pub(super) fn first_at(&self) -> Option<DateTime<Utc>> {
         self.buckets.values().map(|bucket| bucket.first_at).min()

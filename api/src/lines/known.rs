@@ -29,6 +29,8 @@ const RATE_WEIGHT: f64 = 0.3;
 /// A line as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
+    /// How many partitions its generation has.
+    pub(super) partitions: u16,
     /// Consumed from.
     pub is_open: bool,
     /// Takes no new jobs any more.
@@ -93,6 +95,7 @@ pub struct Report {
 /// What the database says of a line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row {
+    pub(super) partitions: u16,
     pub(super) is_open: bool,
     pub(super) is_closed: bool,
     pub(super) is_drained: bool,
@@ -175,6 +178,11 @@ impl Known {
     #[must_use]
     pub fn is_told_by_broker(&self) -> bool {
         self.depth_told.is_some_and(|told| told.elapsed() < FRESH)
+    }
+
+    /// Whether it took jobs when this one was submitted.
+    pub(super) fn took(&self, submitted_at: DateTime<Utc>) -> bool {
+        self.pending.took(submitted_at) || self.stored.took(submitted_at)
     }
 
     /// Where a job submitted then stands, and how long it will take.
@@ -273,6 +281,7 @@ impl Known {
                 self.progressed = Some(now);
             }
         }
+        self.partitions = row.partitions;
         (self.is_open, self.is_closed, self.is_drained) =
             (row.is_open, row.is_closed, row.is_drained);
         (self.owner, self.report) = (row.owner, row.report);

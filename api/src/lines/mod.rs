@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod known;
+mod recall;
 mod store;
 
 pub(crate) use known::whole;
@@ -34,8 +35,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+use crate::cache::Cache;
 use arrivals::{Arrivals, Bucket};
 use known::Row;
+use recall::Memory;
 use store::Telling;
 
 /// How often the database and the broker are asked: what is told is at most a second old.
@@ -69,6 +72,7 @@ impl Lines {
     #[must_use]
     pub fn start(
         pool: &PgPool,
+        cache: Cache,
         broker: &BrokerArgs,
         capacity: u32,
         stop: &CancellationToken,
@@ -82,12 +86,12 @@ impl Lines {
             refresh: Notify::new(),
             capacity: capacity.into(),
         });
-        tasks.spawn(read(Arc::clone(&lines), pool.clone(), stop.clone()));
+        let memory = Memory::new(cache, &broker.queue_namespace);
+        tasks.spawn(read(Arc::clone(&lines), pool.clone(), memory, stop.clone()));
         tokio::spawn(watch_depths(Arc::clone(&lines), broker.clone(), stop.clone()));
         lines
     }
 
-    /// The routing, now and as it changes.
     /// The routing, now and as it changes.
     #[must_use]
     pub fn routes(&self) -> watch::Receiver<Arc<Routes>> {
@@ -191,8 +195,24 @@ impl Lines {
         let routes = self.routes.borrow();
         let routing = routes.get(&kind)?;
         let line = routing.line_at(id.place())?;
-        let line = Partition { kind, generation: routing.generation, line };
-        self.known().get(&line).map(|line| line.position(id.submitted_at()))
+        let known = self.known();
+        let of = |generation, line| known.get(&Partition { kind, generation, line });
+        let current = of(routing.generation, line);
+        let at = id.submitted_at();
+        if current.is_some_and(|line| line.took(at)) {
+            return current.map(|line| line.position(at));
+        }
+        // It may wait in a line of an earlier routing.
+        let earlier = known.iter().filter(|(partition, line)| {
+            partition.kind == kind && partition.generation < routing.generation && !line.is_drained
+        });
+        let earlier = earlier.filter(|(partition, line)| {
+            let partitions = line.partitions;
+            Routing { partitions, ..routing.clone() }.line_at(id.place()) == Some(partition.line)
+                && line.took(at)
+        });
+        let earlier = earlier.max_by_key(|(partition, _)| partition.generation);
+        earlier.map(|(_, line)| line).or(current).map(|line| line.position(at))
     }
 
     /// Every line, as known at present.
@@ -228,6 +248,11 @@ impl Lines {
             known.entry(partition).or_default().note_row(row, told);
         }
         drop(known);
+        self.deal_out(routes);
+    }
+
+    /// Deals jobs out by this routing from now on.
+    fn deal_out(&self, routes: Routes) {
         self.routes.send_if_modified(|current| {
             let changed = **current != routes;
             if changed {
@@ -256,7 +281,7 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
 }
 
 /// Looks until `stop`, then tells what was accepted meanwhile.
-async fn read(lines: Arc<Lines>, pool: PgPool, stop: CancellationToken) {
+async fn read(lines: Arc<Lines>, pool: PgPool, mut memory: Memory, stop: CancellationToken) {
     let (api, mut telling, mut logged) = (Uuid::new_v4(), Telling::default(), Vec::new());
     loop {
         let is_last = stop.is_cancelled();
@@ -268,9 +293,18 @@ async fn read(lines: Arc<Lines>, pool: PgPool, stop: CancellationToken) {
         *lock(&lines.schema_fault) = looked.as_ref().err().and_then(schema_fault);
         match looked {
             Ok((routes, rows)) => {
+                memory.keep(&routes).await;
                 lines.note(routes, rows, &std::mem::take(&mut telling.arrivals));
             }
-            Err(error) => tracing::debug!(%error, "lines not read"),
+            Err(error) => {
+                tracing::debug!(%error, "lines not read");
+                if lines.routes.borrow().is_empty()
+                    && let Some(routes) = memory.recall().await
+                {
+                    tracing::warn!("without the database: jobs are dealt out as was known last");
+                    lines.deal_out(routes);
+                }
+            }
         }
         if is_last {
             return;

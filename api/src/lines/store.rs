@@ -83,7 +83,7 @@ pub(super) async fn tell(
 pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows), sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT l.kind, l.generation, l.line, l.partitions, routing.generation AS current,
-                  (l.opened_at IS NOT NULL) AS "is_open!", (l.closed_at IS NOT NULL) AS "is_closed!",
+                  (l.opened_at IS NOT NULL) AS "is_open!", (l.generation < routing.generation) AS "is_closed!",
                   (l.drained_at IS NOT NULL) AS "is_drained!",
                   (SELECT number FROM pins WHERE pins.kind = l.kind AND 'pin-' || pins.key = l.line) AS pin_number,
                   workers.name AS "owner?", COALESCE(p.settled, 0) AS "settled!", COALESCE(r.folded, 0) AS "folded!",
@@ -146,6 +146,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
         lines.insert(
             partition,
             Row {
+                partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
                 is_open: row.is_open,
                 is_closed: row.is_closed,
                 is_drained: row.is_drained,

@@ -39,6 +39,12 @@ impl JobKind {
         }
     }
 
+    /// Whether a job of this kind may have several keys, of which the first one or a pinned one decides.
+    #[must_use]
+    pub const fn has_several_keys(self) -> bool {
+        matches!(self, Self::PlaceOrder)
+    }
+
     /// The kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

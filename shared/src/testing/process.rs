@@ -22,11 +22,14 @@ pub struct Process {
     child: Child,
 }
 
-/// The path of one of the workspace's programs: next to the running one.
+/// The path of one of the workspace's programs: next to the running one, unless it is told.
 ///
 /// # Errors
 /// If it was not built.
 pub fn binary(name: &str) -> io::Result<PathBuf> {
+    if Path::new(name).is_absolute() {
+        return Ok(name.into());
+    }
     let running = std::env::current_exe()?;
     // Tests run from target/<profile>/deps, programs from target/<profile>.
     let found = running

@@ -177,6 +177,23 @@ async fn without_the_database_jobs_are_accepted_and_settled_later() {
     .await;
 }
 
+/// An API that starts in the outage knows from Redis how jobs are dealt out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_starts_without_the_database_accepts() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        shop.database.proxy.cut();
+        let late = shop.start_api(|_| ()).await;
+        let issue = shop.post(7, &format!("{}/api/coupons/{coupon}/issue", late.url));
+        let accepted = shop.submit(7, issue).await;
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        shop.database.proxy.restore();
+        assert_eq!(shop.settled(7, accepted.job_id()).await["status"], "succeeded");
+        late.stop().await;
+    })
+    .await;
+}
+
 /// The worker commits, but its acknowledgement is lost: the redelivered jobs settle once.
 #[tokio::test(flavor = "multi_thread")]
 async fn redelivered_jobs_settle_once() {

@@ -47,3 +47,4 @@ mod services;
 mod support;
 mod timeouts;
 mod traces;
+mod upgrade;

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use firstcome_shared::{job::JobKind, partition::Line};
+use firstcome_shared::{
+    ids::CouponId,
+    job::{IssueCoupon, Job, JobKind},
+    partition::Line,
+};
 use firstcome_workers::runtime::set_partitions;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -191,6 +195,151 @@ async fn depth_and_place_in_line_are_told() {
         .await;
         let settled = shop.poll(1, &jobs[&1], 0).await;
         assert!(settled.body.get("position").is_none(), "{settled:?}");
+    })
+    .await;
+}
+
+/// A campaign's row, held as a batch that waits for it.
+async fn hold(shop: &Shop, coupon: i64) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut held = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM coupons WHERE id = $1 FOR UPDATE")
+        .bind(coupon)
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    held
+}
+
+/// Longer than a line may make others wait.
+const LONG: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// A campaign that stands in another line than all of these.
+async fn apart(shop: &Shop, from: &[i64]) -> i64 {
+    let line = |coupon: i64| {
+        let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+        shop.queue_of(&job)
+    };
+    loop {
+        let coupon = shop.campaign(10_000).await;
+        if from.iter().all(|other| line(*other) != line(coupon)) {
+            return coupon;
+        }
+    }
+}
+
+async fn settles(shop: &Shop, user: i64, coupon: i64, when: &str) {
+    let job = shop.accepted_issue(user, coupon).await;
+    eventually(&format!("an unrelated key is settled {when}"), async || {
+        shop.poll(user, &job, 1).await.body["status"] == "succeeded"
+    })
+    .await;
+}
+
+/// A pinned line stands still with all that waits in it: whatever is changed about the others meanwhile,
+/// they go on, and its own come in their order afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_backlog_holds_up_no_other_key() {
+    shop(Options { users: 200, partitions: 4, ..Options::default() }, async |shop| {
+        let [hot, other] = [shop.campaign(1_000).await, shop.campaign(1_000).await];
+        let unrelated = apart(shop, &[hot]).await;
+        let is_active = async |count: usize| {
+            eventually("the pins are active", async || {
+                let pins = pins(shop).await;
+                let pins = pins.as_array().unwrap();
+                pins.len() == count && pins.iter().all(|pin| pin["state"] == "active")
+            })
+            .await;
+        };
+        assert_eq!(pin(shop, "issue-coupon", hot).await.status, 200);
+        is_active(1).await;
+        settles(shop, 1, hot, "on the pinned line").await;
+        let held = hold(shop, hot).await;
+        let mut jobs = Vec::new();
+        for user in 2..=60 {
+            jobs.push(shop.accepted_issue(user, hot).await);
+        }
+        tokio::time::sleep(LONG).await;
+
+        assert_eq!(pin(shop, "issue-coupon", other).await.status, 200);
+        is_active(2).await;
+        settles(shop, 1, unrelated, "after another one was pinned").await;
+        settles(shop, 1, other, "once it is pinned").await;
+        set_partitions(&shop.pool, JobKind::IssueCoupon, 7).await.unwrap();
+        let pinned = [Line::Pin(hot.min(other)), Line::Pin(hot.max(other))];
+        let lines: Vec<Line> = (0..7).map(Line::Partition).chain(pinned).collect();
+        let dealt = async |lines: &[Line]| {
+            eventually(&format!("jobs are dealt out to {lines:?}"), async || {
+                let now: Vec<String> = sqlx::query_scalar(
+                    "SELECT line FROM partition_leases JOIN routing USING (kind, generation)
+                     WHERE kind = 'issue-coupon' ORDER BY line",
+                )
+                .fetch_all(&shop.pool)
+                .await
+                .unwrap();
+                let mut wanted: Vec<String> = lines.iter().map(Line::to_string).collect();
+                wanted.sort();
+                now == wanted
+            })
+            .await;
+        };
+        dealt(&lines).await;
+        settles(shop, 2, unrelated, "after the partitions were changed").await;
+        // Its place is told from the line where it waits.
+        let told = shop.poll(60, jobs.last().unwrap(), 0).await;
+        let place = told.body["position"].as_i64().unwrap_or_default();
+        assert!((50..=59).contains(&place) && told.retry_after() >= 1, "{told:?}");
+
+        let path = format!("/api/admin/pins/issue-coupon/{hot}");
+        assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
+        tokio::time::sleep(LONG).await;
+        let neighbour = async |user: i64| {
+            // Of each line that the key could go to.
+            for coupon in [unrelated, other] {
+                settles(shop, user, coupon, "after the pin was taken away").await;
+            }
+        };
+        neighbour(3).await;
+        // Those that come now are later than those that wait.
+        for user in 61..=80 {
+            jobs.push(shop.accepted_issue(user, hot).await);
+        }
+        held.rollback().await.unwrap();
+        shop.settle_and_audit().await;
+        nobody_overtook(shop, &BTreeMap::from([(hot, 80)])).await;
+        let lines: Vec<Line> = (0..7).map(Line::Partition).chain([Line::Pin(other)]).collect();
+        only_lines(shop, &lines).await;
+    })
+    .await;
+}
+
+/// A batch that waits for a row holds its line's row: a change of the routing does not wait for it, and
+/// nobody is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_batch_holds_up_no_change() {
+    shop(Options { users: 200, partitions: 4, ..Options::default() }, async |shop| {
+        let held_up = shop.campaign(1_000).await;
+        let unrelated = apart(shop, &[held_up]).await;
+        let other = apart(shop, &[held_up, unrelated]).await;
+        let held = hold(shop, held_up).await;
+        shop.accepted_issue(1, held_up).await;
+        shop.is_waiting_for_a_row().await;
+        assert_eq!(pin(shop, "issue-coupon", other).await.status, 200);
+        let mut user = 1;
+        eventually("the pin is active", async || {
+            user += 1;
+            for coupon in [held_up, unrelated, other] {
+                // Accepted, all the time.
+                shop.accepted_issue(user, coupon).await;
+            }
+            pins(shop).await[0]["state"] == "active"
+        })
+        .await;
+        for coupon in [unrelated, other] {
+            settles(shop, user + 1, coupon, "while a batch is held").await;
+        }
+        held.rollback().await.unwrap();
+        shop.settle_and_audit().await;
+        nobody_overtook(shop, &BTreeMap::from([(held_up, user)])).await;
     })
     .await;
 }

@@ -317,6 +317,11 @@ pub(crate) const CASES: &[Case] = &[
     // Of as many rows as there are lines, every second; all of the tables are read.
     by_key("FROM partition_leases AS l JOIN routing ON", reads(10), &[]),
     by_key("WITH dead AS (DELETE FROM workers", reads(1), &["'place-order'"]),
+    by_key(
+        "SELECT l.generation, line, l.partitions, capacity",
+        reads(10),
+        &["'place-order'", "2.0"],
+    ),
     // Redriving, by the settling roles.
     by_key(
         "FROM dead_letters WHERE id = $1 AND redrive_requested_at IS NOT NULL FOR UPDATE",
@@ -422,7 +427,9 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("SELECT partitions, line_capacity, generation FROM routing", FEW_LINES),
     ("UPDATE partition_leases SET drained_at", FEW_LINES),
     ("UPDATE partition_leases SET owner = NULL WHERE kind", FEW_LINES),
-    ("WITH closed AS ( UPDATE partition_leases", FEW_LINES),
+    ("WITH free AS ( SELECT kind, generation, line FROM partition_leases WHERE", FEW_LINES),
+    ("SELECT epoch FROM partition_leases", FEW_LINES),
+    ("UPDATE routing SET generation", FEW_LINES),
     ("pg_try_advisory_xact_lock", NO_TABLE),
     ("SELECT pg_notify('outbox', '')", NO_TABLE),
     (
@@ -438,6 +445,5 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("WITH forgotten AS ( DELETE FROM line_reports", FEW_LINES),
     ("UPDATE partition_leases SET opened_at", FEW_LINES),
     ("SELECT FROM routing WHERE kind = $1 FOR UPDATE", FEW_LINES),
-    ("SELECT generation, line, partitions, capacity, owner, epoch", FEW_LINES),
     ("DELETE FROM pins", FEW_LINES),
 ];

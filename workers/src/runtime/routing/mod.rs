@@ -12,10 +12,16 @@
 //! 4. *Open*: a new line is consumed when all old lines that could hold its keys are drained, so
 //!    that the order within a key survives the change.
 //! 5. *Retire*: delete what is drained.
+//!
+//! A change that would make keys wait for a backlog that they had nothing to do with is put off until that
+//! is short. No step waits for a line's row, which a batch may hold.
 
+mod barrier;
 mod steps;
 
 pub(super) use steps::{StepError, advance};
+
+use std::{collections::BTreeMap, time::Duration};
 
 use firstcome_shared::{
     job::JobKind,
@@ -25,6 +31,10 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::lease::Lease;
+
+/// A line with a job that has waited for so long makes others wait: a change of the routing that would do
+/// so is put off.
+const LONG_AFTER: Duration = Duration::from_secs(2);
 
 /// A line as it is stored.
 #[derive(Debug)]
@@ -38,8 +48,9 @@ pub(super) struct Row {
     partitions: i32,
     /// What the queue was declared with; it cannot change.
     capacity: i32,
-    is_closed: bool,
     is_drained: bool,
+    /// One of its jobs has waited for a while.
+    is_long: bool,
     /// It is time for its last message.
     end_is_due: bool,
     /// It is time to delete it.
@@ -50,18 +61,6 @@ impl Row {
     /// The lease that `owner` has on it.
     pub(super) fn lease(&self, owner: Uuid) -> Lease {
         Lease { line: self.line, owner, epoch: self.epoch }
-    }
-
-    /// Whether a job that would stand in `later` now could be waiting in this line still.
-    fn feeds(&self, later: &Self) -> bool {
-        let pinned = |row: &Self| matches!(row.line.line, Line::Pin(_));
-        // An order stands in the line of a pinned product before any other: pinning moves orders
-        // between all lines.
-        self.line.generation < later.line.generation
-            && (self.line.line == later.line.line
-                || pinned(self)
-                || pinned(later)
-                || self.partitions != later.partitions)
     }
 }
 
@@ -111,18 +110,24 @@ impl State {
                 .fetch_all(&mut *connection)
                 .await?;
         let rows = sqlx::query!(
-            r#"SELECT generation, line, partitions, capacity, owner, epoch,
+            r#"SELECT l.generation, line, l.partitions, capacity, owner, epoch,
                       opened_at IS NOT NULL AS "was_opened!",
                       (opened_at IS NOT NULL AND (drained_at IS NULL OR drained_at > clock_timestamp() - interval '15 seconds')) AS "is_open!",
-                      closed_at IS NOT NULL AS "is_closed!",
                       drained_at IS NOT NULL AS "is_drained!",
-                      (drained_at IS NULL AND closed_at < clock_timestamp() - interval '1 second'
+                      (SELECT COALESCE(sum(jobs), 0) FROM line_arrivals AS a
+                       WHERE a.kind = l.kind AND a.generation = l.generation AND a.line = l.line
+                         AND last_at < clock_timestamp() - make_interval(secs => $2))
+                      + COALESCE((SELECT folded FROM line_reports AS r WHERE r.kind = l.kind AND r.generation = l.generation AND r.line = l.line), 0)
+                      > COALESCE((SELECT settled FROM line_progress AS p WHERE p.kind = l.kind AND p.generation = l.generation AND p.line = l.line), 0) AS "is_long!",
+                      (drained_at IS NULL AND l.generation < routing.generation
+                       AND COALESCE(closed_at, switched_at) < clock_timestamp() - interval '1 second'
                        -- Once more if it got lost with its queue.
                        AND (ended_at IS NULL OR ended_at < clock_timestamp() - interval '30 seconds')) IS TRUE AS "end_is_due!",
                       (drained_at < clock_timestamp() - interval '30 seconds'
                        AND NOT EXISTS (SELECT FROM workers WHERE id = owner AND expires_at > clock_timestamp())) IS TRUE AS "retirement_is_due!"
-               FROM partition_leases WHERE kind = $1 ORDER BY generation, line"#,
-            kind.as_str()
+               FROM partition_leases AS l JOIN routing USING (kind) WHERE kind = $1 ORDER BY l.generation, line"#,
+            kind.as_str(),
+            LONG_AFTER.as_secs_f64(),
         )
         .fetch_all(connection)
         .await?;
@@ -135,8 +140,8 @@ impl State {
                 epoch: row.epoch,
                 is_open: row.is_open,
                 was_opened: row.was_opened,
-                is_closed: row.is_closed,
                 is_drained: row.is_drained,
+                is_long: row.is_long,
                 end_is_due: row.end_is_due,
                 retirement_is_due: row.retirement_is_due,
             })
@@ -153,17 +158,27 @@ impl State {
 
     /// How new jobs are dealt out at present; `None` before the first worker made lines.
     pub(super) fn routing(&self) -> Option<Routing> {
-        let current = || self.rows.iter().filter(|row| row.line.generation == self.generation);
-        let pins = current().filter_map(|row| match row.line.line {
-            // Numbers matter in job ids only.
-            Line::Pin(key) => Some((key, 0)),
-            Line::Partition(_) => None,
-        });
-        Some(Routing {
-            generation: self.generation,
-            partitions: u16::try_from(current().next()?.partitions).ok()?,
-            pins: pins.collect(),
-        })
+        self.routings().remove(&self.generation)
+    }
+
+    /// How jobs were and are dealt out, by generation. A line that is deleted since is not missed: what
+    /// could have stood in it could have stood in another, for all we know.
+    fn routings(&self) -> BTreeMap<i32, Routing> {
+        let mut routings = BTreeMap::new();
+        for row in &self.rows {
+            let Ok(partitions) = u16::try_from(row.partitions) else { continue };
+            let generation = row.line.generation;
+            let routing = routings.entry(generation).or_insert_with(|| Routing {
+                generation,
+                partitions,
+                pins: BTreeMap::new(),
+            });
+            if let Line::Pin(key) = row.line.line {
+                // Numbers matter in job ids only.
+                routing.pins.insert(key, 0);
+            }
+        }
+        routings
     }
 }
 
@@ -200,9 +215,10 @@ pub async fn lines(pool: &PgPool) -> Result<Vec<Partition>, sqlx::Error> {
 pub(super) async fn drained(pool: &PgPool, line: Partition) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE partition_leases
-         SET drained_at = clock_timestamp(), ended_at = COALESCE(ended_at, clock_timestamp())
+         SET drained_at = clock_timestamp(), ended_at = COALESCE(ended_at, clock_timestamp()),
+             closed_at = COALESCE(closed_at, clock_timestamp())
          WHERE kind = $1 AND generation = $2 AND line = $3
-           AND closed_at IS NOT NULL AND drained_at IS NULL",
+           AND generation < (SELECT generation FROM routing WHERE kind = $1) AND drained_at IS NULL",
         line.kind.as_str(),
         line.generation,
         line.line.to_string(),

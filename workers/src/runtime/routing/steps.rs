@@ -9,11 +9,11 @@ use firstcome_shared::{
         topology::Lines,
     },
     job::JobKind,
-    partition::{Line, Partition},
+    partition::{Line, Partition, Routing},
 };
 use sqlx::PgConnection;
 
-use super::{Row, State, lock};
+use super::{Row, State, barrier, lock};
 use crate::runtime::control::Control;
 
 /// Lines that one step deletes; the broker takes its time for each.
@@ -53,7 +53,7 @@ impl State {
         for row in self.rows.iter().filter(|row| row.line.generation <= self.generation) {
             stay(locked).await?;
             lines.declare(row.line, row.capacity).await?;
-            if row.is_closed {
+            if row.line.generation < self.generation {
                 lines.unbind(row.line).await?;
             } else {
                 lines.bind(row.line).await?;
@@ -76,15 +76,17 @@ impl State {
             self.switch(locked, connection, namespace).await?;
             return Ok(true);
         }
-        if self.generation == 0 || self.wanted() != self.current() {
-            self.plan(locked).await?;
+        let wanted = self.wanted();
+        if self.generation == 0 || self.lines_of(&wanted) != self.current() {
+            self.plan(locked, &wanted).await?;
             return Ok(true);
         }
-        let openable = |row: &&Row| {
-            !row.was_opened && !self.rows.iter().any(|older| older.feeds(row) && !older.is_drained)
-        };
-        let mut stepped = self.mark(locked, self.rows.iter().filter(openable), "opened").await?;
+        let mut stepped = self.mark(locked, self.openable().into_iter(), "opened").await?;
         for row in self.rows.iter().filter(|row| row.end_is_due && row.was_opened) {
+            // A batch holds it: later.
+            if !self.is_free(locked, row).await? {
+                continue;
+            }
             // A broker that does not take one does not take the others: with the next step perhaps.
             if !control.end_line(row.line.queue(namespace)).await {
                 break;
@@ -95,12 +97,44 @@ impl State {
         Ok(stepped)
     }
 
+    /// Lines that may be consumed from now on.
+    fn openable(&self) -> Vec<&Row> {
+        let routings = self.routings();
+        let dealt = |row: &Row| Some((row.line.line, routings.get(&row.line.generation)?));
+        let is_fed = |row: &Row, older: &Row| {
+            older.line.generation < row.line.generation
+                && !older.is_drained
+                && dealt(older)
+                    .zip(dealt(row))
+                    .is_none_or(|(older, row)| barrier::feeds(self.kind, older, row))
+        };
+        let is_openable =
+            |row: &&Row| !row.was_opened && !self.rows.iter().any(|older| is_fed(row, older));
+        self.rows.iter().filter(is_openable).collect()
+    }
+
+    /// The routing that is wanted, as far as it can be brought about now.
+    fn wanted(&self) -> Routing {
+        let wanted = Routing {
+            generation: self.generation + 1,
+            partitions: u16::try_from(self.partitions).unwrap_or(u16::MAX),
+            pins: self.pins.iter().map(|key| (*key, 0)).collect(),
+        };
+        let routings = self.routings();
+        let Some(current) = routings.get(&self.generation) else { return wanted };
+        if self.lines_of(&wanted) == self.current() {
+            return wanted;
+        }
+        let long = self.rows.iter().filter(|row| row.is_long && !row.is_drained);
+        let long: Vec<(Line, &Routing)> = long
+            .filter_map(|row| Some((row.line.line, routings.get(&row.line.generation)?)))
+            .collect();
+        barrier::feasible(self.kind, current, &wanted, &long)
+    }
+
     /// The lines, and the capacity of each.
-    fn wanted(&self) -> BTreeSet<(Line, i32)> {
-        let partitions = u16::try_from(self.partitions).unwrap_or(u16::MAX);
-        let partitions = (0..partitions).map(Line::Partition);
-        let lines = partitions.chain(self.pins.iter().copied().map(Line::Pin));
-        lines.map(|line| (line, self.capacity)).collect()
+    fn lines_of(&self, routing: &Routing) -> BTreeSet<(Line, i32)> {
+        routing.lines().map(|line| (line, self.capacity)).collect()
     }
 
     fn current(&self) -> BTreeSet<(Line, i32)> {
@@ -108,14 +142,14 @@ impl State {
         current.map(|row| (row.line.line, row.capacity)).collect()
     }
 
-    async fn plan(&self, locked: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let lines: Vec<String> = self.wanted().iter().map(|(line, _)| line.to_string()).collect();
+    async fn plan(&self, locked: &mut PgConnection, wanted: &Routing) -> Result<(), sqlx::Error> {
+        let lines: Vec<String> = wanted.lines().map(|line| line.to_string()).collect();
         sqlx::query!(
             "INSERT INTO partition_leases (kind, generation, line, partitions, capacity)
              SELECT $1, $2, line, $3, $4 FROM UNNEST($5::text[]) AS lines (line)",
             self.kind.as_str(),
             self.generation + 1,
-            self.partitions,
+            i32::from(wanted.partitions),
             self.capacity,
             &lines,
         )
@@ -137,6 +171,14 @@ impl State {
             stay(locked).await?;
             lines.declare(row.line, row.capacity).await?;
         }
+        // First what can fail: once the broker knows, the database must follow.
+        sqlx::query!(
+            "UPDATE routing SET generation = $2, switched_at = clock_timestamp() WHERE kind = $1",
+            self.kind.as_str(),
+            next,
+        )
+        .execute(&mut *locked)
+        .await?;
         for row in of(self.generation) {
             lines.unbind(row.line).await?;
         }
@@ -145,11 +187,13 @@ impl State {
         }
         lines.close().await?;
         sqlx::query!(
-            "WITH closed AS (
-                 UPDATE partition_leases SET closed_at = clock_timestamp()
+            "WITH free AS (
+                 SELECT kind, generation, line FROM partition_leases
                  WHERE kind = $1 AND generation < $2 AND closed_at IS NULL
+                 FOR UPDATE SKIP LOCKED
              )
-             UPDATE routing SET generation = $2 WHERE kind = $1",
+             UPDATE partition_leases AS closed SET closed_at = clock_timestamp() FROM free
+             WHERE closed.kind = free.kind AND closed.generation = free.generation AND closed.line = free.line",
             self.kind.as_str(),
             next,
         )
@@ -157,6 +201,20 @@ impl State {
         .await?;
         tracing::info!(kind = self.kind.as_str(), generation = next, "new lines take over");
         Ok(())
+    }
+
+    /// Whether nobody holds the line's row; now we do.
+    async fn is_free(&self, locked: &mut PgConnection, row: &Row) -> Result<bool, sqlx::Error> {
+        let free = sqlx::query!(
+            "SELECT epoch FROM partition_leases WHERE kind = $1 AND generation = $2 AND line = $3
+             FOR UPDATE SKIP LOCKED",
+            self.kind.as_str(),
+            row.line.generation,
+            row.line.line.to_string(),
+        )
+        .fetch_optional(locked)
+        .await?;
+        Ok(free.is_some())
     }
 
     /// Stamps a step of these lines' lives; whether there were any.
@@ -174,7 +232,8 @@ impl State {
         sqlx::query!(
             "UPDATE partition_leases SET
                  opened_at = CASE $4 WHEN 'opened' THEN clock_timestamp() ELSE opened_at END,
-                 ended_at = CASE $4 WHEN 'ended' THEN clock_timestamp() ELSE ended_at END
+                 ended_at = CASE $4 WHEN 'ended' THEN clock_timestamp() ELSE ended_at END,
+                 closed_at = CASE $4 WHEN 'ended' THEN COALESCE(closed_at, clock_timestamp()) ELSE closed_at END
              FROM UNNEST($2::int[], $3::text[]) AS marked (g, l)
              WHERE kind = $1 AND generation = g AND line = l",
             self.kind.as_str(),

@@ -1,0 +1,48 @@
+//! The routing as it was known last, in Redis: an API that starts while the database is away accepts by it. It
+//! may be outdated; then the broker gives the jobs back, as to any API that missed a change.
+
+use firstcome_shared::{job::JobKind, partition::Routing};
+use redis::AsyncTypedCommands;
+
+use super::Routes;
+use crate::cache::Cache;
+
+/// The routing in Redis.
+pub(super) struct Memory {
+    cache: Cache,
+    key: String,
+    /// What is there, as far as this process put it.
+    kept: Option<String>,
+}
+
+impl Memory {
+    pub(super) fn new(cache: Cache, namespace: &str) -> Self {
+        Self { cache, key: format!("{namespace}:routes"), kept: None }
+    }
+
+    /// Remembers what the database said.
+    pub(super) async fn keep(&mut self, routes: &Routes) {
+        let routes: Vec<(&str, &Routing)> =
+            routes.iter().map(|(kind, routing)| (kind.as_str(), routing)).collect();
+        let Ok(routes) = serde_json::to_string(&routes) else { return };
+        if self.kept.as_ref() == Some(&routes) {
+            return;
+        }
+        let keeping =
+            async |mut redis| AsyncTypedCommands::set(&mut redis, &self.key, &routes).await;
+        if self.cache.ask(keeping).await.is_some() {
+            self.kept = Some(routes);
+        }
+    }
+
+    /// What was remembered; nothing, if it is not understood.
+    pub(super) async fn recall(&self) -> Option<Routes> {
+        let asking = async |mut redis| AsyncTypedCommands::get(&mut redis, &self.key).await;
+        let routes = self.cache.ask(asking).await??;
+        let routes: Vec<(String, Routing)> = serde_json::from_str(&routes).ok()?;
+        routes
+            .into_iter()
+            .map(|(kind, routing)| Some((JobKind::from_name(&kind)?, routing)))
+            .collect()
+    }
+}
