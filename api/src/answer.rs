@@ -1,10 +1,12 @@
-//! What every answer has in common: it comes in time, no panic takes its place, and it is counted. One
-//! layer for all three, since every layer costs every request.
+//! What every answer has in common: it comes in time, no panic takes its place, it is counted, and it is
+//! the last one of its connection when the process is about to stop. One layer for all of it, since every
+//! layer costs every request.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
+    http::{HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -35,6 +37,10 @@ pub(crate) async fn answer(
         tracing::warn!(%method, route = route.as_ref().map(MatchedPath::as_str), "no answer within {deadline:?}");
         Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
     });
+    if state.draining.is_cancelled() {
+        // Whoever keeps connections makes the next one elsewhere.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     state.metrics.answered(&method, route, response.status(), started.elapsed());
     response
 }

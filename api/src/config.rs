@@ -40,6 +40,10 @@ pub struct ServeArgs {
     /// many. A client beyond it is answered with 503.
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
+    /// How long it goes on accepting after SIGTERM, in seconds, while it says that it is not ready: until
+    /// every balancer has seen that.
+    #[arg(long, env = "DRAIN_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=300))]
+    pub drain_seconds: u32,
     /// PostgreSQL, as postgres://user:password@host:port/database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
@@ -61,8 +65,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub secrets: SecretArgs,
-    /// Signs job ids. Several, comma-separated, while rotating: the first signs, all are believed.
-    /// At least 8 characters each, better 32 random ones.
+    /// Signs job ids. Several, comma-separated, while rotating: the first signs, all are believed. Believe
+    /// the new one everywhere before any API signs with it: `old,new`, then `new,old`, then `new`.
+    /// At least 16 bytes each, better 32 random ones.
     #[arg(long, env = "JOB_ID_KEY", hide_env_values = true)]
     pub job_id_key: Option<String>,
     /// How long a job can be polled after its submission, in seconds.

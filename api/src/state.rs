@@ -6,6 +6,7 @@ use axum::extract::FromRef;
 use chrono::Utc;
 use firstcome_shared::job::JobId;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Verifier,
@@ -63,6 +64,8 @@ pub struct Inner {
     pub enqueuer: Enqueuer,
     /// The connections of clients.
     pub connections: Arc<Connections>,
+    /// Cancelled when it is about to stop: nobody should come any more.
+    pub draining: CancellationToken,
     /// What is counted.
     pub metrics: Metrics,
 }

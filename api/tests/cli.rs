@@ -39,6 +39,7 @@ fn help_names_every_variable() {
         "LINE_CAPACITY",
         "RATE_LIMIT",
         "MAX_CONNECTIONS",
+        "DRAIN_SECONDS",
         "FIRSTCOME_DEV",
         "PRODUCTS_TTL",
         "POPULAR_TTL",

@@ -41,6 +41,7 @@ mod reads;
 mod references;
 mod rejections;
 mod retention;
+mod rolling;
 mod routing;
 mod scaling;
 mod services;

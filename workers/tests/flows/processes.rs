@@ -20,6 +20,8 @@ pub(super) fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)>
         ("QUEUE_NAMESPACE", shop.namespace.clone()),
         ("API_ADDR", format!("127.0.0.1:{port}")),
         ("FIRSTCOME_DEV", "true".to_owned()),
+        // Nobody is sent to them by their readiness.
+        ("DRAIN_SECONDS", "0".to_owned()),
     ]
 }
 
@@ -43,8 +45,17 @@ pub(crate) fn free_port() -> u16 {
 }
 
 pub(super) async fn api(shop: &Shop, port: u16) -> Process {
-    let api =
-        Process::start("firstcome-api", &["serve"], environment(shop, port), &log(shop)).unwrap();
+    api_with(shop, port, &[]).await
+}
+
+/// One with other settings.
+pub(super) async fn api_with(
+    shop: &Shop,
+    port: u16,
+    settings: &[(&'static str, String)],
+) -> Process {
+    let variables = environment(shop, port).into_iter().chain(settings.iter().cloned());
+    let api = Process::start("firstcome-api", &["serve"], variables, &log(shop)).unwrap();
     let ready = format!("http://127.0.0.1:{port}/health/ready");
     eventually("the API process is ready", async || {
         shop.anonymous(reqwest::Method::GET, &ready)
@@ -193,16 +204,8 @@ async fn a_full_line_takes_no_memory_of_the_api() {
     shop(options, async |shop| {
         let coupon = shop.campaign(1_000_000).await;
         let port = free_port();
-        let variables = environment(shop, port)
-            .into_iter()
-            .chain([("LINE_CAPACITY", "500".to_owned()), ("RATE_LIMIT", "0".to_owned())]);
-        let api = Process::start("firstcome-api", &["serve"], variables, &log(shop)).unwrap();
-        let ready = format!("http://127.0.0.1:{port}/health/ready");
-        eventually("the API process is ready", async || {
-            let answer = shop.anonymous(reqwest::Method::GET, &ready).send().await;
-            answer.is_ok_and(|answer| answer.status() == 200)
-        })
-        .await;
+        let settings = [("LINE_CAPACITY", "500".to_owned()), ("RATE_LIMIT", "0".to_owned())];
+        let api = api_with(shop, port, &settings).await;
         let url = format!("http://127.0.0.1:{port}/api/coupons/{coupon}/issue");
         let storm = async |users: std::ops::Range<i64>| {
             let requests = users.map(|user| shop.submit(user, shop.post(user, &url)));

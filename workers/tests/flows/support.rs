@@ -518,8 +518,13 @@ impl Api {
         Self { url, stop, serving }
     }
 
-    pub(crate) async fn stop(self) {
+    /// What SIGTERM does.
+    pub(crate) fn begin_to_stop(&self) {
         self.stop.cancel();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.begin_to_stop();
         tokio::time::timeout(DEADLINE, self.serving)
             .await
             .expect("the API stops")
@@ -562,6 +567,7 @@ fn api_config(
     ServeArgs {
         api_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         max_connections: 1_000,
+        drain_seconds: 0,
         database_url: database.proxied.clone(),
         database_connections: 4,
         broker: broker_args(namespace, broker),
