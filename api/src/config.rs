@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
 use firstcome_shared::{broker::BrokerArgs, database::BY_KEY, telemetry};
 use sqlx::{
@@ -158,6 +159,12 @@ impl SecretArgs {
 }
 
 impl ServeArgs {
+    /// How long a job can be polled.
+    #[must_use]
+    pub fn retention(&self) -> TimeDelta {
+        TimeDelta::seconds(self.job_retention.into())
+    }
+
     /// The keys that sign job ids: the first signs, all verify.
     ///
     /// # Errors

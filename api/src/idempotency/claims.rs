@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{TimeDelta, Utc};
 use firstcome_shared::job::{Idempotency, JobId};
 use redis::{AsyncTypedCommands, Pipeline};
 use sqlx::{PgConnection, PgPool};
@@ -75,6 +76,7 @@ impl Claims {
         pool: &PgPool,
         jobs: Arc<job::Board>,
         enqueuer: Enqueuer,
+        retention: TimeDelta,
     ) -> Self {
         let (sender, inbox) = mpsc::channel(BACKLOG);
         let redis = Redis { cache, namespace: namespace.into() };
@@ -83,6 +85,7 @@ impl Claims {
             pool: pool.clone(),
             jobs,
             enqueuer: enqueuer.clone(),
+            retention,
             untold: VecDeque::new(),
         };
         tokio::spawn(asking.run(inbox));
@@ -139,6 +142,8 @@ struct Asking {
     pool: PgPool,
     jobs: Arc<job::Board>,
     enqueuer: Enqueuer,
+    /// How long a job can be polled.
+    retention: TimeDelta,
     /// Jobs of which Redis is not told that they are in their lines, and when it is.
     untold: VecDeque<(Instant, Arc<Claim>)>,
 }
@@ -180,7 +185,13 @@ impl Asking {
                 all_wanted.into_iter().zip(held).enumerate()
             {
                 let owner = owner(&claim, held, settled.remove(&position));
+                let owner = owner.map(|owner| self.pollable(owner, &claim));
                 match (purpose, owner) {
+                    // The key's job is gone, and the worker knows how it ended.
+                    (Purpose::Submit(submission), Some(owner)) if owner.job == claim.job => {
+                        self.enqueuer.send(submission);
+                        self.untold.push_back((now + TOLD_AFTER, claim));
+                    }
                     (Purpose::Tell(answer), owner) => {
                         let _ = answer.send(owner);
                     }
@@ -197,6 +208,15 @@ impl Asking {
                 sleep_until(now + PACE).await;
             }
         }
+    }
+
+    /// The owner, or in its place, once it can no longer be polled, the job of this claim: the worker gives it
+    /// the outcome of the first one, as far as that is kept.
+    fn pollable(&self, owner: Owner, claim: &Claim) -> Owner {
+        if !owner.is_same || Utc::now() - owner.job.submitted_at() <= self.retention {
+            return owner;
+        }
+        Owner { job: claim.job, is_queued: false, ..owner }
     }
 
     /// Tells Redis of jobs that are in their lines for a while, and not settled.

@@ -14,6 +14,7 @@ use std::sync::{
 };
 
 use axum::http::HeaderMap;
+use chrono::TimeDelta;
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind},
@@ -109,7 +110,7 @@ impl Claim {
 }
 
 impl Keys {
-    /// Keys of this namespace.
+    /// Keys of this namespace, of jobs that can be polled for so long.
     #[must_use]
     pub fn new(
         pool: &PgPool,
@@ -117,8 +118,9 @@ impl Keys {
         namespace: &str,
         jobs: Arc<job::Board>,
         enqueuer: Enqueuer,
+        retention: TimeDelta,
     ) -> Self {
-        let claims = Claims::start(cache, namespace, pool, jobs, enqueuer.clone());
+        let claims = Claims::start(cache, namespace, pool, jobs, enqueuer.clone(), retention);
         Self { claims, enqueuer }
     }
 
