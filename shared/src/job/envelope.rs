@@ -2,6 +2,9 @@
 //!
 //! Lines, not an array, so that each job can be decoded alone: whatever one of them holds, its
 //! neighbours are still found.
+//!
+//! Fields that a reader does not know are ignored, at every level: a newer release may have added them, and
+//! adds only what may be ignored.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -136,7 +139,12 @@ pub fn lines(parcel: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::CouponId, job::IssueCoupon, partition::Place};
+    use crate::{
+        ids::{CouponId, ProductId},
+        job::{IssueCoupon, PlaceOrder},
+        order::{Fulfilment, Line},
+        partition::Place,
+    };
     use proptest::prelude::*;
 
     fn envelope(user: i64, coupon: i64, idempotency: Option<(String, String)>) -> Envelope {
@@ -169,6 +177,34 @@ mod tests {
             "{\"id\":\"01977420-dc00-7000-8405-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
              \"trace\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\",\"job\":{\"couponId\":1}}\n"
         );
+    }
+
+    #[test]
+    fn what_a_newer_release_adds_is_ignored() {
+        let order = PlaceOrder {
+            lines: vec![Line { product_id: ProductId::new(1), quantity: 2 }],
+            coupon_id: None,
+            fulfilment: Fulfilment::All,
+            from_cart: false,
+        };
+        let order = Envelope { job: Job::PlaceOrder(order), ..envelope(7, 1, None) };
+        for (original, objects) in [
+            (
+                envelope(7, 1, Some(("k".into(), "f".into()))),
+                vec!["{", "{\"key\"", "{\"couponId\""],
+            ),
+            (order, vec!["{", "{\"lines\"", "{\"productId\""]),
+        ] {
+            let mut line = Vec::new();
+            original.encode(&mut line).unwrap();
+            let mut line = String::from_utf8(line).unwrap();
+            for object in objects {
+                let newer = object.replacen('{', "{\"added\":[{}],", 1);
+                assert!(line.contains(object), "{object} in {line}");
+                line = line.replacen(object, &newer, 1);
+            }
+            assert_eq!(Envelope::decode(line.as_bytes()), Ok(original));
+        }
     }
 
     #[test]

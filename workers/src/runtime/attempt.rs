@@ -3,8 +3,10 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
-use sqlx::{Postgres, pool::PoolConnection};
+use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 use tokio::time::timeout;
+
+use crate::migrate;
 
 /// Longer than the database's own `statement_timeout`: only a connection that is frozen, not closed,
 /// gets here.
@@ -23,6 +25,8 @@ pub(super) enum AttemptError {
     Fenced,
     #[error("panicked: {0}")]
     Panicked(String),
+    #[error("a newer release has migrated the database and asks for more: {0}")]
+    Outdated(sqlx::Error),
 }
 
 /// Runs one transaction on this connection.
@@ -66,7 +70,24 @@ impl AttemptError {
             Self::Database(sqlx::Error::Database(database)) => {
                 database.code().is_some_and(|code| TIMEOUTS.contains(&&*code))
             }
-            Self::Database(_) | Self::Fenced | Self::Panicked(_) => false,
+            Self::Database(_) | Self::Fenced | Self::Panicked(_) | Self::Outdated(_) => false,
+        }
+    }
+
+    /// The error, as the schema explains it: a constraint that no migration of this program names, where a
+    /// newer release has migrated the database, is that release's. Every job of this program would
+    /// violate it, and a newer program will not.
+    pub(super) async fn explained(self, connection: &mut PgConnection) -> Self {
+        let Self::Database(error) = self else { return self };
+        let database = error.as_database_error();
+        let constraint = database.and_then(|database| database.constraint());
+        if constraint.is_none_or(migrate::mentions) {
+            return Self::Database(error);
+        }
+        match bounded(async { Ok(migrate::is_newer(connection).await?) }).await {
+            Ok(true) => Self::Outdated(error),
+            Ok(false) => Self::Database(error),
+            Err(unknown) => unknown,
         }
     }
 
@@ -88,19 +109,20 @@ impl AttemptError {
     ///
     /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
     /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger), and
-    /// panics. Everything else, also a missing
-    /// table (a migration that is still to come), is the state of the system: failing a job for it
-    /// would fail all of them.
+    /// panics. Everything else, also a missing table (a migration that is still to come) or a value that
+    /// this program leaves out and a newer one does not (23502), is the state of the system: failing a
+    /// job for it would fail all of them.
     pub(super) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
         if self.is_race() {
             return races < if is_bisected { 2 } else { MOST_RACES };
         }
         let database = match self {
             Self::Database(sqlx::Error::Database(database)) => database,
-            Self::Database(_) | Self::Frozen | Self::Fenced => return true,
+            Self::Database(_) | Self::Frozen | Self::Fenced | Self::Outdated(_) => return true,
             Self::Panicked(_) => return false,
         };
+        const NOT_NULL: &str = "23502";
         let code = database.code().unwrap_or_default();
-        !["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
+        code == NOT_NULL || !["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
     }
 }

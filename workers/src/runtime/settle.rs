@@ -94,7 +94,10 @@ pub(super) async fn settle(
 /// One attempt: one transaction.
 async fn try_settle(desk: Desk<'_>, jobs: &[Job]) -> Result<Vec<Settled>, AttemptError> {
     let mut connection = desk.pool.acquire().await?;
-    let settled = bounded(settle_on(&mut connection, desk, jobs)).await;
+    let settled = match bounded(settle_on(&mut connection, desk, jobs)).await {
+        Err(error) => Err(error.explained(&mut connection).await),
+        settled => settled,
+    };
     give_back(connection, &settled);
     settled
 }

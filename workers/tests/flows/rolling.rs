@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use firstcome_workers::migrate::migrate;
 use futures_util::future::join_all;
 use reqwest::Method;
 use tokio::{
@@ -139,6 +140,61 @@ async fn an_api_that_drains_says_so_and_accepts() {
         assert_eq!(accepted.status, 202);
         assert_eq!(accepted.headers["connection"], "close");
         other.stop().await;
+    })
+    .await;
+}
+
+/// As a release to come would have migrated the database.
+const NEWER: &str =
+    "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                     VALUES (9999, 'of a newer release', true, '', 0)";
+
+/// What was rolled back runs its `migrate` on the schema of the newer release.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_release_runs_on_a_newer_schema_that_admits_it() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        shop.sql(NEWER).await;
+        migrate(&shop.pool).await.unwrap();
+        shop.sql("UPDATE schema_compatibility SET oldest_program = 9999").await;
+        let refused = migrate(&shop.pool).await.unwrap_err().to_string();
+        assert!(refused.contains("too old") && refused.contains("9999"), "{refused}");
+    })
+    .await;
+}
+
+/// Old workers beside a schema that asks for more than they know to give.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_a_newer_schema_refuses_wait_for_newer_workers() {
+    shop(Options { partitions: 1, ..Options::default() }, async |shop| {
+        shop.sql(NEWER).await;
+        let coupon = shop.campaign(10).await;
+        let changes = [
+            (
+                [1, 2],
+                "ALTER TABLE user_coupons ADD COLUMN origin text NOT NULL",
+                "ALTER TABLE user_coupons DROP COLUMN origin",
+            ),
+            (
+                [3, 4],
+                "ALTER TABLE user_coupons ADD CONSTRAINT user_coupons_newer CHECK (user_id <= 2)",
+                "ALTER TABLE user_coupons DROP CONSTRAINT user_coupons_newer",
+            ),
+        ];
+        for (users, before, after) in changes {
+            shop.sql(before).await;
+            let mut jobs = Vec::new();
+            for user in users {
+                jobs.push((user, shop.accepted_issue(user, coupon).await));
+            }
+            for (user, job) in &jobs {
+                // Long enough for it to fail.
+                assert_eq!(shop.poll(*user, job, 2).await.body["status"], "queued");
+            }
+            shop.sql(after).await;
+            for (user, job) in &jobs {
+                assert_eq!(shop.settled(*user, job).await["status"], "succeeded");
+            }
+        }
     })
     .await;
 }
