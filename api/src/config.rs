@@ -1,6 +1,6 @@
 //! Command line and environment.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
@@ -9,6 +9,7 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 
 use crate::server::DEFAULT_CONNECTIONS;
 
@@ -101,7 +102,7 @@ pub struct SecretArgs {
     /// Development mode: missing secrets get a well-known default.
     #[arg(long, env = "FIRSTCOME_DEV")]
     pub dev: bool,
-    /// HS256 secret of the tokens; at least 8 characters, better 32 random ones.
+    /// HS256 secret of the tokens; at least 16 bytes, better 32 random ones.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<String>,
     /// File with the public keys of the tokens' issuer: a JWKS (JSON) or one PEM public key.
@@ -127,10 +128,12 @@ pub struct TokenArgs {
     pub secrets: SecretArgs,
 }
 
+/// How long the start waits for PostgreSQL.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// The well-known secret of development mode.
 const DEVELOPMENT_SECRET: &str = "firstcome-development-only";
-/// Shorter secrets can be guessed.
-const SHORTEST_SECRET: usize = 8;
+/// Shorter secrets can be guessed, in bytes.
+const SHORTEST_SECRET: usize = 16;
 
 impl SecretArgs {
     /// The HS256 secret.
@@ -147,10 +150,13 @@ impl SecretArgs {
             Some(DEVELOPMENT_SECRET) if !self.dev => {
                 anyhow::bail!("{name} is the well-known development secret; choose another one")
             }
-            Some(secret) if secret.len() >= SHORTEST_SECRET => Ok(secret.to_owned()),
-            Some(_) => anyhow::bail!(
-                "{name} is too short: at least {SHORTEST_SECRET} characters, e.g. from `openssl rand -hex 32`"
+            Some(secret) if secret.trim().len() < SHORTEST_SECRET => anyhow::bail!(
+                "{name} is too short: at least {SHORTEST_SECRET} bytes, e.g. from `openssl rand -hex 32`"
             ),
+            Some(secret) if secret.bytes().collect::<HashSet<_>>().len() < 2 => {
+                anyhow::bail!("{name} is one character all over; try `openssl rand -hex 32`")
+            }
+            Some(secret) => Ok(secret.to_owned()),
             None => anyhow::bail!(
                 "{name} is not set; outside development mode (--dev) there is no default. Try `openssl rand -hex 32`"
             ),
@@ -195,4 +201,27 @@ impl ServeArgs {
             .acquire_timeout(Duration::from_secs(2))
             .connect_lazy_with(options))
     }
+}
+
+/// Refuses a time zone that PostgreSQL does not know; not while it cannot be asked, since the API starts
+/// without it, too.
+///
+/// # Errors
+/// With a hint.
+pub(crate) async fn check_time_zone(pool: &PgPool, time_zone: &str) -> anyhow::Result<()> {
+    const INVALID_PARAMETER_VALUE: &str = "22023";
+    let asking = sqlx::query_scalar!("SELECT now() AT TIME ZONE $1 AS known", time_zone);
+    let asked = timeout(ASK_TIMEOUT, asking.fetch_one(pool)).await;
+    let is_unknown = match asked {
+        Ok(Err(sqlx::Error::Database(error))) => {
+            error.code().as_deref() == Some(INVALID_PARAMETER_VALUE)
+        }
+        _ => false,
+    };
+    anyhow::ensure!(
+        !is_unknown,
+        "BUSINESS_TIME_ZONE: PostgreSQL knows no time zone {time_zone:?}; \
+         pg_timezone_names has those that it knows, such as Asia/Seoul"
+    );
+    Ok(())
 }

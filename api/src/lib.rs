@@ -154,6 +154,7 @@ pub async fn serve(
     };
     let state =
         state(config, Arc::clone(&connections), stop.clone(), &closing, &publishing, &tasks)?;
+    config::check_time_zone(&state.pool, &state.config.business_time_zone).await?;
     tracing::info!(address = %listener.local_addr()?, connections = connections.limit(), "serving");
     let serving = server::accept_connections(listener, router(state), &connections, &closing);
     tokio::join!(serving, draining);
@@ -172,6 +173,9 @@ fn state(
     publishing: &CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<AppState> {
+    if config.secrets.dev {
+        tracing::warn!("development mode: whatever secret is not set is well known");
+    }
     let namespace = &config.broker.queue_namespace;
     let pool = config.pool().context("DATABASE_URL")?;
     let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;

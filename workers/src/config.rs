@@ -14,6 +14,10 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
+
+/// How long the start waits for PostgreSQL.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
 ///
@@ -171,7 +175,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "WORKER_ADDR", default_value = "127.0.0.1:0")]
     pub worker_addr: SocketAddr,
     /// Where the role send-to-data-platform posts CloudEvents, as https://host:port/path or http://….
-    #[arg(long, env = "DATA_PLATFORM_URL")]
+    #[arg(long, env = "DATA_PLATFORM_URL", hide_env_values = true)]
     pub data_platform_url: Option<String>,
     /// Certificates (PEM) that may vouch for the data platform, instead of the public ones.
     #[arg(long, env = "DATA_PLATFORM_CA_FILE")]
@@ -221,4 +225,27 @@ impl DatabaseArgs {
             .test_before_acquire(false)
             .connect_lazy_with(options))
     }
+}
+
+/// Refuses a time zone that PostgreSQL does not know; not while it cannot be asked, since workers start
+/// without it, too.
+///
+/// # Errors
+/// With a hint.
+pub(crate) async fn check_time_zone(pool: &PgPool, time_zone: &str) -> anyhow::Result<()> {
+    const INVALID_PARAMETER_VALUE: &str = "22023";
+    let asking = sqlx::query_scalar!("SELECT now() AT TIME ZONE $1 AS known", time_zone);
+    let asked = timeout(ASK_TIMEOUT, asking.fetch_one(pool)).await;
+    let is_unknown = match asked {
+        Ok(Err(sqlx::Error::Database(error))) => {
+            error.code().as_deref() == Some(INVALID_PARAMETER_VALUE)
+        }
+        _ => false,
+    };
+    anyhow::ensure!(
+        !is_unknown,
+        "BUSINESS_TIME_ZONE: PostgreSQL knows no time zone {time_zone:?}; \
+         pg_timezone_names has those that it knows, such as Asia/Seoul"
+    );
+    Ok(())
 }

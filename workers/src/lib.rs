@@ -215,6 +215,10 @@ async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
     let monitor = Arc::new(Monitor::default());
+    if roles.contains(&RoleName::UpdateSalesStats) {
+        let pool = args.database.pool().context("DATABASE_URL")?;
+        config::check_time_zone(&pool, &args.time_zone.business_time_zone).await?;
+    }
     let listener = Monitor::listen(args.worker_addr).await?;
     let running = start(roles, args, &monitor, &stop)?;
     // Also while the batches in hand settle, and not a moment longer.

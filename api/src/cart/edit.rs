@@ -33,7 +33,7 @@ impl CartRequest {
 /// Sets how many of a product are in the cart.
 ///
 /// # Errors
-/// 400, also if the cart would have more lines than an order; 404, 503.
+/// 400, also if the cart would show more lines than an order has; 404, 503.
 #[utoipa::path(
     put, path = "/api/users/cart/{productId}", operation_id = "setCartItem", tag = "Cart",
     request_body = CartRequest,
@@ -74,7 +74,9 @@ pub async fn set(
         return Err(Problem::new(Code::ProductNotFound));
     }
     let lines = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "lines!" FROM carts WHERE user_id = $1"#,
+        r#"SELECT count(*) AS "lines!" FROM carts
+           CROSS JOIN LATERAL (SELECT FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
+           WHERE user_id = $1"#,
         user_id
     )
     .fetch_one(&mut *transaction)

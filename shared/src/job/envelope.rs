@@ -16,6 +16,9 @@ use crate::{ids::UserId, trace::TraceParent};
 /// storm fewer wait for the next one; a redelivered message gets more expensive.
 pub const MAX_PARCEL: usize = 128;
 
+/// The most that is said of what is wrong with a line, in characters.
+const LONGEST_REASON: usize = 500;
+
 /// A job with what was known when it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
@@ -112,7 +115,7 @@ impl Envelope {
             trace: serde_json::from_slice::<Traced>(line)
                 .ok()
                 .and_then(|traced| TraceParent::parse(&traced.trace)),
-            reason,
+            reason: bounded(reason),
         })
     }
 
@@ -129,6 +132,14 @@ impl Envelope {
             job: Job::from_json(kind, wire.job)?,
         })
     }
+}
+
+/// What was wrong with it may quote all of it.
+fn bounded(reason: String) -> String {
+    if reason.chars().nth(LONGEST_REASON).is_none() {
+        return reason;
+    }
+    reason.chars().take(LONGEST_REASON).chain(['…']).collect()
 }
 
 /// The lines of a parcel.
@@ -217,6 +228,17 @@ mod tests {
         assert_eq!(decoded[0], Ok(envelope(1, 1, None)));
         assert_eq!(decoded[1].as_ref().unwrap_err().accepted, None);
         assert_eq!(decoded[2], Ok(envelope(2, 1, None)));
+    }
+
+    #[test]
+    fn a_reason_is_short_however_long_the_line_is() {
+        let mut line = Vec::new();
+        envelope(7, 1, None).encode(&mut line).unwrap();
+        let kind = "é".repeat(1_000_000);
+        let line = String::from_utf8(line).unwrap().replace("issue-coupon", &kind);
+        let reason = Envelope::decode(line.as_bytes()).unwrap_err().reason;
+        assert!(reason.starts_with("unknown job kind \"éé"), "{reason}");
+        assert_eq!(reason.chars().count(), LONGEST_REASON + 1);
     }
 
     #[test]

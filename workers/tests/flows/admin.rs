@@ -38,6 +38,54 @@ async fn a_new_user_can_take_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_a_name_and_an_address_of_their_own() {
+    shop(Options { users: 5, ..Options::default() }, async |shop| {
+        let user = async |name: &str, email: &str| {
+            create(shop, "users", &json!({"name": name, "email": email})).await
+        };
+        let created = user(" 김 민지 ", " Minji@example.com ").await;
+        assert_eq!(created.status, 201, "{created:?}");
+        assert_eq!(
+            (&created.body["name"], &created.body["email"]),
+            (&json!("김 민지"), &json!("Minji@example.com"))
+        );
+        user("Bob", "minji@EXAMPLE.com").await.is_problem(409, "email-taken");
+        for (name, email, field) in [
+            ("\u{200b}\u{2060}", "a@example.com", "name"),
+            ("ann\u{202e}gpj", "a@example.com", "name"),
+            ("Ann", " @ ", "email"),
+            ("Ann", "a@", "email"),
+            ("Ann", "a b@example.com", "email"),
+            ("Ann", "a\u{200b}@example.com", "email"),
+        ] {
+            let answer = user(name, email).await;
+            answer.is_problem(400, "validation-failed");
+            assert_eq!(answer.body["errors"][0]["field"], field, "{answer:?}");
+        }
+    })
+    .await;
+}
+
+/// An import took the ids, past the sequence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_id_is_found_however_many_were_given_by_hand() {
+    shop(Options { users: 5, ..Options::default() }, async |shop| {
+        shop.sql(
+            "INSERT INTO users (id, name, email) SELECT n, 'x', n || '@x' FROM generate_series(6, 40005) AS n;
+             INSERT INTO balances (user_id) SELECT generate_series(6, 40005)",
+        )
+        .await;
+        for name in ["a", "b", "c"] {
+            let user = json!({"name": name, "email": format!("{name}@example.com")});
+            let created = create(shop, "users", &user).await;
+            assert_eq!(created.status, 201, "{created:?}");
+            assert!(created.body["id"].as_i64().unwrap() > 40_005, "{created:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_is_validated_as_a_whole() {
     shop(Options::default(), async |shop| {
         let valid = json!({

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use firstcome_shared::testing::Process;
+use firstcome_shared::testing::{Process, binary};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 
-use super::support::{Answer, Options, Shop, eventually, shop};
+use super::support::{Answer, DEADLINE, Options, Shop, eventually, shop};
 
 pub(super) fn log(shop: &Shop) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", shop.namespace))
@@ -185,6 +185,27 @@ async fn on_sigterm_the_batch_in_hand_settles_and_the_exit_code_is_0() {
         let rest = worker(shop);
         shop.settle_and_audit().await;
         assert!(rest.stop().await.unwrap().success());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_zone_that_nobody_knows_is_refused_at_the_start() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        for (program, command) in
+            [("firstcome-api", "serve"), ("firstcome-worker", "update-sales-stats")]
+        {
+            let started = tokio::process::Command::new(binary(program).unwrap())
+                .arg(command)
+                .envs(environment(shop, 0))
+                .env("BUSINESS_TIME_ZONE", "Asia/Soul")
+                .kill_on_drop(true)
+                .output();
+            let ended = tokio::time::timeout(DEADLINE, started).await.unwrap().unwrap();
+            let told = String::from_utf8(ended.stderr).unwrap();
+            assert!(!ended.status.success() && told.contains("BUSINESS_TIME_ZONE"), "{told}");
+            assert!(told.contains("Asia/Soul") && told.contains("pg_timezone_names"), "{told}");
+        }
     })
     .await;
 }

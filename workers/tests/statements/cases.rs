@@ -244,7 +244,7 @@ pub(crate) const CASES: &[Case] = &[
         reads(1),
         &["100001"],
     ),
-    by_key("AS \"lines!\" FROM carts", reads(50), &["1000"]),
+    by_key("AS \"lines!\" FROM carts", reads(2 * 50), &["1000"]),
     by_key("INSERT INTO carts", writes(1), &["1000", "100", "1"]),
     by_key(
         "FROM balances WHERE user_id = $1 FOR NO KEY UPDATE) DELETE FROM carts",
@@ -301,7 +301,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key(
         "discarded_at IS NULL AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC",
         reads(21),
-        &["NULL", "21"],
+        &["NULL", "21", "1000", "16384"],
     ),
     by_key(
         "UPDATE dead_letters SET redrive_requested_at = COALESCE(redrive_requested_at, now()) WHERE id = $1",
