@@ -220,7 +220,11 @@ async fn a_campaign_is_edited_field_by_field() {
             ("discountValue", json!(2_000)),
             ("total", json!(6)),
             ("startsAt", json!("2021-01-01T00:00:00Z")),
+            // Earlier: what is issued stays good. Later than that: so does what is issued then.
             ("endsAt", json!("2099-01-01T00:00:00Z")),
+            ("validUntil", json!("2098-01-01T00:00:00Z")),
+            ("validUntil", json!("2101-01-01T00:00:00Z")),
+            ("endsAt", json!("2100-06-01T00:00:00Z")),
         ] {
             expected[field] = value.clone();
             expected["remaining"] = expected["total"].clone();
@@ -240,6 +244,41 @@ async fn a_campaign_is_edited_field_by_field() {
         }
         let read = shop.anonymous(Method::GET, &format!("/api/coupons/{}", created["id"]));
         assert_eq!(Answer::of(read).await.body, expected);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_ends_early_takes_nothing_back() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        for user in [7, 8] {
+            let job = shop.accepted_issue(user, coupon).await;
+            shop.settled(user, &job).await;
+        }
+        let path = format!("/api/admin/coupons/{coupon}");
+        let edit =
+            async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
+        let past = "2021-01-01T00:00:00Z";
+        assert_eq!(edit(json!({"endsAt": past})).await.body["endsAt"], past);
+        shop.issue(9, coupon).await.is_problem(409, "coupon-ended");
+        let available = "/api/users/coupons?status=available";
+        let held = Answer::of(shop.get(7, available)).await.body;
+        assert_eq!(held["items"][0]["couponId"], coupon);
+        let order = json!({"items": [{"productId": 1, "quantity": 1}], "couponId": coupon});
+        assert_eq!(shop.ordered(7, &order).await["result"]["discount"], 1_000);
+
+        // Unless that is what is meant.
+        assert_eq!(edit(json!({"validUntil": past})).await.body["validUntil"], past);
+        assert_eq!(Answer::of(shop.get(8, available)).await.body["items"], json!([]));
+        assert_eq!(shop.ordered(8, &order).await["error"]["code"], "coupon-expired");
+
+        let mut new = campaign(5);
+        assert_eq!(create(shop, "coupons", &new).await.body["validUntil"], new["endsAt"]);
+        new["validUntil"] = json!("2100-02-01T00:00:00Z");
+        assert_eq!(create(shop, "coupons", &new).await.body["validUntil"], new["validUntil"]);
+        new["validUntil"] = json!("2099-12-31T00:00:00Z");
+        create(shop, "coupons", &new).await.is_problem(400, "validation-failed");
     })
     .await;
 }
@@ -266,6 +305,12 @@ async fn a_deleted_campaign_is_gone_but_its_coupons_stay_good() {
 
         let held = Answer::of(shop.get(7, "/api/users/coupons?status=available")).await.body;
         assert_eq!(held["items"][0]["couponId"], coupon);
+        // All that there is to know of it: its campaign is not shown any more.
+        assert_eq!(
+            (&held["items"][0]["discountType"], &held["items"][0]["discountValue"]),
+            (&json!("fixed"), &json!(1_000))
+        );
+        assert_eq!(held["items"][0]["validUntil"], "2100-01-01T00:00:00Z");
         let order = json!({"items": [{"productId": 1, "quantity": 1}], "couponId": coupon});
         assert_eq!(shop.ordered(7, &order).await["result"]["discount"], 1_000);
     })

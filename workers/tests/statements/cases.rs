@@ -284,12 +284,13 @@ pub(crate) const CASES: &[Case] = &[
             "1",
             "timestamptz '2026-01-01'",
             "timestamptz '2027-01-01'",
+            "NULL",
         ],
     ),
     by_key(
         "UPDATE coupons SET name = COALESCE",
         writes(1),
-        &["100", "'Name'", "NULL", "NULL", "false", "NULL", "NULL", "NULL", "NULL"],
+        &["100", "'Name'", "NULL", "NULL", "false", "NULL", "NULL", "NULL", "NULL", "NULL"],
     ),
     by_key("UPDATE coupons SET deleted_at", writes(1), &["100"]),
     by_key(
