@@ -1,6 +1,6 @@
 //! One attempt at a transaction: bounded in time, and proof against panics.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use sqlx::{Postgres, pool::PoolConnection};
@@ -31,13 +31,15 @@ pub(super) async fn bounded<T>(
 ) -> Result<T, AttemptError> {
     match timeout(DEADLINE, AssertUnwindSafe(transaction).catch_unwind()).await {
         Ok(Ok(result)) => result,
-        Ok(Err(panic)) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(AttemptError::Panicked(text.unwrap_or_default()))
-        }
+        Ok(Err(panic)) => Err(AttemptError::Panicked(said(&*panic))),
         Err(_) => Err(AttemptError::Frozen),
     }
+}
+
+/// What a panic said.
+pub(super) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 /// Gives the connection back after an attempt. A frozen one is given up together with its place in

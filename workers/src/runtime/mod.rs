@@ -21,11 +21,13 @@ mod settle;
 mod speed;
 pub(crate) mod subscribe;
 mod trace;
+mod upkeep;
 
 pub use announce::Announcer;
 pub use batch::MAX_JOBS;
 pub use direct::settle_directly;
 pub use notify::Notifier;
 pub(crate) use report::{LineFigures, Stats};
-pub use role::{Role, make_lines, run};
+pub use role::{Role, run};
 pub use routing::{lines, set_partitions};
+pub use upkeep::make_lines;

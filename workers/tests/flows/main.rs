@@ -44,6 +44,8 @@ mod retention;
 mod routing;
 mod scaling;
 mod services;
+mod sharing;
 mod support;
 mod timeouts;
 mod traces;
+mod upkeep;

@@ -23,7 +23,7 @@ pub(super) fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)>
     ]
 }
 
-fn worker(shop: &Shop) -> Process {
+pub(super) fn worker(shop: &Shop) -> Process {
     Process::start("firstcome-worker", &["all"], environment(shop, 0), &log(shop)).unwrap()
 }
 

@@ -19,7 +19,7 @@ async fn queues(shop: &Shop) -> Vec<Value> {
     answer.body["items"].as_array().unwrap().clone()
 }
 
-async fn pin(shop: &Shop, kind: &str, key: i64) -> Answer {
+pub(super) async fn pin(shop: &Shop, kind: &str, key: i64) -> Answer {
     Answer::of(shop.admin(Method::PUT, &format!("/api/admin/pins/{kind}/{key}"))).await
 }
 

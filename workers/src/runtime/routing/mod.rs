@@ -15,7 +15,7 @@
 
 mod steps;
 
-pub(super) use steps::{StepError, advance};
+pub(super) use steps::StepError;
 
 use firstcome_shared::{
     job::JobKind,
