@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{Stream, StreamExt};
 use lapin::{
-    AsyncTcpStream, ConnectionProperties, Event, runtime,
+    AsyncTcpStream, ConnectionProperties, ErrorKind, Event, runtime,
     tcp::TLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
@@ -48,6 +48,21 @@ pub enum SessionError {
     /// Anything else that makes the connection unusable for its purpose.
     #[error("{0}")]
     Unusable(String),
+}
+
+impl SessionError {
+    /// Whether the broker failed at something that it was asked for on the connection, and ended it.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        const INTERNAL_ERROR: u16 = 541;
+        match self {
+            Self::Broker(error) => matches!(
+                error.kind(),
+                ErrorKind::ProtocolError(error) if error.get_id() == INTERNAL_ERROR
+            ),
+            Self::Timeout(_) | Self::Unusable(_) => false,
+        }
+    }
 }
 
 /// Opens one connection.
@@ -168,7 +183,7 @@ async fn overdue(cancel: &CancellationToken) {
 /// that a connection is closed: each one that is given up stays with it, and the next one fares no better.
 async fn unblocked(connection: &Connection, name: &str) {
     let mut alarms = Alarms::of(connection);
-    if connection.status().blocked() {
+    if connection.status().connected() && connection.status().blocked() {
         tracing::warn!(connection = name, "the broker blocks publishers, waiting for it");
         while let Ok(Alarm::Raised(_)) = alarms.next().await {}
     }

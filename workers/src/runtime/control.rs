@@ -29,7 +29,9 @@ use super::batch::ATTEMPTS_HEADER;
 
 /// Messages that may wait for the connection; beyond it they are refused.
 const BACKLOG: usize = 256;
-/// How long a confirm may take.
+/// Messages under way at once.
+const IN_FLIGHT: usize = 64;
+/// How long a confirm may take; nothing confirmed for so long ends the session.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Where a message goes.
@@ -157,6 +159,7 @@ async fn session(
                 patience = Instant::now() + DEADLINE;
             }
             verdicts = publisher.verdicts() => {
+                patience = Instant::now() + DEADLINE;
                 for ((kind, confirmed), verdict) in verdicts {
                     // A full line takes no canary, and has enough in it that should come out.
                     let is_there = matches!(verdict, Verdict::Confirmed)
@@ -170,8 +173,8 @@ async fn session(
             () = sleep_until(patience), if publisher.in_flight() > 0 && !blocked => {
                 return Err(SessionError::Timeout(DEADLINE));
             }
-            // One at a time: these are few, and a broker that does not answer ends the session.
-            message = messages.recv(), if publisher.in_flight() == 0 || blocked => {
+            // Not one after the other: a queue without a leader confirms nothing.
+            message = messages.recv(), if publisher.in_flight() < IN_FLIGHT || blocked => {
                 let Some(Message { to, kind, headers, body, confirmed }) = message else { return Ok(()) };
                 // Who is told nothing knows that it was not sent.
                 if blocked || confirmed.is_closed() {
@@ -185,8 +188,10 @@ async fn session(
                         Address::Exchange { exchange, key: &key }
                     }
                 };
+                if publisher.in_flight() == 0 {
+                    patience = Instant::now() + DEADLINE;
+                }
                 publisher.publish_with(headers, address, kind, body, (kind, confirmed));
-                patience = Instant::now() + DEADLINE;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use firstcome_shared::{
 use sqlx::PgPool;
 use tokio::{
     task::{self, JoinError, JoinSet},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,8 @@ const TICK_PROVES: Duration = Duration::from_secs(10);
 /// How long sharing the lines may take. Less than [`GIVE_UP_AFTER`], so that one slow tick is no
 /// reason to give up.
 const SHARE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two attempts at a line that the broker fails at.
+const SUSPECT_PAUSE: Duration = Duration::from_secs(5);
 /// How long it may take to store how they fare.
 const TELL_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -73,9 +75,11 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
     let name = format!("firstcome-worker {}", role.kind.as_str());
     let control = Control::start(&role.broker, role.kind.as_str(), &stop);
     let redriving = redrive::run(Arc::clone(&role), control.clone(), stop.clone());
+    let suspects = Suspects::default();
     let serving = connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
         // Of this session: its consumers end with it, not only with the process.
         let (role, control, stop) = (Arc::clone(&role), control.clone(), stop.child_token());
+        let suspects = suspects.clone();
         async move {
             let member = Member::new(role.kind, &role.pool);
             let mut session = Session {
@@ -88,6 +92,7 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
                 lines: BTreeMap::new(),
                 consumers: JoinSet::new(),
                 consumed: HashMap::new(),
+                suspects,
             };
             let ended = session.serve(&stop).await;
             stop.cancel();
@@ -113,6 +118,19 @@ struct Session {
     consumers: JoinSet<Result<(), ConsumeError>>,
     /// What each of them consumes: a line, or what the broker gives up on.
     consumed: HashMap<task::Id, Option<Lease>>,
+    suspects: Suspects,
+}
+
+/// Lines of which nothing had come out yet when the broker failed, and with it a connection: the queue of
+/// one of them may have no leader. They are consumed on connections of their own until something does.
+#[derive(Debug, Clone, Default)]
+struct Suspects(Arc<Mutex<BTreeSet<Partition>>>);
+
+impl Suspects {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A line that is being consumed.
@@ -230,6 +248,7 @@ impl Session {
         lease: Option<Lease>,
         stop: &CancellationToken,
     ) {
+        let is_suspect = lease.is_some_and(|lease| self.suspects.lock().contains(&lease.line));
         let connection = Arc::clone(&self.connection);
         let (role, stop, stats) = (Arc::clone(&self.role), stop.child_token(), Stats::new());
         if let Some(lease) = lease {
@@ -245,7 +264,18 @@ impl Session {
                 let declared = topology::declare(&connection, &role.broker.queue_namespace);
                 answered(declared).await.map_err(ConsumeError::Line)?;
             }
-            consume(&connection, source, &queue, &role, &stats, &stop).await
+            if !is_suspect {
+                return consume(&connection, source, &queue, &role, &stats, &stop).await;
+            }
+            let name = format!("firstcome-worker {queue}");
+            let own = connect::connect(&role.broker.amqp_url, &name).await;
+            let own = own.map_err(ConsumeError::Line)?;
+            let ended = consume(&own, source, &queue, &role, &stats, &stop).await;
+            connect::close(&own).await;
+            if ended.is_err() {
+                stop.run_until_cancelled(sleep(SUSPECT_PAUSE)).await;
+            }
+            ended.map_err(|error| ConsumeError::Line(error.into()))
         });
         self.consumed.insert(consumer.id(), lease);
     }
@@ -262,16 +292,25 @@ impl Session {
                 (panic.id(), Err(ConsumeError::Line(error)))
             }
         };
+        let lease = self.consumed.remove(&id).flatten();
         match result {
             Ok(()) => {}
             Err(ConsumeError::Line(error)) if self.connection.status().connected() => {
-                tracing::warn!(%error, "a line is given up, its neighbours go on");
+                let queue = lease.map(|lease| lease.line.queue(&self.role.broker.queue_namespace));
+                tracing::warn!(queue, %error, "a line is given up, its neighbours go on");
                 self.role.monitor.doubt(error);
                 self.upkeep.damaged();
             }
-            Err(ConsumeError::Line(error) | ConsumeError::Connection(error)) => return Err(error),
+            Err(ConsumeError::Line(error) | ConsumeError::Connection(error)) => {
+                if error.is_failure() {
+                    let silent =
+                        self.lines.iter().filter(|(_, serving)| !serving.stats.is_proven());
+                    self.suspects.lock().extend(silent.map(|(line, _)| *line));
+                }
+                return Err(error);
+            }
         }
-        if let Some(lease) = self.consumed.remove(&id).flatten() {
+        if let Some(lease) = lease {
             self.lines.remove(&lease.line);
             // Its channel is closed: now, and not before, another worker may have it.
             self.release(&lease).await;
@@ -309,6 +348,9 @@ impl Session {
         for (line, serving) in &mut self.lines {
             let queue = line.queue(&self.role.broker.queue_namespace);
             let Serving { stop, stats, canaries, .. } = serving;
+            if stats.is_proven() {
+                self.suspects.lock().remove(line);
+            }
             if canaries.look(stats, &self.control, queue.clone(), takeover) && !stop.is_cancelled()
             {
                 tracing::warn!(queue, "connected, but nothing comes out of the line");
