@@ -3,11 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use firstcome_database::{Pool, Sessions};
 use firstcome_shared::{broker::BrokerArgs, database::BY_KEY, telemetry};
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
 
 use crate::server::DEFAULT_CONNECTIONS;
 
@@ -170,17 +167,17 @@ impl ServeArgs {
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        let options: PgConnectOptions = self.database_url.parse()?;
-        let options = options.application_name("firstcome-api").options([
+    pub fn pool(&self) -> Result<Pool, sqlx::Error> {
+        let sessions = Sessions {
+            application_name: "firstcome-api",
+            connections: self.database_connections,
+            patience: Duration::from_secs(2),
+            trusted_for: Duration::ZERO,
             // Nothing that the API asks takes long; what does, hangs.
-            ("statement_timeout", "5s"),
-            ("idle_in_transaction_session_timeout", "10s"),
-        ]);
-        let options = options.options(BY_KEY);
-        Ok(PgPoolOptions::new()
-            .max_connections(self.database_connections)
-            .acquire_timeout(Duration::from_secs(2))
-            .connect_lazy_with(options))
+            statement_timeout: "5s",
+            planning: &BY_KEY,
+            may_be_read_only: false,
+        };
+        Pool::connect_lazy(&self.database_url, &sessions)
     }
 }

@@ -1,9 +1,10 @@
 //! `Idempotency-Key` of synchronous POSTs: key, effect and answer in one transaction.
 
 use axum::http::HeaderMap;
+use firstcome_database::Pool;
 use firstcome_shared::ids::UserId;
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{Connection, PgConnection, types::Json};
 
 use crate::{
     idempotency::{self, fingerprint},
@@ -16,7 +17,7 @@ use crate::{
 /// # Errors
 /// 422 for a key of another request; the effect's; the database's.
 pub async fn once<T: Serialize + DeserializeOwned + Sync>(
-    pool: &PgPool,
+    pool: &Pool,
     user_id: UserId,
     kind: &str,
     headers: &HeaderMap,
@@ -24,7 +25,8 @@ pub async fn once<T: Serialize + DeserializeOwned + Sync>(
     effect: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
     let key = idempotency::key(headers)?;
-    let mut transaction = pool.begin().await?;
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
     let answer = match &key {
         None => effect(&mut transaction).await?,
         Some(key) => {

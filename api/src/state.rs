@@ -4,8 +4,8 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::extract::FromRef;
 use chrono::Utc;
+use firstcome_database::Pool;
 use firstcome_shared::job::JobId;
-use sqlx::PgPool;
 
 use crate::{
     auth::Verifier,
@@ -32,7 +32,7 @@ pub struct Inner {
     /// The command line.
     pub config: ServeArgs,
     /// PostgreSQL.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Checks tokens.
     pub verifier: Verifier,
     /// Holds back callers that ask too much.

@@ -63,8 +63,8 @@ pub enum TelemetryError {
     Client(#[from] reqwest::Error),
 }
 
-/// Writes log lines to standard error, filtered by `RUST_LOG` (default `info`; lapin logs each
-/// failure that we log again with more context, so it is quieter). With
+/// Writes log lines to standard error, filtered by `RUST_LOG` (default `info`; lapin and sqlx's pool log
+/// each failure that we log again with more context, so they are quieter). With
 /// `OTEL_EXPORTER_OTLP_ENDPOINT` it also sends spans to a collector: from a thread of its own, which
 /// gets them through a bounded queue, so a collector that is slow or away costs spans only.
 ///
@@ -73,7 +73,7 @@ pub enum TelemetryError {
 pub fn init(service: &'static str) -> Result<Telemetry, TelemetryError> {
     let provider = exports().then(|| provider(service)).transpose()?;
     let lines = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,lapin=off,sqlx=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,lapin=off,sqlx=warn,sqlx_core::pool=off"));
     // Spans are for the collector: without one they are disabled, which costs nothing. The hint keeps
     // that of the other filter, below which nothing is even asked.
     let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use firstcome_database::{Pool, Sessions};
 use firstcome_shared::{
     broker::BrokerArgs,
     database::{BY_KEY, PLANNED_ANEW},
@@ -10,10 +11,7 @@ use firstcome_shared::{
     partition::MAX_PARTITIONS,
     telemetry,
 };
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::PgPool;
 
 /// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
 ///
@@ -188,37 +186,43 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_with("20s", PLANNED_ANEW)
+        // Far above the slowest statement; ends what hangs.
+        self.pool_of("20s", &PLANNED_ANEW, false).map(|pool| PgPool::clone(&pool))
+    }
+
+    /// The same for who changes nothing: a standby will do.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn reading_pool(&self) -> Result<PgPool, sqlx::Error> {
+        self.pool_of("20s", &PLANNED_ANEW, true).map(|pool| PgPool::clone(&pool))
     }
 
     /// The same for those who settle, in batches of all sizes.
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn settling_pool(&self) -> Result<PgPool, sqlx::Error> {
+    pub fn settling_pool(&self) -> Result<Pool, sqlx::Error> {
         // A batch that takes longer is settled in parts, so that others wait less for its locks.
-        self.pool_with("5s", BY_KEY)
+        self.pool_of("5s", &BY_KEY, false)
     }
 
-    fn pool_with<const N: usize>(
+    fn pool_of(
         &self,
-        statement_timeout: &str,
-        settings: [(&str, &str); N],
-    ) -> Result<PgPool, sqlx::Error> {
-        let options: PgConnectOptions = self.database_url.parse()?;
-        let options = options.application_name("firstcome-worker").options([
-            // A worker that was paused in mid-batch must not hold a campaign's lock forever.
-            ("idle_in_transaction_session_timeout", "10s"),
-            // Far above the slowest batch; ends what hangs.
-            ("statement_timeout", statement_timeout),
-        ]);
-        let options = options.options(settings);
-        Ok(PgPoolOptions::new()
-            .max_connections(self.database_connections)
-            .acquire_timeout(Duration::from_secs(5))
-            // A broken connection shows in the batch, which is retried; a ping per batch would
-            // cost every batch a round trip.
-            .test_before_acquire(false)
-            .connect_lazy_with(options))
+        statement_timeout: &'static str,
+        planning: &[(&'static str, &'static str)],
+        may_be_read_only: bool,
+    ) -> Result<Pool, sqlx::Error> {
+        let sessions = Sessions {
+            application_name: "firstcome-worker",
+            connections: self.database_connections,
+            patience: Duration::from_secs(5),
+            // A ping per batch would cost every batch a round trip.
+            trusted_for: Duration::from_secs(1),
+            statement_timeout,
+            planning,
+            may_be_read_only,
+        };
+        Pool::connect_lazy(&self.database_url, &sessions)
     }
 }

@@ -108,7 +108,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             tracing::info!(users, "sample data is there");
         }
         Command::Audit(database) => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.reading_pool().context("DATABASE_URL")?;
             let findings = audit::audit(&pool)
                 .await
                 .context("cannot audit (was `firstcome-worker migrate` run?)")?;

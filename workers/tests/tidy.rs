@@ -129,7 +129,7 @@ fn uses(source: &Source, crate_name: &str) -> bool {
     code_lines(&source.text).any(|line| line.contains(&format!("{crate_name}::")))
 }
 
-const ALL: [&str; 4] = ["api/src", "bench/src", "shared/src", "workers/src"];
+const ALL: [&str; 5] = ["api/src", "bench/src", "database/src", "shared/src", "workers/src"];
 
 #[test]
 fn lapin_is_known_to_the_broker_and_the_runtime_only() {
@@ -167,6 +167,18 @@ fn shared_holds_no_sql_and_no_http() {
             !manifest.lines().any(|line| line.starts_with(banned)),
             "shared depends on {banned}"
         );
+    }
+}
+
+#[test]
+fn the_way_to_the_database_names_no_table() {
+    for source in sources(&["database/src"]) {
+        for (table, _) in WRITERS {
+            let named = |line: &str| {
+                line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == table)
+            };
+            assert!(!code_lines(&source.text).any(named), "{} names {table}", source.path);
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! `PUT`, `DELETE /api/users/cart/{productId}` and `DELETE /api/users/cart`
 
 use axum::{extract::State, http::StatusCode};
+use firstcome_database::Pool;
 use firstcome_shared::{
     ids::UserId,
     order::{MAX_LINES, MAX_QUANTITY},
 };
-use sqlx::PgPool;
+use sqlx::Connection;
 use utoipa::ToSchema;
 
 use crate::{
@@ -50,7 +51,8 @@ pub async fn set(
     let CartRequest { quantity } = CartRequest::read(&mut fields);
     fields.finish()?;
     let user_id = caller.user_id.get();
-    let mut transaction = state.pool.begin().await?;
+    let mut connection = state.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
     // The balance row stands for the user: it is locked so that two requests cannot both add the
     // last line that there is room for.
     let user = sqlx::query_scalar!(
@@ -116,7 +118,7 @@ pub async fn clear(State(state): State<AppState>, caller: Caller) -> Result<Stat
 }
 
 async fn delete(
-    pool: &PgPool,
+    pool: &Pool,
     user_id: UserId,
     product_id: Option<i64>,
 ) -> Result<StatusCode, Problem> {

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use firstcome_database::Pool;
 use firstcome_shared::job::{Idempotency, JobId};
 use redis::{AsyncTypedCommands, Pipeline};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -72,7 +73,7 @@ impl Claims {
     pub(super) fn start(
         cache: Cache,
         namespace: &str,
-        pool: &PgPool,
+        pool: &Pool,
         jobs: Arc<job::Board>,
         enqueuer: Enqueuer,
     ) -> Self {
@@ -136,7 +137,7 @@ enum Purpose {
 
 struct Asking {
     redis: Redis,
-    pool: PgPool,
+    pool: Pool,
     jobs: Arc<job::Board>,
     enqueuer: Enqueuer,
     /// Jobs of which Redis is not told that they are in their lines, and when it is.

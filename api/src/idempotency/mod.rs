@@ -14,12 +14,12 @@ use std::sync::{
 };
 
 use axum::http::HeaderMap;
+use firstcome_database::Pool;
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind},
 };
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 
 use crate::{
     cache::Cache,
@@ -112,7 +112,7 @@ impl Keys {
     /// Keys of this namespace.
     #[must_use]
     pub fn new(
-        pool: &PgPool,
+        pool: &Pool,
         cache: Cache,
         namespace: &str,
         jobs: Arc<job::Board>,

@@ -17,6 +17,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use firstcome_database::Pool;
 use firstcome_shared::{
     broker::{
         BrokerArgs,
@@ -26,7 +27,6 @@ use firstcome_shared::{
     job::{Job, JobId, JobKind},
     partition::{Partition, Place, Routing},
 };
-use sqlx::PgPool;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -68,7 +68,7 @@ impl Lines {
     /// jobs.
     #[must_use]
     pub fn start(
-        pool: &PgPool,
+        pool: &Pool,
         broker: &BrokerArgs,
         capacity: u32,
         stop: &CancellationToken,
@@ -256,7 +256,7 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
 }
 
 /// Looks until `stop`, then tells what was accepted meanwhile.
-async fn read(lines: Arc<Lines>, pool: PgPool, stop: CancellationToken) {
+async fn read(lines: Arc<Lines>, pool: Pool, stop: CancellationToken) {
     let (api, mut telling, mut logged) = (Uuid::new_v4(), Telling::default(), Vec::new());
     loop {
         let is_last = stop.is_cancelled();
@@ -306,9 +306,11 @@ fn schema_fault(error: &sqlx::Error) -> Option<String> {
 
 type Rows = HashMap<Partition, Row>;
 
-/// Tells what this process has accepted, then asks what there is, that included.
-async fn look(pool: &PgPool, api: Uuid, telling: &Telling) -> Result<(Routes, Rows), sqlx::Error> {
+/// Tells what this process has accepted, then asks what there is, that included. A database that cannot be
+/// written to is away, whatever it tells.
+async fn look(pool: &Pool, api: Uuid, telling: &Telling) -> Result<(Routes, Rows), sqlx::Error> {
     let mut connection = pool.acquire().await?;
+    pool.check(&mut connection).await?;
     store::tell(&mut connection, api, telling).await?;
     store::lines(&mut connection).await
 }

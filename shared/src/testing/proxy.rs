@@ -21,6 +21,8 @@ pub struct Proxy {
 #[derive(Debug, Clone, Copy)]
 struct Gate {
     open: bool,
+    /// Whether new ones are.
+    welcomes: bool,
     /// Connections of earlier generations are frozen.
     generation: u64,
 }
@@ -33,7 +35,7 @@ impl Proxy {
     pub async fn start(target: String) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (gate, watched) = watch::channel(Gate { open: true, generation: 0 });
+        let (gate, watched) = watch::channel(Gate { open: true, welcomes: true, generation: 0 });
         let accepting = tokio::spawn(accept(listener, target, watched));
         Ok(Self { address, gate, accepting })
     }
@@ -49,9 +51,14 @@ impl Proxy {
         self.gate.send_modify(|gate| gate.open = false);
     }
 
+    /// Closes every new connection; those that there are go on.
+    pub fn refuse(&self) {
+        self.gate.send_modify(|gate| gate.welcomes = false);
+    }
+
     /// Forwards again.
     pub fn restore(&self) {
-        self.gate.send_modify(|gate| gate.open = true);
+        self.gate.send_modify(|gate| (gate.open, gate.welcomes) = (true, true));
     }
 
     /// Freezes every connection that there is: open, but nothing comes through any more, as behind
@@ -72,8 +79,8 @@ async fn accept(listener: TcpListener, target: String, gate: watch::Receiver<Gat
     while let Ok((mut client, _)) = listener.accept().await {
         let (target, mut gate) = (target.clone(), gate.clone());
         tokio::spawn(async move {
-            let Gate { open, generation } = *gate.borrow_and_update();
-            if !open {
+            let Gate { open, welcomes, generation } = *gate.borrow_and_update();
+            if !open || !welcomes {
                 return;
             }
             let Ok(mut service) = TcpStream::connect(target).await else { return };

@@ -2,13 +2,14 @@
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
+use firstcome_database::{PooledConnection, is_lost};
 use futures_util::FutureExt;
-use sqlx::{Postgres, pool::PoolConnection};
 use tokio::time::timeout;
 
-/// Longer than the database's own `statement_timeout`: only a connection that is frozen, not closed,
-/// gets here.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Twice the database's own `statement_timeout`: what gets here is a connection that is frozen, not closed,
+/// or a batch of many slow statements, which is settled in parts then. Its locks are free by then, too
+/// (`idle_in_transaction_session_timeout`).
+const DEADLINE: Duration = Duration::from_secs(10);
 /// How often a lost race is run again before it counts as a contradiction in the data.
 const MOST_RACES: u32 = 10;
 
@@ -40,14 +41,14 @@ pub(super) async fn bounded<T>(
     }
 }
 
-/// Gives the connection back after an attempt. A frozen one is given up together with its place in
-/// the pool, as is one that a panic left in the middle of something.
-pub(super) fn give_back<T>(
-    connection: PoolConnection<Postgres>,
-    outcome: &Result<T, AttemptError>,
-) {
-    if matches!(outcome, Err(AttemptError::Frozen | AttemptError::Panicked(_))) {
-        drop(connection.detach());
+/// Gives the connection back after an attempt, unless it is of no more use.
+pub(super) fn give_back<T>(mut connection: PooledConnection, outcome: &Result<T, AttemptError>) {
+    match outcome {
+        Err(AttemptError::Frozen) => connection.give_up(),
+        Err(AttemptError::Database(error)) if is_lost(error) => connection.give_up(),
+        // It was left in the middle of something.
+        Err(AttemptError::Panicked(_)) => connection.discard(),
+        Ok(_) | Err(AttemptError::Database(_) | AttemptError::Fenced) => connection.answered(),
     }
 }
 

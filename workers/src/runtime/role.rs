@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use firstcome_database::Pool;
 use firstcome_shared::{
     broker::{
         BrokerArgs,
@@ -62,7 +63,7 @@ pub struct Role {
     /// Where they wait.
     pub broker: BrokerArgs,
     /// Where they are settled.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Who hears of it.
     pub announcer: Announcer,
     /// Wakes who publishes its events.

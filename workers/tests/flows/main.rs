@@ -23,6 +23,7 @@ mod connections;
 mod contract;
 mod coupon_drop;
 mod data_platform;
+mod database;
 mod dead_letters;
 mod events;
 mod faults;

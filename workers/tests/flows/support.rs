@@ -529,7 +529,7 @@ impl Api {
 }
 
 impl Link {
-    async fn to(direct: String) -> Self {
+    pub(crate) async fn to(direct: String) -> Self {
         // scheme://[user[:password]@]host:port/…
         let start = direct.find('@').map_or_else(|| direct.find("://").unwrap() + 3, |at| at + 1);
         let end = direct[start..].find('/').map_or(direct.len(), |slash| start + slash);
@@ -622,7 +622,7 @@ async fn create_database(server: &str, name: &str) {
     run(server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
 }
 
-async fn run(server: &str, statement: String) {
+pub(crate) async fn run(server: &str, statement: String) {
     let mut connection = PgConnection::connect(server).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
 }

@@ -425,6 +425,7 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("WITH closed AS ( UPDATE partition_leases", FEW_LINES),
     ("pg_try_advisory_xact_lock", NO_TABLE),
     ("SELECT pg_notify('outbox', '')", NO_TABLE),
+    ("current_setting('transaction_read_only')", NO_TABLE),
     (
         "SELECT kind, generation, line FROM partition_leases JOIN UNNEST($3::int[], $4::text[]) AS wanted",
         FEW_LINES,

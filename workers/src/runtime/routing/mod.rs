@@ -17,6 +17,7 @@ mod steps;
 
 pub(super) use steps::{StepError, advance};
 
+use firstcome_database::Pool;
 use firstcome_shared::{
     job::JobKind,
     partition::{Line, Partition, Routing},
@@ -197,7 +198,7 @@ pub async fn lines(pool: &PgPool) -> Result<Vec<Partition>, sqlx::Error> {
 }
 
 /// Its last message was consumed: everything before it is settled.
-pub(super) async fn drained(pool: &PgPool, line: Partition) -> Result<(), sqlx::Error> {
+pub(super) async fn drained(pool: &Pool, line: Partition) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE partition_leases
          SET drained_at = clock_timestamp(), ended_at = COALESCE(ended_at, clock_timestamp())
