@@ -47,6 +47,9 @@ const MISSED_HEARTBEATS: u32 = 3;
 const TICK_PROVES: Duration = Duration::from_secs(10);
 /// How long making all lines may take.
 const RESTORE_DEADLINE: Duration = Duration::from_secs(120);
+/// A worker whose heartbeats reach the database for so long, and its batches do not, gives its lines up to
+/// those whose batches may. The attempts that it has under way are over some seconds later.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 /// How often it is looked whether another worker is done with them.
 const RESTORE_AGAIN: Duration = Duration::from_millis(50);
 /// How long a tick may take: some of it is the broker's work. Less than [`GIVE_UP_AFTER`], so that
@@ -166,6 +169,11 @@ struct Serving {
 impl Session {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
         let namespace = self.role.broker.queue_namespace.clone();
+        // Who cannot settle takes no lines from those who can.
+        match stop.run_until_cancelled(self.role.pool.prove()).await {
+            None => return Ok(()),
+            Some(proved) => proved.map_err(StepError::from)?,
+        }
         self.serve_dead_letters(TICK_DEADLINE, stop).await?;
         // Before the first heartbeat: it may take a while, and nobody waits for us yet.
         let mut on = self.member.connection().await.map_err(StepError::from)?;
@@ -177,6 +185,7 @@ impl Session {
         }
         self.member.keep(on);
         let mut well_at = Instant::now();
+        let mut cut_off_at = None;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -187,6 +196,12 @@ impl Session {
                 _ = ticks.tick() => match self.share().await {
                     Ok(share) => {
                         well_at = Instant::now();
+                        if !self.role.pool.is_lost() {
+                            cut_off_at = None;
+                        } else if cut_off_at.get_or_insert(well_at).elapsed() > CUT_OFF_AFTER {
+                            let reason = "the database answers heartbeats, and no batches";
+                            return Err(SessionError::Unusable(reason.to_owned()));
+                        }
                         // Without one another worker is at it: our turn comes with the next tick.
                         if let Some(share) = share {
                             self.adopt(&share, stop).await?;
@@ -196,6 +211,7 @@ impl Session {
                     Err(StepError::Session(error)) => return Err(error),
                     // What is in hand is retried by itself; what is lost meanwhile is fenced.
                     Err(StepError::Database(error)) => {
+                        cut_off_at = None;
                         let kind = self.role.kind.as_str();
                         tracing::warn!(kind, %error, "lines not shared, trying again");
                         if well_at.elapsed() > GIVE_UP_AFTER {

@@ -3,15 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use firstcome_shared::testing::Process;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use super::{
-    processes::log,
-    scaling::{campaigns, shared_as, worker},
-    support::{Answer, Options, Shop, eventually, run, shop, token},
+    processes::{environment, log},
+    scaling::{campaigns, shared_as, shares, worker},
+    support::{Answer, Link, Options, Shop, eventually, run, shop, token},
 };
 
 /// How long anything may last that a connection is to blame for, once there are better ones.
@@ -180,6 +181,47 @@ async fn a_result_that_nobody_reads_holds_its_locks_for_seconds() {
         let settled = shop.settled(7, accepted.job_id()).await;
         assert_eq!(settled["status"], "succeeded", "{settled}");
         assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
+    })
+    .await;
+}
+
+/// A worker that lives, and whose batches do not get through, as where there are too many connections
+/// already: others have its lines.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_settle_gives_its_lines_to_one_that_can() {
+    let options = Options { partitions: 1, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let link = Link::to(shop.database.direct.clone()).await;
+        let environment = environment(shop, 0).into_iter();
+        let environment = environment.chain([("DATABASE_URL", link.proxied.clone())]);
+        let cut_off =
+            Process::start("firstcome-worker", &["issue-coupon"], environment, &log(shop)).unwrap();
+        shared_as(shop, &[1]).await;
+        let other = worker(shop);
+        shared_as(shop, &[0, 1]).await;
+
+        let coupon = shop.campaign(10).await;
+        let mut held = shop.pool.begin().await.unwrap();
+        let row = "SELECT FROM coupons WHERE id = $1 FOR UPDATE";
+        sqlx::query(row).bind(coupon).execute(&mut *held).await.unwrap();
+        let job = shop.accepted_issue(7, coupon).await;
+        shop.is_waiting_for_a_row().await;
+        link.proxy.refuse();
+        let started = Instant::now();
+        shop.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name = 'firstcome-worker' AND wait_event_type = 'Lock'",
+        )
+        .await;
+        held.rollback().await.unwrap();
+        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+        assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
+
+        link.proxy.restore();
+        eventually("it joins again", async || shares(shop).await.len() == 2).await;
+        for worker in [cut_off, other] {
+            assert!(worker.stop().await.unwrap().success());
+        }
     })
     .await;
 }
