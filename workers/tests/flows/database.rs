@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use firstcome_shared::testing::Process;
+use firstcome_workers::{audit, config::DatabaseArgs};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
@@ -11,7 +12,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{
     processes::{environment, log},
-    scaling::{campaigns, shared_as, shares, worker},
+    scaling::{campaigns, shares, worker},
     support::{Answer, Link, Options, Shop, eventually, run, shop, token},
 };
 
@@ -33,6 +34,11 @@ async fn sessions(shop: &Shop, program: &str, which: &str) -> i64 {
          WHERE datname = current_database() AND application_name = '{program}' AND {which}"
     );
     sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&shop.pool).await.unwrap()
+}
+
+/// Waits until the workers have so many lines each.
+async fn have_lines(shop: &Shop, wanted: &[i64]) {
+    eventually(&format!("the shares are {wanted:?}"), async || shares(shop).await == wanted).await;
 }
 
 /// What an API says of the database.
@@ -69,6 +75,10 @@ async fn a_server_that_cannot_be_written_to_counts_as_away() {
             refused.is_problem(503, "database-unavailable");
         }
         Answer::of(shop.get(7, "/api/users/coupons")).await.is_problem(503, "database-unavailable");
+        // For the audit it will do.
+        let database_url = shop.database.direct.clone();
+        let standby = DatabaseArgs { database_url, database_connections: 1 };
+        assert!(audit::audit(&standby.reading_pool().unwrap()).await.is_ok());
 
         alter(shop, "RESET default_transaction_read_only").await;
         let started = Instant::now();
@@ -196,9 +206,9 @@ async fn a_worker_that_cannot_settle_gives_its_lines_to_one_that_can() {
         let environment = environment.chain([("DATABASE_URL", link.proxied.clone())]);
         let cut_off =
             Process::start("firstcome-worker", &["issue-coupon"], environment, &log(shop)).unwrap();
-        shared_as(shop, &[1]).await;
+        have_lines(shop, &[1]).await;
         let other = worker(shop);
-        shared_as(shop, &[0, 1]).await;
+        have_lines(shop, &[0, 1]).await;
 
         let coupon = shop.campaign(10).await;
         let mut held = shop.pool.begin().await.unwrap();
@@ -263,14 +273,14 @@ async fn standbys_that_nobody_waits_for_are_told_of() {
             log.matches("PostgreSQL has standbys and waits for none of them").count()
         };
         let alone = worker(shop);
-        shared_as(shop, &[2]).await;
+        have_lines(shop, &[2]).await;
         assert!(alone.stop().await.unwrap().success());
         assert_eq!(told(), 0);
         // A standby, as far as this database can tell.
         shop.sql("CREATE SCHEMA before; CREATE VIEW before.pg_stat_replication AS SELECT").await;
         alter(shop, "SET search_path = before, pg_catalog, public").await;
         let replicated = worker(shop);
-        shared_as(shop, &[2]).await;
+        have_lines(shop, &[2]).await;
         assert_eq!(told(), 1, "once, however many connections there are");
         assert!(replicated.stop().await.unwrap().success());
     })
