@@ -41,7 +41,7 @@ pub enum Command {
     SendToDataPlatform(WorkerArgs),
     /// A stand-in for the data platform, for development: records what it gets at POST /events, tells
     /// how much at GET /events and what at GET /orders, and misbehaves after PUT /mode (ok, slow,
-    /// error, overloaded, hang).
+    /// error, overloaded, hang, mute, elsewhere).
     MockDataPlatform {
         /// Where to listen.
         #[arg(long, env = "MOCK_DATA_PLATFORM_ADDR", default_value = "127.0.0.1:9090")]
@@ -183,12 +183,21 @@ pub struct WorkerArgs {
 
 impl DatabaseArgs {
     /// A pool that connects when it is first used, so that a database that is away delays the
-    /// work instead of ending the process.
+    /// work instead of ending the process. For roles that do not settle.
     ///
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_with("20s", PLANNED_ANEW)
+        // See `database::answered`: whatever they do is done in pieces.
+        self.pool_with("5s", PLANNED_ANEW)
+    }
+
+    /// The same for commands that end: somebody waits for them, and they take what they take.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn command_pool(&self) -> Result<PgPool, sqlx::Error> {
+        self.pool_with("0", PLANNED_ANEW)
     }
 
     /// The same for those who settle, in batches of all sizes.

@@ -225,6 +225,35 @@ fn every_table_has_its_writer() {
     }
 }
 
+/// Who waits for an answer on a connection that is frozen waits for good.
+#[test]
+fn the_roles_beside_settling_wait_for_no_statement_without_a_bound() {
+    const STATEMENTS: [&str; 7] =
+        ["execute", "fetch_all", "fetch_one", "fetch_optional", "begin", "begin_with", "commit"];
+    let roles = [
+        "workers/src/relay_outbox.rs",
+        "workers/src/purge.rs",
+        "workers/src/update_sales_stats",
+        "workers/src/runtime/subscribe.rs",
+    ];
+    let mut bounded = 0;
+    for source in sources(&roles) {
+        let text = code_lines(&source.text).collect::<String>();
+        bounded += text.matches("answered(").count();
+        for (end, _) in text.match_indices(").await") {
+            let mut open = 0;
+            let start = text[..=end].rfind(|c| {
+                open += i32::from(c == ')') - i32::from(c == '(');
+                open == 0
+            });
+            let called = text[..start.unwrap()].rsplit(|c: char| !c.is_alphanumeric() && c != '_');
+            let called = called.into_iter().next().unwrap();
+            assert!(!STATEMENTS.contains(&called), "{}: {called}", source.path);
+        }
+    }
+    assert!(bounded > 20, "this test does not see the statements");
+}
+
 #[test]
 fn files_are_short_and_say_what_they_are() {
     for source in sources(&ALL) {

@@ -1,6 +1,6 @@
 //! One attempt at a transaction: bounded in time, and proof against panics.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{io::ErrorKind, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use sqlx::{Postgres, pool::PoolConnection};
@@ -14,7 +14,7 @@ const MOST_RACES: u32 = 10;
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AttemptError {
+pub(crate) enum AttemptError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error("the database did not answer within {DEADLINE:?}")]
@@ -58,7 +58,7 @@ impl AttemptError {
     }
 
     /// Whether it took too long: less at a time may be done in time.
-    pub(super) fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         // The statement's, that of a lock, the transaction's.
         const TIMEOUTS: [&str; 3] = ["57014", "55P03", "25P04"];
         match self {
@@ -66,6 +66,7 @@ impl AttemptError {
             Self::Database(sqlx::Error::Database(database)) => {
                 database.code().is_some_and(|code| TIMEOUTS.contains(&&*code))
             }
+            Self::Database(sqlx::Error::Io(error)) => error.kind() == ErrorKind::TimedOut,
             Self::Database(_) | Self::Fenced | Self::Panicked(_) => false,
         }
     }
@@ -87,8 +88,8 @@ impl AttemptError {
     /// Whether another attempt of the same batch can succeed, after so many lost races.
     ///
     /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
-    /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger), and
-    /// panics. Everything else, also a missing
+    /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger),
+    /// XX001 and XX002 (a damaged row or index), and panics. Everything else, also a missing
     /// table (a migration that is still to come), is the state of the system: failing a job for it
     /// would fail all of them.
     pub(super) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
@@ -101,6 +102,6 @@ impl AttemptError {
             Self::Panicked(_) => return false,
         };
         let code = database.code().unwrap_or_default();
-        !["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
+        !["22", "23", "54", "P0", "XX001", "XX002"].iter().any(|class| code.starts_with(class))
     }
 }

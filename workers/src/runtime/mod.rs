@@ -23,9 +23,11 @@ pub(crate) mod subscribe;
 mod trace;
 
 pub use announce::Announcer;
+pub(crate) use attempt::AttemptError;
 pub use batch::MAX_JOBS;
 pub use direct::settle_directly;
 pub use notify::Notifier;
+pub(crate) use parts::{PartSize, Parts, Then};
 pub(crate) use report::{LineFigures, Stats};
 pub use role::{Role, make_lines, run};
 pub use routing::{lines, set_partitions};

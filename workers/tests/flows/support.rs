@@ -622,7 +622,8 @@ async fn create_database(server: &str, name: &str) {
     run(server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
 }
 
-async fn run(server: &str, statement: String) {
+/// On the server itself.
+pub(crate) async fn run(server: &str, statement: String) {
     let mut connection = PgConnection::connect(server).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
 }
