@@ -46,6 +46,7 @@ mod rejections;
 mod retention;
 mod routing;
 mod scaling;
+mod schema;
 mod services;
 mod support;
 mod timeouts;
