@@ -145,8 +145,9 @@ async fn accept_uncounted(
         return Err(Problem::new(Code::IdempotencyKeyReused));
     }
     if !owner.is_queued {
-        // A repeat was counted with its first.
-        state.enqueuer.submit(&envelope(owner.job, job?), false).await?;
+        // A repeat was counted with its first, unless that is long gone.
+        let is_new = owner.job == fresh;
+        state.enqueuer.submit(&envelope(owner.job, job?), is_new).await?;
         state.metrics.accepted(kind);
     }
     state.keys.queued(&claim, owner.job);

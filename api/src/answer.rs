@@ -1,18 +1,21 @@
-//! What every answer has in common: it comes in time, no panic takes its place, and it is counted. One
-//! layer for all three, since every layer costs every request.
+//! What every answer has in common: it comes in time, no panic takes its place, it is counted, and it is
+//! the last one of its connection when the process is about to stop. One layer for all of it, since every
+//! layer costs every request.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{future::ready, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
+    http::{HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::Either};
 use tokio::time::{Instant, error::Elapsed, timeout};
 
 use crate::{
-    job,
+    extract::Fields,
+    job, openapi,
     problem::{Code, Problem},
     state::AppState,
 };
@@ -30,13 +33,33 @@ pub(crate) async fn answer(
     let started = Instant::now();
     let method = request.method().clone();
     let deadline = DEADLINE + job::preferred_wait(request.headers()).unwrap_or_default();
-    let response = within(deadline, next.run(request)).await;
-    let response = response.unwrap_or_else(|_| {
-        tracing::warn!(%method, route = route.as_ref().map(MatchedPath::as_str), "no answer within {deadline:?}");
+    let route_path = route.as_ref().map(MatchedPath::as_str);
+    let answering = match unknown_query(route_path, &request) {
+        None => Either::Left(next.run(request)),
+        Some(problem) => Either::Right(ready(problem.into_response())),
+    };
+    let response = within(deadline, answering).await;
+    let mut response = response.unwrap_or_else(|_| {
+        tracing::warn!(%method, route = route_path, "no answer within {deadline:?}");
         Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
     });
+    if state.draining.is_cancelled() {
+        // Whoever keeps connections makes the next one elsewhere.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     state.metrics.answered(&method, route, response.status(), started.elapsed());
     response
+}
+
+/// Why a query is refused where none is known: who filters or narrows by it must not get, or empty, the whole. Those
+/// who take one look themselves. Probes and pages outside of `/api` may be asked as anybody likes.
+fn unknown_query(route: Option<&str>, request: &Request) -> Option<Problem> {
+    let query = request.uri().query().filter(|query| !query.is_empty())?;
+    let route = route.filter(|route| route.starts_with("/api/"))?;
+    if openapi::takes_query(request.method(), route) {
+        return None;
+    }
+    Fields::from_query(Some(query)).finish().err()
 }
 
 /// The answer, be it to a panic; an error if there is none by then: something hangs (a connection to the

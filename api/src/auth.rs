@@ -9,7 +9,10 @@ use axum::{
 };
 use chrono::Utc;
 use firstcome_shared::ids::{MAX_ID, UserId};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey, Header, Validation,
+    jwk::JwkSet,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,6 +92,11 @@ impl Verifier {
             format!("JWT_PUBLIC_KEYS: {} is neither a JWKS nor a PEM public key", path.display())
         })?;
         anyhow::ensure!(
+            !keys.iter().any(|(_, key, _)| is_weak(key)),
+            "JWT_PUBLIC_KEYS: {} holds an RSA key of less than 2048 bits, which can be guessed",
+            path.display()
+        );
+        anyhow::ensure!(
             !keys.is_empty(),
             "JWT_PUBLIC_KEYS: {} holds no signing key",
             path.display()
@@ -144,17 +152,37 @@ fn jwks(file: &[u8]) -> anyhow::Result<Vec<Key>> {
     Ok(usable.collect())
 }
 
-fn pem(file: &[u8]) -> anyhow::Result<(DecodingKey, Vec<Algorithm>)> {
-    let rsa = || {
-        Ok((
-            DecodingKey::from_rsa_pem(file)?,
-            vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512],
-        ))
+/// Whether it is an RSA key of less than 2,048 bits: its modulus alone would take 256 bytes.
+fn is_weak(key: &DecodingKey) -> bool {
+    const STRONG: usize = 256;
+    let length = match key.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
+        DecodingKeyKind::SecretOrDer(der) => der.len(),
     };
-    let ec = || Ok((DecodingKey::from_ec_pem(file)?, vec![Algorithm::ES256]));
-    let ed = || Ok((DecodingKey::from_ed_pem(file)?, vec![Algorithm::EdDSA]));
-    rsa().or_else(|_: anyhow::Error| ec()).or_else(|_: anyhow::Error| ed())
+    key.family() == AlgorithmFamily::Rsa && length < STRONG
 }
+
+fn pem(file: &[u8]) -> anyhow::Result<(DecodingKey, Vec<Algorithm>)> {
+    anyhow::ensure!(
+        !file.windows(PRIVATE.len()).any(|text| text == PRIVATE),
+        "it is a private key, which is not for us to know: `openssl pkey -pubout` makes the public one"
+    );
+    if let Ok(key) = DecodingKey::from_rsa_pem(file) {
+        return Ok((key, vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512]));
+    }
+    if let Ok(key) = DecodingKey::from_ec_pem(file) {
+        // A point is two coordinates and a byte that says so.
+        let algorithm = match key.try_get_as_bytes()?.len() {
+            65 => Algorithm::ES256,
+            97 => Algorithm::ES384,
+            _ => anyhow::bail!("of elliptic curves, P-256 and P-384 are supported"),
+        };
+        return Ok((key, vec![algorithm]));
+    }
+    Ok((DecodingKey::from_ed_pem(file)?, vec![Algorithm::EdDSA]))
+}
+
+const PRIVATE: &[u8] = b"PRIVATE KEY-----";
 
 /// A token as [`Verifier`] accepts it, for development and tests.
 ///
@@ -229,6 +257,39 @@ mod tests {
         MCowBQYDK2VwAyEA2idLhShGgVAL0/hlk6+c4g/B4hAVsb3KY9L1hsoF2u4=\n-----END PUBLIC KEY-----\n";
     const PUBLIC_X: &str = "2idLhShGgVAL0_hlk6-c4g_B4hAVsb3KY9L1hsoF2u4";
     const SECRET: &str = "0123456789abcdef";
+    const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCuDFTLTPMUg0oC0+z9KYV3g5UH\n\
+        VyWlJT7d99+92mMRy8+n6yPmgC26mxTA4PxV4WLmvc+hWGHvrrlJndpD1CB6whLG\n\
+        32tC8Ebm98eO3w6PDiWy7J2QOrXTFoHlJiBfFM9hBFJQXpyyiFMBRFYPcmaodi8A\n\
+        cDG08AM7IEz00D476wIDAQAB\n\
+        -----END PUBLIC KEY-----\n";
+    const RSA_2048: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAuu+cynivze0rwGr07BMi\n\
+        QiDaPo5e6eTSms08gBRlYGZI+EACesKq3w6vQdlUBM6BpLc7JvOHdtHlEF23Gh4v\n\
+        fm1P6zg7rI1Db6It7iYYjG5gusrS3CeENtWdl5HofqlC20BmccJXWs9AFy9lEmZI\n\
+        Vi2gvsn1nWd5hlhv2LWQ4aTyu2CXhfWhyRG6UpaGbr0k4ImI3EHwFl5DU7WCiZOB\n\
+        f62P6OI/ZlgtvfVjEtxn3+nBLGgVIczlhpxJwe7JiKkUK/n5UlXKAsof3KF4HH2H\n\
+        fjT9sG6YXLwuSFF0nrhGAG4LweyAhGlrWqv7kneWdkC2izBgHYpCORlAkAdYX21q\n\
+        4QIDAQAB\n\
+        -----END PUBLIC KEY-----\n";
+    const P384_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDCGyCiA4zK9H0xTNi8j\n\
+        xwEuhw5HX1kwgjhx2ctl6L7NP1jd2b5faTYCFb6s5S+tUbGhZANiAATSiQZD8gm1\n\
+        2/rypc8bDWoA5Dxk8ZYhYM4mpIB/DO0GedxDSiU4gjxpii8Kx9BsabMdiK1H0kv/\n\
+        bJ2EgCTCqXx5rpLtdDldcZ2TXfozgtf85JYLYB0Z7cphn4QH2kt7GQQ=\n\
+        -----END PRIVATE KEY-----\n";
+    const P384: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE0okGQ/IJtdv68qXPGw1qAOQ8ZPGWIWDO\n\
+        JqSAfwztBnncQ0olOII8aYovCsfQbGmzHYitR9JL/2ydhIAkwql8ea6S7XQ5XXGd\n\
+        k136M4LX/OSWC2AdGe3KYZ+EB9pLexkE\n\
+        -----END PUBLIC KEY-----\n";
+    const P521: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBNq5/xLI9KE93mfgfVsiJWrDvuszm\n\
+        O95Lp0x/zdBY+2M2tCU5rhDtC5lzEgmLBHZFzCaMGtL0spNsDRkQQPYsmaQBDXFB\n\
+        tQ/EkW7yR59M1n2VVg5I28nGnl1tLGnjMdmTYPcM6o9ssd3E+S85/99/oBKUqFtd\n\
+        aY89JOyYeFjOrWOCy08=\n\
+        -----END PUBLIC KEY-----\n";
+    const RSA_1024_N: &str = "rgxUy0zzFINKAtPs_SmFd4OVB1clpSU-3fffvdpjEcvPp-sj5oAtupsUwOD8VeFi5r3PoVhh7665SZ3aQ9QgesISxt9rQvBG5vfHjt8Ojw4lsuydkDq10xaB5SYgXxTPYQRSUF6csohTAURWD3JmqHYvAHAxtPADOyBM9NA-O-s";
 
     fn with_secret() -> Verifier {
         let jwt_secret = Some(SECRET.to_owned());
@@ -315,6 +376,24 @@ mod tests {
         }
         assert!(with_file("bad.pem", "no key").is_err());
         assert!(with_file("empty.json", r#"{"keys": []}"#).is_err());
+    }
+
+    #[test]
+    fn weak_private_and_unknown_keys_are_refused_with_a_hint() {
+        let refused = |name: &str, content: &str| {
+            format!("{:#}", with_file(name, content).map(|_| ()).unwrap_err())
+        };
+        assert!(with_file("rsa-2048.pem", RSA_2048).is_ok());
+        assert!(refused("rsa-1024.pem", RSA_1024).contains("2048 bits"));
+        let weak = json!({"kty": "RSA", "alg": "RS256", "n": RSA_1024_N, "e": "AQAB"});
+        let jwks = json!({ "keys": [weak] }).to_string();
+        assert!(refused("rsa-1024.json", &jwks).contains("2048 bits"));
+        assert!(refused("private.pem", PRIVATE_PEM).contains("private"));
+        assert!(refused("p-521.pem", P521).contains("P-384"));
+        let verifier = with_file("p-384.pem", P384).unwrap();
+        let key = EncodingKey::from_ec_pem(P384_PRIVATE.as_bytes()).unwrap();
+        let token = signed(Algorithm::ES384, &key, &json!({"sub": "7"}));
+        assert!(verifier.caller(&token).is_some(), "a key that is taken is of use");
     }
 
     #[test]

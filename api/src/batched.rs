@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use firstcome_database::Pool;
 use futures_util::future::BoxFuture;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
@@ -55,7 +56,7 @@ where
 {
     /// Starts the task that runs `query`. It ends when the handle is dropped.
     pub fn start(
-        pool: &PgPool,
+        pool: &Pool,
         query: impl for<'c> Fn(&'c mut PgConnection, Vec<K>) -> Found<'c, K, V> + Send + Sync + 'static,
     ) -> Self {
         let pool = pool.clone();
@@ -102,16 +103,12 @@ where
     }
 }
 
-/// A query that does not hang: a connection that does not answer in time (frozen, not closed) is
-/// given up together with its place in the pool.
+/// A query that does not hang.
 pub(crate) async fn bounded<T>(
-    pool: &PgPool,
+    pool: &Pool,
     query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let answered = timeout(DEADLINE, query(&mut connection)).await;
-    answered.unwrap_or_else(|_| {
-        drop(connection.detach());
-        Err(sqlx::Error::PoolTimedOut)
-    })
+    let answer = timeout(DEADLINE, query(&mut connection)).await;
+    connection.judge(answer)
 }

@@ -1,13 +1,12 @@
 //! Command line and environment.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
+use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
+use firstcome_database::{Pool, Sessions};
 use firstcome_shared::{broker::BrokerArgs, database::BY_KEY, telemetry};
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use tokio::time::timeout;
 
 use crate::server::DEFAULT_CONNECTIONS;
 
@@ -40,6 +39,10 @@ pub struct ServeArgs {
     /// many. A client beyond it is answered with 503.
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
+    /// How long it goes on accepting after SIGTERM, in seconds, while it says that it is not ready: until
+    /// every balancer has seen that.
+    #[arg(long, env = "DRAIN_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=300))]
+    pub drain_seconds: u32,
     /// PostgreSQL, as postgres://user:password@host:port/database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
@@ -61,8 +64,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub secrets: SecretArgs,
-    /// Signs job ids. Several, comma-separated, while rotating: the first signs, all are believed.
-    /// At least 8 characters each, better 32 random ones.
+    /// Signs job ids. Several, comma-separated, while rotating: the first signs, all are believed. Believe
+    /// the new one everywhere before any API signs with it: `old,new`, then `new,old`, then `new`.
+    /// At least 16 bytes each, better 32 random ones.
     #[arg(long, env = "JOB_ID_KEY", hide_env_values = true)]
     pub job_id_key: Option<String>,
     /// How long a job can be polled after its submission, in seconds.
@@ -95,7 +99,7 @@ pub struct SecretArgs {
     /// Development mode: missing secrets get a well-known default.
     #[arg(long, env = "FIRSTCOME_DEV")]
     pub dev: bool,
-    /// HS256 secret of the tokens; at least 8 characters, better 32 random ones.
+    /// HS256 secret of the tokens; at least 16 bytes, better 32 random ones.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<String>,
     /// File with the public keys of the tokens' issuer: a JWKS (JSON) or one PEM public key.
@@ -121,10 +125,12 @@ pub struct TokenArgs {
     pub secrets: SecretArgs,
 }
 
+/// How long the start waits for PostgreSQL.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// The well-known secret of development mode.
 const DEVELOPMENT_SECRET: &str = "firstcome-development-only";
-/// Shorter secrets can be guessed.
-const SHORTEST_SECRET: usize = 8;
+/// Shorter secrets can be guessed, in bytes.
+const SHORTEST_SECRET: usize = 16;
 
 impl SecretArgs {
     /// The HS256 secret.
@@ -141,10 +147,13 @@ impl SecretArgs {
             Some(DEVELOPMENT_SECRET) if !self.dev => {
                 anyhow::bail!("{name} is the well-known development secret; choose another one")
             }
-            Some(secret) if secret.len() >= SHORTEST_SECRET => Ok(secret.to_owned()),
-            Some(_) => anyhow::bail!(
-                "{name} is too short: at least {SHORTEST_SECRET} characters, e.g. from `openssl rand -hex 32`"
+            Some(secret) if secret.trim().len() < SHORTEST_SECRET => anyhow::bail!(
+                "{name} is too short: at least {SHORTEST_SECRET} bytes, e.g. from `openssl rand -hex 32`"
             ),
+            Some(secret) if secret.bytes().collect::<HashSet<_>>().len() < 2 => {
+                anyhow::bail!("{name} is one character all over; try `openssl rand -hex 32`")
+            }
+            Some(secret) => Ok(secret.to_owned()),
             None => anyhow::bail!(
                 "{name} is not set; outside development mode (--dev) there is no default. Try `openssl rand -hex 32`"
             ),
@@ -153,6 +162,12 @@ impl SecretArgs {
 }
 
 impl ServeArgs {
+    /// How long a job can be polled.
+    #[must_use]
+    pub fn retention(&self) -> TimeDelta {
+        TimeDelta::seconds(self.job_retention.into())
+    }
+
     /// The keys that sign job ids: the first signs, all verify.
     ///
     /// # Errors
@@ -170,17 +185,41 @@ impl ServeArgs {
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        let options: PgConnectOptions = self.database_url.parse()?;
-        let options = options.application_name("firstcome-api").options([
+    pub fn pool(&self) -> Result<Pool, sqlx::Error> {
+        let sessions = Sessions {
+            application_name: "firstcome-api",
+            connections: self.database_connections,
+            patience: Duration::from_secs(2),
+            trusted_for: Duration::ZERO,
             // Nothing that the API asks takes long; what does, hangs.
-            ("statement_timeout", "5s"),
-            ("idle_in_transaction_session_timeout", "10s"),
-        ]);
-        let options = options.options(BY_KEY);
-        Ok(PgPoolOptions::new()
-            .max_connections(self.database_connections)
-            .acquire_timeout(Duration::from_secs(2))
-            .connect_lazy_with(options))
+            statement_timeout: "5s",
+            planning: &BY_KEY,
+            may_be_read_only: false,
+        };
+        Pool::connect_lazy(&self.database_url, &sessions)
     }
+}
+
+/// Refuses a time zone that PostgreSQL does not know; not while it cannot be asked, since the API starts
+/// without it, too.
+///
+/// # Errors
+/// With a hint.
+pub(crate) async fn check_time_zone(pool: &Pool, time_zone: &str) -> anyhow::Result<()> {
+    const INVALID_PARAMETER_VALUE: &str = "22023";
+    let asking = sqlx::query_scalar!("SELECT now() AT TIME ZONE $1 AS known", time_zone);
+    let asking = async { asking.fetch_one(&mut *pool.acquire().await?).await };
+    let asked = timeout(ASK_TIMEOUT, asking).await;
+    let is_unknown = match asked {
+        Ok(Err(sqlx::Error::Database(error))) => {
+            error.code().as_deref() == Some(INVALID_PARAMETER_VALUE)
+        }
+        _ => false,
+    };
+    anyhow::ensure!(
+        !is_unknown,
+        "BUSINESS_TIME_ZONE: PostgreSQL knows no time zone {time_zone:?}; \
+         pg_timezone_names has those that it knows, such as Asia/Seoul"
+    );
+    Ok(())
 }

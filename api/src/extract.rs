@@ -170,28 +170,36 @@ impl Fields {
         }
     }
 
+    /// An integer whose range has a code of its own: that is told where it is none at all.
+    pub fn any_integer(&mut self, name: &str, range: RangeInclusive<i64>) -> i64 {
+        match self.entries.iter().find(|(field, _)| field == name) {
+            Some((_, Json::Integer(_))) => self.integer(name, i64::MIN..=i64::MAX),
+            _ => self.integer(name, range),
+        }
+    }
+
     /// An integer.
     pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> i64 {
         let value = self.optional_integer(name, range);
         self.required(name, value)
     }
 
-    /// A text that may be absent or `null`, of 1..=`longest` characters, none of them a control
-    /// character.
+    /// A text that may be absent or `null`, of 1..=`longest` characters, without the space around it. None of
+    /// them is a control character, and not all are invisible.
     pub fn optional_text(&mut self, name: &str, longest: usize) -> Option<String> {
         match self.take(name)? {
             Json::Text(text)
-                if (1..=longest).contains(&text.chars().count())
-                    && !text.chars().any(char::is_control)
-                    && !text.trim().is_empty() =>
+                if text.chars().count() <= longest
+                    && !text.chars().any(|c| c.is_control() || is_turning(c))
+                    && !text.chars().all(|c| c.is_whitespace() || is_invisible(c)) =>
             {
-                Some(text)
+                Some(text.trim().to_owned())
             }
             _ => {
                 self.reject(
                     name,
                     format!(
-                        "must be a text of 1 to {longest} characters, without control characters"
+                        "must be a text of 1 to {longest} visible characters, without control characters"
                     ),
                 );
                 Some(String::new())
@@ -346,6 +354,21 @@ pub struct List<T> {
     pub next: Option<String>,
 }
 
+/// Whether it turns the direction of what follows: a name with it looks like another one.
+fn is_turning(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether nothing is seen of it: joiners, variation selectors, fillers and the like, which have their place
+/// between characters that are seen.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -468,6 +491,29 @@ mod tests {
             )),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn a_text_is_seen() {
+        let read = |text: &str| {
+            let body = serde_json::json!({ "a": text }).to_string();
+            let mut fields = Fields::from_json(body.as_bytes()).unwrap();
+            let text = fields.text("a", 10);
+            fields.finish().is_ok().then_some(text)
+        };
+        for (text, expected) in [
+            (" Kim ", "Kim"),
+            ("김민지", "김민지"),
+            ("👩\u{200d}🚀", "👩\u{200d}🚀"),
+            ("1234567890", "1234567890"),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(expected));
+        }
+        for unseen in
+            ["", "  ", "\u{200b}", "\u{3164} \u{2800}", "a\u{202e}b", "a\nb", "12345678901"]
+        {
+            assert_eq!(read(unseen), None, "{unseen:?}");
+        }
     }
 
     #[test]

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 use crate::state::AppState;
 
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "faults": []}))]
+#[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "stopping": false, "faults": []}))]
 struct Readiness {
-    /// It can accept jobs.
+    /// It can accept jobs, and is not about to stop.
     ready: bool,
     /// RabbitMQ takes messages.
     broker: bool,
@@ -18,6 +18,8 @@ struct Readiness {
     database: bool,
     /// The lines are known in which jobs are to stand.
     lines: bool,
+    /// It was told to stop: it accepts for `DRAIN_SECONDS` yet, and is not to be sent more.
+    stopping: bool,
     /// What is wrong with the set-up, each with a hint.
     faults: Vec<String>,
 }
@@ -37,17 +39,19 @@ pub async fn live() -> &'static str {
     get, path = "/health/ready", operation_id = "getReadiness", tag = "Operations", security(),
     responses(
         (status = 200, description = "It can accept jobs.", body = Readiness),
-        (status = 503, description = "It cannot.", body = Readiness),
+        (status = 503, description = "It cannot, or is about to stop.", body = Readiness),
     ),
 )]
 pub async fn ready(State(state): State<AppState>) -> Response {
     let (broker, lines) = (state.enqueuer.is_up(), state.lines.are_there());
-    let ready = broker && lines;
+    let stopping = state.draining.is_cancelled();
+    let ready = broker && lines && !stopping;
     let mut response = crate::json(&Readiness {
         ready,
         broker,
         database: state.lines.database_is_up(),
         lines,
+        stopping,
         faults: state.lines.faults(),
     });
     if !ready {

@@ -43,7 +43,7 @@ use axum::{
     routing::get,
 };
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -128,8 +128,9 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Serves until `stop`: then it takes no new connections, answers what is under way (waiting polls
-/// at once) within a bound, and returns.
+/// Serves until `stop`: then it says that it is not ready, and goes on for `DRAIN_SECONDS`, so that
+/// nobody is sent to a closed door; then it takes no new connections, answers what is under way
+/// (waiting polls at once) within a bound, and returns.
 ///
 /// # Errors
 /// With a hint for the operator.
@@ -142,9 +143,21 @@ pub async fn serve(
     // The publisher outlives the last request.
     let publishing = CancellationToken::new();
     let connections = Connections::new(config.max_connections, config.database_connections)?;
-    let state = state(config, Arc::clone(&connections), &stop, &publishing, &tasks)?;
+    let drain = Duration::from_secs(config.drain_seconds.into());
+    // Cancelled, the door is closed.
+    let closing = CancellationToken::new();
+    let draining = async {
+        stop.cancelled().await;
+        tracing::info!(?drain, "not ready any more, closing after that time");
+        sleep(drain).await;
+        closing.cancel();
+    };
+    let state =
+        state(config, Arc::clone(&connections), stop.clone(), &closing, &publishing, &tasks)?;
+    config::check_time_zone(&state.pool, &state.config.business_time_zone).await?;
     tracing::info!(address = %listener.local_addr()?, connections = connections.limit(), "serving");
-    server::accept_connections(listener, router(state), &connections, &stop).await;
+    let serving = server::accept_connections(listener, router(state), &connections, &closing);
+    tokio::join!(serving, draining);
     publishing.cancel();
     tasks.close();
     tasks.wait().await;
@@ -155,10 +168,14 @@ pub async fn serve(
 fn state(
     config: ServeArgs,
     connections: Arc<Connections>,
-    stop: &CancellationToken,
+    draining: CancellationToken,
+    closing: &CancellationToken,
     publishing: &CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<AppState> {
+    if config.secrets.dev {
+        tracing::warn!("development mode: whatever secret is not set is well known");
+    }
     let namespace = &config.broker.queue_namespace;
     let pool = config.pool().context("DATABASE_URL")?;
     let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
@@ -173,12 +190,12 @@ fn state(
         publishing,
         tasks,
     );
-    let jobs = job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), stop.clone());
+    let jobs = job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), closing.clone());
     let enqueuer =
         enqueue::Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,
-        limiter: limit::Limiter::start(config.rate_limit, stop),
+        limiter: limit::Limiter::start(config.rate_limit, closing),
         signer: job::Signer::new(&config.job_id_keys()?),
         shown_coupons: Batched::start(&pool, |connection, ids| {
             Box::pin(coupon::shown(connection, ids))
@@ -197,12 +214,20 @@ fn state(
             config.popular_ttl,
             &config.business_time_zone,
         ),
-        keys: idempotency::Keys::new(&pool, cache, namespace, Arc::clone(&jobs), enqueuer.clone()),
+        keys: idempotency::Keys::new(
+            &pool,
+            cache,
+            namespace,
+            Arc::clone(&jobs),
+            enqueuer.clone(),
+            config.retention(),
+        ),
         jobs,
         enqueuer,
         lines,
         coupons,
         connections,
+        draining,
         metrics: metrics::Metrics::default(),
         pool,
         config,

@@ -1,9 +1,12 @@
-//! `Idempotency-Key` of synchronous POSTs: key, effect and answer in one transaction.
+//! `Idempotency-Key` of synchronous POSTs: key, effect and answer in one transaction. An answer is kept as it
+//! was given, so that any release can give it again.
 
 use axum::http::HeaderMap;
+use firstcome_database::Pool;
 use firstcome_shared::ids::UserId;
-use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{PgConnection, PgPool, types::Json};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, types::Json};
 
 use crate::{
     idempotency::{self, fingerprint},
@@ -15,26 +18,25 @@ use crate::{
 ///
 /// # Errors
 /// 422 for a key of another request; the effect's; the database's.
-pub async fn once<T: Serialize + DeserializeOwned + Sync>(
-    pool: &PgPool,
+pub async fn once<T: Serialize>(
+    pool: &Pool,
     user_id: UserId,
     kind: &str,
     headers: &HeaderMap,
     body: &[u8],
     effect: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Problem>,
-) -> Result<T, Problem> {
+) -> Result<Value, Problem> {
     let key = idempotency::key(headers)?;
-    let mut transaction = pool.begin().await?;
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
     let answer = match &key {
-        None => effect(&mut transaction).await?,
+        None => as_json(&effect(&mut transaction).await?)?,
         Some(key) => {
             let fingerprint = fingerprint(&[kind.as_bytes(), body]);
             match first_answer(&mut transaction, user_id, kind, key, &fingerprint).await? {
-                Some(first) => {
-                    serde_json::from_value(first).map_err(|_| Problem::new(Code::InternalError))?
-                }
+                Some(first) => first,
                 None => {
-                    let answer = effect(&mut transaction).await?;
+                    let answer = as_json(&effect(&mut transaction).await?)?;
                     store_answer(&mut transaction, user_id, kind, key, &answer).await?;
                     answer
                 }
@@ -43,6 +45,10 @@ pub async fn once<T: Serialize + DeserializeOwned + Sync>(
     };
     transaction.commit().await?;
     Ok(answer)
+}
+
+fn as_json(answer: &impl Serialize) -> Result<Value, sqlx::Error> {
+    serde_json::to_value(answer).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// Takes a key for a synchronous POST, inside the transaction of its effect: `None` if the effect
@@ -54,7 +60,7 @@ async fn first_answer(
     kind: &str,
     key: &str,
     fingerprint: &str,
-) -> Result<Option<serde_json::Value>, Problem> {
+) -> Result<Option<Value>, Problem> {
     let taken = sqlx::query!(
         "INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
          VALUES ($1, $2, $3, $4, 'null')
@@ -70,7 +76,7 @@ async fn first_answer(
         return Ok(None);
     }
     let first = sqlx::query!(
-        r#"SELECT fingerprint, body AS "body: Json<serde_json::Value>" FROM idempotent_answers
+        r#"SELECT fingerprint, body AS "body: Json<Value>" FROM idempotent_answers
            WHERE user_id = $1 AND kind = $2 AND idempotency_key = $3"#,
         user_id.get(),
         kind,
@@ -91,15 +97,14 @@ async fn store_answer(
     user_id: UserId,
     kind: &str,
     key: &str,
-    answer: &(impl Serialize + Sync),
+    answer: &Value,
 ) -> Result<(), sqlx::Error> {
-    let body = serde_json::to_value(answer).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query!(
         "UPDATE idempotent_answers SET body = $4 WHERE user_id = $1 AND kind = $2 AND idempotency_key = $3",
         user_id.get(),
         kind,
         key,
-        body,
+        answer,
     )
     .execute(transaction)
     .await?;

@@ -284,9 +284,9 @@ pub struct Problem {
     errors: Vec<FieldError>,
     /// Of a job whose state cannot be looked up now.
     #[serde(rename = "lastKnown", skip_serializing_if = "Option::is_none")]
-    last_known: Option<LastKnown>,
+    last_known: Option<Box<LastKnown>>,
     #[serde(skip)]
-    retry_after: Option<u64>,
+    retry_after: Option<u32>,
 }
 
 /// A name for the kind of problem that is stable and needs no server to stand for it.
@@ -349,13 +349,13 @@ impl Problem {
     /// Says when to come back, in whole seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds), ..self }
+        Self { retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX)), ..self }
     }
 
     /// Says where the job stood.
     #[must_use]
     pub fn last_known(self, position: u64) -> Self {
-        Self { last_known: Some(LastKnown { position }), ..self }
+        Self { last_known: Some(Box::new(LastKnown { position })), ..self }
     }
 }
 

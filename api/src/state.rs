@@ -4,8 +4,9 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::extract::FromRef;
 use chrono::Utc;
+use firstcome_database::Pool;
 use firstcome_shared::job::JobId;
-use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Verifier,
@@ -32,7 +33,7 @@ pub struct Inner {
     /// The command line.
     pub config: ServeArgs,
     /// PostgreSQL.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Checks tokens.
     pub verifier: Verifier,
     /// Holds back callers that ask too much.
@@ -63,6 +64,8 @@ pub struct Inner {
     pub enqueuer: Enqueuer,
     /// The connections of clients.
     pub connections: Arc<Connections>,
+    /// Cancelled when it is about to stop: nobody should come any more.
+    pub draining: CancellationToken,
     /// What is counted.
     pub metrics: Metrics,
 }

@@ -39,6 +39,7 @@ fn help_names_every_variable() {
         "LINE_CAPACITY",
         "RATE_LIMIT",
         "MAX_CONNECTIONS",
+        "DRAIN_SECONDS",
         "FIRSTCOME_DEV",
         "PRODUCTS_TTL",
         "POPULAR_TTL",
@@ -55,9 +56,12 @@ fn it_does_not_start_with_a_missing_or_default_secret() {
     let database = ("DATABASE_URL", "postgres://localhost/nothing");
     let address = ("API_ADDR", "127.0.0.1:0");
     let good = ("JWT_SECRET", "0123456789abcdef");
-    let cases: [(&[(&str, &str)], &str); 5] = [
+    let cases: [(&[(&str, &str)], &str); 8] = [
         (&[database, address], "JWT_SECRET is not set"),
         (&[database, address, ("JWT_SECRET", "short")], "JWT_SECRET is too short"),
+        (&[database, address, ("JWT_SECRET", "0123456789abcde")], "JWT_SECRET is too short"),
+        (&[database, address, ("JWT_SECRET", "                    ")], "JWT_SECRET is too short"),
+        (&[database, address, ("JWT_SECRET", "aaaaaaaaaaaaaaaaaaaa")], "one character"),
         (&[database, address, ("JWT_SECRET", "firstcome-development-only")], "well-known"),
         (&[database, address, good], "JOB_ID_KEY is not set"),
         (
@@ -100,6 +104,46 @@ fn bad_settings_are_refused_with_a_hint() {
             "{hint} is missing from {text}"
         );
     }
+}
+
+#[test]
+fn a_malformed_url_is_named_and_its_password_is_not_shown() {
+    let urls = [
+        ("DATABASE_URL", "postgres://user:s3cret#word@localhost/shop"),
+        ("AMQP_URL", "amqp://user:s3cret#word@localhost:5672/%2f"),
+        ("AMQP_URL", "s3cret"),
+        ("AMQP_URL", "amqp:user:s3cret@localhost"),
+        ("REDIS_URL", "redis://user:s3cret#word@localhost:6379"),
+        ("REDIS_URL", "s3cret"),
+    ];
+    for (name, url) in urls {
+        let mut environment = vec![("FIRSTCOME_DEV", "true"), ("API_ADDR", "127.0.0.1:0")];
+        if name != "DATABASE_URL" {
+            environment.push(("DATABASE_URL", "postgres://localhost/nothing"));
+        }
+        environment.push((name, url));
+        let output = api(&["serve"], &environment);
+        assert!(!output.status.success(), "{url}");
+        let help = api(&["serve", "--help"], &environment);
+        let text = [output.stdout, output.stderr, help.stdout, help.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.contains(name) && !text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn development_mode_is_told() {
+    // Its Redis URL is none, so it ends right after.
+    let environment = [
+        ("FIRSTCOME_DEV", "true"),
+        ("DATABASE_URL", "postgres://localhost/nothing"),
+        ("API_ADDR", "127.0.0.1:0"),
+        ("REDIS_URL", "x"),
+    ];
+    let output = api(&["serve"], &environment);
+    let log = [output.stdout, output.stderr].concat();
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("development mode"), "{log}");
 }
 
 #[test]

@@ -145,6 +145,8 @@ impl Settings {
             ("QUEUE_NAMESPACE", self.namespace.clone()),
             ("API_ADDR", self.api_addr.to_string()),
             ("FIRSTCOME_DEV", "true".to_owned()),
+            // No balancer has to see that it ends.
+            ("DRAIN_SECONDS", "0".to_owned()),
             // RUST_BACKTRACE is for panics; an error's place in the code would only bury its text.
             ("RUST_LIB_BACKTRACE", "0".to_owned()),
         ];

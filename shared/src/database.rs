@@ -1,5 +1,22 @@
 //! How the sessions of all programs use PostgreSQL.
 
+/// Settings of every session, whatever the role, the database or the server says.
+pub const SAFE: [(&str, &str); 2] = [
+    // What was told must survive a crash.
+    ("synchronous_commit", "on"),
+    // A worker that was paused in mid-batch must not hold a campaign's lock forever.
+    ("idle_in_transaction_session_timeout", "10s"),
+];
+
+/// Settings of every session by which the server finds out that its client is gone: with its host, behind a
+/// firewall, or paused in the middle of a result, which no other timeout ends. Until then it holds its locks.
+pub const NO_DEAD_CLIENTS: [(&str, &str); 4] = [
+    ("tcp_user_timeout", "10s"),
+    ("tcp_keepalives_idle", "10s"),
+    ("tcp_keepalives_interval", "5s"),
+    ("tcp_keepalives_count", "3"),
+];
+
 /// Settings of every session that looks rows up by their keys, one or a thousand at a time.
 ///
 /// A plan is made once and kept. No statement leaves the planner a choice between indexes: each goes down

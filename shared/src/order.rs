@@ -13,7 +13,7 @@ pub const MAX_LINES: usize = 50;
 
 /// So many of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Line {
     /// The product.
     pub product_id: ProductId,

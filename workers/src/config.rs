@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use firstcome_database::{Pool, Sessions};
 use firstcome_shared::{
     broker::BrokerArgs,
     database::{BY_KEY, PLANNED_ANEW},
@@ -10,10 +11,11 @@ use firstcome_shared::{
     partition::MAX_PARTITIONS,
     telemetry,
 };
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::PgPool;
+use tokio::time::timeout;
+
+/// How long the start waits for PostgreSQL.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
 ///
@@ -41,7 +43,7 @@ pub enum Command {
     SendToDataPlatform(WorkerArgs),
     /// A stand-in for the data platform, for development: records what it gets at POST /events, tells
     /// how much at GET /events and what at GET /orders, and misbehaves after PUT /mode (ok, slow,
-    /// error, overloaded, hang).
+    /// error, overloaded, hang, mute, elsewhere).
     MockDataPlatform {
         /// Where to listen.
         #[arg(long, env = "MOCK_DATA_PLATFORM_ADDR", default_value = "127.0.0.1:9090")]
@@ -171,7 +173,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "WORKER_ADDR", default_value = "127.0.0.1:0")]
     pub worker_addr: SocketAddr,
     /// Where the role send-to-data-platform posts CloudEvents, as https://host:port/path or http://….
-    #[arg(long, env = "DATA_PLATFORM_URL")]
+    #[arg(long, env = "DATA_PLATFORM_URL", hide_env_values = true)]
     pub data_platform_url: Option<String>,
     /// Certificates (PEM) that may vouch for the data platform, instead of the public ones.
     #[arg(long, env = "DATA_PLATFORM_CA_FILE")]
@@ -183,42 +185,79 @@ pub struct WorkerArgs {
 
 impl DatabaseArgs {
     /// A pool that connects when it is first used, so that a database that is away delays the
-    /// work instead of ending the process.
+    /// work instead of ending the process. For roles that do not settle.
     ///
     /// # Errors
     /// A malformed URL.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_with("20s", PLANNED_ANEW)
+        // See `database::answered`: whatever they do is done in pieces.
+        self.pool_of("5s", &PLANNED_ANEW, false).map(|pool| PgPool::clone(&pool))
+    }
+
+    /// The same for commands that end: somebody waits for them, and they take what they take.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn command_pool(&self) -> Result<PgPool, sqlx::Error> {
+        self.pool_of("0", &PLANNED_ANEW, false).map(|pool| PgPool::clone(&pool))
+    }
+
+    /// The same for those that change nothing: a standby will do.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn reading_pool(&self) -> Result<PgPool, sqlx::Error> {
+        self.pool_of("0", &PLANNED_ANEW, true).map(|pool| PgPool::clone(&pool))
     }
 
     /// The same for those who settle, in batches of all sizes.
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn settling_pool(&self) -> Result<PgPool, sqlx::Error> {
+    pub fn settling_pool(&self) -> Result<Pool, sqlx::Error> {
         // A batch that takes longer is settled in parts, so that others wait less for its locks.
-        self.pool_with("5s", BY_KEY)
+        self.pool_of("5s", &BY_KEY, false)
     }
 
-    fn pool_with<const N: usize>(
+    fn pool_of(
         &self,
-        statement_timeout: &str,
-        settings: [(&str, &str); N],
-    ) -> Result<PgPool, sqlx::Error> {
-        let options: PgConnectOptions = self.database_url.parse()?;
-        let options = options.application_name("firstcome-worker").options([
-            // A worker that was paused in mid-batch must not hold a campaign's lock forever.
-            ("idle_in_transaction_session_timeout", "10s"),
-            // Far above the slowest batch; ends what hangs.
-            ("statement_timeout", statement_timeout),
-        ]);
-        let options = options.options(settings);
-        Ok(PgPoolOptions::new()
-            .max_connections(self.database_connections)
-            .acquire_timeout(Duration::from_secs(5))
-            // A broken connection shows in the batch, which is retried; a ping per batch would
-            // cost every batch a round trip.
-            .test_before_acquire(false)
-            .connect_lazy_with(options))
+        statement_timeout: &'static str,
+        planning: &[(&'static str, &'static str)],
+        may_be_read_only: bool,
+    ) -> Result<Pool, sqlx::Error> {
+        let sessions = Sessions {
+            application_name: "firstcome-worker",
+            connections: self.database_connections,
+            patience: Duration::from_secs(5),
+            // A ping per batch would cost every batch a round trip.
+            trusted_for: Duration::from_secs(1),
+            statement_timeout,
+            planning,
+            may_be_read_only,
+        };
+        Pool::connect_lazy(&self.database_url, &sessions)
     }
+}
+
+/// Refuses a time zone that PostgreSQL does not know; not while it cannot be asked, since workers start
+/// without it, too.
+///
+/// # Errors
+/// With a hint.
+pub(crate) async fn check_time_zone(pool: &PgPool, time_zone: &str) -> anyhow::Result<()> {
+    const INVALID_PARAMETER_VALUE: &str = "22023";
+    let asking = sqlx::query_scalar!("SELECT now() AT TIME ZONE $1 AS known", time_zone);
+    let asked = timeout(ASK_TIMEOUT, asking.fetch_one(pool)).await;
+    let is_unknown = match asked {
+        Ok(Err(sqlx::Error::Database(error))) => {
+            error.code().as_deref() == Some(INVALID_PARAMETER_VALUE)
+        }
+        _ => false,
+    };
+    anyhow::ensure!(
+        !is_unknown,
+        "BUSINESS_TIME_ZONE: PostgreSQL knows no time zone {time_zone:?}; \
+         pg_timezone_names has those that it knows, such as Asia/Seoul"
+    );
+    Ok(())
 }

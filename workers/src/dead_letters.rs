@@ -4,7 +4,11 @@
 use anyhow::ensure;
 use clap::Subcommand;
 use firstcome_shared::job::Envelope;
+use futures_util::TryStreamExt;
 use sqlx::PgPool;
+
+/// What is printed of a reason, in characters.
+const LONGEST_REASON: i32 = 200;
 
 /// What to do with dead letters.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -31,13 +35,16 @@ pub enum Action {
 pub async fn run(pool: &PgPool, action: Action) -> anyhow::Result<()> {
     match action {
         Action::List => {
-            let letters = sqlx::query!(
-                "SELECT id, queue, job_id, reason, attempts, payload, dead_lettered_at, redrive_requested_at
-                 FROM dead_letters WHERE discarded_at IS NULL ORDER BY id"
+            let mut count = 0;
+            let mut letters = sqlx::query!(
+                r#"SELECT id, queue, job_id, left(reason, $1) AS "reason!", attempts, payload, dead_lettered_at,
+                          redrive_requested_at
+                   FROM dead_letters WHERE discarded_at IS NULL ORDER BY id"#,
+                LONGEST_REASON,
             )
-            .fetch_all(pool)
-            .await?;
-            for letter in &letters {
+            .fetch(pool);
+            while let Some(letter) = letters.try_next().await? {
+                count += 1;
                 let at = letter.dead_lettered_at.format("%Y-%m-%dT%H:%M:%SZ");
                 let job = letter.job_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
                 let readable = Envelope::decode(&letter.payload).is_ok();
@@ -46,12 +53,12 @@ pub async fn run(pool: &PgPool, action: Action) -> anyhow::Result<()> {
                     None if letter.job_id.is_some() && !readable => " (undecodable)",
                     None => "",
                 };
-                println!(
-                    "{} {at} {} {job} {} {}{note}",
-                    letter.id, letter.queue, letter.attempts, letter.reason
-                );
+                // One line each, whatever the reason quotes.
+                let reason = letter.reason.escape_debug();
+                let (id, queue, attempts) = (letter.id, letter.queue, letter.attempts);
+                println!("{id} {at} {queue} {job} {attempts} {reason}{note}");
             }
-            println!("{} dead letters", letters.len());
+            println!("{count} dead letters");
         }
         Action::Redrive { id } => {
             let requested = sqlx::query!(

@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod config;
+mod database;
 pub mod dead_letters;
 pub mod issue_coupon;
 pub mod migrate;
@@ -64,7 +65,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::All(args) => work(&RoleName::ALL, &args).await?,
         Command::RebuildStats { days, time_zone, database } => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.command_pool().context("DATABASE_URL")?;
             let drifts =
                 update_sales_stats::rebuild(&pool, &time_zone.business_time_zone, days).await;
             for drift in drifts.context("cannot recount (is BUSINESS_TIME_ZONE a time zone?)")? {
@@ -73,7 +74,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             tracing::info!(days, "the sales statistics are what the completed orders say");
         }
         Command::Purge { retention, time_zone, database } => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.command_pool().context("DATABASE_URL")?;
             let (time_zone, retention) = (time_zone.business_time_zone, retention.job_retention);
             let purged = purge::purge(&pool, &time_zone, retention, Since::Ever)
                 .await
@@ -81,11 +82,11 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             tracing::info!(purged = ?purged.unwrap_or_default(), "purged");
         }
         Command::DeadLetters { action, database } => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.command_pool().context("DATABASE_URL")?;
             dead_letters::run(&pool, action).await?;
         }
         Command::Partitions { kind, count, database } => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.command_pool().context("DATABASE_URL")?;
             runtime::set_partitions(&pool, kind, count).await?;
             tracing::info!(
                 kind = kind.as_str(),
@@ -94,21 +95,21 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             );
         }
         Command::Migrate(database) => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.command_pool().context("DATABASE_URL")?;
             migrate::migrate(&pool).await.context(
                 "cannot migrate the database (is DATABASE_URL right and PostgreSQL up?)",
             )?;
             tracing::info!("the database schema is up to date");
         }
         Command::SampleData { users, database } => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.command_pool().context("DATABASE_URL")?;
             sample_data::create(&pool, users)
                 .await
                 .context("cannot create sample data (was `firstcome-worker migrate` run?)")?;
             tracing::info!(users, "sample data is there");
         }
         Command::Audit(database) => {
-            let pool = database.pool().context("DATABASE_URL")?;
+            let pool = database.reading_pool().context("DATABASE_URL")?;
             let findings = audit::audit(&pool)
                 .await
                 .context("cannot audit (was `firstcome-worker migrate` run?)")?;
@@ -215,6 +216,10 @@ async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
     let monitor = Arc::new(Monitor::default());
+    if roles.contains(&RoleName::UpdateSalesStats) {
+        let pool = args.database.pool().context("DATABASE_URL")?;
+        config::check_time_zone(&pool, &args.time_zone.business_time_zone).await?;
+    }
     let listener = Monitor::listen(args.worker_addr).await?;
     let running = start(roles, args, &monitor, &stop)?;
     // Also while the batches in hand settle, and not a moment longer.

@@ -1,5 +1,6 @@
 //! A stand-in for the data platform, for development, demo and tests: it records what it gets, and
-//! misbehaves on request.
+//! misbehaves on request. As platforms do, it answers an `Idempotency-Key` that it knows without a look at
+//! the events.
 
 use std::{
     collections::HashMap,
@@ -11,9 +12,9 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{any, get, post, put},
 };
 use firstcome_shared::event::{OrderCompleted, order_completed::Order};
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,14 @@ pub enum Mode {
     Overloaded,
     /// `hang`: no answer.
     Hang,
+    /// `mute`: it takes the events, and does not answer.
+    Mute,
+    /// `elsewhere` (302): a redirection with this status, to where everything is taken and nothing is kept.
+    Elsewhere(StatusCode),
 }
+
+/// Where it redirects to.
+const ELSEWHERE: &str = "/elsewhere";
 
 /// What it got, and how it behaves.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +55,10 @@ struct Inner {
     /// The events, with how often each came.
     received: HashMap<Uuid, Received>,
     requests: u64,
+    /// Requests that followed a redirection.
+    astray: u64,
+    /// How each key was answered first.
+    answers: HashMap<String, StatusCode>,
     /// Events of this user are answered with 400.
     refused_user: Option<i64>,
 }
@@ -84,6 +96,13 @@ impl MockDataPlatform {
         self.lock().refused_user = Some(user);
     }
 
+    /// How many requests came, and how many of them went where they were redirected to.
+    #[must_use]
+    pub fn requests(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.requests, inner.astray)
+    }
+
     /// The ids of the events that it accepted, with how often.
     #[must_use]
     pub fn received(&self) -> HashMap<Uuid, u32> {
@@ -104,6 +123,7 @@ impl MockDataPlatform {
             .route("/events", get(report))
             .route("/orders", get(orders))
             .route("/mode", put(set_mode))
+            .route(ELSEWHERE, any(go_astray))
             .with_state(self);
         let serving = axum::serve(listener, router).into_future();
         // Whoever hangs is cut off.
@@ -115,33 +135,64 @@ impl MockDataPlatform {
     }
 }
 
-async fn receive(State(mock): State<MockDataPlatform>, body: Bytes) -> Response {
+async fn receive(
+    State(mock): State<MockDataPlatform>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let mode = {
         let mut inner = mock.lock();
         inner.requests += 1;
         inner.mode
     };
     match mode {
-        Mode::Ok => {}
+        Mode::Ok | Mode::Mute => {}
         Mode::Slow => tokio::time::sleep(Duration::from_secs(1)).await,
         Mode::Error => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Mode::Overloaded => {
             return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")]).into_response();
         }
         Mode::Hang => std::future::pending().await,
+        Mode::Elsewhere(status) => {
+            return (status, [(header::LOCATION, ELSEWHERE)]).into_response();
+        }
     }
-    let Ok(events) = serde_json::from_slice::<Vec<OrderCompleted>>(&body) else {
-        return StatusCode::BAD_REQUEST.into_response();
-    };
-    let mut inner = mock.lock();
-    if events.iter().any(|event| Some(event.data.user_id.get()) == inner.refused_user) {
-        return StatusCode::BAD_REQUEST.into_response();
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let answer = mock.lock().take(key, &body);
+    if mode == Mode::Mute {
+        std::future::pending::<()>().await;
     }
-    for event in events {
-        let first = Received { id: event.id, times: 0, order: event.data };
-        inner.received.entry(event.id).or_insert(first).times += 1;
+    answer.into_response()
+}
+
+impl Inner {
+    fn take(&mut self, key: Option<&str>, body: &[u8]) -> StatusCode {
+        if let Some(answer) = key.and_then(|key| self.answers.get(key)) {
+            return *answer;
+        }
+        let answer = self.look_at(body);
+        self.answers.extend(key.map(|key| (key.to_owned(), answer)));
+        answer
     }
-    StatusCode::NO_CONTENT.into_response()
+
+    fn look_at(&mut self, body: &[u8]) -> StatusCode {
+        let Ok(events) = serde_json::from_slice::<Vec<OrderCompleted>>(body) else {
+            return StatusCode::BAD_REQUEST;
+        };
+        if events.iter().any(|event| Some(event.data.user_id.get()) == self.refused_user) {
+            return StatusCode::BAD_REQUEST;
+        }
+        for event in events {
+            let first = Received { id: event.id, times: 0, order: event.data };
+            self.received.entry(event.id).or_insert(first).times += 1;
+        }
+        StatusCode::NO_CONTENT
+    }
+}
+
+async fn go_astray(State(mock): State<MockDataPlatform>) -> StatusCode {
+    mock.lock().astray += 1;
+    StatusCode::OK
 }
 
 async fn report(State(mock): State<MockDataPlatform>) -> Response {
@@ -170,6 +221,8 @@ async fn set_mode(State(mock): State<MockDataPlatform>, name: String) -> StatusC
         "error" => Mode::Error,
         "overloaded" => Mode::Overloaded,
         "hang" => Mode::Hang,
+        "mute" => Mode::Mute,
+        "elsewhere" => Mode::Elsewhere(StatusCode::FOUND),
         _ => return StatusCode::BAD_REQUEST,
     };
     mock.set_mode(mode);

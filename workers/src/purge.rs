@@ -11,17 +11,21 @@
 //! orders are counted anew (`update_sales_stats::count`). A `JOB_RETENTION` that is raised later, or
 //! differs between processes, changes nothing about that.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use firstcome_shared::job::JobId;
-use sqlx::{PgPool, postgres::types::PgInterval};
+use sqlx::{PgConnection, PgPool, postgres::types::PgInterval};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::update_sales_stats;
+use crate::{
+    database::{answered, give_back},
+    update_sales_stats,
+};
 
-/// Rows that one statement deletes.
+/// Rows that one statement looks through, or deletes.
 const BATCH: i64 = 5_000;
 /// Pages of a table (8 KiB each) that one statement looks through.
 const PAGES: i64 = 1_000;
@@ -73,6 +77,17 @@ pub async fn purge(
     retention: u32,
     since: Since,
 ) -> Result<Option<Purged>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let purged = purge_on(&mut connection, time_zone, retention, since).await;
+    give_back(pool, connection, purged)
+}
+
+async fn purge_on(
+    on: &mut PgConnection,
+    time_zone: &str,
+    retention: u32,
+    since: Since,
+) -> Result<Option<Purged>, sqlx::Error> {
     let retention =
         PgInterval { months: 0, days: 0, microseconds: i64::from(retention) * 1_000_000 };
     let row = sqlx::query!(
@@ -80,36 +95,38 @@ pub async fn purge(
            FROM (SELECT max(day) FILTER (WHERE job = 'close-day') AS closed,
                         max(day) FILTER (WHERE job = 'purge') AS purged FROM daily_runs) AS runs"#,
         retention,
-    )
-    .fetch_one(pool)
-    .await?;
+    );
+    let row = answered(row.fetch_one(&mut *on)).await?;
     let last = row.last;
     let since = match since {
         Since::LastPurge if row.purged >= Some(last) => return Ok(None),
         Since::LastPurge => row.purged,
         Since::Ever => None,
     };
+    let end = after(last);
     if row.closed < Some(last) {
-        update_sales_stats::close(pool, time_zone, row.closed.map(after), last).await?;
+        let submitted = row.closed.map(after).unwrap_or_default()..end;
+        update_sales_stats::close(on, time_zone, submitted, last).await?;
     }
-    let (first, end) = (since.map(after).unwrap_or_default(), after(last));
+    let first = since.map(after).unwrap_or_default();
+    let jobs = JobId::lowest_at(first)..JobId::lowest_at(end);
     let purged = Purged {
-        outcomes: delete_outcomes(pool, first, end).await?,
-        notes: delete_notes(pool, end).await?,
-        answers: delete_answers(pool, end).await?,
+        outcomes: delete_outcomes(on, jobs.clone()).await?,
+        // An event has its job's id.
+        notes: update_sales_stats::forget(on, jobs).await?,
+        answers: delete_answers(on, end).await?,
     };
     // What is finished; of earlier days nothing needs to be known any more.
-    sqlx::query!(
+    let finished = sqlx::query!(
         "INSERT INTO daily_runs (job, day) VALUES ('purge', $1) ON CONFLICT ON CONSTRAINT daily_runs_pkey DO NOTHING",
         last
-    )
-    .execute(pool)
-    .await?;
-    sqlx::query!("DELETE FROM daily_runs WHERE day < $1", last).execute(pool).await?;
+    );
+    answered(finished.execute(&mut *on)).await?;
+    let forgotten = sqlx::query!("DELETE FROM daily_runs WHERE day < $1", last);
+    answered(forgotten.execute(&mut *on)).await?;
     // APIs that have told nothing for a day: who tells again begins again.
-    sqlx::query!("DELETE FROM line_tellers WHERE told_at < now() - interval '1 day'")
-        .execute(pool)
-        .await?;
+    let silent = sqlx::query!("DELETE FROM line_tellers WHERE told_at < now() - interval '1 day'");
+    answered(silent.execute(on)).await?;
     Ok(Some(purged))
 }
 
@@ -118,55 +135,41 @@ fn after(day: NaiveDate) -> DateTime<Utc> {
     day.succ_opt().unwrap_or(day).and_time(NaiveTime::MIN).and_utc()
 }
 
-/// In the order of the primary key, which is that of submission. Locked before they are counted out,
-/// here and below: a second process goes on behind the first one's batch, and where nothing is left,
-/// nothing is left.
-async fn delete_outcomes(
-    pool: &PgPool,
-    first: DateTime<Utc>,
-    end: DateTime<Utc>,
-) -> Result<u64, sqlx::Error> {
-    let (mut from, end) = (JobId::lowest_at(first), JobId::lowest_at(end));
-    let mut count = 0;
-    loop {
-        let deleted = sqlx::query_scalar!(
+/// In the order of the primary key, which is that of submission, a piece at a time: of many jobs nearly
+/// all may have succeeded. Locked before they are deleted, in that order, here and below: a second process
+/// goes on behind the first one's piece.
+async fn delete_outcomes(on: &mut PgConnection, jobs: Range<Uuid>) -> Result<u64, sqlx::Error> {
+    let (mut from, mut count) = (jobs.start, 0);
+    while from < jobs.end {
+        // Without an upper bound there is but one way to find it.
+        let next = sqlx::query_scalar!(
+            "SELECT job_id FROM job_outcomes WHERE job_id >= $1 ORDER BY job_id OFFSET $2 LIMIT 1",
+            from,
+            BATCH,
+        );
+        let next = answered(next.fetch_optional(&mut *on)).await?;
+        let to = next.map_or(jobs.end, |next| next.min(jobs.end));
+        let deleted = sqlx::query!(
             "DELETE FROM job_outcomes WHERE job_id = ANY(ARRAY(
                  SELECT job_id FROM job_outcomes
                  WHERE job_id >= $1 AND job_id < $2 AND status <> 'succeeded'
-                 ORDER BY job_id LIMIT $3 FOR UPDATE))
-             RETURNING job_id",
+                 ORDER BY job_id FOR UPDATE))",
             from,
-            end,
-            BATCH,
-        )
-        .fetch_all(pool)
-        .await?;
-        let Some(last) = deleted.iter().max() else { return Ok(count) };
-        from = *last;
-        count += deleted.len() as u64;
+            to,
+        );
+        count += answered(deleted.execute(&mut *on)).await?.rows_affected();
+        from = to;
     }
-}
-
-/// An event has its job's id, so these are in the order of submission too.
-async fn delete_notes(pool: &PgPool, end: DateTime<Utc>) -> Result<u64, sqlx::Error> {
-    let mut count = 0;
-    loop {
-        let deleted = update_sales_stats::forget(pool, JobId::lowest_at(end), BATCH).await?;
-        if deleted == 0 {
-            return Ok(count);
-        }
-        count += deleted;
-    }
+    Ok(count)
 }
 
 /// No index knows their age, and none is needed: the table is as large as the retention is long,
 /// and is read through once, page by page.
-async fn delete_answers(pool: &PgPool, end: DateTime<Utc>) -> Result<u64, sqlx::Error> {
+async fn delete_answers(on: &mut PgConnection, end: DateTime<Utc>) -> Result<u64, sqlx::Error> {
     let pages = sqlx::query_scalar!(
         r#"SELECT pg_relation_size('idempotent_answers') / current_setting('block_size')::bigint AS "pages!""#
-    )
-    .fetch_one(pool)
-    .await?;
+    );
+    let pages = answered(pages.fetch_one(&mut *on)).await?;
     let (mut page, mut count) = (0, 0);
     while page < pages {
         let deleted = sqlx::query!(
@@ -176,10 +179,8 @@ async fn delete_answers(pool: &PgPool, end: DateTime<Utc>) -> Result<u64, sqlx::
             page,
             PAGES,
             end,
-        )
-        .execute(pool)
-        .await?;
-        count += deleted.rows_affected();
+        );
+        count += answered(deleted.execute(&mut *on)).await?.rows_affected();
         page += PAGES;
     }
     Ok(count)

@@ -15,11 +15,17 @@ use firstcome_shared::{
     event::order_completed,
     job::envelope::MAX_PARCEL,
 };
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::{
+    Connection as _, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::monitor::{self, Metrics};
+use crate::{
+    database::{answered, give_back},
+    monitor::{self, Metrics},
+};
 
 /// Events in one transaction.
 const BATCH: i64 = 512;
@@ -27,8 +33,6 @@ const BATCH: i64 = 512;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often its backlog is looked at, also while the broker is away: below the interval of scrapes.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long that look may take.
-const GAUGE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a look at the outbox proves that the role is well: above the bound on the next one.
 const LOOK_PROVES: Duration = Duration::from_secs(15);
 /// How long the broker may take to confirm a batch.
@@ -61,19 +65,8 @@ async fn gauge(pool: &PgPool, metrics: &Metrics) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // By the ends of the key, since counting a long outbox takes long. Ids that were never used, of
-        // orders that were rolled back, count as well.
-        let waiting = sqlx::query!(
-            r#"SELECT last.id - first.id + 1 AS "events!",
-                      extract(epoch FROM clock_timestamp() - first.created_at)::float8 AS "age!"
-               FROM (SELECT id, created_at FROM outbox ORDER BY id LIMIT 1) AS first,
-                    (SELECT id FROM outbox ORDER BY id DESC LIMIT 1) AS last"#
-        )
-        .fetch_optional(pool);
-        let waiting = timeout(GAUGE_DEADLINE, waiting).await;
-        match waiting.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
-            Ok(waiting) => {
-                let (events, age) = waiting.map_or((0, 0.0), |row| (row.events, row.age));
+        match backlog(pool).await {
+            Ok((events, age)) => {
                 metrics.outbox_events.set(events);
                 metrics.outbox_age.set(age.max(0.0));
             }
@@ -81,6 +74,22 @@ async fn gauge(pool: &PgPool, metrics: &Metrics) {
             Err(error) => tracing::debug!(%error, "backlog of the outbox not read"),
         }
     }
+}
+
+/// How many events wait, about, and for how many seconds the first one has.
+async fn backlog(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    // By the ends of the key, since counting a long outbox takes long. Ids that were never used, of
+    // orders that were rolled back, count as well.
+    let waiting = sqlx::query!(
+        r#"SELECT last.id - first.id + 1 AS "events!",
+                  extract(epoch FROM clock_timestamp() - first.created_at)::float8 AS "age!"
+           FROM (SELECT id, created_at FROM outbox ORDER BY id LIMIT 1) AS first,
+                (SELECT id FROM outbox ORDER BY id DESC LIMIT 1) AS last"#
+    );
+    let waiting = answered(waiting.fetch_optional(&mut *connection)).await;
+    let waiting = give_back(pool, connection, waiting)?;
+    Ok(waiting.map_or((0, 0.0), |row| (row.events, row.age)))
 }
 
 async fn session(
@@ -93,9 +102,7 @@ async fn session(
     topology::declare(&connection, &broker.queue_namespace).await?;
     let mut publisher = ConfirmedPublisher::open(&connection).await?;
     let exchange = topology::events(&broker.queue_namespace);
-    let database = |error: sqlx::Error| SessionError::Unusable(format!("outbox: {error}"));
-    let mut notifications = PgListener::connect_with(&pool).await.map_err(database)?;
-    notifications.listen("outbox").await.map_err(database)?;
+    let mut notifications = listen(&pool).await.map_err(database)?;
     while !stop.is_cancelled() {
         // With nothing to publish nobody else would notice.
         if !connection.status().connected() {
@@ -106,13 +113,30 @@ async fn session(
         monitor.metrics.relayed.inc_by(u64::try_from(relayed).unwrap_or_default());
         if relayed == 0 {
             tokio::select! {
-                // An error here is a lost connection, which the next look at the outbox reports.
-                _ = timeout(SWEEP, notifications.recv()) => {}
+                notified = timeout(SWEEP, notifications.recv()) => {
+                    if let Ok(Err(error)) = notified {
+                        return Err(database(error));
+                    }
+                }
                 () = stop.cancelled() => {}
             }
         }
     }
     Ok(())
+}
+
+/// Hears of new events. On a connection of its own, which ends with the session: nobody would notice by
+/// waiting for it that it is frozen.
+async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let options = PgConnectOptions::clone(&pool.connect_options());
+    let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+    let mut notifications = answered(PgListener::connect_with(&own)).await?;
+    answered(notifications.listen("outbox")).await?;
+    Ok(notifications)
+}
+
+fn database(error: sqlx::Error) -> SessionError {
+    SessionError::Unusable(format!("outbox: {error}"))
 }
 
 /// Publishes one batch and deletes what the broker confirmed; how many that were.
@@ -121,16 +145,24 @@ async fn relay(
     publisher: &mut ConfirmedPublisher<Vec<i64>>,
     exchange: &str,
 ) -> Result<usize, SessionError> {
-    let database = |error: sqlx::Error| SessionError::Unusable(format!("outbox: {error}"));
-    let mut transaction = pool.begin().await.map_err(database)?;
+    let mut connection = pool.acquire().await.map_err(database)?;
+    let relayed = relay_on(&mut connection, publisher, exchange).await;
+    give_back(pool, connection, relayed)
+}
+
+async fn relay_on(
+    connection: &mut PgConnection,
+    publisher: &mut ConfirmedPublisher<Vec<i64>>,
+    exchange: &str,
+) -> Result<usize, SessionError> {
+    let mut transaction = answered(connection.begin()).await.map_err(database)?;
     // Rows that another relay is publishing are skipped; if it dies, their locks die with it.
     let rows = sqlx::query!(
         "SELECT id, event FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
         BATCH
     )
-    .fetch_all(&mut *transaction)
-    .await
-    .map_err(database)?;
+    .fetch_all(&mut *transaction);
+    let rows = answered(rows).await.map_err(database)?;
     for parcel in rows.chunks(MAX_PARCEL) {
         let mut body = Vec::new();
         for row in parcel {
@@ -160,11 +192,10 @@ async fn relay(
         }
     }
     if !confirmed.is_empty() {
-        sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", &confirmed)
-            .execute(&mut *transaction)
-            .await
-            .map_err(database)?;
+        let deleted = sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", &confirmed)
+            .execute(&mut *transaction);
+        answered(deleted).await.map_err(database)?;
     }
-    transaction.commit().await.map_err(database)?;
+    answered(transaction.commit()).await.map_err(database)?;
     Ok(confirmed.len())
 }

@@ -129,7 +129,7 @@ fn uses(source: &Source, crate_name: &str) -> bool {
     code_lines(&source.text).any(|line| line.contains(&format!("{crate_name}::")))
 }
 
-const ALL: [&str; 4] = ["api/src", "bench/src", "shared/src", "workers/src"];
+const ALL: [&str; 5] = ["api/src", "bench/src", "database/src", "shared/src", "workers/src"];
 
 #[test]
 fn lapin_is_known_to_the_broker_and_the_runtime_only() {
@@ -167,6 +167,18 @@ fn shared_holds_no_sql_and_no_http() {
             !manifest.lines().any(|line| line.starts_with(banned)),
             "shared depends on {banned}"
         );
+    }
+}
+
+#[test]
+fn the_way_to_the_database_names_no_table() {
+    for source in sources(&["database/src"]) {
+        for (table, _) in WRITERS {
+            let named = |line: &str| {
+                line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == table)
+            };
+            assert!(!code_lines(&source.text).any(named), "{} names {table}", source.path);
+        }
     }
 }
 
@@ -223,6 +235,35 @@ fn every_table_has_its_writer() {
             "nobody writes {table}: is this test blind, or the list stale?"
         );
     }
+}
+
+/// Who waits for an answer on a connection that is frozen waits for good.
+#[test]
+fn the_roles_beside_settling_wait_for_no_statement_without_a_bound() {
+    const STATEMENTS: [&str; 7] =
+        ["execute", "fetch_all", "fetch_one", "fetch_optional", "begin", "begin_with", "commit"];
+    let roles = [
+        "workers/src/relay_outbox.rs",
+        "workers/src/purge.rs",
+        "workers/src/update_sales_stats",
+        "workers/src/runtime/subscribe.rs",
+    ];
+    let mut bounded = 0;
+    for source in sources(&roles) {
+        let text = code_lines(&source.text).collect::<String>();
+        bounded += text.matches("answered(").count();
+        for (end, _) in text.match_indices(").await") {
+            let mut open = 0;
+            let start = text[..=end].rfind(|c| {
+                open += i32::from(c == ')') - i32::from(c == '(');
+                open == 0
+            });
+            let called = text[..start.unwrap()].rsplit(|c: char| !c.is_alphanumeric() && c != '_');
+            let called = called.into_iter().next().unwrap();
+            assert!(!STATEMENTS.contains(&called), "{}: {called}", source.path);
+        }
+    }
+    assert!(bounded > 20, "this test does not see the statements");
 }
 
 #[test]

@@ -48,6 +48,8 @@ struct NewCoupon {
     starts_at: DateTime<Utc>,
     /// First instant at which it can no longer be had; after `startsAt`.
     ends_at: DateTime<Utc>,
+    /// First instant at which an issued one can no longer be used: `endsAt`, unless given; not before it.
+    valid_until: Option<DateTime<Utc>>,
 }
 
 impl NewCoupon {
@@ -63,6 +65,7 @@ impl NewCoupon {
             total: fields.integer("total", 1..=MAX_TOTAL),
             starts_at: fields.instant("startsAt"),
             ends_at: fields.instant("endsAt"),
+            valid_until: fields.optional_instant("validUntil"),
         };
         if discount_type.is_none() {
             // Does nothing where the choice was there but wrong.
@@ -73,6 +76,9 @@ impl NewCoupon {
         }
         if coupon.starts_at >= coupon.ends_at {
             fields.reject("endsAt", "must be after startsAt");
+        }
+        if coupon.valid_until.is_some_and(|until| until < coupon.ends_at) {
+            fields.reject("validUntil", "must not be before endsAt");
         }
         coupon
     }
@@ -96,7 +102,10 @@ struct EditedCoupon {
     #[schema(minimum = 1, maximum = 1_000_000_000)]
     total: Option<i64>,
     starts_at: Option<DateTime<Utc>>,
+    /// Issued coupons stay good if it comes earlier; a later one takes `validUntil` along.
     ends_at: Option<DateTime<Utc>>,
+    /// Counts for issued coupons too.
+    valid_until: Option<DateTime<Utc>>,
 }
 
 impl EditedCoupon {
@@ -111,6 +120,7 @@ impl EditedCoupon {
             total: fields.optional_integer("total", 1..=MAX_TOTAL),
             starts_at: fields.optional_instant("startsAt"),
             ends_at: fields.optional_instant("endsAt"),
+            valid_until: fields.optional_instant("validUntil"),
         }
     }
 }
@@ -138,10 +148,10 @@ pub async fn create_coupon(
     let coupon = once(&state.pool, admin.user_id, "create-coupon", &headers, &bytes, async |transaction| {
         let coupon = sqlx::query_as!(
             CouponView,
-            r#"INSERT INTO coupons (name, discount_type, discount_value, max_discount, total, starts_at, ends_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7)
+            r#"INSERT INTO coupons (name, discount_type, discount_value, max_discount, total, starts_at, ends_at, valid_until)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                RETURNING id, name, discount_type, discount_value, max_discount, total,
-                         total - issued AS "remaining!", starts_at, ends_at"#,
+                         total - issued AS "remaining!", starts_at, ends_at, valid_until"#,
             wanted.name,
             wanted.discount_type,
             wanted.discount_value,
@@ -149,6 +159,7 @@ pub async fn create_coupon(
             wanted.total,
             wanted.starts_at,
             wanted.ends_at,
+            wanted.valid_until,
         )
         .fetch_one(transaction)
         .await?;
@@ -182,10 +193,11 @@ pub async fn edit_coupon(
         r#"UPDATE coupons SET name = COALESCE($2, name), discount_type = COALESCE($3, discount_type),
                   discount_value = COALESCE($4, discount_value),
                   max_discount = CASE WHEN $5 THEN $6 ELSE max_discount END, total = COALESCE($7, total),
-                  starts_at = COALESCE($8, starts_at), ends_at = COALESCE($9, ends_at)
+                  starts_at = COALESCE($8, starts_at), ends_at = COALESCE($9, ends_at),
+                  valid_until = COALESCE($10, CASE WHEN $9 > ends_at THEN GREATEST($9, valid_until) ELSE valid_until END)
            WHERE id = $1 AND deleted_at IS NULL
            RETURNING id, name, discount_type, discount_value, max_discount, total,
-                     total - issued AS "remaining!", starts_at, ends_at"#,
+                     total - issued AS "remaining!", starts_at, ends_at, valid_until"#,
         id,
         wanted.name,
         wanted.discount_type,
@@ -195,6 +207,7 @@ pub async fn edit_coupon(
         wanted.total,
         wanted.starts_at,
         wanted.ends_at,
+        wanted.valid_until,
     )
     .fetch_optional(&state.pool)
     .await

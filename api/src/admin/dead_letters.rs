@@ -9,7 +9,8 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use firstcome_shared::{broker::topology, job::Envelope};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -39,6 +40,7 @@ struct DeadLetterView {
     job_id: Option<Uuid>,
     #[schema(required)]
     user_id: Option<i64>,
+    /// The beginning of it, if it is long; likewise of the payload.
     reason: String,
     attempts: i32,
     /// The `traceparent` of the request, where it had one.
@@ -52,8 +54,13 @@ struct DeadLetterView {
     redrive_requested_at: Option<DateTime<Utc>>,
 }
 
+/// What a page shows of a reason, in characters.
+const LONGEST_REASON: i32 = 1_000;
+/// What it shows of a payload, in bytes: a whole job, and the beginning of what is none.
+const LONGEST_PAYLOAD: i32 = 16 * 1024;
+
 /// How many get another attempt.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"requested": 1}))]
 struct Redriven {
@@ -75,10 +82,13 @@ pub async fn list_dead_letters(
     page: Page,
 ) -> Result<Response, Problem> {
     let rows = sqlx::query!(
-        "SELECT id, queue, job_id, user_id, reason, attempts, trace, payload, dead_lettered_at, redrive_requested_at
-         FROM dead_letters WHERE discarded_at IS NULL AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC LIMIT $2",
+        r#"SELECT id, queue, job_id, user_id, left(reason, $3) AS "reason!", attempts, trace,
+                  substring(payload FROM 1 FOR $4) AS "payload!", dead_lettered_at, redrive_requested_at
+           FROM dead_letters WHERE discarded_at IS NULL AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC LIMIT $2"#,
         page.after,
         page.rows(),
+        LONGEST_REASON,
+        LONGEST_PAYLOAD,
     )
     .fetch_all(&state.pool)
     .await?;
@@ -201,7 +211,7 @@ pub async fn discard_dead_letter(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn accepted(redriven: &Redriven) -> Response {
+fn accepted(redriven: &Value) -> Response {
     let mut response = crate::json(redriven);
     *response.status_mut() = StatusCode::ACCEPTED;
     response

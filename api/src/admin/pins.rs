@@ -8,7 +8,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use firstcome_shared::{job::JobKind, partition::MAX_PINS};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
@@ -95,7 +95,8 @@ pub async fn pin(
     pinned: Pinned,
 ) -> Result<Response, Problem> {
     let Pinned { kind, key } = pinned;
-    let mut transaction = state.pool.begin().await?;
+    let mut connection = state.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
     let missing = match kind {
         JobKind::IssueCoupon => sqlx::query_scalar!(
             r#"SELECT NOT EXISTS (SELECT FROM coupons WHERE id = $1 AND deleted_at IS NULL) AS "missing!""#,

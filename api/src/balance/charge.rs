@@ -1,7 +1,7 @@
 //! `POST /api/balance/charge`
 
 use axum::{extract::State, http::HeaderMap, response::Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
@@ -30,12 +30,11 @@ struct ChargeRequest {
 
 impl ChargeRequest {
     fn read(fields: &mut Fields) -> Self {
-        // Its range has a code of its own.
-        Self { amount: fields.integer("amount", i64::MIN..=i64::MAX) }
+        Self { amount: fields.any_integer("amount", 1..=MAX_CHARGE) }
     }
 }
 
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"userId": 7, "balance": 1_050_000, "transactionId": 10_001}))]
 struct Charged {

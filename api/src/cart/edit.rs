@@ -1,11 +1,12 @@
 //! `PUT`, `DELETE /api/users/cart/{productId}` and `DELETE /api/users/cart`
 
 use axum::{extract::State, http::StatusCode};
+use firstcome_database::Pool;
 use firstcome_shared::{
     ids::UserId,
     order::{MAX_LINES, MAX_QUANTITY},
 };
-use sqlx::PgPool;
+use sqlx::Connection;
 use utoipa::ToSchema;
 
 use crate::{
@@ -33,7 +34,7 @@ impl CartRequest {
 /// Sets how many of a product are in the cart.
 ///
 /// # Errors
-/// 400, also if the cart would have more lines than an order; 404, 503.
+/// 400, also if the cart would show more lines than an order has; 404, 503.
 #[utoipa::path(
     put, path = "/api/users/cart/{productId}", operation_id = "setCartItem", tag = "Cart",
     request_body = CartRequest,
@@ -50,7 +51,8 @@ pub async fn set(
     let CartRequest { quantity } = CartRequest::read(&mut fields);
     fields.finish()?;
     let user_id = caller.user_id.get();
-    let mut transaction = state.pool.begin().await?;
+    let mut connection = state.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
     // The balance row stands for the user: it is locked so that two requests cannot both add the
     // last line that there is room for.
     let user = sqlx::query_scalar!(
@@ -74,7 +76,9 @@ pub async fn set(
         return Err(Problem::new(Code::ProductNotFound));
     }
     let lines = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "lines!" FROM carts WHERE user_id = $1"#,
+        r#"SELECT count(*) AS "lines!" FROM carts
+           CROSS JOIN LATERAL (SELECT FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
+           WHERE user_id = $1"#,
         user_id
     )
     .fetch_one(&mut *transaction)
@@ -116,7 +120,7 @@ pub async fn clear(State(state): State<AppState>, caller: Caller) -> Result<Stat
 }
 
 async fn delete(
-    pool: &PgPool,
+    pool: &Pool,
     user_id: UserId,
     product_id: Option<i64>,
 ) -> Result<StatusCode, Problem> {

@@ -12,10 +12,11 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use firstcome_database::Pool;
 use firstcome_shared::{coupon::Campaign, ids::CouponId, rejection::Rejection};
 use quick_cache::sync::Cache;
 use redis::AsyncTypedCommands;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::time::timeout;
 
 use crate::batched::Batched;
@@ -57,7 +58,7 @@ pub struct Board {
 impl Board {
     /// An empty board.
     #[must_use]
-    pub fn new(pool: &PgPool, cache: crate::cache::Cache, namespace: &str) -> Arc<Self> {
+    pub fn new(pool: &Pool, cache: crate::cache::Cache, namespace: &str) -> Arc<Self> {
         Arc::new(Self {
             seen: Cache::new(CAPACITY),
             changes: AtomicU64::new(0),

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema, openapi::Object};
 
+use super::discount_types;
 use crate::{
     auth::Caller,
     extract::{Fields, List, Page},
@@ -20,7 +21,8 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schema(as = UserCoupon, example = json!({
     "id": 1, "couponId": 2, "name": "10 percent off", "issueNumber": 1, "status": "used",
-    "issuedAt": "2026-03-01T12:00:00.250Z", "usedAt": "2026-03-01T12:00:01.250Z", "orderId": 1,
+    "discountType": "percent", "discountValue": 10, "maxDiscount": 5_000,
+    "issuedAt": "2026-03-01T12:00:00.250Z", "validUntil": "2100-01-01T00:00:00Z", "usedAt": "2026-03-01T12:00:01.250Z", "orderId": 1,
 }))]
 struct HeldCoupon {
     id: i64,
@@ -29,7 +31,14 @@ struct HeldCoupon {
     issue_number: i64,
     #[schema(schema_with = statuses)]
     status: String,
+    #[schema(schema_with = discount_types)]
+    discount_type: String,
+    discount_value: i64,
+    #[schema(required)]
+    max_discount: Option<i64>,
     issued_at: DateTime<Utc>,
+    /// First instant at which it can no longer be used.
+    valid_until: DateTime<Utc>,
     #[schema(required)]
     used_at: Option<DateTime<Utc>>,
     #[schema(required)]
@@ -58,7 +67,7 @@ impl Held {
     }
 }
 
-/// The caller's coupons, newest first.
+/// The caller's coupons, newest first, also of campaigns that were deleted since.
 ///
 /// # Errors
 /// 400, 503.
@@ -78,13 +87,15 @@ pub async fn held(
     fields.finish()?;
     let coupons = sqlx::query_as!(
         HeldCoupon,
-        r#"SELECT id AS "id!", coupon_id AS "coupon_id!", name AS "name!", issue_number AS "issue_number!", status AS "status!", issued_at AS "issued_at!", used_at, order_id
-           FROM (SELECT held.id, held.coupon_id, coupons.name, held.issue_number, held.issued_at, held.used_at, held.order_id,
+        r#"SELECT id AS "id!", coupon_id AS "coupon_id!", name AS "name!", issue_number AS "issue_number!", status AS "status!", discount_type AS "discount_type!",
+                  discount_value AS "discount_value!", max_discount, issued_at AS "issued_at!",
+                  valid_until AS "valid_until!", used_at, order_id
+           FROM (SELECT held.id, held.coupon_id, coupons.*, held.issue_number, held.issued_at, held.used_at, held.order_id,
                         CASE WHEN held.used_at IS NOT NULL THEN 'used'
-                             WHEN coupons.ends_at <= now() THEN 'expired'
+                             WHEN coupons.valid_until <= now() THEN 'expired'
                              ELSE 'available' END AS status
                  FROM (SELECT * FROM user_coupons WHERE user_id = $1 OFFSET 0) AS held
-                 CROSS JOIN LATERAL (SELECT name, ends_at FROM coupons WHERE id = held.coupon_id LIMIT 1) AS coupons) AS mine
+                 CROSS JOIN LATERAL (SELECT name, discount_type, discount_value, max_discount, valid_until FROM coupons WHERE id = held.coupon_id LIMIT 1) AS coupons) AS mine
            WHERE ($2::text IS NULL OR status = $2) AND ($3::bigint IS NULL OR id < $3)
            ORDER BY id DESC LIMIT $4"#,
         caller.user_id.get(),

@@ -25,7 +25,7 @@ pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response,
     let coupons = sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,
-                  total - issued AS "remaining!", starts_at, ends_at
+                  total - issued AS "remaining!", starts_at, ends_at, valid_until
            FROM coupons
            WHERE deleted_at IS NULL AND id > COALESCE($1::bigint, 0)
            ORDER BY id LIMIT $2"#,
@@ -59,7 +59,7 @@ pub(crate) async fn shown(
     let coupons = sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,
-                  total - issued AS "remaining!", starts_at, ends_at
+                  total - issued AS "remaining!", starts_at, ends_at, valid_until
            FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL"#,
         &ids,
     )

@@ -11,17 +11,18 @@ pub use issue::*;
 pub use list::*;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::openapi::one_of;
 
 /// A campaign as everyone sees it.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Coupon, example = json!({
     "id": 2, "name": "10 percent off", "discountType": "percent", "discountValue": 10, "maxDiscount": 5_000,
     "total": 10_000, "remaining": 9_999, "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z",
+    "validUntil": "2100-01-01T00:00:00Z",
 }))]
 pub struct CouponView {
     /// Its id.
@@ -44,6 +45,8 @@ pub struct CouponView {
     pub starts_at: DateTime<Utc>,
     /// First instant at which it can no longer be had.
     pub ends_at: DateTime<Utc>,
+    /// First instant at which an issued one can no longer be used.
+    pub valid_until: DateTime<Utc>,
 }
 
 /// The kinds of discounts.

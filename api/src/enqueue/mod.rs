@@ -28,7 +28,7 @@ use firstcome_shared::{
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -207,17 +207,34 @@ struct Publisher {
 
 impl Publisher {
     /// Publishes a message that no queue takes, and waits for it to come back. A broker with a
-    /// memory or disk alarm says so only after the first publish, by not answering.
-    async fn probe(&self, publisher: &mut ConfirmedPublisher<Parcel>) -> Result<(), SessionError> {
+    /// memory or disk alarm says so only after the first publish, and answers when it is over.
+    async fn probe(
+        &self,
+        publisher: &mut ConfirmedPublisher<Parcel>,
+        alarms: &mut Alarms,
+    ) -> Result<(), SessionError> {
         let nowhere = format!("{}.probe", self.broker.queue_namespace);
         let kind = JobKind::IssueCoupon;
         let partition = Partition { kind, generation: 0, line: partition::Line::Partition(0) };
         let parcel = Parcel { partition, submissions: Vec::new() };
         publisher.publish(Address::Queue(&nowhere), MessageType::Canary, Vec::new(), parcel);
-        let answered = timeout(self.deadline, publisher.verdicts()).await;
-        match answered.map_err(|_| SessionError::Timeout(self.deadline))?.pop() {
-            Some((_, Verdict::Unknown(error))) => Err(error.into()),
-            _ => Ok(()),
+        loop {
+            tokio::select! {
+                mut verdicts = publisher.verdicts() => return match verdicts.pop() {
+                    Some((_, Verdict::Unknown(error))) => Err(error.into()),
+                    _ => Ok(()),
+                },
+                alarm = alarms.next() => match alarm? {
+                    Alarm::Raised(reason) => {
+                        tracing::warn!(reason, "the broker blocks publishers");
+                        self.link.set(Link::BLOCKED);
+                    }
+                    Alarm::Cleared => self.link.set(Link::DOWN),
+                },
+                () = sleep(self.deadline), if !self.link.is(Link::BLOCKED) => {
+                    return Err(SessionError::Timeout(self.deadline));
+                }
+            }
         }
     }
 
@@ -249,7 +266,10 @@ impl Publisher {
         let mut alarms = Alarms::of(connection);
         topology::declare(connection, &self.broker.queue_namespace).await?;
         let mut publisher = ConfirmedPublisher::<Parcel>::open(connection).await?;
-        self.probe(&mut publisher).await?;
+        match stop.run_until_cancelled(self.probe(&mut publisher, &mut alarms)).await {
+            None => return Ok(()),
+            Some(answered) => answered?,
+        }
         let mut lines: BTreeMap<Partition, Line> = BTreeMap::new();
         let mut arrived = Vec::new();
         let mut routes = self.lines.routes();

@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
+use chrono::{TimeDelta, Utc};
+use firstcome_database::Pool;
 use firstcome_shared::job::{Idempotency, JobId};
 use redis::{AsyncTypedCommands, Pipeline};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -72,9 +74,10 @@ impl Claims {
     pub(super) fn start(
         cache: Cache,
         namespace: &str,
-        pool: &PgPool,
+        pool: &Pool,
         jobs: Arc<job::Board>,
         enqueuer: Enqueuer,
+        retention: TimeDelta,
     ) -> Self {
         let (sender, inbox) = mpsc::channel(BACKLOG);
         let redis = Redis { cache, namespace: namespace.into() };
@@ -83,6 +86,7 @@ impl Claims {
             pool: pool.clone(),
             jobs,
             enqueuer: enqueuer.clone(),
+            retention,
             untold: VecDeque::new(),
         };
         tokio::spawn(asking.run(inbox));
@@ -136,9 +140,11 @@ enum Purpose {
 
 struct Asking {
     redis: Redis,
-    pool: PgPool,
+    pool: Pool,
     jobs: Arc<job::Board>,
     enqueuer: Enqueuer,
+    /// How long a job can be polled.
+    retention: TimeDelta,
     /// Jobs of which Redis is not told that they are in their lines, and when it is.
     untold: VecDeque<(Instant, Arc<Claim>)>,
 }
@@ -180,7 +186,13 @@ impl Asking {
                 all_wanted.into_iter().zip(held).enumerate()
             {
                 let owner = owner(&claim, held, settled.remove(&position));
+                let owner = owner.map(|owner| self.pollable(owner, &claim));
                 match (purpose, owner) {
+                    // The key's job is gone, and the worker knows how it ended.
+                    (Purpose::Submit(submission), Some(owner)) if owner.job == claim.job => {
+                        self.enqueuer.send(submission);
+                        self.untold.push_back((now + TOLD_AFTER, claim));
+                    }
                     (Purpose::Tell(answer), owner) => {
                         let _ = answer.send(owner);
                     }
@@ -197,6 +209,15 @@ impl Asking {
                 sleep_until(now + PACE).await;
             }
         }
+    }
+
+    /// The owner, or in its place, once it can no longer be polled, the job of this claim: the worker gives it
+    /// the outcome of the first one, as far as that is kept.
+    fn pollable(&self, owner: Owner, claim: &Claim) -> Owner {
+        if !owner.is_same || Utc::now() - owner.job.submitted_at() <= self.retention {
+            return owner;
+        }
+        Owner { job: claim.job, is_queued: false, ..owner }
     }
 
     /// Tells Redis of jobs that are in their lines for a while, and not settled.
@@ -258,28 +279,22 @@ impl Redis {
             set = answers;
         }
         let mut set = set.into_iter();
-        let is_taken = |(position, wanted): (usize, &Wanted)| {
-            let is_taken = match wanted.purpose {
-                Purpose::Submit(_) => set.next().flatten().is_none(),
-                Purpose::Tell(_) => true,
-            };
-            is_taken.then_some(position)
+        let is_taken = |wanted: &Wanted| match wanted.purpose {
+            Purpose::Submit(_) => set.next().flatten().is_none(),
+            Purpose::Tell(_) => true,
         };
-        let taken: Vec<usize> = wanted.iter().enumerate().filter_map(is_taken).collect();
-        if taken.is_empty() {
-            return nobody();
-        }
+        let taken: Vec<bool> = wanted.iter().map(is_taken).collect();
         let mut all = redis::pipe();
-        for position in &taken {
-            all.get(self.key(&wanted[*position].claim));
+        for (Wanted { claim, .. }, _) in wanted.iter().zip(&taken).filter(|(_, taken)| **taken) {
+            all.get(self.key(claim));
+        }
+        if all.is_empty() {
+            return nobody();
         }
         let asking = self.cache.ask(async |mut redis| all.query_async(&mut redis).await);
         let held: Vec<Option<String>> = asking.await.unwrap_or_default();
-        let mut all: Vec<Option<String>> = nobody();
-        for (position, held) in taken.into_iter().zip(held) {
-            all[position] = held;
-        }
-        all
+        let mut held = held.into_iter();
+        taken.into_iter().map(|taken| if taken { held.next().flatten() } else { None }).collect()
     }
 
     fn set<'a>(

@@ -14,12 +14,13 @@ use std::sync::{
 };
 
 use axum::http::HeaderMap;
+use chrono::TimeDelta;
+use firstcome_database::Pool;
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind},
 };
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 
 use crate::{
     cache::Cache,
@@ -109,16 +110,17 @@ impl Claim {
 }
 
 impl Keys {
-    /// Keys of this namespace.
+    /// Keys of this namespace, of jobs that can be polled for so long.
     #[must_use]
     pub fn new(
-        pool: &PgPool,
+        pool: &Pool,
         cache: Cache,
         namespace: &str,
         jobs: Arc<job::Board>,
         enqueuer: Enqueuer,
+        retention: TimeDelta,
     ) -> Self {
-        let claims = Claims::start(cache, namespace, pool, jobs, enqueuer.clone());
+        let claims = Claims::start(cache, namespace, pool, jobs, enqueuer.clone(), retention);
         Self { claims, enqueuer }
     }
 
@@ -184,6 +186,10 @@ mod tests {
     #[test]
     fn fingerprints_tell_parts_apart() {
         assert_ne!(fingerprint(&[b"ab", b"c"]), fingerprint(&[b"a", b"bc"]));
-        assert_eq!(fingerprint(&[b"ab"]).len(), 32);
+        // Running systems hold them: they never change.
+        let issue = fingerprint(&[b"issue-coupon", &17i64.to_be_bytes()]);
+        assert_eq!(issue, "4eba8493dee1101e43c36cd1492843fe");
+        let charge = fingerprint(&[b"charge", &50_000i64.to_be_bytes()]);
+        assert_eq!(charge, "9dad94be32ccd7373fe941b724b794b6");
     }
 }

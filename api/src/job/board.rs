@@ -15,6 +15,7 @@ use std::{
 };
 
 use chrono::{TimeDelta, Utc};
+use firstcome_database::Pool;
 use firstcome_shared::{
     ids::UserId,
     job::{HeardBatch, JobId, Settled, Status, outcome::settled_channel},
@@ -23,7 +24,7 @@ use firstcome_shared::{
 use futures_util::{StreamExt, future::join_all};
 use quick_cache::sync::Cache;
 use serde_json::value::RawValue;
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, types::Json};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
@@ -68,7 +69,7 @@ impl Board {
     /// Starts the tasks behind it; they end with `stop`.
     #[must_use]
     pub fn start(
-        pool: &PgPool,
+        pool: &Pool,
         redis: redis::Client,
         namespace: &str,
         coupons: Arc<coupon::Board>,
@@ -353,7 +354,7 @@ mod tests {
     /// Without the tasks that hear and sweep, and with a database that does not answer.
     fn board() -> Board {
         let nowhere = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50));
-        let pool = nowhere.connect_lazy("postgres://127.0.0.1:1/nowhere").unwrap();
+        let pool = Pool::from(nowhere.connect_lazy("postgres://127.0.0.1:1/nowhere").unwrap());
         Board {
             recent: Cache::new(RECENT),
             places: Mutex::default(),

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use firstcome_shared::job::{JobId, Settled};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -107,7 +107,7 @@ pub async fn get(
     let (Some(id), Some(kind)) = (id, id.and_then(JobId::kind)) else {
         return Err(Problem::new(Code::JobNotFound));
     };
-    if Utc::now() - id.submitted_at() > TimeDelta::seconds(state.config.job_retention.into()) {
+    if Utc::now() - id.submitted_at() > state.config.retention() {
         return Err(Problem::new(Code::JobExpired));
     }
     let wait = preferred_wait(&headers);

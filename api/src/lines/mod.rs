@@ -18,6 +18,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use firstcome_database::Pool;
 use firstcome_shared::{
     broker::{
         BrokerArgs,
@@ -27,7 +28,6 @@ use firstcome_shared::{
     job::{Job, JobId, JobKind},
     partition::{Partition, Place, Routing},
 };
-use sqlx::PgPool;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -71,7 +71,7 @@ impl Lines {
     /// jobs.
     #[must_use]
     pub fn start(
-        pool: &PgPool,
+        pool: &Pool,
         cache: Cache,
         broker: &BrokerArgs,
         capacity: u32,
@@ -281,7 +281,7 @@ pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
 }
 
 /// Looks until `stop`, then tells what was accepted meanwhile.
-async fn read(lines: Arc<Lines>, pool: PgPool, mut memory: Memory, stop: CancellationToken) {
+async fn read(lines: Arc<Lines>, pool: Pool, mut memory: Memory, stop: CancellationToken) {
     let (api, mut telling, mut logged) = (Uuid::new_v4(), Telling::default(), Vec::new());
     loop {
         let is_last = stop.is_cancelled();
@@ -298,7 +298,10 @@ async fn read(lines: Arc<Lines>, pool: PgPool, mut memory: Memory, stop: Cancell
             }
             Err(error) => {
                 tracing::debug!(%error, "lines not read");
-                if lines.routes.borrow().is_empty()
+                // One that answers, and is the wrong one, is not away.
+                let is_away = lock(&lines.schema_fault).is_none();
+                if is_away
+                    && lines.routes.borrow().is_empty()
                     && let Some(routes) = memory.recall().await
                 {
                     tracing::warn!("without the database: jobs are dealt out as was known last");
@@ -340,9 +343,11 @@ fn schema_fault(error: &sqlx::Error) -> Option<String> {
 
 type Rows = HashMap<Partition, Row>;
 
-/// Tells what this process has accepted, then asks what there is, that included.
-async fn look(pool: &PgPool, api: Uuid, telling: &Telling) -> Result<(Routes, Rows), sqlx::Error> {
+/// Tells what this process has accepted, then asks what there is, that included. A database that cannot be
+/// written to is away, whatever it tells.
+async fn look(pool: &Pool, api: Uuid, telling: &Telling) -> Result<(Routes, Rows), sqlx::Error> {
     let mut connection = pool.acquire().await?;
+    pool.check(&mut connection).await?;
     store::tell(&mut connection, api, telling).await?;
     store::lines(&mut connection).await
 }

@@ -10,6 +10,9 @@ mod serve;
 
 pub use serve::*;
 
+use std::{collections::HashSet, sync::LazyLock};
+
+use axum::http::Method;
 use firstcome_shared::job::JobKind;
 use serde_json::json;
 use utoipa::{
@@ -108,6 +111,22 @@ fn leave_out_null(body: &mut RefOr<RequestBody>) {
     }
 }
 
+/// Whether this route takes parameters in its query.
+pub(crate) fn takes_query(method: &Method, route: &str) -> bool {
+    /// Those that are asked with GET, as all of them are.
+    static ROUTES: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let in_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
+        let paths = crate::endpoints().into_openapi().paths.paths;
+        let asking = paths.into_iter().filter(|(_, item)| {
+            let operation = item.get.as_ref();
+            let parameters = operation.and_then(|operation| operation.parameters.as_ref());
+            parameters.is_some_and(|parameters| parameters.iter().any(in_query))
+        });
+        asking.map(|(path, _)| path).collect()
+    });
+    [Method::GET, Method::HEAD].contains(method) && ROUTES.contains(route)
+}
+
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, put, post, delete, patch, .. } = item;
     [get, put, post, delete, patch].into_iter().flatten()
@@ -123,12 +142,10 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
     operation.description.take_if(|description| description.is_empty());
 
     let ids = path_parameters(path);
-    let checked = ids.iter().any(|id| id.name != "jobId");
     let parameters = operation.parameters.get_or_insert_default();
     let takes = |wanted: fn(&Parameter) -> bool| {
         parameters.iter().any(|known| matches!(known, RefOr::T(known) if wanted(known)))
     };
-    let queried = takes(|parameter| parameter.parameter_in == ParameterIn::Query);
     let keyed = takes(|parameter| parameter.name == "Idempotency-Key");
     let has_body = operation.request_body.as_mut().map(leave_out_null).is_some();
 
@@ -136,9 +153,6 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
     let own = extensions.get(CODES).cloned().unwrap_or_else(|| json!([]));
     #[expect(clippy::expect_used, reason = "codes read back what they wrote: tested")]
     let mut codes: Vec<Code> = serde_json::from_value(own).expect("x-codes are codes");
-    if checked || queried || keyed || has_body {
-        codes.push(Code::ValidationFailed);
-    }
     if has_body {
         codes.extend([
             Code::MalformedBody,
@@ -158,6 +172,8 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
         codes.push(Code::Forbidden);
     }
     if path.starts_with("/api/") {
+        // Of a parameter that it does not know, if of nothing else.
+        codes.push(Code::ValidationFailed);
         codes.extend([Code::InternalError, Code::DatabaseUnavailable, Code::TooManyConnections]);
     }
     parameters.splice(0..0, ids.into_iter().map(RefOr::T));

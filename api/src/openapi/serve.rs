@@ -14,6 +14,11 @@ use utoipa_swagger_ui::Config;
 
 use crate::problem::{Code, Problem};
 
+/// A token is typed into the page: nothing of somebody else's runs in it, and it stands in nobody else's. Its
+/// script sets styles and draws images of its own.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// Written once, at the first request.
 static DOCUMENT: LazyLock<Result<Bytes, serde_json::Error>> =
     LazyLock::new(|| super::document().to_json().map(Bytes::from));
@@ -61,5 +66,11 @@ pub async fn asset(uri: Uri) -> Result<Response, Problem> {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
         Cow::Owned(bytes) => Bytes::from(bytes),
     };
-    Ok(([(header::CONTENT_TYPE, asset.content_type)], bytes).into_response())
+    let headers = [
+        (header::CONTENT_TYPE, asset.content_type.as_str()),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    Ok((headers, bytes).into_response())
 }

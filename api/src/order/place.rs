@@ -6,7 +6,7 @@ use firstcome_shared::{
     job::{Job, JobKind, PlaceOrder},
     order::{Fulfilment, Line, MAX_LINES, MAX_QUANTITY, merged},
 };
-
+use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
@@ -80,9 +80,7 @@ pub async fn place(
     };
     fields.finish()?;
 
-    // Of an order from the cart this is all that the client asked for: what is in the cart may
-    // change before the repeat.
-    let fingerprint = serde_json::to_vec(&order).map_err(|_| Problem::new(Code::InternalError))?;
+    let fingerprint = terms(&order).map_err(|_| Problem::new(Code::InternalError))?;
     let request = Request {
         user_id: caller.user_id,
         kind: JobKind::PlaceOrder,
@@ -103,6 +101,39 @@ pub async fn place(
         Job::PlaceOrder(_) | Job::IssueCoupon(_) => Ok(()),
     })
     .await
+}
+
+/// What was asked for, in the client's terms, for the request's fingerprint. Running systems hold
+/// fingerprints of it, also those of another release: it stays as it is, and a term to come is left
+/// out where a request does not have it.
+///
+/// Of an order from the cart there are no lines: what is in the cart may change before the repeat.
+fn terms(order: &PlaceOrder) -> serde_json::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Item {
+        product_id: i64,
+        quantity: i64,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Terms {
+        lines: Vec<Item>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        coupon_id: Option<i64>,
+        fulfilment: &'static str,
+        from_cart: bool,
+    }
+    let item = |line: &Line| Item { product_id: line.product_id.get(), quantity: line.quantity };
+    serde_json::to_vec(&Terms {
+        lines: order.lines.iter().map(item).collect(),
+        coupon_id: order.coupon_id.map(CouponId::get),
+        fulfilment: match order.fulfilment {
+            Fulfilment::All => "all",
+            Fulfilment::Partial => "partial",
+        },
+        from_cart: order.from_cart,
+    })
 }
 
 /// The lines in the body, merged; `None` if they are to come from the cart.
@@ -146,4 +177,34 @@ async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<Line>, Problem> {
     }
     let line = |id, quantity| Line { product_id: ProductId::new(id), quantity };
     Ok(rows.into_iter().map(|row| line(row.product_id, row.quantity)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idempotency::fingerprint;
+
+    #[test]
+    fn fingerprints_of_orders_never_change() {
+        let of = |lines: &[(i64, i64)], coupon_id: Option<i64>, fulfilment, from_cart| {
+            let line =
+                |&(id, quantity): &(i64, i64)| Line { product_id: ProductId::new(id), quantity };
+            let lines = lines.iter().map(line).collect();
+            let coupon_id = coupon_id.map(CouponId::new);
+            let order = PlaceOrder { lines, coupon_id, fulfilment, from_cart };
+            fingerprint(&[b"place-order", &terms(&order).unwrap()])
+        };
+        assert_eq!(
+            [
+                of(&[(1, 2)], None, Fulfilment::All, false),
+                of(&[(1, 5), (2, 1)], Some(2), Fulfilment::Partial, false),
+                of(&[], Some(2), Fulfilment::All, true),
+            ],
+            [
+                "ac788acce48136791669097bdfdf6780",
+                "7e52ca069867f7c70deacc53b7ba2c0b",
+                "916a1795f2843d6d78e5f18de5091cf8",
+            ]
+        );
+    }
 }

@@ -2,9 +2,10 @@
 
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
+use firstcome_database::Pool;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sqlx::{PgPool, types::Json};
+use sqlx::types::Json;
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
@@ -107,7 +108,7 @@ pub async fn history(
 }
 
 /// The user's orders among these, newest first.
-async fn select(pool: &PgPool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>, sqlx::Error> {
+async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, items_amount, discount, paid, coupon_id, created_at, completed_at,
                   dropped AS "dropped: Json<Box<RawValue>>",

@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use firstcome_database::Pool;
 use firstcome_shared::{ids::ProductId, order::Line};
 use quick_cache::sync::Cache;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::time::timeout;
 
 use crate::batched::Batched;
@@ -29,7 +30,7 @@ pub struct Known {
 impl Known {
     /// Knows nothing yet.
     #[must_use]
-    pub fn new(pool: &PgPool) -> Self {
+    pub fn new(pool: &Pool) -> Self {
         Self {
             seen: Cache::new(CAPACITY),
             stored: Batched::start(pool, |connection, ids| Box::pin(stored(connection, ids))),

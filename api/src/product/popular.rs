@@ -11,9 +11,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, NaiveDate, Utc};
+use firstcome_database::Pool;
 use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions};
 use serde::Serialize;
-use sqlx::PgPool;
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
@@ -111,7 +111,7 @@ impl PopularBoard {
         }
     }
 
-    async fn get(&self, pool: &PgPool) -> Result<Arc<Vec<u8>>, Problem> {
+    async fn get(&self, pool: &Pool) -> Result<Arc<Vec<u8>>, Problem> {
         let arrived = Instant::now();
         if let Some(fresh) = self.cached(&self.fresh).await {
             return Ok(fresh);
@@ -193,7 +193,7 @@ impl PopularBoard {
     }
 }
 
-async fn generate(pool: &PgPool, time_zone: &str) -> Result<Popular, sqlx::Error> {
+async fn generate(pool: &Pool, time_zone: &str) -> Result<Popular, sqlx::Error> {
     let window = sqlx::query!(
         r#"SELECT (now() AT TIME ZONE $1)::date - $2::int AS "from!", (now() AT TIME ZONE $1)::date AS "to!""#,
         time_zone,

@@ -5,12 +5,18 @@
 //! ends it, and the next session rebuilds connection, channels and topology.
 
 use std::{
-    sync::Arc,
+    net::{Shutdown, TcpStream},
+    os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures_util::{Stream, StreamExt};
-use lapin::{ConnectionProperties, Event, uri::AMQPUri};
+use lapin::{
+    AsyncTcpStream, ConnectionProperties, ErrorKind, Event, runtime,
+    tcp::TLSConfig,
+    uri::{AMQPScheme, AMQPUri},
+};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -44,23 +50,80 @@ pub enum SessionError {
     Unusable(String),
 }
 
+impl SessionError {
+    /// Whether the broker failed at something that it was asked for on the connection, and ended it.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        const INTERNAL_ERROR: u16 = 541;
+        match self {
+            Self::Broker(error) => matches!(
+                error.kind(),
+                ErrorKind::ProtocolError(error) if error.get_id() == INTERNAL_ERROR
+            ),
+            Self::Timeout(_) | Self::Unusable(_) => false,
+        }
+    }
+}
+
 /// Opens one connection.
 ///
 /// # Errors
 /// [`SessionError`] if the URL is malformed or the broker does not complete the handshake in time.
 pub async fn connect(url: &str, name: &str) -> Result<Connection, SessionError> {
+    let socket = Socket::default();
+    open(url, name, &socket).await.inspect_err(|_| socket.shut())
+}
+
+async fn open(url: &str, name: &str, socket: &Socket) -> Result<Connection, SessionError> {
     let mut uri: AMQPUri =
         url.parse().map_err(|error| SessionError::Unusable(format!("AMQP_URL: {error}")))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    timeout(HANDSHAKE_DEADLINE, Connection::connect_uri(uri, properties))
-        .await
-        .map_err(|_| SessionError::Timeout(HANDSHAKE_DEADLINE))?
-        .map_err(SessionError::from)
+    let kept = socket.clone();
+    let connecting = Connection::connector(
+        uri,
+        runtime::default_runtime()?,
+        async move |uri, runtime| {
+            let AMQPUri { scheme, authority, .. } = uri;
+            let address = runtime.to_socket_addrs((authority.host.clone(), authority.port));
+            let stream = AsyncTcpStream::connect(&runtime, address).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                kept.keep(plain.get_ref().as_fd().try_clone_to_owned()?.into());
+            }
+            Ok::<_, lapin::Error>(match scheme {
+                AMQPScheme::AMQP => stream,
+                AMQPScheme::AMQPS => stream.into_tls(&authority.host, TLSConfig::default()).await?,
+            })
+        },
+        properties,
+    );
+    let connected = timeout(HANDSHAKE_DEADLINE, connecting).await;
+    connected.map_err(|_| SessionError::Timeout(HANDSHAKE_DEADLINE))?.map_err(SessionError::from)
+}
+
+/// A second handle of a connection's socket. With a broker that does not take part, lapin ends no
+/// connection by itself: neither its own end of it nor the thread that serves it.
+#[derive(Debug, Clone, Default)]
+struct Socket(Arc<Mutex<Option<TcpStream>>>);
+
+impl Socket {
+    fn keep(&self, stream: TcpStream) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    /// Ends it, whatever the broker says.
+    fn shut(&self) {
+        let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stream) = stream {
+            // It may be over already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 /// Runs `session` on one connection after the other until `cancel`. A session returns `Ok` when
-/// it stopped because of `cancel`, and an error when it needs a new connection.
+/// it stopped because of `cancel`, and an error when it needs a new connection; it gets one when the broker
+/// can part with the old one.
 pub async fn supervise<F>(
     url: &str,
     name: &str,
@@ -72,9 +135,10 @@ pub async fn supervise<F>(
     let mut retry = Retry::reconnect();
     while !cancel.is_cancelled() {
         let started = Instant::now();
+        let socket = Socket::default();
         let ended = tokio::select! {
             biased;
-            connected = connect(url, name) => match connected {
+            connected = open(url, name, &socket) => match connected {
                 Ok(connection) => {
                     tracing::info!(connection = name, "connected to the broker");
                     let connection = Arc::new(connection);
@@ -85,6 +149,9 @@ pub async fn supervise<F>(
                             Err(SessionError::Unusable("it did not end in time".to_owned()))
                         }
                     };
+                    if ended.is_err() {
+                        cancel.run_until_cancelled(unblocked(&connection, name)).await;
+                    }
                     close(&connection).await;
                     ended
                 }
@@ -92,6 +159,7 @@ pub async fn supervise<F>(
             },
             () = cancel.cancelled() => Ok(()),
         };
+        socket.shut();
         let Err(error) = ended else { continue };
         if started.elapsed() > HEALTHY_AFTER {
             retry.reset();
@@ -109,6 +177,16 @@ pub async fn supervise<F>(
 async fn overdue(cancel: &CancellationToken) {
     cancel.cancelled().await;
     tokio::time::sleep(STOP_DEADLINE).await;
+}
+
+/// Waits until the broker hears what is said on the connection. While it has an alarm it does not, not even
+/// that a connection is closed: each one that is given up stays with it, and the next one fares no better.
+async fn unblocked(connection: &Connection, name: &str) {
+    let mut alarms = Alarms::of(connection);
+    if connection.status().connected() && connection.status().blocked() {
+        tracing::warn!(connection = name, "the broker blocks publishers, waiting for it");
+        while let Ok(Alarm::Raised(_)) = alarms.next().await {}
+    }
 }
 
 /// Closes with a handshake, so that the broker requeues at once and does not log an error.

@@ -6,7 +6,10 @@ pub mod depth;
 pub mod publish;
 pub mod topology;
 
-use clap::Args;
+use std::ffi::OsStr;
+
+use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
+use lapin::uri::AMQPUri;
 
 /// Where the broker is and how our queues in it are called. The API and the workers must be given
 /// the same values.
@@ -19,7 +22,7 @@ pub struct BrokerArgs {
         env = "AMQP_URL",
         default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
         hide_env_values = true,
-        value_parser = parse_amqp_url
+        value_parser = AmqpUrl
     )]
     pub amqp_url: String,
 
@@ -29,8 +32,29 @@ pub struct BrokerArgs {
     pub queue_namespace: String,
 }
 
-fn parse_amqp_url(value: &str) -> Result<String, String> {
-    value.parse::<lapin::uri::AMQPUri>().map(|_| value.to_owned())
+/// Reads the URL. Unlike that of a function, its error does not show the value, which holds a password.
+#[derive(Clone)]
+struct AmqpUrl;
+
+impl TypedValueParser for AmqpUrl {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        _argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        let read = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+        let read = read.and_then(|url| url.parse::<AMQPUri>().map(|_| url.to_owned()));
+        read.map_err(|error| {
+            let is_told = value.to_str().is_some_and(|url| error.contains(url));
+            let error = if is_told { "it is no URL" } else { &error };
+            let hint = "is what is special in the password percent-encoded?";
+            let message = format!("AMQP_URL is malformed: {error} ({hint})\n");
+            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+        })
+    }
 }
 
 fn parse_namespace(value: &str) -> Result<String, String> {

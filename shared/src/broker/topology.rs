@@ -2,6 +2,8 @@
 //!
 //! Redeclaring with other arguments is a 406 from the broker, so a change here is a migration.
 
+use std::time::Duration;
+
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{
@@ -10,7 +12,9 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
+use tokio::time::timeout;
 
+use super::connect::SessionError;
 use crate::{event::order_completed, job::JobKind, partition::Partition};
 
 /// How often a message may come back before the broker sets it aside. Every lost connection and
@@ -21,6 +25,10 @@ pub const DELIVERY_LIMIT: i32 = 1_000;
 /// Messages of a line that the broker may push ahead to its consumer: parcels for up to eight full
 /// batches in a storm. Bounds the memory of a line, and what a lost connection redelivers.
 pub const PREFETCH: u16 = 256;
+
+/// How long the broker may take to make one line again; it does in milliseconds, unless its queue has no
+/// leader.
+const MEND_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The direct exchange for the jobs of a kind; the routing key is a line's, see
 /// [`Partition::routing_key`]. Only current lines are bound: a publisher that missed a change of
@@ -66,10 +74,22 @@ pub fn event_queues(namespace: &str) -> [String; 2] {
 /// The broker's refusal: 406 if something of that name exists with other arguments.
 pub async fn declare(connection: &Connection, namespace: &str) -> lapin::Result<()> {
     let channel = &connection.create_channel().await?;
-    let dead_letters = dead_letters(namespace);
     // Durable: it must be there after a restart, or at-least-once dead-lettering would hold its
     // messages back forever.
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    // First: no queue that does not answer keeps the lines waiting for it.
+    for kind in JobKind::ALL {
+        channel
+            .exchange_declare(
+                jobs(namespace, kind).into(),
+                ExchangeKind::Direct,
+                durable,
+                FieldTable::default(),
+            )
+            .await?;
+    }
+
+    let dead_letters = dead_letters(namespace);
     channel
         .exchange_declare(
             dead_letters.as_str().into(),
@@ -124,17 +144,6 @@ pub async fn declare(connection: &Connection, namespace: &str) -> lapin::Result<
             )
             .await?;
     }
-
-    for kind in JobKind::ALL {
-        channel
-            .exchange_declare(
-                jobs(namespace, kind).into(),
-                ExchangeKind::Direct,
-                durable,
-                FieldTable::default(),
-            )
-            .await?;
-    }
     channel.close(200, "declared".into()).await
 }
 
@@ -162,6 +171,40 @@ impl<'a> Lines<'a> {
     pub async fn declare(&self, line: Partition, capacity: i32) -> lapin::Result<()> {
         let arguments = line_arguments(&dead_letters(self.namespace), capacity);
         declare_queue(&self.channel, &line.queue(self.namespace), arguments).await
+    }
+
+    /// Puts right what is missing of it; idempotent. Binding a line that takes jobs shows whether its queue
+    /// is there, and asks nothing of the queue itself: one without a leader would not answer.
+    ///
+    /// # Errors
+    /// What is wrong with this line, unless the connection is lost.
+    pub async fn mend(
+        &mut self,
+        connection: &Connection,
+        line: Partition,
+        capacity: i32,
+        takes_jobs: bool,
+    ) -> Result<(), SessionError> {
+        let mended = timeout(MEND_DEADLINE, async {
+            if takes_jobs && self.bind(line).await.is_ok() {
+                return Ok(());
+            }
+            // 404 closes the channel.
+            if !self.channel.status().connected() {
+                self.channel = connection.create_channel().await?;
+            }
+            self.declare(line, capacity).await?;
+            if takes_jobs { self.bind(line).await } else { self.unbind(line).await }
+        });
+        let mended = match mended.await {
+            Ok(mended) => mended.map_err(SessionError::from),
+            Err(_) => Err(SessionError::Timeout(MEND_DEADLINE)),
+        };
+        if mended.is_err() {
+            // Refused, or still waiting for its answer: the next line gets another one.
+            self.channel = connection.create_channel().await?;
+        }
+        mended
     }
 
     /// Lets publishers reach it; idempotent.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     ids::{CouponId, OrderId, ProductId, UserId},
     money::Money,
+    order::{MAX_LINES, MAX_PRICE, MAX_QUANTITY},
 };
 
 /// The kind; also its routing key. Never renamed: messages outlive deploys.
@@ -78,6 +79,31 @@ impl OrderCompleted {
             data,
         }
     }
+
+    /// Reads an event, as far as it tells what can have been sold.
+    ///
+    /// # Errors
+    /// Why it is none, for people.
+    pub fn decode(json: &[u8]) -> Result<Self, String> {
+        let event: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let lines = &event.data.lines;
+        if lines.len() > MAX_LINES {
+            return Err(format!("{} lines are more than an order can have", lines.len()));
+        }
+        let is_sold = |line: &&Line| {
+            (1..=MAX_QUANTITY).contains(&line.quantity)
+                && (0..=MAX_PRICE).contains(&line.unit_price.get())
+        };
+        match lines.iter().find(|line| !is_sold(line)) {
+            Some(line) => Err(format!(
+                "nothing is sold {} times at {}: product {}",
+                line.quantity,
+                line.unit_price.get(),
+                line.product_id
+            )),
+            None => Ok(event),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +128,38 @@ mod tests {
             json,
             r#"{"specversion":"1.0","id":"00000000-0000-0000-0000-000000000000","source":"/firstcome/orders","type":"order.completed","time":"1970-01-01T00:00:00Z","subject":"1","datacontenttype":"application/json","data":{"orderId":1,"userId":7,"lines":[{"productId":3,"quantity":2,"unitPrice":50}],"itemsAmount":100,"discount":0,"paid":100,"couponId":null}}"#
         );
-        assert_eq!(serde_json::from_str::<OrderCompleted>(&json).unwrap(), event);
+        assert_eq!(OrderCompleted::decode(json.as_bytes()).unwrap(), event);
+    }
+
+    #[test]
+    fn what_nobody_sells_is_no_event() {
+        let decode = |lines: Vec<Line>| {
+            let data = Order {
+                order_id: OrderId::new(1),
+                user_id: UserId::new(7),
+                lines,
+                items_amount: Money::ZERO,
+                discount: Money::ZERO,
+                paid: Money::ZERO,
+                coupon_id: None,
+            };
+            let event = OrderCompleted::new(Uuid::nil(), DateTime::UNIX_EPOCH, data);
+            OrderCompleted::decode(&serde_json::to_vec(&event).unwrap())
+        };
+        let line = |quantity, unit_price| Line {
+            product_id: ProductId::new(3),
+            quantity,
+            unit_price: Money::new(unit_price),
+        };
+        for sold in [(1, 0), (MAX_QUANTITY, MAX_PRICE)] {
+            assert!(decode(vec![line(sold.0, sold.1); MAX_LINES]).is_ok());
+        }
+        let nothing =
+            [(0, 1), (-5, 1), (MAX_QUANTITY + 1, 1), (i64::MAX, 1), (1, -1), (1, MAX_PRICE + 1)];
+        for (quantity, unit_price) in nothing {
+            let error = decode(vec![line(1, 1), line(quantity, unit_price)]).unwrap_err();
+            assert!(error.contains("product 3"), "{error}");
+        }
+        assert!(decode(vec![line(1, 1); MAX_LINES + 1]).is_err());
     }
 }

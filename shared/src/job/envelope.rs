@@ -2,6 +2,9 @@
 //!
 //! Lines, not an array, so that each job can be decoded alone: whatever one of them holds, its
 //! neighbours are still found.
+//!
+//! Fields that a reader does not know are ignored, at every level: a newer release may have added them, and
+//! adds only what may be ignored.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,6 +15,9 @@ use crate::{ids::UserId, trace::TraceParent};
 /// The most jobs in one message. The broker's cost per job hardly falls beyond some 64 of them, but in a
 /// storm fewer wait for the next one; a redelivered message gets more expensive.
 pub const MAX_PARCEL: usize = 128;
+
+/// The most that is said of what is wrong with a line, in characters.
+const LONGEST_REASON: usize = 500;
 
 /// A job with what was known when it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +115,7 @@ impl Envelope {
             trace: serde_json::from_slice::<Traced>(line)
                 .ok()
                 .and_then(|traced| TraceParent::parse(&traced.trace)),
-            reason,
+            reason: bounded(reason),
         })
     }
 
@@ -128,6 +134,14 @@ impl Envelope {
     }
 }
 
+/// What was wrong with it may quote all of it.
+fn bounded(reason: String) -> String {
+    if reason.chars().nth(LONGEST_REASON).is_none() {
+        return reason;
+    }
+    reason.chars().take(LONGEST_REASON).chain(['…']).collect()
+}
+
 /// The lines of a parcel.
 pub fn lines(parcel: &[u8]) -> impl Iterator<Item = &[u8]> {
     parcel.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
@@ -136,7 +150,12 @@ pub fn lines(parcel: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::CouponId, job::IssueCoupon, partition::Place};
+    use crate::{
+        ids::{CouponId, ProductId},
+        job::{IssueCoupon, PlaceOrder},
+        order::{Fulfilment, Line},
+        partition::Place,
+    };
     use proptest::prelude::*;
 
     fn envelope(user: i64, coupon: i64, idempotency: Option<(String, String)>) -> Envelope {
@@ -172,6 +191,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_newer_release_adds_is_ignored() {
+        let order = PlaceOrder {
+            lines: vec![Line { product_id: ProductId::new(1), quantity: 2 }],
+            coupon_id: None,
+            fulfilment: Fulfilment::All,
+            from_cart: false,
+        };
+        let order = Envelope { job: Job::PlaceOrder(order), ..envelope(7, 1, None) };
+        for (original, objects) in [
+            (
+                envelope(7, 1, Some(("k".into(), "f".into()))),
+                vec!["{", "{\"key\"", "{\"couponId\""],
+            ),
+            (order, vec!["{", "{\"lines\"", "{\"productId\""]),
+        ] {
+            let mut line = Vec::new();
+            original.encode(&mut line).unwrap();
+            let mut line = String::from_utf8(line).unwrap();
+            for object in objects {
+                let newer = object.replacen('{', "{\"added\":[{}],", 1);
+                assert!(line.contains(object), "{object} in {line}");
+                line = line.replacen(object, &newer, 1);
+            }
+            assert_eq!(Envelope::decode(line.as_bytes()), Ok(original));
+        }
+    }
+
+    #[test]
     fn one_bad_line_leaves_its_neighbours_readable() {
         let mut parcel = Vec::new();
         envelope(1, 1, None).encode(&mut parcel).unwrap();
@@ -181,6 +228,17 @@ mod tests {
         assert_eq!(decoded[0], Ok(envelope(1, 1, None)));
         assert_eq!(decoded[1].as_ref().unwrap_err().accepted, None);
         assert_eq!(decoded[2], Ok(envelope(2, 1, None)));
+    }
+
+    #[test]
+    fn a_reason_is_short_however_long_the_line_is() {
+        let mut line = Vec::new();
+        envelope(7, 1, None).encode(&mut line).unwrap();
+        let kind = "é".repeat(1_000_000);
+        let line = String::from_utf8(line).unwrap().replace("issue-coupon", &kind);
+        let reason = Envelope::decode(line.as_bytes()).unwrap_err().reason;
+        assert!(reason.starts_with("unknown job kind \"éé"), "{reason}");
+        assert_eq!(reason.chars().count(), LONGEST_REASON + 1);
     }
 
     #[test]

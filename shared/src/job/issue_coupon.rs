@@ -6,7 +6,7 @@ use crate::ids::{CouponId, UserCouponId};
 
 /// Asks for one coupon of a campaign for the submitting user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct IssueCoupon {
     /// The campaign; also the job's partition key.
     pub coupon_id: CouponId,

@@ -10,7 +10,7 @@ use crate::{
 
 /// Asks for products, paid from the submitting user's balance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PlaceOrder {
     /// What is wanted: merged, by product id, at least one line.
     pub lines: Vec<Line>,

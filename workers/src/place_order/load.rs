@@ -58,7 +58,7 @@ pub(super) async fn load(
     let rows = sqlx::query!(
         r#"SELECT held.id, held.user_id, held.coupon_id, held.used_at IS NOT NULL AS "used!",
                   discount_type AS "discount_type!", discount_value AS "discount_value!", max_discount,
-                  starts_at AS "starts_at!", ends_at AS "ends_at!"
+                  valid_until AS "valid_until!"
            FROM user_coupons held
            CROSS JOIN LATERAL (SELECT * FROM coupons WHERE id = held.coupon_id LIMIT 1) AS campaign
            WHERE held.id = ANY(ARRAY(
@@ -82,8 +82,7 @@ pub(super) async fn load(
         let held = HeldCoupon {
             id: UserCouponId::new(row.id),
             discount,
-            starts_at: row.starts_at,
-            ends_at: row.ends_at,
+            valid_until: row.valid_until,
             used: row.used,
         };
         world.coupons.insert((UserId::new(row.user_id), CouponId::new(row.coupon_id)), held);

@@ -1,20 +1,24 @@
 //! One attempt at a transaction: bounded in time, and proof against panics.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, io::ErrorKind, panic::AssertUnwindSafe, time::Duration};
 
+use firstcome_database::{PooledConnection, is_lost};
 use futures_util::FutureExt;
-use sqlx::{Postgres, pool::PoolConnection};
+use sqlx::PgConnection;
 use tokio::time::timeout;
 
-/// Longer than the database's own `statement_timeout`: only a connection that is frozen, not closed,
-/// gets here.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::migrate;
+
+/// Twice the database's own `statement_timeout`: what gets here is a connection that is frozen, not closed,
+/// or a batch of many slow statements, which is settled in parts then. Its locks are free by then, too
+/// (`idle_in_transaction_session_timeout`).
+const DEADLINE: Duration = Duration::from_secs(10);
 /// How often a lost race is run again before it counts as a contradiction in the data.
 const MOST_RACES: u32 = 10;
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AttemptError {
+pub(crate) enum AttemptError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error("the database did not answer within {DEADLINE:?}")]
@@ -23,6 +27,8 @@ pub(super) enum AttemptError {
     Fenced,
     #[error("panicked: {0}")]
     Panicked(String),
+    #[error("a newer release has migrated the database and asks for more: {0}")]
+    Outdated(sqlx::Error),
 }
 
 /// Runs one transaction on this connection.
@@ -31,23 +37,28 @@ pub(super) async fn bounded<T>(
 ) -> Result<T, AttemptError> {
     match timeout(DEADLINE, AssertUnwindSafe(transaction).catch_unwind()).await {
         Ok(Ok(result)) => result,
-        Ok(Err(panic)) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(AttemptError::Panicked(text.unwrap_or_default()))
-        }
+        Ok(Err(panic)) => Err(AttemptError::Panicked(said(&*panic))),
         Err(_) => Err(AttemptError::Frozen),
     }
 }
 
-/// Gives the connection back after an attempt. A frozen one is given up together with its place in
-/// the pool, as is one that a panic left in the middle of something.
-pub(super) fn give_back<T>(
-    connection: PoolConnection<Postgres>,
-    outcome: &Result<T, AttemptError>,
-) {
-    if matches!(outcome, Err(AttemptError::Frozen | AttemptError::Panicked(_))) {
-        drop(connection.detach());
+/// What a panic said.
+pub(super) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// Gives the connection back after an attempt, unless it is of no more use.
+pub(super) fn give_back<T>(mut connection: PooledConnection, outcome: &Result<T, AttemptError>) {
+    match outcome {
+        Err(AttemptError::Frozen) => connection.give_up(),
+        Err(AttemptError::Database(error)) if is_lost(error) => connection.give_up(),
+        // It was left in the middle of something.
+        Err(AttemptError::Panicked(_)) => connection.discard(),
+        Ok(_)
+        | Err(AttemptError::Database(_) | AttemptError::Fenced | AttemptError::Outdated(_)) => {
+            connection.answered();
+        }
     }
 }
 
@@ -58,7 +69,7 @@ impl AttemptError {
     }
 
     /// Whether it took too long: less at a time may be done in time.
-    pub(super) fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         // The statement's, that of a lock, the transaction's.
         const TIMEOUTS: [&str; 3] = ["57014", "55P03", "25P04"];
         match self {
@@ -66,7 +77,25 @@ impl AttemptError {
             Self::Database(sqlx::Error::Database(database)) => {
                 database.code().is_some_and(|code| TIMEOUTS.contains(&&*code))
             }
-            Self::Database(_) | Self::Fenced | Self::Panicked(_) => false,
+            Self::Database(sqlx::Error::Io(error)) => error.kind() == ErrorKind::TimedOut,
+            Self::Database(_) | Self::Fenced | Self::Panicked(_) | Self::Outdated(_) => false,
+        }
+    }
+
+    /// The error, as the schema explains it: a constraint that no migration of this program names, where a
+    /// newer release has migrated the database, is that release's. Every job of this program would
+    /// violate it, and a newer program will not.
+    pub(super) async fn explained(self, connection: &mut PgConnection) -> Self {
+        let Self::Database(error) = self else { return self };
+        let database = error.as_database_error();
+        let constraint = database.and_then(|database| database.constraint());
+        if constraint.is_none_or(migrate::mentions) {
+            return Self::Database(error);
+        }
+        match bounded(async { Ok(migrate::is_newer(connection).await?) }).await {
+            Ok(true) => Self::Outdated(error),
+            Ok(false) => Self::Database(error),
+            Err(unknown) => unknown,
         }
     }
 
@@ -87,20 +116,22 @@ impl AttemptError {
     /// Whether another attempt of the same batch can succeed, after so many lost races.
     ///
     /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
-    /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger), and
-    /// panics. Everything else, also a missing
-    /// table (a migration that is still to come), is the state of the system: failing a job for it
-    /// would fail all of them.
+    /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger),
+    /// XX001 and XX002 (a damaged row or index), and panics. Everything else, also a missing table (a
+    /// migration that is still to come) or a value that this program leaves out and a newer one does not
+    /// (23502), is the state of the system: failing a job for it would fail all of them.
     pub(super) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
         if self.is_race() {
             return races < if is_bisected { 2 } else { MOST_RACES };
         }
         let database = match self {
             Self::Database(sqlx::Error::Database(database)) => database,
-            Self::Database(_) | Self::Frozen | Self::Fenced => return true,
+            Self::Database(_) | Self::Frozen | Self::Fenced | Self::Outdated(_) => return true,
             Self::Panicked(_) => return false,
         };
+        const NOT_NULL: &str = "23502";
         let code = database.code().unwrap_or_default();
-        !["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
+        let is_the_jobs = |class: &&str| code.starts_with(*class);
+        code == NOT_NULL || !["22", "23", "54", "P0", "XX001", "XX002"].iter().any(is_the_jobs)
     }
 }

@@ -1,6 +1,7 @@
 //! One line: pull, settle, acknowledge.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::AttemptError,
+    attempt::{AttemptError, said},
     batch::{Batch, Job},
     dead_letter::set_aside,
     lease::Lease,
@@ -91,7 +92,7 @@ pub(super) async fn consume(
     let channel = answered(connection.create_channel()).await.map_err(ConsumeError::Connection)?;
     let mut consumer = subscribe(&channel, queue, PREFETCH).await;
     let ended = match &mut consumer {
-        Ok(consumer) => serve(&channel, consumer, source, queue, role, stats, stop).await,
+        Ok(consumer) => survived(serve(&channel, consumer, source, queue, role, stats, stop)).await,
         Err(_) => Ok(()),
     };
     // Whatever happened, the channel is closed first: that requeues what was prefetched at the head,
@@ -106,6 +107,15 @@ pub(super) async fn consume(
         return Err(ConsumeError::Line(silence));
     }
     consumer.and(ended).map_err(ConsumeError::Line)
+}
+
+/// A panic is its line's trouble, like any error.
+async fn survived<T>(
+    serving: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    let served = AssertUnwindSafe(serving).catch_unwind().await;
+    served
+        .unwrap_or_else(|panic| Err(SessionError::Unusable(format!("panicked: {}", said(&*panic)))))
 }
 
 /// Begins to consume; the broker may push `prefetch` messages ahead.
@@ -346,4 +356,21 @@ fn gone() -> SessionError {
 async fn expired(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(STOP_DEADLINE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else its channel would not be closed in order, and the session of all lines would end.
+    #[tokio::test]
+    async fn a_panic_ends_as_an_error() {
+        let panicking = survived(async {
+            tokio::task::yield_now().await;
+            assert!(std::hint::black_box(false), "so it goes");
+            Ok(())
+        });
+        assert_eq!(panicking.await.unwrap_err().to_string(), "panicked: so it goes");
+        assert_eq!(survived(async { Ok(7) }).await.unwrap(), 7);
+    }
 }

@@ -2,12 +2,18 @@
 //! another attempt. On a connection of its own: a broker with a memory alarm blocks those that
 //! publish, and the lines must go on being consumed.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use firstcome_shared::{
     broker::{
         BrokerArgs,
-        connect::{self, Connection, SessionError},
+        connect::{self, Alarm, Alarms, Connection, SessionError},
         publish::{Address, ConfirmedPublisher, MessageType, Verdict},
     },
     partition::Partition,
@@ -15,7 +21,7 @@ use firstcome_shared::{
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +29,9 @@ use super::batch::ATTEMPTS_HEADER;
 
 /// Messages that may wait for the connection; beyond it they are refused.
 const BACKLOG: usize = 256;
-/// How long a confirm may take.
+/// Messages under way at once.
+const IN_FLIGHT: usize = 64;
+/// How long a confirm may take; nothing confirmed for so long ends the session.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Where a message goes.
@@ -47,30 +55,49 @@ struct Message {
 
 /// The sending end; cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Control(mpsc::Sender<Message>);
+pub(super) struct Control {
+    messages: mpsc::Sender<Message>,
+    /// The broker has an alarm.
+    is_blocked: Arc<AtomicBool>,
+}
 
 impl Control {
     /// Starts the task that publishes, until `stop`.
     pub(super) fn start(broker: &BrokerArgs, kind: &str, stop: &CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {kind} control"));
-        let stop = stop.clone();
+        let (stop, is_blocked) = (stop.clone(), Arc::new(AtomicBool::new(false)));
+        let blocked = Arc::clone(&is_blocked);
         tokio::spawn(async move {
             // Sessions take turns with it.
-            let receiver = std::sync::Arc::new(Mutex::new(receiver));
+            let receiver = Arc::new(Mutex::new(receiver));
             connect::supervise(&url, &name, &stop, |connection| {
-                let (receiver, stop) = (std::sync::Arc::clone(&receiver), stop.clone());
-                async move { session(&connection, &mut *receiver.lock().await, &stop).await }
+                let (receiver, blocked) = (Arc::clone(&receiver), Arc::clone(&blocked));
+                let stop = stop.clone();
+                async move {
+                    session(&connection, &mut *receiver.lock().await, &blocked, &stop).await
+                }
             })
             .await;
         });
-        Self(sender)
+        Self { messages: sender, is_blocked }
+    }
+
+    /// Whether the broker is known to take nothing at present: all that is asked for is refused at once.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed)
     }
 
     /// Shows that the line is alive, if it comes out at the other end: that, or what fills the line.
     /// Does not wait.
     pub(super) fn canary(&self, queue: String) -> oneshot::Receiver<bool> {
         self.send(To::Queue(queue), MessageType::Canary, FieldTable::default(), Vec::new())
+    }
+
+    /// Shows that a message can get into the line, and that there is one; as far as the broker says so in
+    /// time.
+    pub(super) async fn reaches(&self, queue: String) -> bool {
+        in_time(self.canary(queue)).await
     }
 
     /// Puts the last message into a line; whether the broker has it.
@@ -101,7 +128,7 @@ impl Control {
     ) -> oneshot::Receiver<bool> {
         let (confirmed, answer) = oneshot::channel();
         // Without a broker nobody answers, which says it all.
-        let _ = self.0.try_send(Message { to, kind, headers, body, confirmed });
+        let _ = self.messages.try_send(Message { to, kind, headers, body, confirmed });
         answer
     }
 }
@@ -113,36 +140,58 @@ async fn in_time(confirmed: oneshot::Receiver<bool>) -> bool {
 async fn session(
     connection: &Connection,
     messages: &mut mpsc::Receiver<Message>,
+    is_blocked: &AtomicBool,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
-    let mut publisher = ConfirmedPublisher::<oneshot::Sender<bool>>::open(connection).await?;
+    let mut alarms = Alarms::of(connection);
+    let mut publisher =
+        ConfirmedPublisher::<(MessageType, oneshot::Sender<bool>)>::open(connection).await?;
+    let mut blocked = false;
+    let mut patience = Instant::now();
     loop {
-        let message = tokio::select! {
-            message = messages.recv() => message,
-            () = stop.cancelled() => None,
-        };
-        let Some(Message { to, kind, headers, body, confirmed }) = message else { return Ok(()) };
-        if confirmed.is_closed() {
-            continue;
-        }
-        let key;
-        let address = match &to {
-            To::Queue(queue) => Address::Queue(queue),
-            To::Line { exchange, line } => {
-                key = line.routing_key();
-                Address::Exchange { exchange, key: &key }
+        is_blocked.store(blocked, Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            // What is under way goes out when it ends: another connection would only wait beside this one.
+            alarm = alarms.next() => {
+                blocked = matches!(alarm?, Alarm::Raised(_));
+                patience = Instant::now() + DEADLINE;
             }
-        };
-        publisher.publish_with(headers, address, kind, body, confirmed);
-        // One at a time: these are few, and a broker that does not answer ends the session.
-        let verdicts = timeout(DEADLINE, publisher.verdicts()).await;
-        for (confirmed, verdict) in verdicts.map_err(|_| SessionError::Timeout(DEADLINE))? {
-            // A full line takes no canary, and has enough in it that should come out.
-            let is_there = matches!(verdict, Verdict::Confirmed)
-                || (kind == MessageType::Canary && matches!(verdict, Verdict::Refused));
-            let _ = confirmed.send(is_there);
-            if let Verdict::Unknown(error) = verdict {
-                return Err(error.into());
+            verdicts = publisher.verdicts() => {
+                patience = Instant::now() + DEADLINE;
+                for ((kind, confirmed), verdict) in verdicts {
+                    // A full line takes no canary, and has enough in it that should come out.
+                    let is_there = matches!(verdict, Verdict::Confirmed)
+                        || (kind == MessageType::Canary && matches!(verdict, Verdict::Refused));
+                    let _ = confirmed.send(is_there);
+                    if let Verdict::Unknown(error) = verdict {
+                        return Err(error.into());
+                    }
+                }
+            }
+            () = sleep_until(patience), if publisher.in_flight() > 0 && !blocked => {
+                return Err(SessionError::Timeout(DEADLINE));
+            }
+            // Not one after the other: a queue without a leader confirms nothing.
+            message = messages.recv(), if publisher.in_flight() < IN_FLIGHT || blocked => {
+                let Some(Message { to, kind, headers, body, confirmed }) = message else { return Ok(()) };
+                // Who is told nothing knows that it was not sent.
+                if blocked || confirmed.is_closed() {
+                    continue;
+                }
+                let key;
+                let address = match &to {
+                    To::Queue(queue) => Address::Queue(queue),
+                    To::Line { exchange, line } => {
+                        key = line.routing_key();
+                        Address::Exchange { exchange, key: &key }
+                    }
+                };
+                if publisher.in_flight() == 0 {
+                    patience = Instant::now() + DEADLINE;
+                }
+                publisher.publish_with(headers, address, kind, body, (kind, confirmed));
             }
         }
     }

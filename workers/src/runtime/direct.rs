@@ -1,6 +1,7 @@
 //! Settling without a broker, for measuring what PostgreSQL alone can do.
 
 use anyhow::ensure;
+use firstcome_database::Pool;
 use firstcome_shared::job::{Envelope, JobKind};
 use sqlx::PgPool;
 
@@ -26,7 +27,7 @@ pub async fn settle_directly(
         Job { envelope, origin, payload: Vec::new() }
     };
     let jobs: Vec<Job> = (0..).zip(envelopes).map(job).collect();
-    let metrics = &Metrics::default();
+    let (pool, metrics) = (&Pool::from(pool.clone()), &Metrics::default());
     let desk = Desk { pool, kind, queue: "direct", lease: None, metrics };
     let settled = settle(desk, &jobs, &mut PartSize::default(), &|| false).await?;
     ensure!(settled.len() == jobs.len(), "{} of {} jobs settled", settled.len(), jobs.len());

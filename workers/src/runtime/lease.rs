@@ -1,22 +1,29 @@
 //! Who serves which line, in PostgreSQL and by its clock alone.
 //!
-//! A worker that is alive says so every second ([`Member::heartbeat`]); the lines are shared evenly
-//! among those that are. A lease has an epoch that counts up with every new owner, and every batch
-//! locks it and compares ([`super::record::begin`]): a worker that lost a line without noticing,
-//! however long it was paused, cannot commit. Losing a lease therefore costs time, never truth.
+//! A worker that is alive says so every second ([`Heartbeat`]); the lines are shared evenly
+//! among those that are, by each of them for itself: it takes what is free, up to its share, and waits
+//! neither for the others nor for what they do about the routing. A lease has an epoch that counts up with
+//! every new owner, and every batch locks it and compares ([`super::record::begin`]): a worker that lost
+//! a line without noticing, however long it was paused, cannot commit. Losing a lease therefore costs
+//! time, never truth.
 
 use std::{sync::Arc, time::Duration};
 
 use firstcome_shared::{job::JobKind, partition::Partition};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
-use super::routing::Row;
+use super::routing::State;
 
 /// How long a worker counts as alive after its last heartbeat: several missed ones, and still
 /// well below what an operator would call an outage.
 const SECONDS_TO_LIVE: f64 = 5.0;
+/// How often it says that it is.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long that may take. A connection that is frozen costs one beat of those that may be missed.
+const BEAT_DEADLINE: Duration = Duration::from_secs(2);
 /// How long connecting may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long giving lines back may take; without it the others wait until the leases expire.
@@ -35,46 +42,37 @@ pub(super) struct Lease {
 pub(super) struct Share {
     pub(super) leases: Vec<Lease>,
     pub(super) fair: usize,
+    /// The first of those that are alive: it does what one of them has to.
+    pub(super) is_first: bool,
 }
 
 /// This process among the workers of a kind.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) id: Uuid,
-    kind: JobKind,
-    name: String,
+    identity: Arc<Identity>,
     /// Not of the pool: with every connection in the middle of a batch, or frozen, a worker is
     /// alive all the same.
     connection: Option<PgConnection>,
+}
+
+/// What it is known by.
+#[derive(Debug)]
+struct Identity {
+    id: Uuid,
+    kind: JobKind,
+    name: String,
     options: Arc<PgConnectOptions>,
 }
 
-impl Member {
-    /// A member yet to be heard of.
-    pub(super) fn new(kind: JobKind, pool: &PgPool) -> Self {
-        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
-        let id = Uuid::new_v4();
-        let name = format!("{host}:{}", std::process::id());
-        Self { id, kind, name, connection: None, options: pool.connect_options() }
-    }
-
-    /// The connection that was kept, or a new one.
-    pub(super) async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => timeout(CONNECT_DEADLINE, PgConnection::connect_with(&self.options))
-                .await
-                .unwrap_or(Err(sqlx::Error::PoolTimedOut)),
-        }
-    }
-
-    /// Nothing went wrong with it: it may be used again.
-    pub(super) fn keep(&mut self, connection: PgConnection) {
-        self.connection = Some(connection);
+impl Identity {
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        timeout(CONNECT_DEADLINE, PgConnection::connect_with(&self.options))
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Says that this worker is alive. Deliberately waits for no other worker.
-    pub(super) async fn heartbeat(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
+    async fn beat(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
         sqlx::query!(
             "INSERT INTO workers (id, kind, name, expires_at)
              VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
@@ -88,60 +86,139 @@ impl Member {
         .await?;
         Ok(())
     }
+}
 
-    /// Takes what is free of the lines up to a fair share, and tells what is ours. Under the kind's
-    /// lock, see [`super::routing`]. `None` for who does not count as alive any more: it does again
-    /// with its next heartbeat.
-    pub(super) async fn share(
-        &self,
-        locked: &mut PgConnection,
-        rows: &[Row],
-    ) -> Result<Option<Share>, sqlx::Error> {
-        let alive = sqlx::query_scalar!(
-            "WITH dead AS (DELETE FROM workers WHERE expires_at < clock_timestamp())
-             SELECT id FROM workers WHERE kind = $1 AND expires_at >= clock_timestamp() ORDER BY id",
-            self.kind.as_str(),
-        )
-        .fetch_all(&mut *locked)
-        .await?;
-        let open: Vec<&Row> = rows.iter().filter(|row| row.is_open).collect();
-        let Some(rank) = alive.iter().position(|id| *id == self.id) else { return Ok(None) };
+/// Says that a worker is alive, whatever else that waits for: a task and a connection of its own. It ends
+/// when it is dropped, at the latest.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    stop: CancellationToken,
+    beating: AbortOnDropHandle<()>,
+}
+
+impl Heartbeat {
+    pub(super) fn start(member: &Member) -> Self {
+        let stop = CancellationToken::new();
+        let beating = tokio::spawn(beat(Arc::clone(&member.identity), stop.clone()));
+        Self { stop, beating: AbortOnDropHandle::new(beating) }
+    }
+
+    /// The last beat is over, and no other comes.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        let _ = timeout(BEAT_DEADLINE, self.beating).await;
+    }
+}
+
+async fn beat(identity: Arc<Identity>, stop: CancellationToken) {
+    let mut kept = None;
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(beats.tick()).await.is_some() {
+        let beaten = async {
+            let mut on = match kept.take() {
+                Some(connection) => connection,
+                None => identity.connect().await?,
+            };
+            timeout(BEAT_DEADLINE, identity.beat(&mut on))
+                .await
+                .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+            Ok::<_, sqlx::Error>(on)
+        };
+        match beaten.await {
+            Ok(connection) => kept = Some(connection),
+            // Sharing says so, too, if it lasts.
+            Err(error) => tracing::debug!(%error, "a heartbeat is missed"),
+        }
+    }
+}
+
+impl Member {
+    /// A member yet to be heard of.
+    pub(super) fn new(kind: JobKind, pool: &PgPool) -> Self {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
+        let (id, name) = (Uuid::new_v4(), format!("{host}:{}", std::process::id()));
+        let identity = Identity { id, kind, name, options: pool.connect_options() };
+        Self { identity: Arc::new(identity), connection: None }
+    }
+
+    /// The connection that was kept, or a new one.
+    pub(super) async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.identity.connect().await,
+        }
+    }
+
+    /// Nothing went wrong with it: it may be used again.
+    pub(super) fn keep(&mut self, connection: PgConnection) {
+        self.connection = Some(connection);
+    }
+
+    /// Takes what is free of the lines up to a fair share, and tells what is ours.
+    pub(super) async fn share(&self, on: &mut PgConnection) -> Result<Share, sqlx::Error> {
+        let Identity { id, kind, .. } = *self.identity;
+        let mut alive = self.alive(on).await?;
+        if !alive.contains(&id) {
+            // New, or paused for so long.
+            self.identity.beat(on).await?;
+            alive = self.alive(on).await?;
+        }
+        let rank = alive.iter().position(|other| *other == id).unwrap_or_default();
+        let rows = State::load(on, kind).await?.rows;
+        let open: Vec<_> = rows.iter().filter(|row| row.is_open).collect();
         let fair = fair_share(open.len(), alive.len(), rank);
 
-        let ours = |row: &&&Row| row.owner == Some(self.id);
-        let mut leases: Vec<Lease> =
-            open.iter().filter(ours).map(|row| row.lease(self.id)).collect();
-        let free = |row: &&&Row| row.owner.is_none_or(|owner| !alive.contains(&owner));
-        let wanted = open.iter().filter(free).take(fair.saturating_sub(leases.len()));
+        let ours = open.iter().filter(|row| row.owner == Some(id));
+        let mut leases: Vec<Lease> = ours.map(|row| row.lease(id)).collect();
+        let is_free = |owner: Option<Uuid>| owner.is_none_or(|owner| !alive.contains(&owner));
+        let mut free: Vec<_> = open.iter().filter(|row| is_free(row.owner)).collect();
+        // Others look at the same time: each begins elsewhere.
+        let begin = (free.len() * rank).checked_div(alive.len()).unwrap_or_default();
+        free.rotate_left(begin);
+        let wanted = free.into_iter().take(fair.saturating_sub(leases.len()));
         let (generations, names): (Vec<i32>, Vec<String>) =
             wanted.map(|row| (row.line.generation, row.line.line.to_string())).unzip();
         if !names.is_empty() {
-            // A line that a batch of its late owner still holds is skipped, not waited for.
+            // A line that a batch of its late owner still holds is skipped, not waited for; one that another
+            // worker has taken meanwhile is not free any more.
             let taken = sqlx::query!(
                 r#"WITH free AS (
                        SELECT kind, generation, line FROM partition_leases
                        JOIN UNNEST($3::int[], $4::text[]) AS wanted (g, l) ON generation = g AND line = l
-                       WHERE kind = $1
+                       WHERE kind = $1 AND (owner IS NULL OR owner <> ALL ($5::uuid[]))
                        FOR UPDATE OF partition_leases SKIP LOCKED
                    )
                    UPDATE partition_leases AS taken SET owner = $2, epoch = epoch + 1
                    FROM free
                    WHERE taken.kind = free.kind AND taken.generation = free.generation AND taken.line = free.line
                    RETURNING taken.generation, taken.line, taken.epoch"#,
-                self.kind.as_str(),
-                self.id,
+                kind.as_str(),
+                id,
                 &generations,
                 &names,
+                &alive,
             )
-            .fetch_all(locked)
+            .fetch_all(on)
             .await?;
             leases.extend(taken.into_iter().filter_map(|row| {
                 let line = row.line.parse().ok()?;
-                let line = Partition { kind: self.kind, generation: row.generation, line };
-                Some(Lease { line, owner: self.id, epoch: row.epoch })
+                let line = Partition { kind, generation: row.generation, line };
+                Some(Lease { line, owner: id, epoch: row.epoch })
             }));
         }
-        Ok(Some(Share { leases, fair }))
+        Ok(Share { leases, fair, is_first: rank == 0 })
+    }
+
+    /// The workers that count as alive, in an order that all of them know.
+    async fn alive(&self, on: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
+        sqlx::query_scalar!(
+            "WITH dead AS (DELETE FROM workers WHERE expires_at < clock_timestamp())
+             SELECT id FROM workers WHERE kind = $1 AND expires_at >= clock_timestamp() ORDER BY id",
+            self.identity.kind.as_str(),
+        )
+        .fetch_all(on)
+        .await
     }
 
     /// Gives a line back, so that another worker can take it at once.
@@ -169,7 +246,7 @@ impl Member {
             sqlx::query!(
                 "WITH released AS (UPDATE partition_leases SET owner = NULL WHERE owner = $1)
                  DELETE FROM workers WHERE id = $1",
-                self.id
+                self.identity.id
             )
             .execute(&mut on)
             .await?;

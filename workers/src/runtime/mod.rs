@@ -21,11 +21,15 @@ mod settle;
 mod speed;
 pub(crate) mod subscribe;
 mod trace;
+mod upkeep;
 
 pub use announce::Announcer;
+pub(crate) use attempt::AttemptError;
 pub use batch::MAX_JOBS;
 pub use direct::settle_directly;
 pub use notify::Notifier;
+pub(crate) use parts::{PartSize, Parts, Then};
 pub(crate) use report::{LineFigures, Stats};
-pub use role::{Role, make_lines, run};
+pub use role::{Role, run};
 pub use routing::{lines, set_partitions};
+pub use upkeep::make_lines;

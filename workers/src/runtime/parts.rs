@@ -19,7 +19,7 @@ const MAX_PART: usize = MAX_JOBS + MAX_PARCEL;
 /// The most jobs of a line that one transaction takes at present. It is halved by what takes too long
 /// and doubled by what is quick, so that a slow database settles as much as it can.
 #[derive(Debug)]
-pub(super) struct PartSize(usize);
+pub(crate) struct PartSize(usize);
 
 impl Default for PartSize {
     fn default() -> Self {
@@ -37,7 +37,7 @@ impl PartSize {
 
 /// The parts of a batch, one after the other, in order.
 #[derive(Debug)]
-pub(super) struct Parts<'a, T> {
+pub(crate) struct Parts<'a, T> {
     /// A stack, next one on top.
     waiting: Vec<&'a [T]>,
     size: &'a mut PartSize,
@@ -51,7 +51,7 @@ pub(super) struct Parts<'a, T> {
 
 /// What to do about a failed attempt.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(crate) enum Then {
     /// The same, or half of it, after a pause.
     Retry(Duration),
     /// Each half alone.
@@ -61,14 +61,14 @@ pub(super) enum Then {
 }
 
 impl<'a, T> Parts<'a, T> {
-    pub(super) fn of(all: &'a [T], size: &'a mut PartSize) -> Self {
+    pub(crate) fn of(all: &'a [T], size: &'a mut PartSize) -> Self {
         let waiting = if all.is_empty() { Vec::new() } else { vec![all] };
         let retry = Retry::new(Duration::from_millis(10), MAX_RETRY_DELAY);
         Self { waiting, size, retry, attempts: 0, races: 0, is_bisected: false }
     }
 
     /// The next part; `None` when all are done.
-    pub(super) fn next(&mut self) -> Option<&'a [T]> {
+    pub(crate) fn next(&mut self) -> Option<&'a [T]> {
         let next = self.waiting.pop()?;
         self.attempts += 1;
         if next.len() <= self.size.0 {
@@ -80,7 +80,7 @@ impl<'a, T> Parts<'a, T> {
     }
 
     /// This part is done.
-    pub(super) fn done(&mut self, part: &[T], took: Duration) {
+    pub(crate) fn done(&mut self, part: &[T], took: Duration) {
         if part.len() >= self.size.0 && took < QUICK {
             self.size.0 = (2 * self.size.0).min(MAX_PART);
         }
@@ -89,7 +89,7 @@ impl<'a, T> Parts<'a, T> {
     }
 
     /// This part has failed.
-    pub(super) fn failed(&mut self, part: &'a [T], error: &AttemptError) -> Then {
+    pub(crate) fn failed(&mut self, part: &'a [T], error: &AttemptError) -> Then {
         self.races += u32::from(error.is_race());
         if error.is_transient(self.races, self.is_bisected) {
             if error.is_timeout() {

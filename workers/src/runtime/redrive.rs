@@ -35,6 +35,10 @@ pub(super) async fn run(role: Arc<Role>, control: Control, stop: CancellationTok
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // Each letter would be refused.
+        if control.is_blocked() {
+            continue;
+        }
         let connection = kept.take();
         match stop.run_until_cancelled(all(connection, &role, &control)).await {
             Some(Ok(connection)) => kept = Some(connection),

@@ -1,11 +1,12 @@
 //! A role that settles jobs: joins its fellows, serves its share of the lines, hands over.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use firstcome_database::Pool;
 use firstcome_shared::{
     broker::{
         BrokerArgs,
@@ -15,27 +16,26 @@ use firstcome_shared::{
     job::JobKind,
     partition::Partition,
 };
-use sqlx::{PgConnection, PgPool};
 use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    task::{self, JoinError, JoinSet},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     announce::Announcer,
     canary::Canaries,
-    consume::{ConsumeError, Source, consume},
+    consume::{ConsumeError, Source, answered, consume},
     control::Control,
-    lease::{Lease, Member, Share},
+    lease::{Heartbeat, Lease, Member, Share},
     notify::Notifier,
     redrive,
     report::{self, Stats},
-    routing::{self, State, StepError},
+    upkeep::Upkeep,
 };
 use crate::monitor;
 
-/// How often a worker says that it lives, looks for lines to take and give, and reports.
+/// How often a worker looks for lines to take and give, and reports.
 const TICK: Duration = Duration::from_secs(1);
 /// A worker that has not reached the database for so long gives its lines up: others may reach it,
 /// and have leases by now. Longer than the leases last, so that a short outage is sat out in place.
@@ -44,15 +44,16 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 const MISSED_HEARTBEATS: u32 = 3;
 /// How long a good tick proves that the role is well.
 const TICK_PROVES: Duration = Duration::from_secs(10);
-/// How long making all lines may take.
-const RESTORE_DEADLINE: Duration = Duration::from_secs(120);
-/// How often it is looked whether another worker is done with them.
-const RESTORE_AGAIN: Duration = Duration::from_millis(50);
-/// How long a tick may take: some of it is the broker's work. Less than [`GIVE_UP_AFTER`], so that
-/// one slow tick is no reason to give up.
-const TICK_DEADLINE: Duration = Duration::from_secs(10);
-/// How much of it making the lines again may take that a broker has lost.
-const MEND_DEADLINE: Duration = Duration::from_secs(3);
+/// How long sharing the lines may take. Less than [`GIVE_UP_AFTER`], so that one slow tick is no
+/// reason to give up.
+const SHARE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two attempts at a line that the broker fails at.
+const SUSPECT_PAUSE: Duration = Duration::from_secs(5);
+/// How long it may take to store how they fare.
+const TELL_DEADLINE: Duration = Duration::from_secs(5);
+/// A worker whose heartbeats reach the database for so long, and its batches do not, gives its lines up to
+/// those whose batches may. The attempts that it has under way are over some seconds later.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 
 /// All that a role needs to serve a kind of job.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ pub struct Role {
     /// Where they wait.
     pub broker: BrokerArgs,
     /// Where they are settled.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Who hears of it.
     pub announcer: Announcer,
     /// Wakes who publishes its events.
@@ -77,65 +78,43 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
     let name = format!("firstcome-worker {}", role.kind.as_str());
     let control = Control::start(&role.broker, role.kind.as_str(), &stop);
     let redriving = redrive::run(Arc::clone(&role), control.clone(), stop.clone());
+    let suspects = Suspects::default();
     let serving = connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
         // Of this session: its consumers end with it, not only with the process.
         let (role, control, stop) = (Arc::clone(&role), control.clone(), stop.child_token());
+        let suspects = suspects.clone();
         async move {
+            // Who cannot settle takes no lines from those who can.
+            match stop.run_until_cancelled(role.pool.prove()).await {
+                None => return Ok(()),
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    let error = SessionError::Unusable(format!("the database: {error}"));
+                    role.monitor.ails(&error);
+                    return Err(error);
+                }
+            }
             let member = Member::new(role.kind, &role.pool);
             let mut session = Session {
+                heartbeat: Heartbeat::start(&member),
+                upkeep: Upkeep::start(&role, &connection, &control),
                 connection,
                 member,
                 role,
                 control,
                 lines: BTreeMap::new(),
-                serves_dead_letters: false,
-                is_damaged: false,
                 consumers: JoinSet::new(),
+                consumed: HashMap::new(),
+                suspects,
             };
             let ended = session.serve(&stop).await;
             stop.cancel();
+            let monitor = session.role.monitor.clone();
             let settled = session.close().await;
-            ended.and(settled).inspect_err(|error| session.role.monitor.ails(error))
+            ended.and(settled).inspect_err(|error| monitor.ails(error))
         }
     });
     tokio::join!(serving, redriving);
-}
-
-/// Makes the lines of every kind, as its first worker would: then jobs are accepted before one
-/// runs.
-///
-/// # Errors
-/// The broker's or the database's.
-pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), SessionError> {
-    let connection = Arc::new(connect::connect(&broker.amqp_url, "firstcome-worker").await?);
-    let namespace = &broker.queue_namespace;
-    topology::declare(&connection, namespace).await?;
-    let stop = CancellationToken::new();
-    let control = Control::start(broker, "lines", &stop);
-    let restored = async {
-        let mut on = pool.acquire().await?;
-        restore(&mut on, &connection, namespace, &control).await
-    };
-    restored.await.map_err(SessionError::from)?;
-    stop.cancel();
-    connect::close(&connection).await;
-    Ok(())
-}
-
-/// Makes the lines of every kind that should be there: the first ones, those that a broker has lost.
-async fn restore(
-    on: &mut PgConnection,
-    connection: &Arc<Connection>,
-    namespace: &str,
-    control: &Control,
-) -> Result<(), StepError> {
-    for kind in JobKind::ALL {
-        // Another worker may be at it: whoever is first.
-        while !routing::advance(on, kind, connection, namespace, control).await? {
-            tokio::time::sleep(RESTORE_AGAIN).await;
-        }
-    }
-    Ok(())
 }
 
 /// One broker connection's worth of serving. What goes wrong with one line ends that line, which begins
@@ -144,14 +123,27 @@ async fn restore(
 struct Session {
     connection: Arc<Connection>,
     member: Member,
+    heartbeat: Heartbeat,
+    upkeep: Upkeep,
     role: Arc<Role>,
     control: Control,
     lines: BTreeMap<Partition, Serving>,
-    serves_dead_letters: bool,
-    /// Something went wrong with a line: its queue may be gone.
-    is_damaged: bool,
-    /// Tell which line they served.
-    consumers: JoinSet<(Option<Lease>, Result<(), ConsumeError>)>,
+    consumers: JoinSet<Result<(), ConsumeError>>,
+    /// What each of them consumes: a line, or what the broker gives up on.
+    consumed: HashMap<task::Id, Option<Lease>>,
+    suspects: Suspects,
+}
+
+/// Lines of which nothing had come out yet when the broker failed, and with it a connection: the queue of
+/// one of them may have no leader. They are consumed on connections of their own until something does.
+#[derive(Debug, Clone, Default)]
+struct Suspects(Arc<Mutex<BTreeSet<Partition>>>);
+
+impl Suspects {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A line that is being consumed.
@@ -164,105 +156,89 @@ struct Serving {
 
 impl Session {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
-        let namespace = self.role.broker.queue_namespace.clone();
-        self.serve_dead_letters(TICK_DEADLINE, stop).await?;
-        // Before the first heartbeat: it may take a while, and nobody waits for us yet.
-        let mut on = self.member.connection().await.map_err(StepError::from)?;
-        let restoring = restore(&mut on, &self.connection, &namespace, &self.control);
-        match stop.run_until_cancelled(timeout(RESTORE_DEADLINE, restoring)).await {
-            None => return Ok(()),
-            Some(Ok(restored)) => restored?,
-            Some(Err(_)) => return Err(SessionError::Timeout(RESTORE_DEADLINE)),
-        }
-        self.member.keep(on);
         let mut well_at = Instant::now();
+        let mut cut_off_at = None;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Some(ended) = self.consumers.join_next() => self.ended(ended).await?,
-                _ = ticks.tick() => match self.share().await {
-                    Ok(share) => {
-                        well_at = Instant::now();
-                        // Without one another worker is at it: our turn comes with the next tick.
-                        if let Some(share) = share {
-                            self.adopt(&share, stop).await?;
-                        }
-                        self.vouch();
+                Some(ended) = self.consumers.join_next_with_id() => {
+                    self.ended(ended).await?;
+                    continue;
+                }
+                _ = ticks.tick() => {}
+                () = self.upkeep.stepped() => {}
+            }
+            if !self.connection.status().connected() {
+                return Err(SessionError::Unusable("the connection is gone".to_owned()));
+            }
+            match self.share().await {
+                Ok(share) => {
+                    well_at = Instant::now();
+                    if !self.role.pool.is_lost() {
+                        cut_off_at = None;
+                    } else if cut_off_at.get_or_insert(well_at).elapsed() > CUT_OFF_AFTER {
+                        let reason = "the database answers heartbeats, and no batches";
+                        return Err(SessionError::Unusable(reason.to_owned()));
                     }
-                    Err(StepError::Session(error)) => return Err(error),
-                    // What is in hand is retried by itself; what is lost meanwhile is fenced.
-                    Err(StepError::Database(error)) => {
-                        let kind = self.role.kind.as_str();
-                        tracing::warn!(kind, %error, "lines not shared, trying again");
-                        if well_at.elapsed() > GIVE_UP_AFTER {
-                            let reason = format!("the database is away: {error}");
-                            return Err(SessionError::Unusable(reason));
-                        }
-                        self.role.monitor.doubt(error);
+                    self.upkeep.is_first(share.is_first);
+                    self.adopt(&share, stop).await;
+                    self.tell().await;
+                    self.vouch();
+                }
+                // What is in hand is retried by itself; what is lost meanwhile is fenced.
+                Err(error) => {
+                    cut_off_at = None;
+                    let kind = self.role.kind.as_str();
+                    tracing::warn!(kind, %error, "lines not shared, trying again");
+                    if well_at.elapsed() > GIVE_UP_AFTER {
+                        let reason = format!("the database is away: {error}");
+                        return Err(SessionError::Unusable(reason));
                     }
-                },
+                    self.role.monitor.doubt(error);
+                }
             }
         }
     }
 
-    /// One tick, within its deadline. A connection on which anything went wrong is not used again.
-    async fn share(&mut self) -> Result<Option<Share>, StepError> {
-        let ticking = async {
+    /// Takes our share. A connection on which anything went wrong is not used again.
+    async fn share(&mut self) -> Result<Share, sqlx::Error> {
+        let sharing = async {
             let mut connection = self.member.connection().await?;
-            let share = self.tick(&mut connection).await?;
+            let share = self.member.share(&mut connection).await?;
             Ok((share, connection))
         };
-        let ticked = timeout(TICK_DEADLINE, ticking).await;
-        let (share, connection) =
-            ticked.unwrap_or(Err(StepError::Database(sqlx::Error::PoolTimedOut)))?;
+        let shared = timeout(SHARE_DEADLINE, sharing).await;
+        let (share, connection) = shared.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         self.member.keep(connection);
         Ok(share)
     }
 
-    /// Tells the others that we live, takes the next steps of the routing, and our share.
-    async fn tick(&mut self, connection: &mut PgConnection) -> Result<Option<Share>, StepError> {
-        let Role { kind, broker, .. } = &*self.role;
-        let namespace = &broker.queue_namespace;
-        self.member.heartbeat(connection).await?;
+    /// Stores how the lines fare: what cannot be told now is told with the next tick.
+    async fn tell(&mut self) {
         let lines = self.lines.iter().map(|(line, serving)| (*line, Arc::clone(&serving.stats)));
-        // Figures: what cannot be told now is told with the next tick, and must not keep lines from being
-        // shared.
-        if let Err(error) = report::store(connection, lines).await {
-            tracing::warn!(kind = kind.as_str(), %error, "figures not stored, trying again");
-        }
-        while let Some(mut locked) = routing::lock(connection, *kind).await? {
-            let state = State::load(&mut locked, *kind).await?;
-            if std::mem::take(&mut self.is_damaged) {
-                let mending = state.restore(&mut locked, &self.connection, namespace);
-                match timeout(MEND_DEADLINE, mending).await {
-                    Ok(Err(error @ StepError::Database(_))) => return Err(error),
-                    // What cannot be mended fails again, alone.
-                    Ok(Err(error)) => tracing::warn!(%error, "lines not made again"),
-                    Err(_) => tracing::warn!("lines not made again in time"),
-                    Ok(Ok(())) => {}
-                }
+        let telling = async {
+            let mut connection = self.member.connection().await?;
+            report::store(&mut connection, lines).await?;
+            Ok(connection)
+        };
+        let told = timeout(TELL_DEADLINE, telling).await;
+        match told.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(connection) => self.member.keep(connection),
+            Err(error) => {
+                let kind = self.role.kind.as_str();
+                tracing::warn!(kind, %error, "figures not stored, trying again");
             }
-            if state.step(&mut locked, &self.connection, namespace, &self.control).await? {
-                locked.commit().await?;
-                continue;
-            }
-            let share = self.member.share(&mut locked, &state.rows).await?;
-            locked.commit().await?;
-            return Ok(share);
         }
-        Ok(None)
     }
 
     /// Consumes from what is ours, up to a fair share; hands over the rest.
-    async fn adopt(&mut self, share: &Share, stop: &CancellationToken) -> Result<(), SessionError> {
-        if let Err(error) = self.serve_dead_letters(MEND_DEADLINE, stop).await {
-            if !self.connection.status().connected() {
-                return Err(error);
-            }
-            tracing::warn!(%error, "what the broker gives up on is not consumed, trying again");
+    async fn adopt(&mut self, share: &Share, stop: &CancellationToken) {
+        if !self.consumed.values().any(Option::is_none) {
+            let queue = topology::dead_letters(&self.role.broker.queue_namespace);
+            self.consume(Source::DeadLetters, queue, None, stop);
         }
         let ours: BTreeSet<Lease> = share.leases.iter().copied().collect();
         for serving in self.lines.values().filter(|serving| !ours.contains(&serving.lease)) {
@@ -284,24 +260,6 @@ impl Session {
             }
         }
         self.look_after_idle_lines();
-        Ok(())
-    }
-
-    /// Consumes what the broker gave up on, unless that is being done.
-    async fn serve_dead_letters(
-        &mut self,
-        deadline: Duration,
-        stop: &CancellationToken,
-    ) -> Result<(), SessionError> {
-        if !self.serves_dead_letters {
-            let namespace = &self.role.broker.queue_namespace;
-            let declared = timeout(deadline, topology::declare(&self.connection, namespace));
-            declared.await.map_err(|_| SessionError::Timeout(deadline))??;
-            let queue = topology::dead_letters(namespace);
-            self.consume(Source::DeadLetters, queue, None, stop);
-            self.serves_dead_letters = true;
-        }
-        Ok(())
     }
 
     fn consume(
@@ -311,6 +269,7 @@ impl Session {
         lease: Option<Lease>,
         stop: &CancellationToken,
     ) {
+        let is_suspect = lease.is_some_and(|lease| self.suspects.lock().contains(&lease.line));
         let connection = Arc::clone(&self.connection);
         let (role, stop, stats) = (Arc::clone(&self.role), stop.child_token(), Stats::new());
         if let Some(lease) = lease {
@@ -320,33 +279,62 @@ impl Session {
             self.lines
                 .insert(lease.line, Serving { lease, stop, stats, canaries: Canaries::default() });
         }
-        self.consumers.spawn(async move {
-            (lease, consume(&connection, source, &queue, &role, &stats, &stop).await)
+        let consumer = self.consumers.spawn(async move {
+            if lease.is_none() {
+                // Its queue is nobody's lease: it is made by whoever consumes it.
+                let declared = topology::declare(&connection, &role.broker.queue_namespace);
+                answered(declared).await.map_err(ConsumeError::Line)?;
+            }
+            if !is_suspect {
+                return consume(&connection, source, &queue, &role, &stats, &stop).await;
+            }
+            let name = format!("firstcome-worker {queue}");
+            let own = connect::connect(&role.broker.amqp_url, &name).await;
+            let own = own.map_err(ConsumeError::Line)?;
+            let ended = consume(&own, source, &queue, &role, &stats, &stop).await;
+            connect::close(&own).await;
+            if ended.is_err() {
+                stop.run_until_cancelled(sleep(SUSPECT_PAUSE)).await;
+            }
+            ended.map_err(|error| ConsumeError::Line(error.into()))
         });
+        self.consumed.insert(consumer.id(), lease);
     }
 
     /// A consumer has ended: told to, or because its line is another's, or with an error.
     async fn ended(
         &mut self,
-        joined: Result<(Option<Lease>, Result<(), ConsumeError>), tokio::task::JoinError>,
+        joined: Result<(task::Id, Result<(), ConsumeError>), JoinError>,
     ) -> Result<(), SessionError> {
-        let (lease, result) = joined.map_err(|panic| SessionError::Unusable(panic.to_string()))?;
+        let (id, result) = match joined {
+            Ok(ended) => ended,
+            Err(panic) => {
+                let error = SessionError::Unusable(panic.to_string());
+                (panic.id(), Err(ConsumeError::Line(error)))
+            }
+        };
+        let lease = self.consumed.remove(&id).flatten();
         match result {
             Ok(()) => {}
             Err(ConsumeError::Line(error)) if self.connection.status().connected() => {
-                tracing::warn!(%error, "a line is given up, its neighbours go on");
+                let queue = lease.map(|lease| lease.line.queue(&self.role.broker.queue_namespace));
+                tracing::warn!(queue, %error, "a line is given up, its neighbours go on");
                 self.role.monitor.doubt(error);
-                self.is_damaged = true;
+                self.upkeep.damaged();
             }
-            Err(ConsumeError::Line(error) | ConsumeError::Connection(error)) => return Err(error),
+            Err(ConsumeError::Line(error) | ConsumeError::Connection(error)) => {
+                if error.is_failure() {
+                    let silent =
+                        self.lines.iter().filter(|(_, serving)| !serving.stats.is_proven());
+                    self.suspects.lock().extend(silent.map(|(line, _)| *line));
+                }
+                return Err(error);
+            }
         }
-        match lease {
-            Some(lease) => {
-                self.lines.remove(&lease.line);
-                // Its channel is closed: now, and not before, another worker may have it.
-                self.release(&lease).await;
-            }
-            None => self.serves_dead_letters = false,
+        if let Some(lease) = lease {
+            self.lines.remove(&lease.line);
+            // Its channel is closed: now, and not before, another worker may have it.
+            self.release(&lease).await;
         }
         Ok(())
     }
@@ -381,6 +369,9 @@ impl Session {
         for (line, serving) in &mut self.lines {
             let queue = line.queue(&self.role.broker.queue_namespace);
             let Serving { stop, stats, canaries, .. } = serving;
+            if stats.is_proven() {
+                self.suspects.lock().remove(line);
+            }
             if canaries.look(stats, &self.control, queue.clone(), takeover) && !stop.is_cancelled()
             {
                 tracing::warn!(queue, "connected, but nothing comes out of the line");
@@ -390,13 +381,16 @@ impl Session {
     }
 
     /// Lets every consumer, told to stop, finish what it has in hand, then gives the lines back.
-    async fn close(&mut self) -> Result<(), SessionError> {
+    async fn close(mut self) -> Result<(), SessionError> {
+        drop(self.upkeep);
         let mut ended = Ok(());
         while let Some(joined) = self.consumers.join_next().await {
             let result = joined.map_err(|panic| SessionError::Unusable(panic.to_string()));
-            let result = result.and_then(|(_, result)| result.map_err(SessionError::from));
+            let result = result.and_then(|result| result.map_err(SessionError::from));
             ended = ended.and(result);
         }
+        // Or it would count as alive again.
+        self.heartbeat.end().await;
         if self.member.leave().await.is_err() {
             tracing::warn!(kind = self.role.kind.as_str(), "leases not released, they will expire");
         }

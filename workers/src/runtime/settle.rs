@@ -7,11 +7,12 @@ use std::{
     time::Instant,
 };
 
+use firstcome_database::Pool;
 use firstcome_shared::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind, Settled},
 };
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use tracing::field::display;
 
 use super::{
@@ -31,7 +32,7 @@ use crate::{
 /// Where and on whose behalf jobs are settled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Desk<'a> {
-    pub(super) pool: &'a PgPool,
+    pub(super) pool: &'a Pool,
     pub(super) kind: JobKind,
     pub(super) queue: &'a str,
     /// The line that they stood in; `None` for what the broker gave up on, which is nobody's.
@@ -94,7 +95,10 @@ pub(super) async fn settle(
 /// One attempt: one transaction.
 async fn try_settle(desk: Desk<'_>, jobs: &[Job]) -> Result<Vec<Settled>, AttemptError> {
     let mut connection = desk.pool.acquire().await?;
-    let settled = bounded(settle_on(&mut connection, desk, jobs)).await;
+    let settled = match bounded(settle_on(&mut connection, desk, jobs)).await {
+        Err(error) => Err(error.explained(&mut connection).await),
+        settled => settled,
+    };
     give_back(connection, &settled);
     settled
 }

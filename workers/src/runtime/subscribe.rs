@@ -2,7 +2,6 @@
 //! consumers.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +17,7 @@ use firstcome_shared::{
     job::envelope,
     retry::Retry,
 };
-use lapin::{message::Delivery, options::BasicAckOptions};
+use lapin::{Channel, message::Delivery, options::BasicAckOptions};
 use sqlx::PgPool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +27,7 @@ use super::{
     consume::{answered, pull, subscribe},
     record,
 };
-use crate::monitor;
+use crate::{database, monitor};
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
@@ -44,11 +43,21 @@ const LOOK_PROVES: Duration = Duration::from_secs(10);
 const BATCH_PROVES: Duration = Duration::from_secs(60);
 /// Messages that wait for so long while none comes mean: connected, but not consuming.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How often it is looked whether the broker still knows the channel of a batch in hand.
+const CHANNEL_LOOK: Duration = Duration::from_millis(500);
+
+/// An event in hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) event: OrderCompleted,
+    /// How often it was tried before it was redriven.
+    pub(crate) attempts: i32,
+}
 
 /// An event that its receiver refuses for its content: it becomes a dead letter.
 #[derive(Debug)]
 pub(crate) struct Undeliverable {
-    pub(crate) event: OrderCompleted,
+    pub(crate) received: Received,
     pub(crate) reason: String,
 }
 
@@ -64,14 +73,15 @@ impl From<sqlx::Error> for Interrupted {
 }
 
 /// Hands events to `handle`, batch by batch, until `stop`; a batch is acknowledged when `handle`
-/// has succeeded, and retried in place until then.
+/// has succeeded, and retried in place until then. The token that it gets ends with `stop`, and when the
+/// batch is no longer ours to acknowledge: it will come again.
 pub(crate) async fn run<F>(
     broker: BrokerArgs,
     queue: String,
     pool: PgPool,
     monitor: monitor::Role,
     stop: CancellationToken,
-    handle: impl Fn(Vec<OrderCompleted>) -> F + Send + Sync + 'static,
+    handle: impl Fn(Vec<Received>, CancellationToken) -> F + Send + Sync + 'static,
 ) where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
@@ -96,7 +106,7 @@ async fn session<F>(
     pool: &PgPool,
     monitor: &monitor::Role,
     stop: &CancellationToken,
-    handle: &(impl Fn(Vec<OrderCompleted>) -> F + Send + Sync),
+    handle: &(impl Fn(Vec<Received>, CancellationToken) -> F + Send + Sync),
 ) -> Result<(), SessionError>
 where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
@@ -108,13 +118,8 @@ where
     let mut progress = Instant::now();
     loop {
         let (mut events, mut rejects, mut last) = (Vec::new(), Vec::new(), None);
-        let mut redriven = HashMap::new();
         let pulled = pull(&mut consumer, stop, |delivery| {
-            let known = events.len();
             decode(&delivery, &mut events, &mut rejects);
-            if let attempts @ 1.. = Origin::of(&delivery, 0).attempts {
-                redriven.extend(events.iter().skip(known).map(|event| (event.id, attempts)));
-            }
             last = Some(delivery);
             events.len() >= MAX_EVENTS
         });
@@ -141,16 +146,21 @@ where
             tracing::error!(queue, count, reason, "undecodable events, dead-lettering them");
         }
         let attempt = async || -> Result<(), Interrupted> {
-            let undeliverable = handle(events.clone()).await?;
-            let refused = |Undeliverable { event, reason }| {
-                let attempts = redriven.get(&event.id).copied().unwrap_or_default();
-                reject_event(&event, reason, attempts)
+            let ours = stop.child_token();
+            let handling = handle(events.clone(), ours.clone());
+            tokio::pin!(handling);
+            let undeliverable = tokio::select! {
+                biased;
+                undeliverable = &mut handling => undeliverable,
+                () = gone(&channel) => {
+                    ours.cancel();
+                    handling.await
+                }
             };
-            let refused: Vec<Reject> = undeliverable.into_iter().map(refused).collect();
-            let letters = rejects.iter().chain(&refused).map(|reject| (reject, 1));
-            let mut connection = pool.acquire().await?;
-            record::insert_dead_letters(&mut connection, queue, letters).await?;
-            monitor.metrics.dead_lettered(monitor.name, rejects.len() + refused.len());
+            let refused: Vec<Reject> = undeliverable?.into_iter().map(reject_event).collect();
+            let letters: Vec<&Reject> = rejects.iter().chain(&refused).collect();
+            set_aside(pool, queue, &letters).await?;
+            monitor.metrics.dead_lettered(monitor.name, letters.len());
             Ok(())
         };
         let mut retry = Retry::new(Duration::from_millis(10), Duration::from_secs(1));
@@ -177,6 +187,25 @@ where
     Ok(())
 }
 
+/// When the broker has closed the channel (as it does to whoever acknowledges nothing for its
+/// `consumer_timeout`), or the connection is lost.
+async fn gone(channel: &Channel) {
+    while channel.status().connected() {
+        tokio::time::sleep(CHANNEL_LOOK).await;
+    }
+}
+
+async fn set_aside(pool: &PgPool, queue: &str, letters: &[&Reject]) -> Result<(), sqlx::Error> {
+    for part in letters.chunks(MAX_EVENTS) {
+        let mut connection = pool.acquire().await?;
+        let part = part.iter().map(|reject| (*reject, 1));
+        let stored = record::insert_dead_letters(&mut connection, queue, part);
+        let stored = database::answered(stored).await;
+        database::give_back(pool, connection, stored)?;
+    }
+    Ok(())
+}
+
 async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> {
     let depth = timeout(LOOK_DEADLINE, gauge.depth(queue)).await;
     let depth = depth.map_err(|_| SessionError::Timeout(LOOK_DEADLINE))??;
@@ -186,7 +215,8 @@ async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> 
 
 /// An event has an id of its own, wherever it travels; but one that was redriven is not the letter
 /// that it came from, which may still be there.
-fn reject_event(event: &OrderCompleted, reason: String, attempts: i32) -> Reject {
+fn reject_event(Undeliverable { received, reason }: Undeliverable) -> Reject {
+    let Received { event, attempts } = received;
     let message_id = match attempts {
         0 => event.id.to_string(),
         _ => format!("{}, redriven after {attempts}", event.id),
@@ -196,22 +226,19 @@ fn reject_event(event: &OrderCompleted, reason: String, attempts: i32) -> Reject
         trace: None,
         reason,
         origin: Origin { message_id, line: 0, died_in: None, attempts },
-        payload: serde_json::to_vec(event).unwrap_or_default(),
+        payload: serde_json::to_vec(&event).unwrap_or_default(),
     }
 }
 
-fn decode(delivery: &Delivery, events: &mut Vec<OrderCompleted>, rejects: &mut Vec<Reject>) {
+fn decode(delivery: &Delivery, events: &mut Vec<Received>, rejects: &mut Vec<Reject>) {
+    let message = Origin::of(delivery, 0);
     for (number, line) in (0..).zip(envelope::lines(&delivery.data)) {
-        match serde_json::from_slice(line) {
-            Ok(event) => events.push(event),
-            Err(error) => {
-                rejects.push(Reject {
-                    accepted: None,
-                    trace: None,
-                    reason: error.to_string(),
-                    origin: Origin::of(delivery, number),
-                    payload: line.to_vec(),
-                });
+        match OrderCompleted::decode(line) {
+            Ok(event) => events.push(Received { event, attempts: message.attempts }),
+            Err(reason) => {
+                let origin = Origin { line: number, ..message.clone() };
+                let payload = line.to_vec();
+                rejects.push(Reject { accepted: None, trace: None, reason, origin, payload });
             }
         }
     }

@@ -4,9 +4,12 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use firstcome_shared::event::OrderCompleted;
-use reqwest::{Certificate, Client, StatusCode, Url, header};
+use reqwest::{Certificate, Client, StatusCode, Url, header, redirect};
 use rustls::crypto::ring;
+use sha2::{Digest, Sha256};
 use tracing::{Instrument, field::Empty};
+
+use crate::runtime::subscribe::Received;
 
 /// The longest `Retry-After` that is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -27,7 +30,7 @@ pub(super) enum Delivery {
     /// A 4xx that repeating would not change.
     Refused(String),
     /// Anything that may pass: no answer, 5xx, 408, 425, 429, or a status that speaks of our
-    /// configuration and not of the events (401, 403, 404 …).
+    /// configuration and not of the events (3xx, 401, 403, 404 …).
     Failed { reason: String, retry_after: Option<Duration> },
 }
 
@@ -54,7 +57,12 @@ impl Platform {
                 .map(|certificate| Certificate::from_der(certificate))
                 .collect::<Result<_, _>>()?,
         };
-        let client = Client::builder().timeout(patience).tls_certs_only(trusted).build();
+        let client = Client::builder()
+            .timeout(patience)
+            .tls_certs_only(trusted)
+            // Whom it points to is not who was configured, and of a POST it may make a GET.
+            .redirect(redirect::Policy::none())
+            .build();
         Ok(Self { client: client.context("cannot make an HTTP client")?, url, patience })
     }
 
@@ -63,7 +71,7 @@ impl Platform {
         self.patience
     }
 
-    pub(super) async fn deliver(&self, events: &[OrderCompleted]) -> Delivery {
+    pub(super) async fn deliver(&self, events: &[Received]) -> Delivery {
         let span = tracing::info_span!(
             "deliver",
             otel.kind = "client",
@@ -85,18 +93,18 @@ impl Platform {
         delivery
     }
 
-    async fn post(&self, events: &[OrderCompleted]) -> Delivery {
-        let body = match serde_json::to_vec(events) {
+    async fn post(&self, received: &[Received]) -> Delivery {
+        let events: Vec<&OrderCompleted> =
+            received.iter().map(|received| &received.event).collect();
+        let body = match serde_json::to_vec(&events) {
             Ok(body) => body,
             Err(error) => return Delivery::Refused(error.to_string()),
         };
-        let first = events.first().map(|event| event.id).unwrap_or_default();
         let request = self
             .client
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/cloudevents-batch+json; charset=utf-8")
-            // The same events make the same key; batches may be cut anew, event ids may not.
-            .header("Idempotency-Key", format!("{first}-{}", events.len()))
+            .header("Idempotency-Key", key(received))
             .body(body);
         match request.send().await {
             Ok(answer) => judge(answer.status(), retry_after(answer.headers())),
@@ -107,6 +115,17 @@ impl Platform {
             }
         }
     }
+}
+
+/// The same events make the same key, and nothing else does: a platform may answer a key that it knows
+/// without a look at the events. One that was refused and is redriven is asked anew.
+fn key(received: &[Received]) -> String {
+    let mut digest = Sha256::new();
+    for Received { event, attempts } in received {
+        digest.update(event.id.as_bytes());
+        digest.update(attempts.to_be_bytes());
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_certificates(path: &Path) -> anyhow::Result<Vec<Certificate>> {
@@ -128,7 +147,8 @@ fn judge(status: StatusCode, retry_after: Option<Duration>) -> Delivery {
     } else if refusals.contains(&status) {
         Delivery::Refused(format!("the data platform answered {status}"))
     } else {
-        Delivery::Failed { reason: format!("it answered {status}"), retry_after }
+        let hint = if status.is_redirection() { ", which is not followed" } else { "" };
+        Delivery::Failed { reason: format!("it answered {status}{hint}"), retry_after }
     }
 }
 
@@ -139,6 +159,16 @@ fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use chrono::DateTime;
+    use firstcome_shared::{
+        event::order_completed::Order,
+        ids::{OrderId, UserId},
+        money::Money,
+    };
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -157,6 +187,37 @@ mod tests {
             let error = new("https://example.com", Some(file)).unwrap_err();
             assert_eq!(error, format!("DATA_PLATFORM_CA_FILE: {file}"));
         }
+    }
+
+    #[test]
+    fn a_key_stands_for_these_events_in_this_attempt() {
+        let order = |id: u128, attempts| {
+            let data = Order {
+                order_id: OrderId::new(1),
+                user_id: UserId::new(1),
+                lines: Vec::new(),
+                items_amount: Money::ZERO,
+                discount: Money::ZERO,
+                paid: Money::ZERO,
+                coupon_id: None,
+            };
+            let event = OrderCompleted::new(Uuid::from_u128(id), DateTime::UNIX_EPOCH, data);
+            Received { event, attempts }
+        };
+        let (one, two, three) = (order(1, 0), order(2, 0), order(3, 0));
+        let batches = [
+            vec![one.clone(), two.clone()],
+            vec![one.clone(), three.clone()],
+            vec![two.clone(), one.clone()],
+            vec![one.clone(), two.clone(), three],
+            vec![one.clone()],
+            vec![order(1, 1)],
+            vec![order(1, 2)],
+        ];
+        let keys: HashSet<String> = batches.iter().map(|batch| key(batch)).collect();
+        assert_eq!(keys.len(), batches.len());
+        assert!(keys.iter().all(|key| key.len() == 64));
+        assert_eq!(key(&[one.clone(), two.clone()]), key(&[one, two]));
     }
 
     #[test]

@@ -11,17 +11,14 @@ pub use deliver::Platform;
 
 use std::{sync::Arc, time::Duration};
 
-use firstcome_shared::{
-    broker::{BrokerArgs, topology},
-    event::OrderCompleted,
-};
+use firstcome_shared::broker::{BrokerArgs, topology};
 use sqlx::PgPool;
 use tokio::{sync::Mutex, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     monitor,
-    runtime::subscribe::{self, Interrupted, Undeliverable},
+    runtime::subscribe::{self, Interrupted, Received, Undeliverable},
 };
 use circuit::Circuit;
 use deliver::Delivery;
@@ -40,16 +37,15 @@ pub async fn run(
     let platform = Arc::new(platform);
     let circuit = Arc::new(Mutex::new(Circuit::new(monitor.metrics.circuit_open.clone())));
     let queue = topology::data_platform(&broker.queue_namespace);
-    let (stopping, watched) = (stop.clone(), monitor.clone());
-    subscribe::run(broker, queue, pool, monitor, stop, move |events: Vec<OrderCompleted>| {
-        let (platform, circuit, stop) =
-            (Arc::clone(&platform), Arc::clone(&circuit), stopping.clone());
+    let watched = monitor.clone();
+    subscribe::run(broker, queue, pool, monitor, stop, move |events: Vec<Received>, ours| {
+        let (platform, circuit) = (Arc::clone(&platform), Arc::clone(&circuit));
         let monitor = watched.clone();
         async move {
             let mut circuit = circuit.lock().await;
             let sending = send(&platform, &mut circuit, &events, &monitor);
-            // Not acknowledged, so they come again.
-            stop.run_until_cancelled(sending).await.ok_or(Interrupted("stopping".to_owned()))
+            // Not acknowledged, so they come again: to send them now would be to send them twice.
+            ours.run_until_cancelled(sending).await.ok_or(Interrupted("given up".to_owned()))
         }
     })
     .await;
@@ -59,7 +55,7 @@ pub async fn run(
 async fn send(
     platform: &Platform,
     circuit: &mut Circuit,
-    events: &[OrderCompleted],
+    events: &[Received],
     monitor: &monitor::Role,
 ) -> Vec<Undeliverable> {
     let metrics = &monitor.metrics;
@@ -86,10 +82,10 @@ async fn send(
                     parts.push(later);
                 }
                 match now {
-                    [event] => {
-                        tracing::error!(event = %event.id, reason, "the data platform refuses an event, dead-lettering it");
+                    [received] => {
+                        tracing::error!(event = %received.event.id, reason, "the data platform refuses an event, dead-lettering it");
                         metrics.refused.inc();
-                        refused.push(Undeliverable { event: event.clone(), reason });
+                        refused.push(Undeliverable { received: received.clone(), reason });
                     }
                     _ => {
                         let (first, second) = now.split_at(now.len() / 2);

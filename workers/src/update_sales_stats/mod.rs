@@ -8,15 +8,21 @@ pub use rebuild::{Drift, close, forget, rebuild};
 
 use std::{sync::Arc, time::Duration};
 
-use firstcome_shared::{
-    broker::{BrokerArgs, topology},
-    event::OrderCompleted,
-};
+use firstcome_shared::broker::{BrokerArgs, topology};
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Mutex,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{monitor, runtime::subscribe};
+use crate::{
+    monitor,
+    runtime::{
+        PartSize,
+        subscribe::{self, Received},
+    },
+};
 
 /// Who counts, in `event_inbox`.
 const CONSUMER: &str = "sales-stats";
@@ -36,6 +42,7 @@ pub async fn run(
     let queue = topology::sales_stats(&broker.queue_namespace);
     let counting = {
         let (pool, time_zone) = (pool.clone(), Arc::new(time_zone.clone()));
+        let size = Arc::new(Mutex::new(PartSize::default()));
         let metrics = Arc::clone(&monitor.metrics);
         subscribe::run(
             broker,
@@ -43,13 +50,16 @@ pub async fn run(
             pool.clone(),
             monitor,
             stop.clone(),
-            move |events: Vec<OrderCompleted>| {
+            // Also when they are no longer ours to acknowledge: when they come again, they are known.
+            move |events: Vec<Received>, _| {
                 let (pool, time_zone) = (pool.clone(), Arc::clone(&time_zone));
-                let metrics = Arc::clone(&metrics);
+                let (metrics, size) = (Arc::clone(&metrics), Arc::clone(&size));
                 async move {
-                    count::count(&pool, &events, &time_zone).await?;
-                    metrics.counted.inc_by(u64::try_from(events.len()).unwrap_or_default());
-                    Ok(Vec::new())
+                    let mut size = size.lock().await;
+                    let refused = count::count(&pool, &events, &time_zone, &mut size).await?;
+                    let counted = events.len() - refused.len();
+                    metrics.counted.inc_by(u64::try_from(counted).unwrap_or_default());
+                    Ok(refused)
                 }
             },
         )

@@ -48,7 +48,7 @@ async fn held_coupons_are_filtered_and_paged() {
             let job = shop.accepted_issue(7, coupon).await;
             shop.settled(7, &job).await;
         }
-        shop.sql("UPDATE coupons SET ends_at = now() - interval '1 second' WHERE id = (SELECT coupon_id FROM user_coupons WHERE issue_number = 1 ORDER BY id LIMIT 1)").await;
+        shop.sql("UPDATE coupons SET valid_until = now() - interval '1 second' WHERE id = (SELECT coupon_id FROM user_coupons WHERE issue_number = 1 ORDER BY id LIMIT 1)").await;
         let order = json!({"items": [{"productId": 1, "quantity": 1}], "couponId": last});
         assert_eq!(shop.ordered(7, &order).await["status"], "succeeded");
         let list = async |query: &str| Answer::of(shop.get(7, &format!("/api/users/coupons{query}"))).await;

@@ -38,6 +38,54 @@ async fn a_new_user_can_take_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_a_name_and_an_address_of_their_own() {
+    shop(Options { users: 5, ..Options::default() }, async |shop| {
+        let user = async |name: &str, email: &str| {
+            create(shop, "users", &json!({"name": name, "email": email})).await
+        };
+        let created = user(" 김 민지 ", " Minji@example.com ").await;
+        assert_eq!(created.status, 201, "{created:?}");
+        assert_eq!(
+            (&created.body["name"], &created.body["email"]),
+            (&json!("김 민지"), &json!("Minji@example.com"))
+        );
+        user("Bob", "minji@EXAMPLE.com").await.is_problem(409, "email-taken");
+        for (name, email, field) in [
+            ("\u{200b}\u{2060}", "a@example.com", "name"),
+            ("ann\u{202e}gpj", "a@example.com", "name"),
+            ("Ann", " @ ", "email"),
+            ("Ann", "a@", "email"),
+            ("Ann", "a b@example.com", "email"),
+            ("Ann", "a\u{200b}@example.com", "email"),
+        ] {
+            let answer = user(name, email).await;
+            answer.is_problem(400, "validation-failed");
+            assert_eq!(answer.body["errors"][0]["field"], field, "{answer:?}");
+        }
+    })
+    .await;
+}
+
+/// An import took the ids, past the sequence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_id_is_found_however_many_were_given_by_hand() {
+    shop(Options { users: 5, ..Options::default() }, async |shop| {
+        shop.sql(
+            "INSERT INTO users (id, name, email) SELECT n, 'x', n || '@x' FROM generate_series(6, 40005) AS n;
+             INSERT INTO balances (user_id) SELECT generate_series(6, 40005)",
+        )
+        .await;
+        for name in ["a", "b", "c"] {
+            let user = json!({"name": name, "email": format!("{name}@example.com")});
+            let created = create(shop, "users", &user).await;
+            assert_eq!(created.status, 201, "{created:?}");
+            assert!(created.body["id"].as_i64().unwrap() > 40_005, "{created:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_is_validated_as_a_whole() {
     shop(Options::default(), async |shop| {
         let valid = json!({
@@ -172,7 +220,11 @@ async fn a_campaign_is_edited_field_by_field() {
             ("discountValue", json!(2_000)),
             ("total", json!(6)),
             ("startsAt", json!("2021-01-01T00:00:00Z")),
+            // Earlier: what is issued stays good. Later than that: so does what is issued then.
             ("endsAt", json!("2099-01-01T00:00:00Z")),
+            ("validUntil", json!("2098-01-01T00:00:00Z")),
+            ("validUntil", json!("2101-01-01T00:00:00Z")),
+            ("endsAt", json!("2100-06-01T00:00:00Z")),
         ] {
             expected[field] = value.clone();
             expected["remaining"] = expected["total"].clone();
@@ -192,6 +244,41 @@ async fn a_campaign_is_edited_field_by_field() {
         }
         let read = shop.anonymous(Method::GET, &format!("/api/coupons/{}", created["id"]));
         assert_eq!(Answer::of(read).await.body, expected);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_ends_early_takes_nothing_back() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        for user in [7, 8] {
+            let job = shop.accepted_issue(user, coupon).await;
+            shop.settled(user, &job).await;
+        }
+        let path = format!("/api/admin/coupons/{coupon}");
+        let edit =
+            async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
+        let past = "2021-01-01T00:00:00Z";
+        assert_eq!(edit(json!({"endsAt": past})).await.body["endsAt"], past);
+        shop.issue(9, coupon).await.is_problem(409, "coupon-ended");
+        let available = "/api/users/coupons?status=available";
+        let held = Answer::of(shop.get(7, available)).await.body;
+        assert_eq!(held["items"][0]["couponId"], coupon);
+        let order = json!({"items": [{"productId": 1, "quantity": 1}], "couponId": coupon});
+        assert_eq!(shop.ordered(7, &order).await["result"]["discount"], 1_000);
+
+        // Unless that is what is meant.
+        assert_eq!(edit(json!({"validUntil": past})).await.body["validUntil"], past);
+        assert_eq!(Answer::of(shop.get(8, available)).await.body["items"], json!([]));
+        assert_eq!(shop.ordered(8, &order).await["error"]["code"], "coupon-expired");
+
+        let mut new = campaign(5);
+        assert_eq!(create(shop, "coupons", &new).await.body["validUntil"], new["endsAt"]);
+        new["validUntil"] = json!("2100-02-01T00:00:00Z");
+        assert_eq!(create(shop, "coupons", &new).await.body["validUntil"], new["validUntil"]);
+        new["validUntil"] = json!("2099-12-31T00:00:00Z");
+        create(shop, "coupons", &new).await.is_problem(400, "validation-failed");
     })
     .await;
 }
@@ -218,6 +305,12 @@ async fn a_deleted_campaign_is_gone_but_its_coupons_stay_good() {
 
         let held = Answer::of(shop.get(7, "/api/users/coupons?status=available")).await.body;
         assert_eq!(held["items"][0]["couponId"], coupon);
+        // All that there is to know of it: its campaign is not shown any more.
+        assert_eq!(
+            (&held["items"][0]["discountType"], &held["items"][0]["discountValue"]),
+            (&json!("fixed"), &json!(1_000))
+        );
+        assert_eq!(held["items"][0]["validUntil"], "2100-01-01T00:00:00Z");
         let order = json!({"items": [{"productId": 1, "quantity": 1}], "couponId": coupon});
         assert_eq!(shop.ordered(7, &order).await["result"]["discount"], 1_000);
     })

@@ -71,7 +71,11 @@ async fn charges_stay_in_their_bounds() {
             charge(shop, 7, out_of_range, None).await.is_problem(400, "amount-out-of-range");
         }
         for invalid in [json!(1.0), json!("1"), json!(null), json!([])] {
-            charge(shop, 7, invalid, None).await.is_problem(400, "validation-failed");
+            let answer = charge(shop, 7, invalid.clone(), None).await;
+            answer.is_problem(400, "validation-failed");
+            let told = answer.body["errors"][0]["detail"].as_str().unwrap();
+            let range = "must be an integer from 1 to 10000000";
+            assert!(told == range || invalid.is_null(), "{told}");
         }
         charge(shop, 99, json!(1), None).await.is_problem(404, "user-not-found");
         shop.sql(

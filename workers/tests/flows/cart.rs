@@ -48,6 +48,12 @@ async fn a_cart_holds_what_was_put_into_it() {
             assert_eq!(put(shop, 7, product, json!(1)).await.status, 204);
         }
         put(shop, 7, 51, json!(1)).await.is_problem(400, "validation-failed");
+        // What is not shown takes no room.
+        let gone = shop.admin(Method::DELETE, "/api/admin/products/50");
+        assert_eq!(Answer::of(gone).await.status, 204);
+        assert_eq!(cart(shop, 7).await.as_array().unwrap().len(), 49);
+        assert_eq!(put(shop, 7, 51, json!(1)).await.status, 204);
+        put(shop, 7, 52, json!(1)).await.is_problem(400, "validation-failed");
     })
     .await;
 }

@@ -10,8 +10,14 @@ use std::{
     time::Duration,
 };
 
+use firstcome_shared::{
+    broker::{connect, depth::Gauge, topology},
+    event::OrderCompleted,
+};
 use firstcome_workers::mock_data_platform::{MockDataPlatform, Mode};
+use lapin::options::QueuePurgeOptions;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use reqwest::StatusCode;
 use serde_json::json;
 use tokio::{
     io::copy_bidirectional,
@@ -21,7 +27,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::support::{Options, Shop, eventually, shop};
+use super::{
+    poison::publish_to,
+    support::{Options, Shop, eventually, shop},
+};
 
 /// A mock on a port of its own.
 pub(super) async fn mock() -> (MockDataPlatform, Options, CancellationToken) {
@@ -32,7 +41,7 @@ pub(super) async fn mock() -> (MockDataPlatform, Options, CancellationToken) {
     (mock, Options { users: 200, data_platform_url: Some(url), ..Options::default() }, stop)
 }
 
-async fn sell(shop: &Shop, users: std::ops::RangeInclusive<i64>) {
+pub(super) async fn sell(shop: &Shop, users: std::ops::RangeInclusive<i64>) {
     let orders = users.map(async |user| {
         let order = json!({"items": [{"productId": user % 5 + 1, "quantity": 1}]});
         let answer = shop.order(user, &order).await;
@@ -119,6 +128,95 @@ async fn a_refused_event_is_set_aside_alone() {
         assert!(letter.0.ends_with("data-platform") && letter.1.contains("400"), "{letter:?}");
         let event: serde_json::Value = serde_json::from_slice(&letter.2).unwrap();
         assert_eq!(event["data"]["userId"], 42);
+    })
+    .await;
+}
+
+/// It answers from elsewhere, whatever is sent there, and a POST may become a GET on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_points_elsewhere_loses_no_event() {
+    let (mock, options, _stop) = mock().await;
+    shop(options, async |shop| {
+        for (number, status) in (0..).zip([301, 302, 303, 307, 308]) {
+            let (before, _) = mock.requests();
+            mock.set_mode(Mode::Elsewhere(StatusCode::from_u16(status).unwrap()));
+            sell(shop, 20 * number + 1..=20 * number + 20).await;
+            eventually("it is asked", async || mock.requests().0 > before).await;
+        }
+        assert_eq!((mock.received().len(), mock.requests().1), (0, 0));
+        mock.set_mode(Mode::Ok);
+        all_arrived(shop, &mock, 0).await;
+        let letters: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!((letters, mock.requests().1), (0, 0));
+    })
+    .await;
+}
+
+/// Its answer is lost, and the events are dealt anew: it answers a key that it knows without a look.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_stands_for_other_events_than_those_that_it_was_first_sent_with() {
+    let (mock, options, _stop) = mock().await;
+    shop(Options { worker: false, ..options }, async |shop| {
+        let event = |number: u128| {
+            let order = json!({
+                "orderId": 1, "userId": 1, "lines": [], "itemsAmount": 0, "discount": 0, "paid": 0, "couponId": null,
+            });
+            let order = serde_json::from_value(order).unwrap();
+            OrderCompleted::new(Uuid::from_u128(number), chrono::Utc::now(), order)
+        };
+        let [first, second, third] = [1, 2, 3].map(event);
+        let parcel = |events: [&OrderCompleted; 2]| {
+            let lines = events.map(|event| serde_json::to_vec(event).unwrap());
+            lines.join(&b'\n')
+        };
+        let queue = topology::data_platform(&shop.namespace);
+        mock.set_mode(Mode::Mute);
+        publish_to(shop, &queue, parcel([&first, &second])).await;
+        shop.start_worker();
+        eventually("it has taken them", async || mock.received().len() == 2).await;
+        shop.stop_workers().await;
+
+        let connection = Arc::new(connect::connect(&shop.broker.direct, "test").await.unwrap());
+        let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
+        eventually("the broker has them again", async || {
+            gauge.depth(&queue).await.unwrap().unwrap().ready == 1
+        })
+        .await;
+        let channel = connection.create_channel().await.unwrap();
+        channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
+        connect::close(&connection).await;
+        publish_to(shop, &queue, parcel([&first, &third])).await;
+        mock.set_mode(Mode::Ok);
+        shop.start_worker();
+        eventually("the third has arrived", async || mock.received().contains_key(&third.id)).await;
+    })
+    .await;
+}
+
+/// As when the broker's `consumer_timeout` is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_were_taken_back_while_the_platform_was_away_are_sent_once() {
+    let (mock, options, _stop) = mock().await;
+    shop(options, async |shop| {
+        mock.set_mode(Mode::Error);
+        sell(shop, 1..=100).await;
+        shop.settle_and_audit().await;
+        eventually("the platform is given a rest", async || mock.requests().0 >= 6).await;
+        let connection = Arc::new(connect::connect(&shop.broker.direct, "test").await.unwrap());
+        let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
+        let queue = topology::data_platform(&shop.namespace);
+        let mut consumers = async || gauge.depth(&queue).await.unwrap().unwrap().consumers;
+        shop.broker.proxy.cut();
+        eventually("nobody consumes", async || consumers().await == 0).await;
+        shop.broker.proxy.restore();
+        eventually("the events are fetched again", async || consumers().await == 1).await;
+        mock.set_mode(Mode::Ok);
+        all_arrived(shop, &mock, 0).await;
+        assert!(mock.received().values().all(|times| *times == 1), "{:?}", mock.received());
+        connect::close(&connection).await;
     })
     .await;
 }

@@ -233,6 +233,35 @@ async fn the_command_line_does_the_same() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn large_letters_are_listed_by_their_beginnings() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        shop.sql(
+            "INSERT INTO dead_letters (queue, message_id, line, reason, attempts, payload)
+             SELECT 'a queue', 'id', n, repeat(E'x\\n', 1000000), 1, decode(repeat('61', 1000000), 'hex')
+             FROM generate_series(1, 5) AS n",
+        )
+        .await;
+        let letters = letters(shop).await;
+        assert_eq!(letters.len(), 5);
+        for letter in letters {
+            assert_eq!(letter["reason"].as_str().unwrap().len(), 1_000);
+            assert_eq!(letter["payload"].as_str().unwrap().len(), 16 * 1024);
+        }
+        let listed = Command::new(binary("firstcome-worker").unwrap())
+            .args(["dead-letters", "list"])
+            .env("DATABASE_URL", &shop.database.direct)
+            .output()
+            .await
+            .unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert_eq!(listed.lines().count(), 5 + 1);
+        assert!(listed.lines().all(|line| line.len() < 500), "{listed}");
+        shop.sql("DELETE FROM dead_letters").await;
+    })
+    .await;
+}
+
 /// One job among thousands that always fails: it alone is set aside, and the line goes on at half
 /// its pace or better.
 #[tokio::test(flavor = "multi_thread")]

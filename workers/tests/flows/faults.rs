@@ -134,7 +134,7 @@ async fn a_full_line_refuses_and_forgets_nothing() {
 }
 
 /// Two campaigns that stand in different lines.
-async fn two_lines(shop: &Shop) -> (i64, i64) {
+pub(super) async fn two_lines(shop: &Shop) -> (i64, i64) {
     let queue =
         |coupon| shop.queue_of(&Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }));
     let first = shop.campaign(1_000_000).await;

@@ -18,8 +18,10 @@ use lapin::{
 };
 
 use super::{
+    faults::two_lines,
     processes::{environment, log},
     scaling::{campaigns, shared_as, shares, worker},
+    services::OwnServices,
     support::{Options, Shop, eventually, shop},
 };
 
@@ -119,9 +121,11 @@ async fn what_ails_one_line_ends_that_line_alone() {
         for queue in [queue, topology::dead_letters(&shop.namespace)] {
             channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
         }
+        let deleted = Instant::now();
         eventually("the line is made again", async || shop.issue(8, coupon).await.status == 202)
             .await;
         shop.settle_and_audit().await;
+        assert!(deleted.elapsed() < Duration::from_secs(20), "only after {:?}", deleted.elapsed());
         assert_eq!(changed(&before).await, [line]);
         let connection = Arc::new(connection);
         let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
@@ -132,6 +136,67 @@ async fn what_ails_one_line_ends_that_line_alone() {
         .await;
         connect::close(&connection).await;
         assert!(worker.stop().await.unwrap().success());
+    })
+    .await;
+}
+
+/// As when most of the queue's replicas are away. Its line stands still until they are back, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_without_a_leader_stands_still_alone() {
+    /// How soon a line is served, from when it can be.
+    const SERVED: Duration = Duration::from_secs(20);
+    let own = OwnServices::start("leaderless");
+    let services = own.services().await;
+    let options = Options {
+        users: 10,
+        partitions: 4,
+        worker: false,
+        confirm_deadline_ms: 1_000,
+        services,
+        ..Options::default()
+    };
+    shop(options, async |shop| {
+        let (sick, well) = two_lines(shop).await;
+        let job = |coupon| Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+        let member = format!("'%2F_{}'", shop.queue_of(&job(sick)));
+        let server = async |what: &str| {
+            let eval = format!("ra:{what}_server(quorum_queues, {{{member}, node()}}).");
+            own.call(&["rabbitmqctl", "eval", &eval]).await
+        };
+        let first = worker(shop);
+        shared_as(shop, &[4]).await;
+        server("stop").await;
+        first.kill().await.unwrap();
+        let second = worker(shop);
+        let mut served = 0;
+        let killed = Instant::now();
+        while killed.elapsed() < 2 * SERVED {
+            let asked = Instant::now();
+            let job = shop.accepted_issue(7, well).await;
+            shop.settled(7, &job).await;
+            let took = asked.elapsed();
+            assert!(took < SERVED, "its neighbour waited for {took:?}");
+            served += 1;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(served > 10, "its neighbour was served {served} times only");
+        let before = epochs(shop, &second).await;
+        let others = |mut epochs: BTreeMap<String, i64>| {
+            epochs.retain(|line, _| !member.contains(&format!(".{line}'")));
+            epochs
+        };
+        server("restart").await;
+        let restarted = Instant::now();
+        eventually("the line is served", async || {
+            let answer = shop.issue(8, sick).await;
+            answer.status == 202
+                && shop.poll(8, answer.job_id(), 1).await.body["status"] != "queued"
+        })
+        .await;
+        let took = restarted.elapsed();
+        assert!(took < SERVED, "it is served only after {took:?}");
+        assert_eq!(others(epochs(shop, &second).await), others(before));
+        assert!(second.stop().await.unwrap().success());
     })
     .await;
 }

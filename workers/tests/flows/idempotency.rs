@@ -1,6 +1,9 @@
 //! `Idempotency-Key`: one effect and one answer, whatever is lost in between.
 
-use super::support::{Answer, Options, shop};
+use reqwest::Method;
+use serde_json::json;
+
+use super::support::{Answer, Options, eventually, shop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_key_gets_the_same_job() {
@@ -68,6 +71,47 @@ async fn a_key_survives_the_loss_of_redis() {
             .await
             .unwrap();
         assert_eq!(held, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_repeated_after_the_retention_ends_with_the_first_outcome() {
+    shop(Options::default(), async |shop| {
+        // Long enough to ask for the second job.
+        let brief = shop.start_api(|config| config.job_retention = 3).await;
+        let product = shop.product(1_000, 10).await;
+        let order = async |quantity: i64| {
+            let body = json!({"items": [{"productId": product, "quantity": quantity}]});
+            let request = shop.post(7, &format!("{}/api/orders", brief.url)).json(&body);
+            shop.submit(7, request.header("Idempotency-Key", "a-key")).await
+        };
+        let poll = async |job: &str| {
+            Answer::of(shop.get(7, &format!("{}/api/jobs/{job}", brief.url))).await
+        };
+        let first = order(2).await;
+        let outcome = shop.settled(7, first.job_id()).await;
+        eventually("it is gone", async || poll(first.job_id()).await.status == 410).await;
+
+        let repeat = order(2).await;
+        assert_eq!(repeat.status, 202, "{repeat:?}");
+        assert_eq!(poll(repeat.job_id()).await.status, 200);
+        let repeated = shop.settled(7, repeat.job_id()).await;
+        assert_eq!(
+            (&repeated["status"], &repeated["result"]),
+            (&json!("succeeded"), &outcome["result"])
+        );
+        order(3).await.is_problem(422, "idempotency-key-reused");
+        // Also where a first request would be refused by now.
+        let path = format!("/api/admin/products/{product}");
+        assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
+        let late = order(2).await;
+        assert_eq!(late.status, 202, "{late:?}");
+        assert_eq!(shop.settled(7, late.job_id()).await["result"], outcome["result"]);
+        let orders: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM orders").fetch_one(&shop.pool).await.unwrap();
+        assert_eq!(orders, 1);
+        brief.stop().await;
     })
     .await;
 }

@@ -40,6 +40,13 @@ async fn the_document_and_its_page_are_public() {
                 assert!(!text.is_empty());
             }
         }
+        let page = shop.anonymous(Method::GET, "/docs/").send().await.unwrap();
+        let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+        // The policy lets no script run that stands in the page itself.
+        let page = page.text().await.unwrap();
+        assert!(page.split("<script").skip(1).all(|script| script.contains("src=")), "{page}");
         let (_, _, start) = get("/docs/swagger-initializer.js").await;
         assert!(start.contains("\"/openapi.json\""), "{start}");
         for nothing in ["/docs/nothing.js", "/docs/../Cargo.toml", "/docs/%2e%2e/Cargo.toml"] {
@@ -133,6 +140,35 @@ async fn documented_examples_are_accepted() {
                 assert!((200..300).contains(&answer.status), "{}: {answer:?}", operation.path);
             }
         }
+    })
+    .await;
+}
+
+/// Whoever narrows a request by what we do not know must not get, empty or change the whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_query_parameters_are_refused() {
+    shop(Options::default(), async |shop| {
+        let put = shop.anonymous(Method::PUT, "/api/users/cart/1").bearer_auth(token(1, false));
+        assert_eq!(Answer::of(put.json(&json!({"quantity": 1}))).await.status, 204);
+        for mut operation in operations() {
+            if !operation.path.starts_with("/api/") {
+                continue;
+            }
+            operation.path.push_str("?surprise=1&surprise2=");
+            let example = operation.examples.first().cloned().unwrap_or_else(|| json!({}));
+            let request = operation.request(shop);
+            let request = match operation.method {
+                Method::POST | Method::PUT | Method::PATCH => request.json(&example),
+                _ => request,
+            };
+            let answer = Answer::of(request).await;
+            answer.is_problem(400, "validation-failed");
+            let errors = answer.body["errors"].as_array().unwrap();
+            let named: Vec<&Value> = errors.iter().map(|error| &error["field"]).collect();
+            assert_eq!(named, ["surprise", "surprise2"], "{}", operation.path);
+        }
+        let cart = Answer::of(shop.get(1, "/api/users/cart")).await.body;
+        assert_eq!(cart["items"][0]["quantity"], 1);
     })
     .await;
 }

@@ -95,7 +95,7 @@ async fn each_rejection_comes_out_of_the_line() {
         rejected(&shop.ordered(7, &with(used, 1)).await, 409, "coupon-already-used");
 
         let expired = coupon(shop, 7, fixed.clone()).await;
-        let end = format!("UPDATE coupons SET ends_at = now() - interval '1 second' WHERE id = {expired}");
+        let end = format!("UPDATE coupons SET valid_until = now() - interval '1 second' WHERE id = {expired}");
         sqlx::raw_sql(AssertSqlSafe(end)).execute(&shop.pool).await.unwrap();
         rejected(&shop.ordered(7, &with(expired, 1)).await, 409, "coupon-expired");
 

@@ -10,6 +10,7 @@ use firstcome_shared::{
     partition::Place,
 };
 use lapin::types::{AMQPValue, FieldTable};
+use sqlx::AssertSqlSafe;
 
 use super::support::{Options, Shop, eventually, shop};
 
@@ -190,6 +191,28 @@ async fn a_job_that_the_database_refuses_is_found_and_set_aside_alone() {
         let numbers: Vec<(i64, i64)> = sqlx::query_as("SELECT user_id, issue_number FROM user_coupons ORDER BY issue_number").fetch_all(&shop.pool).await.unwrap();
         let expected: Vec<(i64, i64)> = (1..=100).filter(|user| *user != 42).zip(1..).collect();
         assert_eq!(numbers, expected);
+    })
+    .await;
+}
+
+/// A damaged row or index is of those who need it.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_data_stops_nobody_who_does_not_need_it() {
+    shop(Options::default(), async |shop| {
+        let coupon = shop.campaign(10).await;
+        for (code, users) in [("XX001", [1, 2]), ("XX002", [3, 4])] {
+            let refuse = format!(
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                     'BEGIN IF NEW.user_id = {} THEN RAISE ''damaged'' USING ERRCODE = ''{code}''; END IF; RETURN NEW; END';
+                 CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON user_coupons FOR EACH ROW EXECUTE FUNCTION refuse()",
+                users[0]
+            );
+            sqlx::raw_sql(AssertSqlSafe(refuse)).execute(&shop.pool).await.unwrap();
+            let (ids, parcel) = parcel_of(users, coupon);
+            publish(shop, coupon, parcel).await;
+            assert_eq!(outcome(shop, ids[0]).await.1.as_deref(), Some("job-unprocessable"));
+            assert_eq!(outcome(shop, ids[1]).await.0, "succeeded");
+        }
     })
     .await;
 }

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use firstcome_shared::testing::Process;
+use firstcome_shared::testing::{Process, binary};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 
-use super::support::{Answer, Options, Shop, eventually, shop};
+use super::support::{Answer, DEADLINE, Options, Shop, eventually, shop};
 
 pub(super) fn log(shop: &Shop) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", shop.namespace))
@@ -20,10 +20,12 @@ pub(super) fn environment(shop: &Shop, port: u16) -> Vec<(&'static str, String)>
         ("QUEUE_NAMESPACE", shop.namespace.clone()),
         ("API_ADDR", format!("127.0.0.1:{port}")),
         ("FIRSTCOME_DEV", "true".to_owned()),
+        // Nobody is sent to them by their readiness.
+        ("DRAIN_SECONDS", "0".to_owned()),
     ]
 }
 
-fn worker(shop: &Shop) -> Process {
+pub(super) fn worker(shop: &Shop) -> Process {
     Process::start("firstcome-worker", &["all"], environment(shop, 0), &log(shop)).unwrap()
 }
 
@@ -43,8 +45,17 @@ pub(crate) fn free_port() -> u16 {
 }
 
 pub(super) async fn api(shop: &Shop, port: u16) -> Process {
-    let api =
-        Process::start("firstcome-api", &["serve"], environment(shop, port), &log(shop)).unwrap();
+    api_with(shop, port, &[]).await
+}
+
+/// One with other settings.
+pub(super) async fn api_with(
+    shop: &Shop,
+    port: u16,
+    settings: &[(&'static str, String)],
+) -> Process {
+    let variables = environment(shop, port).into_iter().chain(settings.iter().cloned());
+    let api = Process::start("firstcome-api", &["serve"], variables, &log(shop)).unwrap();
     let ready = format!("http://127.0.0.1:{port}/health/ready");
     eventually("the API process is ready", async || {
         shop.anonymous(reqwest::Method::GET, &ready)
@@ -178,6 +189,27 @@ async fn on_sigterm_the_batch_in_hand_settles_and_the_exit_code_is_0() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_zone_that_nobody_knows_is_refused_at_the_start() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        for (program, command) in
+            [("firstcome-api", "serve"), ("firstcome-worker", "update-sales-stats")]
+        {
+            let started = tokio::process::Command::new(binary(program).unwrap())
+                .arg(command)
+                .envs(environment(shop, 0))
+                .env("BUSINESS_TIME_ZONE", "Asia/Soul")
+                .kill_on_drop(true)
+                .output();
+            let ended = tokio::time::timeout(DEADLINE, started).await.unwrap().unwrap();
+            let told = String::from_utf8(ended.stderr).unwrap();
+            assert!(!ended.status.success() && told.contains("BUSINESS_TIME_ZONE"), "{told}");
+            assert!(told.contains("Asia/Soul") && told.contains("pg_timezone_names"), "{told}");
+        }
+    })
+    .await;
+}
+
 /// Kilobytes of memory that the process holds (`VmRSS`).
 fn memory(process: &Process) -> u64 {
     let status =
@@ -193,16 +225,8 @@ async fn a_full_line_takes_no_memory_of_the_api() {
     shop(options, async |shop| {
         let coupon = shop.campaign(1_000_000).await;
         let port = free_port();
-        let variables = environment(shop, port)
-            .into_iter()
-            .chain([("LINE_CAPACITY", "500".to_owned()), ("RATE_LIMIT", "0".to_owned())]);
-        let api = Process::start("firstcome-api", &["serve"], variables, &log(shop)).unwrap();
-        let ready = format!("http://127.0.0.1:{port}/health/ready");
-        eventually("the API process is ready", async || {
-            let answer = shop.anonymous(reqwest::Method::GET, &ready).send().await;
-            answer.is_ok_and(|answer| answer.status() == 200)
-        })
-        .await;
+        let settings = [("LINE_CAPACITY", "500".to_owned()), ("RATE_LIMIT", "0".to_owned())];
+        let api = api_with(shop, port, &settings).await;
         let url = format!("http://127.0.0.1:{port}/api/coupons/{coupon}/issue");
         let storm = async |users: std::ops::Range<i64>| {
             let requests = users.map(|user| shop.submit(user, shop.post(user, &url)));

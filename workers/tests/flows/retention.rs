@@ -73,6 +73,12 @@ async fn number(shop: &Shop, query: &'static str) -> i64 {
 
 /// The event of an order, once more.
 pub(crate) async fn redeliver_event(shop: &Shop, job: JobId) {
+    let event = serde_json::to_vec(&event(shop, job).await).unwrap();
+    publish_to(shop, &topology::sales_stats(&shop.namespace), event).await;
+}
+
+/// The event of an order.
+pub(crate) async fn event(shop: &Shop, job: JobId) -> OrderCompleted {
     let (id, user, product, quantity, at): (i64, i64, i64, i64, DateTime<Utc>) = sqlx::query_as(
         "SELECT id, user_id, product_id, quantity, completed_at FROM orders JOIN order_items ON order_id = id
          WHERE job_id = $1",
@@ -92,8 +98,7 @@ pub(crate) async fn redeliver_event(shop: &Shop, job: JobId) {
         paid: amount,
         coupon_id: None,
     };
-    let event = serde_json::to_vec(&OrderCompleted::new(job.get(), at, data)).unwrap();
-    publish_to(shop, &topology::sales_stats(&shop.namespace), event).await;
+    OrderCompleted::new(job.get(), at, data)
 }
 
 const SOLD: &str = "SELECT COALESCE(sum(quantity), 0)::bigint FROM product_sales";

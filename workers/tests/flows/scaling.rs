@@ -31,7 +31,7 @@ pub(super) fn worker(shop: &Shop) -> Process {
     worker_with(shop, Vec::new())
 }
 
-fn worker_with(shop: &Shop, more: Vec<(&'static str, String)>) -> Process {
+pub(super) fn worker_with(shop: &Shop, more: Vec<(&'static str, String)>) -> Process {
     // A paused process is found out by its heartbeats: within seconds here.
     let amqp_url = format!("{}?heartbeat=2", shop.broker.direct);
     let environment = environment(shop, 0).into_iter().chain([("AMQP_URL", amqp_url)]).chain(more);

@@ -2,7 +2,7 @@
 //! everything that was in their memory.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -32,7 +32,7 @@ impl OwnServices {
         Self { folder, holder }
     }
 
-    fn script(folder: &PathBuf, arguments: &[&str]) -> Command {
+    fn script(folder: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services"));
         command.args(arguments).env("FIRSTCOME_DEV_DIR", folder);
         for variable in ["DATABASE_URL", "AMQP_URL", "REDIS_URL"] {
@@ -41,7 +41,7 @@ impl OwnServices {
         command
     }
 
-    pub(super) async fn call(&self, arguments: &'static [&'static str]) -> String {
+    pub(super) async fn call(&self, arguments: &[&str]) -> String {
         let mut command = Self::script(&self.folder, arguments);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(
@@ -73,6 +73,13 @@ impl OwnServices {
 }
 
 impl OwnServices {
+    /// Connections to the broker, as it sees them.
+    pub(super) async fn connections(&self) -> usize {
+        let listed =
+            self.call(&["rabbitmqctl", "-q", "list_connections", "--no-table-headers", "pid"]);
+        listed.await.lines().count()
+    }
+
     /// Restarts the broker, with or without so little memory that it raises its alarm.
     async fn restart_broker(&self, with_alarm: bool) {
         let setting = self.folder.join("rabbitmq/conf.d/90-alarm.conf");

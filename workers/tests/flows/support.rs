@@ -518,8 +518,13 @@ impl Api {
         Self { url, stop, serving }
     }
 
-    pub(crate) async fn stop(self) {
+    /// What SIGTERM does.
+    pub(crate) fn begin_to_stop(&self) {
         self.stop.cancel();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.begin_to_stop();
         tokio::time::timeout(DEADLINE, self.serving)
             .await
             .expect("the API stops")
@@ -529,7 +534,7 @@ impl Api {
 }
 
 impl Link {
-    async fn to(direct: String) -> Self {
+    pub(crate) async fn to(direct: String) -> Self {
         // scheme://[user[:password]@]host:port/…
         let start = direct.find('@').map_or_else(|| direct.find("://").unwrap() + 3, |at| at + 1);
         let end = direct[start..].find('/').map_or(direct.len(), |slash| start + slash);
@@ -562,6 +567,7 @@ fn api_config(
     ServeArgs {
         api_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         max_connections: 1_000,
+        drain_seconds: 0,
         database_url: database.proxied.clone(),
         database_connections: 4,
         broker: broker_args(namespace, broker),
@@ -622,7 +628,8 @@ async fn create_database(server: &str, name: &str) {
     run(server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
 }
 
-async fn run(server: &str, statement: String) {
+/// On the server itself.
+pub(crate) async fn run(server: &str, statement: String) {
     let mut connection = PgConnection::connect(server).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
 }

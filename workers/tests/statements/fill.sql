@@ -9,8 +9,8 @@ TRUNCATE users, balances, balance_transactions, coupons, user_coupons, products,
 INSERT INTO users (id, name, email) SELECT n, 'User ' || n, n || '@example.com' FROM generate_series(1, 200010) AS n;
 INSERT INTO balances (user_id, amount) SELECT n, 1000000 FROM generate_series(1, 200000) AS n;
 INSERT INTO products (id, name, price, stock, stocked) SELECT n, 'Product ' || n, 1000, 10000, 10000 FROM generate_series(1, 2000) AS n;
-INSERT INTO coupons (id, name, discount_type, discount_value, total, issued, starts_at, ends_at)
-    SELECT n, 'Coupon ' || n, 'fixed', 1000, 1000000, 0, '2026-01-01', '2099-01-01' FROM generate_series(1, 2000) AS n;
+INSERT INTO coupons (id, name, discount_type, discount_value, total, issued, starts_at, ends_at, valid_until)
+    SELECT n, 'Coupon ' || n, 'fixed', 1000, 1000000, 0, '2026-01-01', '2099-01-01', '2099-01-01' FROM generate_series(1, 2000) AS n;
 -- One hot campaign that nearly everybody has, and one user who has hundreds of coupons.
 INSERT INTO user_coupons (user_id, coupon_id, issue_number)
     SELECT n, 1, n FROM generate_series(1, 199000) AS n;

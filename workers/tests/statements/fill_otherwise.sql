@@ -5,8 +5,8 @@ SET session_replication_role = replica;
 INSERT INTO users (id, name, email) SELECT n, 'User ' || n, n || '@example.com' FROM generate_series(1, 300) AS n;
 INSERT INTO balances (user_id, amount) SELECT n, 0 FROM generate_series(1, 300) AS n;
 INSERT INTO products (id, name, price, stock, stocked) SELECT n, 'Product ' || n, 1000, 0, 0 FROM generate_series(1, 300) AS n;
-INSERT INTO coupons (id, name, discount_type, discount_value, total, starts_at, ends_at)
-    SELECT n, 'Coupon ' || n, 'fixed', 1000, 1, '2026-01-01', '2099-01-01' FROM generate_series(1, 300) AS n;
+INSERT INTO coupons (id, name, discount_type, discount_value, total, starts_at, ends_at, valid_until)
+    SELECT n, 'Coupon ' || n, 'fixed', 1000, 1, '2026-01-01', '2099-01-01', '2099-01-01' FROM generate_series(1, 300) AS n;
 INSERT INTO user_coupons (user_id, coupon_id, issue_number) SELECT 1, n, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO orders (id, job_id, user_id, items_amount, discount, paid, created_at, completed_at) OVERRIDING SYSTEM VALUE
     SELECT n, gen_random_uuid(), 1, 0, 0, 0, now(), now() FROM generate_series(1, 300) AS n;

@@ -62,12 +62,16 @@ pub(super) fn feasible(
     long: &[(Line, &Routing)],
 ) -> Routing {
     let held_up = |routing: &Routing| -> BTreeSet<(usize, Line)> {
-        let all = routing.lines().flat_map(|later| (0..long.len()).map(move |line| (line, later)));
-        let holds_up = |(line, later): &(usize, Line)| {
-            let (line, later) = (long[*line], (*later, routing));
-            feeds(kind, line, later) && has_strangers(line, later)
+        let holds_up = |line: (Line, &Routing), later| {
+            feeds(kind, line, (later, routing)) && has_strangers(line, (later, routing))
         };
-        all.filter(holds_up).collect()
+        let by = |(index, line)| {
+            routing
+                .lines()
+                .filter(move |later| holds_up(line, *later))
+                .map(move |later| (index, later))
+        };
+        long.iter().copied().enumerate().flat_map(by).collect()
     };
     if long.is_empty() {
         return wanted.clone();

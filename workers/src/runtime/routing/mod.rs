@@ -19,10 +19,11 @@
 mod barrier;
 mod steps;
 
-pub(super) use steps::{StepError, advance};
+pub(super) use steps::StepError;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use firstcome_database::Pool;
 use firstcome_shared::{
     job::JobKind,
     partition::{Line, Partition, Routing},
@@ -212,7 +213,7 @@ pub async fn lines(pool: &PgPool) -> Result<Vec<Partition>, sqlx::Error> {
 }
 
 /// Its last message was consumed: everything before it is settled.
-pub(super) async fn drained(pool: &PgPool, line: Partition) -> Result<(), sqlx::Error> {
+pub(super) async fn drained(pool: &Pool, line: Partition) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE partition_leases
          SET drained_at = clock_timestamp(), ended_at = COALESCE(ended_at, clock_timestamp()),

@@ -8,55 +8,37 @@ use firstcome_shared::{
         depth::{Depth, Gauge},
         topology::Lines,
     },
-    job::JobKind,
     partition::{Line, Partition, Routing},
 };
 use sqlx::PgConnection;
 
-use super::{Row, State, barrier, lock};
+use super::{Row, State, barrier};
 use crate::runtime::control::Control;
 
 /// Lines that one step deletes; the broker takes its time for each.
 const RETIRED_AT_ONCE: usize = 8;
 
-/// Restores the kind's lines, the first ones too, and takes every step towards the routing that is
-/// wanted. `false` while another worker is at it.
-pub(in crate::runtime) async fn advance(
-    on: &mut PgConnection,
-    kind: JobKind,
-    broker: &Arc<Connection>,
-    namespace: &str,
-    control: &Control,
-) -> Result<bool, StepError> {
-    while let Some(mut locked) = lock(on, kind).await? {
-        let state = State::load(&mut locked, kind).await?;
-        state.restore(&mut locked, broker, namespace).await?;
-        let stepped = state.step(&mut locked, broker, namespace, control).await?;
-        locked.commit().await?;
-        if !stepped {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 impl State {
-    /// Makes the queues that should be there and connects those that take jobs: after a broker has
-    /// lost them, or somebody deleted one.
+    /// Makes the queues that should be there and connects those that take jobs, where a broker has
+    /// lost them or somebody deleted one.
     pub(in crate::runtime) async fn restore(
         &self,
         locked: &mut PgConnection,
         connection: &Connection,
         namespace: &str,
     ) -> Result<(), StepError> {
-        let lines = Lines::open(connection, namespace).await?;
+        let mut lines = Lines::open(connection, namespace).await?;
         for row in self.rows.iter().filter(|row| row.line.generation <= self.generation) {
             stay(locked).await?;
-            lines.declare(row.line, row.capacity).await?;
-            if row.line.generation < self.generation {
-                lines.unbind(row.line).await?;
-            } else {
-                lines.bind(row.line).await?;
+            let takes_jobs = row.line.generation == self.generation;
+            let mended = lines.mend(connection, row.line, row.capacity, takes_jobs).await;
+            if let Err(error) = mended {
+                if !connection.status().connected() {
+                    return Err(error.into());
+                }
+                // It is left for the next look, its neighbours are not.
+                let queue = row.line.queue(namespace);
+                tracing::warn!(queue, %error, "a line cannot be made again");
             }
         }
         lines.close().await?;
@@ -81,7 +63,11 @@ impl State {
             self.plan(locked, &wanted).await?;
             return Ok(true);
         }
-        let mut stepped = self.mark(locked, self.openable().into_iter(), "opened").await?;
+        // Committed before anything is asked of the broker, which may take no messages at present.
+        if self.mark(locked, self.openable().into_iter(), "opened").await? {
+            return Ok(true);
+        }
+        let mut stepped = false;
         for row in self.rows.iter().filter(|row| row.end_is_due && row.was_opened) {
             // A batch holds it: later.
             if !self.is_free(locked, row).await? {
@@ -265,7 +251,7 @@ impl State {
             let queue = row.line.queue(namespace);
             lines.unbind(row.line).await?;
             // A broker that cannot tell says 0: only with this in it, 1 means that nothing else is.
-            if !control.canary(queue.clone()).await.unwrap_or(false) {
+            if !control.reaches(queue.clone()).await {
                 break;
             }
             match gauge.depth(&queue).await? {

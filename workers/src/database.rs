@@ -1,0 +1,36 @@
+//! The database, as those use it who do not settle: no wait for it is without an end.
+
+use std::{io, time::Duration};
+
+use sqlx::{PgPool, Postgres, pool::PoolConnection};
+use tokio::time::timeout;
+
+/// How long a statement may take to answer: longer than the pool's `statement_timeout`, so that only a
+/// connection that is frozen, not closed, gets here.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(6);
+
+/// What the database says, if it says it in time.
+pub(crate) async fn answered<T>(
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(ANSWER_DEADLINE, answer).await.unwrap_or_else(|_| {
+        let silence = format!("no answer from the database within {ANSWER_DEADLINE:?}");
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, silence)))
+    })
+}
+
+/// Gives the connection back after what was done on it. One on which something failed is not used again,
+/// nor are those that are idle: one that is frozen is seldom alone.
+pub(crate) fn give_back<T, E>(
+    pool: &PgPool,
+    connection: PoolConnection<Postgres>,
+    done: Result<T, E>,
+) -> Result<T, E> {
+    if done.is_err() {
+        drop(connection.detach());
+        while let Some(idle) = pool.try_acquire() {
+            drop(idle.detach());
+        }
+    }
+    done
+}
