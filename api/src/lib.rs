@@ -30,6 +30,7 @@ pub mod product;
 pub mod server;
 pub mod state;
 mod strict_json;
+mod text;
 pub mod trace;
 
 use std::{sync::Arc, time::Duration};

@@ -9,11 +9,12 @@ use utoipa::ToSchema;
 use super::created;
 use crate::{
     auth::Admin,
-    extract::{Body, Fields, IDS, is_invisible},
+    extract::{Body, Fields, IDS},
     once::once,
     openapi::IdempotencyKey,
     problem::{Code, Problem},
     state::AppState,
+    text::is_invisible,
 };
 
 /// A user to create.
