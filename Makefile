@@ -3,6 +3,8 @@
 
 CARGO ?= cargo
 WITH_SERVICES := scripts/services run
+# Most of a flow is waiting: for time-outs, leases, what is to come back.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .PHONY: help demo run bench test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test services-test containers-test
 
