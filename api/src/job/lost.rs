@@ -122,11 +122,14 @@ async fn end(
 impl Announcer {
     /// Other APIs may remember another outcome.
     async fn announce(self, settled: Vec<Settled>) {
-        for lost in &settled {
-            tracing::error!(job_id = %lost.job_id, "a job was lost: it has no outcome, and is in no line any more");
-            if let Some(kind) = lost.job_id.kind() {
-                self.metrics.lost(kind);
-            }
+        settled
+            .iter()
+            .filter_map(|lost| lost.job_id.kind())
+            .for_each(|kind| self.metrics.lost(kind));
+        // One line, however many: their outcomes tell which.
+        if let Some(first) = settled.first() {
+            let (count, id) = (settled.len(), first.job_id);
+            tracing::error!(count, job_id = %id, "lost jobs, without an outcome and in no line: they end");
         }
         if let Ok(message) = (SettledBatch { settled, sold_out: Vec::new() }).encode() {
             let publishing = async |mut redis| {
