@@ -8,9 +8,12 @@
 
 mod claims;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::http::HeaderMap;
@@ -31,6 +34,8 @@ use crate::{
 use claims::Claims;
 
 const HEADER: &str = "idempotency-key";
+/// Of a digest, enough to tell requests apart.
+const FINGERPRINT_BYTES: usize = 16;
 
 /// The key of a request, if it has one.
 ///
@@ -59,7 +64,12 @@ pub fn fingerprint(parts: &[&[u8]]) -> String {
         digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(part);
     }
-    digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * FINGERPRINT_BYTES);
+    for byte in digest.finalize().iter().take(FINGERPRINT_BYTES) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// A keyed request for a job, and the job that it may become.

@@ -12,7 +12,7 @@ pub(super) struct Memory {
     cache: Cache,
     key: String,
     /// What is there, as far as this process put it.
-    kept: Option<String>,
+    kept: Option<Routes>,
 }
 
 impl Memory {
@@ -22,16 +22,15 @@ impl Memory {
 
     /// Remembers what the database said.
     pub(super) async fn keep(&mut self, routes: &Routes) {
-        let routes: Vec<(&str, &Routing)> =
-            routes.iter().map(|(kind, routing)| (kind.as_str(), routing)).collect();
-        let Ok(routes) = serde_json::to_string(&routes) else { return };
-        if self.kept.as_ref() == Some(&routes) {
+        if self.kept.as_ref() == Some(routes) {
             return;
         }
-        let keeping =
-            async |mut redis| AsyncTypedCommands::set(&mut redis, &self.key, &routes).await;
+        let named: Vec<(&str, &Routing)> =
+            routes.iter().map(|(kind, routing)| (kind.as_str(), routing)).collect();
+        let Ok(json) = serde_json::to_string(&named) else { return };
+        let keeping = async |mut redis| AsyncTypedCommands::set(&mut redis, &self.key, &json).await;
         if self.cache.ask(keeping).await.is_some() {
-            self.kept = Some(routes);
+            self.kept = Some(routes.clone());
         }
     }
 

@@ -16,6 +16,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How often a lost race is run again before it counts as a contradiction in the data.
 const MOST_RACES: u32 = 10;
 
+/// The index by which a key belongs to one job.
+const TAKEN_KEY: &str = "job_outcomes_idempotency_key";
+
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttemptError {
@@ -104,13 +107,23 @@ impl AttemptError {
     pub(super) fn is_race(&self) -> bool {
         const RACES: [&str; 5] = [
             "job_outcomes_pkey",
-            "job_outcomes_idempotency_key",
+            TAKEN_KEY,
             "user_coupons_one_per_user",
             "user_coupons_issue_number_key",
             "orders_job_id_key",
         ];
-        let Self::Database(sqlx::Error::Database(database)) = self else { return false };
-        database.constraint().is_some_and(|name| RACES.contains(&name))
+        self.violated().is_some_and(|name| RACES.contains(&name))
+    }
+
+    /// Whether one of the keys is another job's.
+    pub(super) fn is_taken_key(&self) -> bool {
+        self.violated() == Some(TAKEN_KEY)
+    }
+
+    /// The constraint that was violated.
+    fn violated(&self) -> Option<&str> {
+        let Self::Database(sqlx::Error::Database(database)) = self else { return None };
+        database.constraint()
     }
 
     /// Whether another attempt of the same batch can succeed, after so many lost races.

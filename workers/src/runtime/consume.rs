@@ -31,7 +31,7 @@ use super::{
     batch::{Batch, Job},
     dead_letter::set_aside,
     lease::Lease,
-    parts::PartSize,
+    parts::Experience,
     report::Stats,
     role::Role,
     routing,
@@ -167,7 +167,7 @@ async fn serve(
     let settling = async move {
         // Decoded while the one before is settled.
         let mut ahead = Ok(None);
-        let mut size = PartSize::default();
+        let mut size = Experience::default();
         loop {
             let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
@@ -285,7 +285,7 @@ async fn settle_batch(
     queue: &str,
     role: &Role,
     batch: &Batch,
-    size: &mut PartSize,
+    size: &mut Experience,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let metrics = &role.monitor.metrics;

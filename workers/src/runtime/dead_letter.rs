@@ -10,7 +10,7 @@ use tracing::field::display;
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
-    parts::{PartSize, Parts, Then},
+    parts::{Experience, Parts, Then},
     record::{self, Entry, Settling},
     settle::{Desk, begin},
 };
@@ -32,7 +32,7 @@ pub(super) struct Letter<'a> {
 pub(super) async fn set_aside(
     desk: Desk<'_>,
     rejects: &[Reject],
-    size: &mut PartSize,
+    size: &mut Experience,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     // One line, however many: each is told by its dead letter.
@@ -55,7 +55,7 @@ pub(super) async fn set_aside(
 pub(super) async fn fail(
     desk: Desk<'_>,
     letters: &[Letter<'_>],
-    size: &mut PartSize,
+    size: &mut Experience,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let queue = desk.queue;
@@ -75,7 +75,7 @@ pub(super) async fn fail(
             return Err(error);
         }
         let delay = match parts.failed(part, &error) {
-            Then::Bisect => continue,
+            Then::Bisect | Then::LookUpKeys => continue,
             Then::Retry(delay) => delay,
             Then::GiveUp(_) => parts.again(part),
         };

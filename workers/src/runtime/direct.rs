@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::{
     batch::{Job, Origin},
-    parts::PartSize,
+    parts::Experience,
     settle::{Desk, settle},
 };
 use crate::monitor::Metrics;
@@ -29,7 +29,7 @@ pub async fn settle_directly(
     let jobs: Vec<Job> = (0..).zip(envelopes).map(job).collect();
     let (pool, metrics) = (&Pool::from(pool.clone()), &Metrics::default());
     let desk = Desk { pool, kind, queue: "direct", lease: None, metrics };
-    let settled = settle(desk, &jobs, &mut PartSize::default(), &|| false).await?;
+    let settled = settle(desk, &jobs, &mut Experience::default(), &|| false).await?;
     ensure!(settled.len() == jobs.len(), "{} of {} jobs settled", settled.len(), jobs.len());
     Ok(())
 }

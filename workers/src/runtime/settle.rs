@@ -20,7 +20,7 @@ use super::{
     batch::{Job, Reject},
     dead_letter::{Letter, fail},
     lease::Lease,
-    parts::{PartSize, Parts, Then},
+    parts::{Experience, Parts, Then},
     record::{self, Entry, KeyOwner, Past, Settling},
 };
 use crate::{
@@ -48,15 +48,15 @@ pub(super) struct Desk<'a> {
 pub(super) async fn settle(
     desk: Desk<'_>,
     jobs: &[Job],
-    size: &mut PartSize,
+    experience: &mut Experience,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let queue = desk.queue;
     let mut settled = Vec::with_capacity(jobs.len());
-    let mut parts = Parts::of(jobs, size);
+    let mut parts = Parts::of(jobs, experience);
     while let Some(part) = parts.next() {
         let began = Instant::now();
-        let error = match try_settle(desk, part).await {
+        let error = match try_settle(desk, part, parts.is_wary()).await {
             Ok(mut now) => {
                 settled.append(&mut now);
                 parts.done(part, began.elapsed());
@@ -74,13 +74,14 @@ pub(super) async fn settle(
                 tracing::warn!(queue, %error, ?delay, jobs, "batch not settled, retrying in place");
                 tokio::time::sleep(delay).await;
             }
+            (Then::LookUpKeys, _) => tracing::debug!(queue, "keys are taken, looking them up"),
             (Then::GiveUp(attempts), [job]) => {
                 let (id, trace) = (job.envelope.id, job.envelope.trace.map(display));
                 tracing::error!(queue, %error, job_id = %id, trace, "job cannot be processed, dead-lettering it");
                 let poison = reject(job, error.to_string());
                 let failure = Failure::Unprocessable;
                 let letter = Letter { reject: &poison, failure, attempts };
-                let size = &mut PartSize::default();
+                let size = &mut Experience::default();
                 settled.extend(fail(desk, &[letter], size, keep_trying).await?);
             }
             (Then::GiveUp(_) | Then::Bisect, _) => {
@@ -93,9 +94,13 @@ pub(super) async fn settle(
 }
 
 /// One attempt: one transaction.
-async fn try_settle(desk: Desk<'_>, jobs: &[Job]) -> Result<Vec<Settled>, AttemptError> {
+async fn try_settle(
+    desk: Desk<'_>,
+    jobs: &[Job],
+    is_wary: bool,
+) -> Result<Vec<Settled>, AttemptError> {
     let mut connection = desk.pool.acquire().await?;
-    let settled = match bounded(settle_on(&mut connection, desk, jobs)).await {
+    let settled = match bounded(settle_on(&mut connection, desk, jobs, is_wary)).await {
         Err(error) => Err(error.explained(&mut connection).await),
         settled => settled,
     };
@@ -107,6 +112,7 @@ async fn settle_on(
     connection: &mut PgConnection,
     desk: Desk<'_>,
     jobs: &[Job],
+    is_wary: bool,
 ) -> Result<Vec<Settled>, AttemptError> {
     let kind = desk.kind;
     let ids: Vec<_> = jobs.iter().map(|job| job.envelope.id.get()).collect();
@@ -119,7 +125,7 @@ async fn settle_on(
         return Ok(Vec::new());
     }
     let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
-    let mut entries = decide(&mut transaction, kind, &waiting).await?;
+    let mut entries = decide(&mut transaction, kind, &waiting, is_wary).await?;
     if let Some(first) = overdue.first() {
         let (queue, trace) = (desk.queue, first.envelope.trace.map(display));
         let (count, id) = (overdue.len(), first.envelope.id);
@@ -163,13 +169,16 @@ fn reject(job: &Job, reason: String) -> Reject {
 }
 
 /// Decides jobs that have no outcome yet: those whose idempotency key is taken repeat its owner's
-/// outcome, the others go to the handler.
+/// outcome, the others go to the handler. Unless `is_wary`, no key is expected to be taken; storing one that
+/// is [fails](AttemptError::is_taken_key).
 async fn decide(
     transaction: &mut PgConnection,
     kind: JobKind,
     jobs: &[&Envelope],
+    is_wary: bool,
 ) -> Result<Vec<Entry>, sqlx::Error> {
-    let mut owners = record::key_owners(transaction, kind, jobs).await?;
+    let mut owners =
+        if is_wary { record::key_owners(transaction, kind, jobs).await? } else { HashMap::new() };
 
     // The first job of the batch with a free key takes it; later ones with that key, if any, wait for it.
     let mut taken: HashSet<(UserId, &str)> = HashSet::new();

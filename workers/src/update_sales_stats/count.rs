@@ -11,7 +11,7 @@ use super::{CONSUMER, rebuild};
 use crate::{
     database::{answered, give_back},
     runtime::{
-        AttemptError, PartSize, Parts, Then,
+        AttemptError, Experience, Parts, Then,
         subscribe::{Interrupted, Received, Undeliverable},
     },
 };
@@ -33,7 +33,7 @@ pub(super) async fn count(
     pool: &PgPool,
     events: &[Received],
     time_zone: &str,
-    size: &mut PartSize,
+    size: &mut Experience,
 ) -> Result<Vec<Undeliverable>, Interrupted> {
     let mut refused = Vec::new();
     let mut parts = Parts::of(events, size);
@@ -52,7 +52,7 @@ pub(super) async fn count(
             (Then::Retry(_), _) if error.is_timeout() && events > 1 => {
                 tracing::warn!(%error, events, "events not counted in time, fewer at once");
             }
-            (Then::Retry(_), _) => return Err(Interrupted(error.to_string())),
+            (Then::Retry(_) | Then::LookUpKeys, _) => return Err(Interrupted(error.to_string())),
             (Then::GiveUp(_), [received]) => {
                 let reason = error.to_string();
                 tracing::error!(event = %received.event.id, reason, "an event cannot be counted, dead-lettering it");

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     monitor,
     runtime::{
-        PartSize,
+        Experience,
         subscribe::{self, Received},
     },
 };
@@ -42,7 +42,7 @@ pub async fn run(
     let queue = topology::sales_stats(&broker.queue_namespace);
     let counting = {
         let (pool, time_zone) = (pool.clone(), Arc::new(time_zone.clone()));
-        let size = Arc::new(Mutex::new(PartSize::default()));
+        let size = Arc::new(Mutex::new(Experience::default()));
         let metrics = Arc::clone(&monitor.metrics);
         subscribe::run(
             broker,
