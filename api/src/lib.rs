@@ -191,7 +191,11 @@ fn state(
         publishing,
         tasks,
     );
-    let jobs = job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), closing.clone());
+    let metrics = metrics::Metrics::default();
+    let lost = job::Lost::start(&pool, cache.clone(), namespace, Arc::clone(&lines), &metrics);
+    let rewound = lines.rewound();
+    let jobs =
+        job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), rewound, closing.clone());
     let enqueuer =
         enqueue::Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
     Ok(AppState(Arc::new(Inner {
@@ -220,16 +224,18 @@ fn state(
             cache,
             namespace,
             Arc::clone(&jobs),
+            Arc::clone(&lost),
             enqueuer.clone(),
             config.retention(),
         ),
         jobs,
+        lost,
         enqueuer,
         lines,
         coupons,
         connections,
         draining,
-        metrics: metrics::Metrics::default(),
+        metrics,
         pool,
         config,
     })))

@@ -37,13 +37,14 @@ const SECONDS: [f64; 14] =
 const REFUSALS: [Code; 4] =
     [Code::LineFull, Code::BrokerUnavailable, Code::DatabaseUnavailable, Code::InternalError];
 
-/// What was counted since the process started.
-#[derive(Debug)]
+/// What was counted since the process started; cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     accepted: Family<KindLabels, Counter>,
     refused: Family<RefusalLabels, Counter>,
+    lost: Family<KindLabels, Counter>,
 }
 
 /// What is true at the moment of a scrape.
@@ -139,11 +140,13 @@ impl Default for Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             accepted: Family::default(),
             refused: Family::default(),
+            lost: Family::default(),
         };
         // A rate needs a first value: a series that begins with its first event hides that one.
         // Requests have too many routes and answers for it.
         for kind in JobKind::ALL.map(JobKind::as_str) {
             metrics.accepted.get_or_create(&KindLabels { kind }).inc_by(0);
+            metrics.lost.get_or_create(&KindLabels { kind }).inc_by(0);
             let early = Rejection::ALL.map(Rejection::code);
             for reason in REFUSALS.map(Code::name).into_iter().chain(early) {
                 metrics.refused.get_or_create(&RefusalLabels { kind, reason }).inc_by(0);
@@ -163,6 +166,11 @@ impl Metrics {
     pub fn refused(&self, kind: JobKind, problem: &Problem) {
         let labels = RefusalLabels { kind: kind.as_str(), reason: problem.code() };
         self.refused.get_or_create(&labels).inc();
+    }
+
+    /// A job was found to be lost.
+    pub fn lost(&self, kind: JobKind) {
+        self.lost.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
     }
 
     /// Counts an answer.
@@ -209,6 +217,9 @@ impl Metrics {
         all.register("jobs_accepted", help, self.accepted.clone());
         let help = "Valid requests for a job that were refused, by the problem's code";
         all.register("jobs_refused", help, self.refused.clone());
+        let help =
+            "Jobs that PostgreSQL or the broker has lost, found when somebody asked for them";
+        all.register("jobs_lost", help, self.lost.clone());
 
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let mut gauge = |name, help, value| all.register(name, help, ConstGauge::new(value));

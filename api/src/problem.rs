@@ -4,7 +4,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use firstcome_shared::rejection::Rejection;
+use firstcome_shared::{lost, rejection::Rejection};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -45,6 +45,7 @@ pub enum Code {
     JobUndecodable,
     JobUnprocessable,
     JobOverdue,
+    JobLost,
     PinNotFound,
     TooManyPins,
     DeadLetterNotFound,
@@ -163,6 +164,7 @@ impl Code {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The job came too late to be processed",
             ),
+            Self::JobLost => ("job-lost", StatusCode::INTERNAL_SERVER_ERROR, "The job was lost"),
             Self::PinNotFound => ("pin-not-found", StatusCode::NOT_FOUND, "There is no such pin"),
             Self::TooManyPins => {
                 ("too-many-pins", StatusCode::CONFLICT, "There are as many pins as there can be")
@@ -222,6 +224,7 @@ impl Code {
             None if code == Self::JobUndecodable.name() => Self::JobUndecodable,
             None if code == Self::JobUnprocessable.name() => Self::JobUnprocessable,
             None if code == Self::JobOverdue.name() => Self::JobOverdue,
+            None if code == lost::CODE => Self::JobLost,
             None => Self::InternalError,
         }
     }
@@ -409,7 +412,9 @@ mod tests {
             assert_eq!(Problem::new(rejection.into()).code, rejection.code());
             assert_eq!(Code::of_outcome(rejection.code()), rejection.into());
         }
-        for failed in [Code::JobUndecodable, Code::JobUnprocessable, Code::JobOverdue] {
+        for failed in
+            [Code::JobUndecodable, Code::JobUnprocessable, Code::JobOverdue, Code::JobLost]
+        {
             assert_eq!(Code::of_outcome(failed.name()), failed);
         }
     }

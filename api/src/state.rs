@@ -42,6 +42,8 @@ pub struct Inner {
     pub signer: job::Signer,
     /// Outcomes, known and awaited.
     pub jobs: Arc<job::Board>,
+    /// Ends jobs that were lost.
+    pub lost: Arc<job::Lost>,
     /// Campaigns that are asked for.
     pub coupons: Arc<coupon::Board>,
     /// Campaigns as they are at the time of the read; likewise the next two.

@@ -12,6 +12,7 @@ pub mod database;
 pub mod event;
 pub mod ids;
 pub mod job;
+pub mod lost;
 pub mod metrics;
 pub mod money;
 pub mod order;

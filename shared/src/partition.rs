@@ -170,6 +170,12 @@ impl Place {
     pub const fn bits(self) -> u16 {
         self.0
     }
+
+    /// The slot of its key; `None` where it is a pin's number, or not known.
+    #[must_use]
+    pub const fn slot(self) -> Option<u16> {
+        if self.0 < SLOTS { Some(self.0) } else { None }
+    }
 }
 
 /// The finalizer of SplitMix64: neighbouring ids (campaigns created one after the other) land on

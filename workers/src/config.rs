@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use firstcome_database::{Pool, Sessions};
 use firstcome_shared::{
-    broker::BrokerArgs,
+    broker::{BrokerArgs, parse_namespace},
     database::{BY_KEY, PLANNED_ANEW},
     job::JobKind,
     partition::MAX_PARTITIONS,
@@ -111,6 +111,10 @@ pub enum Command {
     },
     /// Check every invariant on a live database, then exit: 0 if all hold, 1 if one is violated.
     Audit(DatabaseArgs),
+    /// After PostgreSQL went back to an earlier moment, or RabbitMQ lost its data: find jobs with an
+    /// Idempotency-Key that have no outcome and are in no line any more, end them (failed, job-lost) and
+    /// free their keys. Jobs without a key end by themselves when they are polled.
+    Reconcile(ReconcileArgs),
 }
 
 fn parse_kind(name: &str) -> Result<JobKind, String> {
@@ -128,6 +132,25 @@ pub struct DatabaseArgs {
     /// for the rest. A partition uses one while it settles a batch.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
+}
+
+/// Where lost jobs are looked for.
+#[derive(Debug, Clone, Args)]
+pub struct ReconcileArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub database: DatabaseArgs,
+    /// Redis, which knows the keys of the last 24 hours.
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
+    pub redis_url: String,
+    /// Prefix of all Redis keys and channels, as of the API and the workers.
+    #[arg(long, env = "QUEUE_NAMESPACE", default_value = "firstcome", value_parser = parse_namespace)]
+    pub queue_namespace: String,
 }
 
 /// When a day begins.

@@ -17,6 +17,7 @@ pub mod monitor;
 pub mod outcome;
 pub mod place_order;
 pub mod purge;
+pub mod reconcile;
 pub mod registry;
 pub mod relay_outbox;
 pub mod runtime;
@@ -114,6 +115,12 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
                 .await
                 .context("cannot audit (was `firstcome-worker migrate` run?)")?;
             return Ok(audit::report(&findings));
+        }
+        Command::Reconcile(args) => {
+            let pool = args.database.command_pool().context("DATABASE_URL")?;
+            let redis = redis::Client::open(args.redis_url).context("REDIS_URL")?;
+            let found = reconcile::reconcile(&pool, &redis, &args.queue_namespace).await?;
+            reconcile::report(&found, &args.queue_namespace);
         }
     }
     Ok(ExitCode::SUCCESS)

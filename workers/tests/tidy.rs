@@ -35,8 +35,12 @@ const WRITERS: [(&str, &[&str]); 25] = [
     // Operators own the campaign, the line owns `issued`.
     ("coupons", &["api/src/admin", "workers/src/issue_coupon", "workers/src/sample_data.rs"]),
     ("user_coupons", &["workers/src/issue_coupon", "workers/src/place_order"]),
-    // The purge deletes what is past its retention, here and below.
-    ("job_outcomes", &["workers/src/runtime/record.rs", "workers/src/purge.rs"]),
+    // The purge deletes what is past its retention, here and below. Of a job that was lost, no worker has anything
+    // in hand: who is asked for it ends it.
+    (
+        "job_outcomes",
+        &["api/src/job/lost.rs", "workers/src/runtime/record.rs", "workers/src/purge.rs"],
+    ),
     // The line writes, operators ask for another attempt or forget.
     (
         "dead_letters",

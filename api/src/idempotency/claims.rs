@@ -8,7 +8,14 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use firstcome_database::Pool;
-use firstcome_shared::job::{Idempotency, JobId};
+use firstcome_shared::{
+    job::{
+        Idempotency, JobId, Settled,
+        held_key::{self, PENDING, QUEUED, parse},
+    },
+    lost,
+};
+use futures_util::future::join_all;
 use redis::{AsyncTypedCommands, Pipeline};
 use sqlx::PgConnection;
 use tokio::{
@@ -76,6 +83,7 @@ impl Claims {
         namespace: &str,
         pool: &Pool,
         jobs: Arc<job::Board>,
+        lost: Arc<job::Lost>,
         enqueuer: Enqueuer,
         retention: TimeDelta,
     ) -> Self {
@@ -85,6 +93,7 @@ impl Claims {
             redis: redis.clone(),
             pool: pool.clone(),
             jobs,
+            lost,
             enqueuer: enqueuer.clone(),
             retention,
             untold: VecDeque::new(),
@@ -142,6 +151,7 @@ struct Asking {
     redis: Redis,
     pool: Pool,
     jobs: Arc<job::Board>,
+    lost: Arc<job::Lost>,
     enqueuer: Enqueuer,
     /// How long a job can be polled.
     retention: TimeDelta,
@@ -180,8 +190,9 @@ impl Asking {
             if asked_now == 0 {
                 continue;
             }
-            let (held, mut settled) =
+            let (mut held, mut settled) =
                 tokio::join!(self.redis.claim(&all_wanted), self.settled(&all_wanted));
+            self.free_lost(&all_wanted, &mut held, &settled).await;
             for (position, (Wanted { claim, purpose }, held)) in
                 all_wanted.into_iter().zip(held).enumerate()
             {
@@ -208,6 +219,37 @@ impl Asking {
             if asked_now < ENOUGH && inbox.len() < ENOUGH {
                 sleep_until(now + PACE).await;
             }
+        }
+    }
+
+    /// Frees keys whose jobs are lost: who asks for one may have it.
+    async fn free_lost(
+        &self,
+        wanted: &[Wanted],
+        held: &mut [Option<String>],
+        settled: &HashMap<usize, (JobId, String)>,
+    ) {
+        let queued = |held: &Option<String>| match parse(held.as_deref()?)? {
+            (QUEUED, job, _) => Some(job),
+            _ => None,
+        };
+        let suspects = held.iter().map(queued).enumerate().filter_map(|(position, job)| {
+            let job = job.filter(|_| !settled.contains_key(&position))?;
+            self.lost.has_come_out(job).then_some((position, job))
+        });
+        let looking = suspects.filter_map(|(position, job)| {
+            let user = wanted.get(position)?.claim.user_id;
+            Some(async move { (position, self.lost.outcome(job, user).await) })
+        });
+        let is_lost = |settled: &Settled| settled.code.as_deref() == Some(lost::CODE);
+        let lost: Vec<usize> = join_all(looking.collect::<Vec<_>>())
+            .await
+            .into_iter()
+            .filter(|(_, outcome)| matches!(outcome, Ok(Some(settled)) if is_lost(settled)))
+            .map(|(position, _)| position)
+            .collect();
+        if !lost.is_empty() {
+            self.redis.replace(wanted, held, &lost).await;
         }
     }
 
@@ -297,6 +339,36 @@ impl Redis {
         taken.into_iter().map(|taken| if taken { held.next().flatten() } else { None }).collect()
     }
 
+    /// Puts claims in the place of what is held at these positions, unless somebody was faster; then that is
+    /// held. Where Redis cannot tell, nothing.
+    async fn replace(&self, wanted: &[Wanted], held: &mut [Option<String>], positions: &[usize]) {
+        let mut all = redis::pipe();
+        let mut replaced = Vec::new();
+        for position in positions {
+            let (Some(wanted), Some(held)) = (wanted.get(*position), held.get_mut(*position))
+            else {
+                continue;
+            };
+            let entry = held.take().unwrap_or_default();
+            // Who only asks takes nothing.
+            if let Wanted { claim, purpose: Purpose::Submit(_) } = wanted {
+                all.cmd("EVAL").arg(REPLACE).arg(1).arg(self.key(claim)).arg(entry);
+                all.arg(self::entry(PENDING, claim)).arg(PENDING_SECONDS);
+                replaced.push(*position);
+            }
+        }
+        if replaced.is_empty() {
+            return;
+        }
+        let asking = async |mut redis| all.query_async::<Vec<Option<String>>>(&mut redis).await;
+        let others = self.cache.ask(asking).await.unwrap_or_default();
+        for (position, other) in replaced.into_iter().zip(others) {
+            if let Some(held) = held.get_mut(position) {
+                *held = other;
+            }
+        }
+    }
+
     fn set<'a>(
         &self,
         all: &'a mut Pipeline,
@@ -309,29 +381,22 @@ impl Redis {
 
     fn key(&self, claim: &Claim) -> String {
         let Claim { user_id, kind, idempotency: Idempotency { key, .. }, .. } = claim;
-        format!("{}:idempotency:{user_id}:{kind}:{key}", self.namespace)
+        held_key::name(&self.namespace, *user_id, kind, key)
     }
 }
 
-/// Of a job that may be in its line or not.
-const PENDING: char = 'p';
-/// Of one that is.
-const QUEUED: char = 'a';
+/// Puts another entry in the place of this one, unless it is held by another already: that one then.
+const REPLACE: &str = "local held = redis.call('GET', KEYS[1]) \
+                       if held and held ~= ARGV[1] then return held end \
+                       redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) return false";
 
 fn entry(state: char, claim: &Claim) -> String {
-    format!("{state}:{}:{}", claim.job, claim.idempotency.fingerprint)
-}
-
-fn parse_entry(value: &str) -> Option<(char, JobId, &str)> {
-    let mut parts = value.splitn(3, ':');
-    let state = parts.next()?.chars().next()?;
-    let id = parts.next()?.parse::<uuid::Uuid>().ok()?;
-    Some((state, JobId::from(id), parts.next()?))
+    held_key::entry(state, claim.job, &claim.idempotency.fingerprint)
 }
 
 /// Whose the key is, if not the claim's, by what Redis holds and by what is settled.
 fn owner(claim: &Claim, held: Option<String>, settled: Option<(JobId, String)>) -> Option<Owner> {
-    let held = held.as_deref().and_then(parse_entry);
+    let held = held.as_deref().and_then(parse);
     let (job, is_queued, fingerprint) = match (held, &settled) {
         (Some((QUEUED, job, fingerprint)), _) => (job, true, fingerprint),
         (_, Some((job, fingerprint))) => (*job, true, fingerprint.as_str()),

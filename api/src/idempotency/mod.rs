@@ -127,10 +127,11 @@ impl Keys {
         cache: Cache,
         namespace: &str,
         jobs: Arc<job::Board>,
+        lost: Arc<job::Lost>,
         enqueuer: Enqueuer,
         retention: TimeDelta,
     ) -> Self {
-        let claims = Claims::start(cache, namespace, pool, jobs, enqueuer.clone(), retention);
+        let claims = Claims::start(cache, namespace, pool, jobs, lost, enqueuer.clone(), retention);
         Self { claims, enqueuer }
     }
 

@@ -73,6 +73,7 @@ impl Board {
         redis: redis::Client,
         namespace: &str,
         coupons: Arc<coupon::Board>,
+        rewound: watch::Receiver<()>,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let board = Arc::new(Self {
@@ -84,6 +85,7 @@ impl Board {
         });
         let listening = listen(Arc::clone(&board), redis, namespace.to_owned(), coupons);
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(forget(Arc::clone(&board), rewound)));
         tokio::spawn(stop.run_until_cancelled_owned(sweep(Arc::clone(&board))));
         board
     }
@@ -231,7 +233,8 @@ fn read(json: &[u8]) -> Option<Arc<Settled>> {
     serde_json::from_slice(json).map(Arc::new).ok()
 }
 
-async fn stored(
+/// The outcomes of these jobs, of those that have one.
+pub(super) async fn stored(
     connection: &mut PgConnection,
     ids: Vec<JobId>,
 ) -> Result<HashMap<JobId, Arc<Settled>>, sqlx::Error> {
@@ -260,6 +263,13 @@ async fn stored(
             (settled.job_id, Arc::new(settled))
         })
         .collect())
+}
+
+/// Forgets everything when the database is not the one any more that said it.
+async fn forget(board: Arc<Board>, mut rewound: watch::Receiver<()>) {
+    while rewound.changed().await.is_ok() {
+        board.recent.clear();
+    }
 }
 
 /// Hears the announcements; reconnects as long as it takes.
@@ -398,6 +408,17 @@ mod tests {
             assert!(failed.is_err(), "only the database knows whether it has another attempt");
         }
         assert!(board.outcome(settled(4, Status::Succeeded).job_id, None).await.is_err());
+    }
+
+    /// After the database lost it.
+    #[tokio::test]
+    async fn what_is_announced_as_failed_is_not_told_otherwise_any_more() {
+        let board = board();
+        let told = settled(1, Status::Succeeded);
+        announce(&board, vec![told.clone()]);
+        assert!(board.outcome(told.job_id, None).await.is_ok());
+        announce(&board, vec![Settled::lost(told.job_id, told.user_id, Utc::now())]);
+        assert!(board.outcome(told.job_id, None).await.is_err(), "the database is asked");
     }
 
     #[tokio::test]

@@ -26,6 +26,9 @@ use crate::{
 
 /// The longest that an answer is held (RFC 7240 leaves the bound to the server).
 const LONGEST_WAIT: u64 = 30;
+/// What a customer can do about it.
+const LOST: &str = "The job was accepted and then lost on our side. Nothing of it was done: the request may be \
+                    repeated, also with the same Idempotency-Key.";
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +63,8 @@ struct JobView<'a> {
 /// `out-of-stock` (which adds `lines`), `coupon-not-owned`, `coupon-already-used`,
 /// `coupon-expired`, `insufficient-balance`; either with `idempotency-key-reused`, where Redis had
 /// forgotten the key while its first job was queued. Jobs that failed have `job-undecodable`,
-/// `job-unprocessable` or `job-overdue`.
+/// `job-unprocessable` or `job-overdue`; or `job-lost`, if we lost them: nothing of such a job was done, and its
+/// request may be repeated, with its key as well.
 #[derive(Serialize, ToSchema)]
 struct JobError {
     #[serde(flatten)]
@@ -111,7 +115,12 @@ pub async fn get(
         return Err(Problem::new(Code::JobExpired));
     }
     let wait = preferred_wait(&headers);
-    let settled = state.jobs.outcome(id, wait).await;
+    // Nothing more comes of what is in no line any more.
+    let waits = wait.filter(|_| !state.lost.has_come_out(id));
+    let settled = match state.jobs.outcome(id, waits).await {
+        Ok(None) => state.lost.outcome(id, caller.user_id).await,
+        settled => settled,
+    };
     let place = if matches!(settled, Ok(Some(_))) { None } else { state.lines.position(id) };
     let settled = settled.map_err(|unavailable| {
         // Whether it still waits there, only PostgreSQL can say.
@@ -151,7 +160,9 @@ pub async fn get(
 }
 
 fn error(settled: &Settled) -> Option<JobError> {
-    let problem = Problem::new(Code::of_outcome(settled.code.as_deref()?));
+    let code = Code::of_outcome(settled.code.as_deref()?);
+    let is_lost = code == Code::JobLost;
+    let problem = if is_lost { Problem::with_detail(code, LOST) } else { Problem::new(code) };
     let detail = settled.detail.as_ref().and_then(|detail| serde_json::from_str(detail.get()).ok());
     Some(JobError { problem, detail })
 }

@@ -2,10 +2,12 @@
 
 mod board;
 mod get;
+mod lost;
 mod schema;
 mod signer;
 
 pub use board::Board;
 pub use get::*;
+pub use lost::Lost;
 pub(crate) use schema::{Line, kinds};
 pub use signer::Signer;

@@ -44,9 +44,13 @@ impl Signer {
     pub fn mint(&self, user: UserId, kind: JobKind, place: Place) -> JobId {
         let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default();
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) & ((1 << SEQUENCE_BITS) - 1);
-        let unsigned = JobId::compose(millis, kind, place, sequence, 0);
-        let mac = self.keys.first().map_or(0, |key| mac(key, user, unsigned));
-        JobId::compose(millis, kind, place, sequence, mac)
+        self.sign(user, JobId::compose(millis, kind, place, sequence, 0))
+    }
+
+    /// The id without a MAC, with that of this user.
+    #[must_use]
+    pub fn sign(&self, user: UserId, unsigned: JobId) -> JobId {
+        unsigned.with_mac(self.keys.first().map_or(0, |key| mac(key, user, unsigned)))
     }
 
     /// Whether we issued this id to this user. Not constant in time: what a caller could learn

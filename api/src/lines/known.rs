@@ -37,6 +37,8 @@ pub struct Known {
     pub is_closed: bool,
     /// Its last message has come out.
     pub is_drained: bool,
+    /// What was put into it up to then is settled.
+    pub(super) passed: Option<DateTime<Utc>>,
     /// The worker that serves it, or did until its lease ran out.
     pub owner: Option<String>,
     /// How it fares, as its owner said last.
@@ -99,6 +101,7 @@ pub(super) struct Row {
     pub(super) is_open: bool,
     pub(super) is_closed: bool,
     pub(super) is_drained: bool,
+    pub(super) passed: Option<DateTime<Utc>>,
     pub(super) owner: Option<String>,
     pub(super) report: Option<Report>,
     pub(super) folded: i64,
@@ -266,6 +269,11 @@ impl Known {
         &self.pending
     }
 
+    /// Whether the database says of less than before that it is settled: it went back to an earlier moment.
+    pub(super) fn is_more_than(&self, row: &Row) -> bool {
+        self.read.is_some() && self.settled > row.settled
+    }
+
     /// Remembers what the database says, which knows of these by now.
     pub(super) fn note_row(&mut self, row: Row, told: &Arrivals) {
         for (begins, bucket) in told.iter() {
@@ -284,7 +292,7 @@ impl Known {
         self.partitions = row.partitions;
         (self.is_open, self.is_closed, self.is_drained) =
             (row.is_open, row.is_closed, row.is_drained);
-        (self.owner, self.report) = (row.owner, row.report);
+        (self.passed, self.owner, self.report) = (row.passed, row.owner, row.report);
         (self.folded, self.settled, self.stored) = (row.folded, row.settled, row.arrivals);
         self.head_at = self.head_at();
     }

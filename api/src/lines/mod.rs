@@ -26,6 +26,7 @@ use firstcome_shared::{
         depth::Gauge,
     },
     job::{Job, JobId, JobKind},
+    lost::{self, MARGIN, Progress},
     partition::{Partition, Place, Routing},
 };
 use tokio::{
@@ -62,6 +63,10 @@ pub struct Lines {
     read: Mutex<Option<Instant>>,
     /// Why it never will, as it is.
     schema_fault: Mutex<Option<String>>,
+    /// Who told it.
+    source: Mutex<Option<Source>>,
+    /// Notices when the database may have gone back to an earlier moment.
+    rewound: watch::Sender<()>,
     refresh: Notify,
     capacity: u64,
 }
@@ -83,6 +88,8 @@ impl Lines {
             known: Mutex::default(),
             read: Mutex::default(),
             schema_fault: Mutex::default(),
+            source: Mutex::default(),
+            rewound: watch::Sender::new(()),
             refresh: Notify::new(),
             capacity: capacity.into(),
         });
@@ -96,6 +103,13 @@ impl Lines {
     #[must_use]
     pub fn routes(&self) -> watch::Receiver<Arc<Routes>> {
         self.routes.subscribe()
+    }
+
+    /// Changes when the database may have gone back to an earlier moment: what it said before is not to be
+    /// believed any more.
+    #[must_use]
+    pub fn rewound(&self) -> watch::Receiver<()> {
+        self.rewound.subscribe()
     }
 
     /// Whether every kind of job has its lines, in the broker too as far as that is known.
@@ -215,6 +229,24 @@ impl Lines {
         earlier.map(|(_, line)| line).or(current).map(|line| line.position(at))
     }
 
+    /// Whether the job must have come out of its line by now, as far as the database has told lately.
+    #[must_use]
+    pub fn has_come_out(&self, job: JobId) -> bool {
+        let now = Utc::now();
+        // Most that are asked for are young.
+        if job.submitted_at() + MARGIN >= now || !self.database_is_up() {
+            return false;
+        }
+        let known = self.known();
+        let progress = known.iter().map(|(line, known)| Progress {
+            line: *line,
+            partitions: known.partitions,
+            is_drained: known.is_drained,
+            passed: known.passed,
+        });
+        lost::has_come_out(job, now, progress)
+    }
+
     /// Every line, as known at present.
     #[must_use]
     pub fn all(&self) -> Vec<(Partition, Known)> {
@@ -238,9 +270,18 @@ impl Lines {
     }
 
     /// Remembers what the database said, which was told these before.
-    fn note(&self, routes: Routes, rows: Rows, told: &HashMap<Partition, Arrivals>) {
+    fn note(&self, looked: Looked, told: &HashMap<Partition, Arrivals>) {
+        let Looked { routes, rows, source } = looked;
         *lock(&self.read) = Some(Instant::now());
+        let before = std::mem::replace(&mut *lock(&self.source), source);
         let mut known = self.known();
+        let is_less = |(line, row)| known.get(line).is_some_and(|known| known.is_more_than(row));
+        if before.is_some() && before != source || rows.iter().any(is_less) {
+            tracing::warn!(
+                "PostgreSQL was started anew, or went back: outcomes are asked for again"
+            );
+            self.rewound.send_replace(());
+        }
         known.retain(|line, _| rows.contains_key(line));
         let nothing = Arrivals::default();
         for (partition, row) in rows {
@@ -292,9 +333,9 @@ async fn read(lines: Arc<Lines>, pool: Pool, mut memory: Memory, stop: Cancellat
         let looked = looked.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         *lock(&lines.schema_fault) = looked.as_ref().err().and_then(schema_fault);
         match looked {
-            Ok((routes, rows)) => {
-                memory.keep(&routes).await;
-                lines.note(routes, rows, &std::mem::take(&mut telling.arrivals));
+            Ok(looked) => {
+                memory.keep(&looked.routes).await;
+                lines.note(looked, &std::mem::take(&mut telling.arrivals));
             }
             Err(error) => {
                 tracing::debug!(%error, "lines not read");
@@ -343,9 +384,21 @@ fn schema_fault(error: &sqlx::Error) -> Option<String> {
 
 type Rows = HashMap<Partition, Row>;
 
+/// When its server was started, and which of its databases it is. Whatever is restored, or taken over by a
+/// standby, is another one.
+type Source = (DateTime<Utc>, i64);
+
+/// What the database said.
+struct Looked {
+    routes: Routes,
+    rows: Rows,
+    /// Unknown where there are no lines.
+    source: Option<Source>,
+}
+
 /// Tells what this process has accepted, then asks what there is, that included. A database that cannot be
 /// written to is away, whatever it tells.
-async fn look(pool: &Pool, api: Uuid, telling: &Telling) -> Result<(Routes, Rows), sqlx::Error> {
+async fn look(pool: &Pool, api: Uuid, telling: &Telling) -> Result<Looked, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     pool.check(&mut connection).await?;
     store::tell(&mut connection, api, telling).await?;

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Routes, Rows,
+    Looked, Routes, Rows,
     arrivals::{Arrivals, Bucket},
     known::{Report, Row},
 };
@@ -80,7 +80,7 @@ pub(super) async fn tell(
 
 /// Every line, and how jobs are dealt out to those of the present. One statement: what came, what is
 /// settled and what is folded are of one instant.
-pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows), sqlx::Error> {
+pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT l.kind, l.generation, l.line, l.partitions, routing.generation AS current,
                   (l.opened_at IS NOT NULL) AS "is_open!", (l.generation < routing.generation) AS "is_closed!",
@@ -91,6 +91,8 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
                   r.batch_limit AS "batch_limit?", r.batch_seconds AS "batch_seconds?", r.job_seconds AS "job_seconds?",
                   r.jobs_per_message AS "jobs_per_message?", r.progress_at AS "progress_at?", r.hottest AS "hottest?",
                   EXTRACT(EPOCH FROM clock_timestamp() - r.reported_at)::float8 AS age,
+                  GREATEST(p.until, r.cleared_until) AS passed, (SELECT pg_postmaster_start_time()) AS "started_at!",
+                  (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS "database!",
                   a.buckets AS "buckets!", a.firsts AS "firsts!", a.lasts AS "lasts!", a.jobs AS "jobs!"
            FROM partition_leases AS l
            JOIN routing ON routing.kind = l.kind AND l.generation <= routing.generation
@@ -105,6 +107,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
     )
     .fetch_all(connection)
     .await?;
+    let source = rows.first().map(|row| (row.started_at, row.database));
     let mut routes = Routes::new();
     let mut lines = Rows::new();
     for row in rows {
@@ -150,6 +153,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
                 is_open: row.is_open,
                 is_closed: row.is_closed,
                 is_drained: row.is_drained,
+                passed: row.passed,
                 owner: row.owner,
                 report,
                 folded: row.folded,
@@ -158,5 +162,5 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<(Routes, Rows
             },
         );
     }
-    Ok((routes, lines))
+    Ok(Looked { routes, rows: lines, source })
 }

@@ -57,7 +57,11 @@ impl TypedValueParser for AmqpUrl {
     }
 }
 
-fn parse_namespace(value: &str) -> Result<String, String> {
+/// Reads a [`BrokerArgs::queue_namespace`].
+///
+/// # Errors
+/// What is expected.
+pub fn parse_namespace(value: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if (1..=64).contains(&value.len()) && value.chars().all(fine) {
         Ok(value.to_owned())

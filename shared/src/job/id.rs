@@ -45,6 +45,12 @@ impl JobId {
         self.0.as_u128() & !MAC_MASK
     }
 
+    /// The same with this MAC, of which the low [`MAC_BITS`] are used.
+    #[must_use]
+    pub const fn with_mac(self, mac: u64) -> Self {
+        Self(Uuid::from_u128(self.without_mac() | (mac as u128 & MAC_MASK)))
+    }
+
     /// The MAC's bits.
     #[must_use]
     pub const fn mac(self) -> u64 {

@@ -1,6 +1,7 @@
 //! Jobs: contended writes that were accepted but not yet decided, and how they travel.
 
 pub mod envelope;
+pub mod held_key;
 pub mod id;
 pub mod issue_coupon;
 pub mod outcome;

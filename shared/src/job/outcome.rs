@@ -7,7 +7,10 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::JobId;
-use crate::ids::{CouponId, UserId};
+use crate::{
+    ids::{CouponId, UserId},
+    lost,
+};
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +20,7 @@ pub enum Status {
     Succeeded,
     /// A business "no", with a code.
     Rejected,
-    /// We could not process it; it is dead-lettered and an operator must look.
+    /// We could not process it: it is dead-lettered and an operator must look; or it was lost.
     Failed,
 }
 
@@ -62,6 +65,15 @@ pub struct Settled {
     pub result: Option<Box<RawValue>>,
     /// When the outcome was stored.
     pub settled_at: DateTime<Utc>,
+}
+
+impl Settled {
+    /// Of a job that was lost: see [`crate::lost`].
+    #[must_use]
+    pub fn lost(job_id: JobId, user_id: UserId, settled_at: DateTime<Utc>) -> Self {
+        let (status, code) = (Status::Failed, Some(lost::CODE.to_owned()));
+        Self { job_id, user_id, status, code, detail: None, result: None, settled_at }
+    }
 }
 
 /// What one committed batch settled: one Redis message, the first line of it about the batch, then a line

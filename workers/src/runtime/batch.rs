@@ -13,6 +13,7 @@ use firstcome_shared::{
     trace::TraceParent,
 };
 use lapin::message::Delivery;
+use uuid::Uuid;
 
 /// The most jobs in one transaction, but for the rest of the last message. By itself a job gets no
 /// cheaper beyond some hundreds; but where a storm and its settlement share the processors, every round
@@ -22,6 +23,9 @@ pub const MAX_JOBS: usize = 4_000;
 /// Tells of a redriven message how often it was tried before; never changed, since messages outlive
 /// deploys.
 pub(super) const ATTEMPTS_HEADER: &str = "x-attempts";
+
+/// Tells canaries apart; never changed, since messages outlive deploys.
+pub(super) const CANARY_HEADER: &str = "x-canary";
 
 /// Where in the broker something was found: what identifies a line across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +83,8 @@ pub(super) struct Batch {
     last: Option<Delivery>,
     /// How many messages it came in.
     pub(super) messages: usize,
+    /// The canaries among them.
+    pub(super) canaries: Vec<Uuid>,
     /// The last message of a line that is being closed was among them.
     pub(super) is_end_of_line: bool,
 }
@@ -93,6 +99,7 @@ impl Batch {
             seen: HashSet::new(),
             last: None,
             messages: 0,
+            canaries: Vec::new(),
             is_end_of_line: false,
         }
     }
@@ -103,6 +110,9 @@ impl Batch {
         self.messages += 1;
         let name = delivery.properties.kind().as_ref().map(|name| name.as_str());
         self.is_end_of_line |= name == Some(MessageType::EndOfLine.as_str());
+        if name == Some(MessageType::Canary.as_str()) {
+            self.canaries.extend(canary(&delivery));
+        }
         let first = Origin::of(&delivery, 0);
         let parcel = std::mem::take(&mut delivery.data);
         for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
@@ -158,6 +168,12 @@ fn attempts(delivery: &Delivery) -> i32 {
     let header = headers.and_then(|headers| headers.inner().get(ATTEMPTS_HEADER)?.as_long_int());
     // Ours is never negative; a foreign one might be.
     header.unwrap_or_default().max(0)
+}
+
+/// Which canary it is; those of older releases do not say.
+fn canary(delivery: &Delivery) -> Option<Uuid> {
+    let header = delivery.properties.headers().as_ref()?.inner().get(CANARY_HEADER)?;
+    header.as_long_string()?.to_string().parse().ok()
 }
 
 fn message_id(delivery: &Delivery) -> String {

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::{Receiver, error::TryRecvError};
+use uuid::Uuid;
 
 use super::{control::Control, report::Stats};
 
@@ -19,6 +20,7 @@ pub(super) struct Canaries(Option<Canary>);
 /// A canary under way: when it was sent, and whether the broker has it.
 #[derive(Debug)]
 struct Canary {
+    id: Uuid,
     sent: Instant,
     confirmed: Receiver<bool>,
     in_line: bool,
@@ -42,8 +44,10 @@ impl Canaries {
         match &mut self.0 {
             _ if idle < CANARY_AFTER && is_proven => self.0 = None,
             None => {
-                let confirmed = control.canary(queue);
-                self.0 = Some(Canary { sent: Instant::now(), confirmed, in_line: false });
+                // What came into the line before this instant comes out before it.
+                let (id, sent) = (Uuid::new_v4(), Instant::now());
+                let confirmed = control.canary(queue, id);
+                self.0 = Some(Canary { id, sent, confirmed, in_line: false });
             }
             Some(canary) => match canary.confirmed.try_recv() {
                 // Not in the line: the next one perhaps.
@@ -56,7 +60,7 @@ impl Canaries {
                 }
             },
         }
-        stats.canary(self.0.as_ref().map(|canary| canary.sent));
+        stats.canary(self.0.as_ref().map(|canary| (canary.id, canary.sent)));
         is_overdue
     }
 }

@@ -24,8 +24,9 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::batch::ATTEMPTS_HEADER;
+use super::batch::{ATTEMPTS_HEADER, CANARY_HEADER};
 
 /// Messages that may wait for the connection; beyond it they are refused.
 const BACKLOG: usize = 256;
@@ -90,14 +91,16 @@ impl Control {
 
     /// Shows that the line is alive, if it comes out at the other end: that, or what fills the line.
     /// Does not wait.
-    pub(super) fn canary(&self, queue: String) -> oneshot::Receiver<bool> {
-        self.send(To::Queue(queue), MessageType::Canary, FieldTable::default(), Vec::new())
+    pub(super) fn canary(&self, queue: String, id: Uuid) -> oneshot::Receiver<bool> {
+        let mut headers = FieldTable::default();
+        headers.insert(CANARY_HEADER.into(), AMQPValue::LongString(id.to_string().into()));
+        self.send(To::Queue(queue), MessageType::Canary, headers, Vec::new())
     }
 
     /// Shows that a message can get into the line, and that there is one; as far as the broker says so in
     /// time.
     pub(super) async fn reaches(&self, queue: String) -> bool {
-        in_time(self.canary(queue)).await
+        in_time(self.canary(queue, Uuid::new_v4())).await
     }
 
     /// Puts the last message into a line; whether the broker has it.

@@ -11,7 +11,7 @@ use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
     parts::{Experience, Parts, Then},
-    record::{self, Entry},
+    record::{self, Entry, Settling},
     settle::{Desk, begin},
 };
 use crate::outcome::{Failure, Outcome};
@@ -115,7 +115,8 @@ async fn fail_on(
             .map(|(letter, (id, user))| Entry::new(id, user, &Outcome::Failed(letter.failure)))
             .collect();
         if !entries.is_empty() {
-            let line = desk.lease.map(|lease| (lease, &past));
+            // The records of a batch that are no jobs are set aside before its jobs are settled.
+            let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: false });
             let now = record::insert(&mut transaction, kind, &entries, line).await?;
             settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
         }

@@ -29,6 +29,7 @@ pub use batch::MAX_JOBS;
 pub use direct::settle_directly;
 pub use notify::Notifier;
 pub(crate) use parts::{Experience, Parts, Then};
+pub(crate) use record::end_lost;
 pub(crate) use report::{LineFigures, Stats};
 pub use role::{Role, run};
 pub use routing::{lines, set_partitions};

@@ -10,7 +10,7 @@ use firstcome_shared::{
     rejection::Rejection,
 };
 use serde_json::value::RawValue;
-use sqlx::{PgConnection, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 
 use super::{batch::Reject, lease::Lease};
 use crate::outcome::Outcome;
@@ -134,6 +134,15 @@ impl Past {
     }
 }
 
+/// The line whose jobs are settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settling<'a> {
+    pub(super) lease: &'a Lease,
+    pub(super) past: &'a Past,
+    /// All that stood before them is settled, so it tells how far the line has come.
+    pub(super) is_in_order: bool,
+}
+
 /// Begins a batch: makes sure that the line is still ours, and stays so until the transaction ends,
 /// and tells what is known of these jobs: where an outcome is gone, its day is closed. `None` if
 /// the line is another's; without a lease there is nothing to be sure of.
@@ -235,10 +244,13 @@ pub(super) async fn insert(
     transaction: &mut PgConnection,
     kind: JobKind,
     entries: &[Entry],
-    line: Option<(&Lease, &Past)>,
+    line: Option<Settling<'_>>,
 ) -> Result<DateTime<Utc>, sqlx::Error> {
-    let settled = line.map_or(0, |(_, past)| past.count_new(entries));
-    let line = line.map(|(lease, _)| lease.line);
+    let settled = line.as_ref().map_or(0, |line| line.past.count_new(entries));
+    let is_in_order = line.as_ref().is_some_and(|line| line.is_in_order);
+    let last = entries.iter().map(|entry| entry.job_id.submitted_at()).max();
+    let until = last.filter(|_| is_in_order);
+    let line = line.map(|line| line.lease.line);
     let mut ids = Vec::with_capacity(entries.len());
     let mut users = Vec::with_capacity(entries.len());
     let mut statuses = Vec::with_capacity(entries.len());
@@ -291,14 +303,46 @@ pub(super) async fn insert(
         line.map(|line| line.generation),
         line.map(|line| line.line.to_string()),
         settled,
-        entries.iter().map(|entry| entry.job_id.submitted_at()).max(),
+        until,
     )
     .fetch_one(transaction)
     .await
 }
 
+/// Ends jobs that must have come out of their lines, as far as they have no outcome and none that may be
+/// forgotten: which, and when. Without their keys, which are free. One that comes out of a line after all finds
+/// its outcome there.
+pub(crate) async fn end_lost(
+    on: &PgPool,
+    lost: &[(JobId, UserId)],
+) -> Result<HashMap<JobId, DateTime<Utc>>, sqlx::Error> {
+    let ids: Vec<uuid::Uuid> = lost.iter().map(|(job, _)| job.get()).collect();
+    let users: Vec<i64> = lost.iter().map(|(_, user)| user.get()).collect();
+    let kinds = lost.iter().map(|(job, _)| job.kind().map_or("", JobKind::as_str));
+    let kinds: Vec<&str> = kinds.collect();
+    let days = lost.iter().map(|(job, _)| job.submitted_at().date_naive());
+    let days: Vec<NaiveDate> = days.collect();
+    let ended = sqlx::query!(
+        "INSERT INTO job_outcomes (job_id, user_id, kind, status, code)
+         SELECT id, asker, what, 'failed', 'job-lost'
+         FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::date[]) AS lost (id, asker, what, submitted)
+         WHERE submitted > COALESCE((SELECT max(day) FROM daily_runs WHERE job = 'close-day'), '-infinity')
+         ORDER BY id
+         ON CONFLICT ON CONSTRAINT job_outcomes_pkey DO NOTHING
+         RETURNING job_id, settled_at",
+        &ids,
+        &users,
+        &kinds as &[&str],
+        &days,
+    )
+    .fetch_all(on)
+    .await?;
+    Ok(ended.into_iter().map(|row| (JobId::from(row.job_id), row.settled_at)).collect())
+}
+
 /// Lets a failed job be decided once more, or no more; until then it stays failed. Asked twice, since
-/// a batch that decides it at this moment puts another row in its place.
+/// a batch that decides it at this moment puts another row in its place. Not one that was lost: whoever
+/// submitted it was told that it may be repeated.
 pub(super) async fn reopen(
     on: &mut PgConnection,
     job: uuid::Uuid,
@@ -306,7 +350,8 @@ pub(super) async fn reopen(
 ) -> Result<(), sqlx::Error> {
     for _ in 0..2 {
         let done = sqlx::query!(
-            "UPDATE job_outcomes SET redriven = $2 WHERE job_id = $1 AND status = 'failed'",
+            "UPDATE job_outcomes SET redriven = $2
+             WHERE job_id = $1 AND status = 'failed' AND code <> 'job-lost'",
             job,
             is_open
         )

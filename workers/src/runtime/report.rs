@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use firstcome_shared::partition::Partition;
 use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
 
 use super::{
     batch::{Batch, MAX_JOBS},
@@ -49,6 +50,10 @@ struct Figures {
     batch_limit: usize,
     /// Nothing came out since this canary, which was sent then: what was in the line before it is settled.
     calm: Option<Instant>,
+    /// With the batch in hand comes the canary that was sent then.
+    coming: Option<Instant>,
+    /// When the last canary that came out was sent: what was in the line before it is settled.
+    cleared: Option<Instant>,
     /// How many of the line were settled, and up to which submission, at the last looks.
     marks: VecDeque<Mark>,
     /// Since the line is served.
@@ -58,8 +63,8 @@ struct Figures {
     progress: Instant,
     /// Something came out of the line since it is served.
     is_proven: bool,
-    /// When the canary under way was sent.
-    canary: Option<Instant>,
+    /// The canary under way, and when it was sent.
+    canary: Option<(Uuid, Instant)>,
     progress_at: DateTime<Utc>,
 }
 
@@ -109,6 +114,8 @@ struct Report {
     jobs_per_message: f64,
     progress_at: DateTime<Utc>,
     hottest: Vec<HotKey>,
+    /// How long ago the last canary that came out was sent.
+    cleared_seconds: Option<f64>,
 }
 
 impl Stats {
@@ -121,6 +128,8 @@ impl Stats {
             speed: Speed::default(),
             batch_limit: MAX_JOBS,
             calm: None,
+            coming: None,
+            cleared: None,
             marks: VecDeque::new(),
             settled_in_all: 0,
             jobs_per_message: 1.0,
@@ -138,11 +147,13 @@ impl Stats {
         figures.messages_in_hand = batch.messages;
         figures.jobs_in_hand = batch.jobs.len() + batch.rejects.len();
         figures.taken = Some(Instant::now());
+        // Not any: one of an earlier owner may come out long before what came after it.
+        let canary = figures.canary.take().filter(|(id, _)| batch.canaries.contains(id));
+        figures.coming = canary.map(|(_, sent)| sent);
         let is_canary = figures.jobs_in_hand == 0;
-        figures.calm = figures.canary.filter(|_| is_canary);
+        figures.calm = figures.coming.filter(|_| is_canary);
         figures.progress = Instant::now();
         figures.is_proven = true;
-        figures.canary = None;
     }
 
     /// It is settled, and the next one may be so large; its acknowledgement follows.
@@ -151,6 +162,8 @@ impl Stats {
         let mut figures = self.lock();
         figures.messages_in_hand = 0;
         figures.batch_limit = batch_limit;
+        let canary = figures.coming.take();
+        figures.cleared = canary.or(figures.cleared);
         let in_hand = std::mem::take(&mut figures.jobs_in_hand);
         if let Some(taken) = figures.taken.take()
             && in_hand > 0
@@ -190,9 +203,9 @@ impl Stats {
         figures.is_proven && figures.progress.elapsed() < patience
     }
 
-    /// A canary is under way since then, or none.
-    pub(super) fn canary(&self, sent: Option<Instant>) {
-        self.lock().canary = sent;
+    /// This canary is under way since then, or none.
+    pub(super) fn canary(&self, canary: Option<(Uuid, Instant)>) {
+        self.lock().canary = canary;
     }
 
     /// Remembers how many of the line are settled, and up to which submission; tells what that says of what
@@ -223,7 +236,7 @@ impl Stats {
             in_hand: i32::try_from(figures.messages_in_hand).unwrap_or(i32::MAX),
             settled: figures.settled_in_all,
             idle: figures.progress.elapsed(),
-            canary: figures.canary.map(|sent| sent.elapsed()).unwrap_or_default(),
+            canary: figures.canary.map(|(_, sent)| sent.elapsed()).unwrap_or_default(),
         }
     }
 
@@ -254,6 +267,7 @@ impl Stats {
             jobs_per_message: figures.jobs_per_message,
             progress_at: figures.progress_at,
             hottest,
+            cleared_seconds: figures.cleared.map(|sent| sent.elapsed().as_secs_f64()),
         }
     }
 
@@ -280,7 +294,7 @@ async fn tell(
     let (mut in_hand, mut jobs_in_hand, mut since) = (Vec::new(), Vec::new(), Vec::new());
     let (mut limits, mut ratios) = (Vec::new(), Vec::new());
     let (mut per_batch, mut per_job) = (Vec::new(), Vec::new());
-    let (mut progress, mut hottest) = (Vec::new(), Vec::new());
+    let (mut progress, mut hottest, mut cleared) = (Vec::new(), Vec::new(), Vec::new());
     for (line, stats) in lines {
         let report = stats.report();
         kinds.push(line.kind.as_str());
@@ -295,17 +309,22 @@ async fn tell(
         ratios.push(report.jobs_per_message);
         progress.push(report.progress_at);
         hottest.push(Json(report.hottest));
+        cleared.push(report.cleared_seconds);
     }
     if kinds.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_seconds, batch_limit, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, reported_at)
-         SELECT *, clock_timestamp() FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::float8[], $7::int[], $8::float8[], $9::float8[], $10::float8[], $11::timestamptz[], $12::jsonb[])
+        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_seconds, batch_limit, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, cleared_until, reported_at)
+         SELECT k, g, l, messages, jobs, since, most, per_batch, per_job, ratio, progress, keys,
+                clock_timestamp() - make_interval(secs => cleared), clock_timestamp()
+         FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::float8[], $7::int[], $8::float8[], $9::float8[], $10::float8[], $11::timestamptz[], $12::jsonb[], $13::float8[])
+           AS told (k, g, l, messages, jobs, since, most, per_batch, per_job, ratio, progress, keys, cleared)
          ON CONFLICT ON CONSTRAINT line_reports_pkey DO UPDATE SET
              in_hand = excluded.in_hand, jobs_in_hand = excluded.jobs_in_hand, in_hand_seconds = excluded.in_hand_seconds,
              batch_limit = excluded.batch_limit, batch_seconds = excluded.batch_seconds, job_seconds = excluded.job_seconds, jobs_per_message = excluded.jobs_per_message,
-             progress_at = excluded.progress_at, hottest = excluded.hottest, reported_at = excluded.reported_at",
+             progress_at = excluded.progress_at, hottest = excluded.hottest,
+             cleared_until = GREATEST(line_reports.cleared_until, excluded.cleared_until), reported_at = excluded.reported_at",
         &kinds as &[&str],
         &generations,
         &names,
@@ -318,8 +337,56 @@ async fn tell(
         &ratios,
         &progress,
         &hottest as &[Json<Vec<HotKey>>],
+        &cleared as &[Option<f64>],
     )
     .execute(connection)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comes(stats: &Stats, canaries: &[Uuid]) {
+        let mut batch = Batch::of(MAX_JOBS);
+        batch.messages = 1;
+        batch.canaries.extend(canaries);
+        stats.taken(&batch);
+        stats.settled(&batch, MAX_JOBS);
+    }
+
+    /// One of an earlier owner was at the head of a backlog, say.
+    #[test]
+    fn only_the_canary_under_way_shows_that_what_was_before_it_is_settled() {
+        let (ours, other) = (Uuid::new_v4(), Uuid::new_v4());
+        let sent = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        let stats = Stats::new();
+        let until = Some(Utc::now());
+        for canaries in [&[][..], &[other]] {
+            stats.canary(Some((ours, sent)));
+            comes(&stats, canaries);
+            assert_eq!(stats.report().cleared_seconds, None);
+            assert!(!matches!(stats.mark(1, until), Some(Known::Exactly { .. })));
+        }
+        stats.canary(Some((ours, sent)));
+        comes(&stats, &[other, ours]);
+        assert!(stats.report().cleared_seconds.is_some_and(|ago| ago >= 100.0));
+        assert!(matches!(stats.mark(1, until), Some(Known::Exactly { .. })));
+        comes(&stats, &[]);
+        assert!(stats.report().cleared_seconds.is_some(), "it is settled for good");
+    }
+
+    #[test]
+    fn a_canary_that_is_in_hand_with_others_shows_nothing_yet() {
+        let ours = Uuid::new_v4();
+        let stats = Stats::new();
+        stats.canary(Some((ours, Instant::now())));
+        let mut batch = Batch::of(MAX_JOBS);
+        batch.canaries.push(ours);
+        stats.taken(&batch);
+        assert_eq!(stats.report().cleared_seconds, None);
+        stats.settled(&batch, MAX_JOBS);
+        assert!(stats.report().cleared_seconds.is_some());
+    }
 }

@@ -21,7 +21,7 @@ use super::{
     dead_letter::{Letter, fail},
     lease::Lease,
     parts::{Experience, Parts, Then},
-    record::{self, Entry, KeyOwner, Past},
+    record::{self, Entry, KeyOwner, Past, Settling},
 };
 use crate::{
     monitor::Metrics,
@@ -139,7 +139,7 @@ async fn settle_on(
     let failed = Outcome::Failed(Failure::Overdue);
     let late = overdue.iter().map(|job| (job.envelope.id, job.envelope.user_id));
     entries.extend(late.map(|(id, user)| Entry::new(id, user, &failed)));
-    let line = desk.lease.map(|lease| (lease, &past));
+    let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
     let now = record::insert(&mut transaction, kind, &entries, line).await?;
     transaction.commit().await?;
     let settled: Vec<Settled> = entries.into_iter().map(|entry| entry.settled(now)).collect();

@@ -32,6 +32,7 @@ mod http;
 mod hung;
 mod idempotency;
 mod incident;
+mod lost;
 mod metrics;
 mod openapi;
 mod orders;

@@ -200,7 +200,7 @@ async fn depth_and_place_in_line_are_told() {
 }
 
 /// A campaign's row, held as a batch that waits for it.
-async fn hold(shop: &Shop, coupon: i64) -> sqlx::Transaction<'static, sqlx::Postgres> {
+pub(super) async fn hold(shop: &Shop, coupon: i64) -> sqlx::Transaction<'static, sqlx::Postgres> {
     let mut held = shop.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM coupons WHERE id = $1 FOR UPDATE")
         .bind(coupon)
@@ -214,7 +214,7 @@ async fn hold(shop: &Shop, coupon: i64) -> sqlx::Transaction<'static, sqlx::Post
 const LONG: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// A campaign that stands in another line than all of these.
-async fn apart(shop: &Shop, from: &[i64]) -> i64 {
+pub(super) async fn apart(shop: &Shop, from: &[i64]) -> i64 {
     let line = |coupon: i64| {
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         shop.queue_of(&job)

@@ -201,6 +201,13 @@ impl Shop {
         run(&self.options.services.database_url, drop).await;
     }
 
+    /// Makes job ids as the API does.
+    pub(crate) fn signer(&self) -> firstcome_api::job::Signer {
+        let config =
+            api_config(&self.options, &self.namespace, &self.database, &self.broker, &self.redis);
+        firstcome_api::job::Signer::new(&config.job_id_keys().unwrap())
+    }
+
     /// Every line there is.
     pub(crate) async fn lines(&self) -> Vec<Partition> {
         firstcome_workers::runtime::lines(&self.pool).await.unwrap()

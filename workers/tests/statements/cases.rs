@@ -204,6 +204,9 @@ pub(crate) const CASES: &[Case] = &[
     ),
     by_key("settled_at FROM job_outcomes WHERE job_id = ANY($1)", reads(JOBS), &[JOB_IDS]),
     by_key("AS \"position!\"", reads(JOBS), &[IDS, KINDS, KEYS]),
+    // Lost jobs, as many as are asked for.
+    by_key("'failed', 'job-lost' FROM UNNEST", writes(JOBS), &[NEW_IDS, IDS, KINDS, DAYS]),
+    by_key("SELECT job_id, code FROM job_outcomes", reads(JOBS), &[JOB_IDS]),
     // Customers' routes.
     by_key("SELECT user_id, amount FROM balances WHERE user_id = ANY($1)", reads(JOBS), &[IDS]),
     by_key("SELECT 1 AS one FROM balances", reads(1), &["100001"]),
@@ -481,6 +484,7 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
         FEW_LINES,
     ),
     ("INSERT INTO line_reports", FEW_LINES),
+    ("passed FROM partition_leases AS l JOIN routing", FEW_LINES),
     ("INSERT INTO line_arrivals", FEW_LINES),
     ("DELETE FROM line_tellers", FEW_LINES),
     ("WITH served AS MATERIALIZED", FEW_LINES),

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{
     super::{
         data_platform::mock,
+        lost::{Accepted, OLD},
         metrics::Watched,
         services::OwnServices,
         support::{Options, Shop, shop},
@@ -105,6 +106,9 @@ pub(super) async fn a_batch_waits_for_a_row(prometheus: &Prometheus) {
         shop.accepted_issue(1, coupon).await;
         prometheus.fires(Some(shop), "FirstcomeJobsWaitLong").await;
         locked.rollback().await.unwrap();
+        // Of another one, there is no message.
+        Accepted::ago(shop, OLD, 2, coupon, None).is_lost(shop).await;
+        prometheus.fires(Some(shop), "FirstcomeJobsLost").await;
         well_again(prometheus, shop, worker).await;
     })
     .await;
