@@ -13,6 +13,7 @@ use sqlx::AssertSqlSafe;
 use super::{
     processes::{environment, log},
     scaling::{campaigns, shares, worker},
+    services::OwnServices,
     support::{Answer, Link, Options, Shop, eventually, run, shop, token},
 };
 
@@ -57,7 +58,6 @@ async fn charge(shop: &Shop, url: &str) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_be_written_to_counts_as_away() {
     shop(Options::default(), async |shop| {
-        let url = &shop.api.url;
         let coupon = shop.campaign(10).await;
         let job = shop.accepted_issue(1, coupon).await;
         shop.settled(1, &job).await;
@@ -68,28 +68,53 @@ async fn a_server_that_cannot_be_written_to_counts_as_away() {
              WHERE datname = current_database() AND application_name LIKE 'firstcome-%'",
         )
         .await;
-        eventually("it is missed", async || !database(shop, url).await).await;
-        let job = shop.accepted_issue(7, coupon).await;
-        // As many as the API has connections.
-        for refused in join_all((0..4).map(async |_| charge(shop, url).await)).await {
-            refused.is_problem(503, "database-unavailable");
-        }
-        Answer::of(shop.get(7, "/api/users/coupons")).await.is_problem(503, "database-unavailable");
-        // For the audit it will do.
-        let database_url = shop.database.direct.clone();
-        let standby = DatabaseArgs { database_url, database_connections: 1 };
-        assert!(audit::audit(&standby.reading_pool().unwrap()).await.is_ok());
-
+        let job = counts_as_away(shop, coupon).await;
         alter(shop, "RESET default_transaction_read_only").await;
-        let started = Instant::now();
-        for charged in join_all((0..4).map(async |_| charge(shop, url).await)).await {
-            assert_eq!(charged.status, 200, "{charged:?}");
-        }
-        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
-        eventually("it is found again", async || database(shop, url).await).await;
-        assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
+        is_found_again(shop, &job).await;
     })
     .await;
+}
+
+/// A failover, as seen from here: where the primary was, there is a standby that becomes one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_counts_as_away_until_it_is_promoted() {
+    let own = OwnServices::start_database("standby");
+    let services = own.services().await;
+    shop(Options { services, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(10).await;
+        own.demote_database().await;
+        let job = counts_as_away(shop, coupon).await;
+        shop.sql("SELECT pg_promote()").await;
+        is_found_again(shop, &job).await;
+    })
+    .await;
+}
+
+/// Everything but what can do without it is refused, and one job is accepted.
+async fn counts_as_away(shop: &Shop, coupon: i64) -> String {
+    let url = &shop.api.url;
+    eventually("it is missed", async || !database(shop, url).await).await;
+    let job = shop.accepted_issue(7, coupon).await;
+    // As many as the API has connections.
+    for refused in join_all((0..4).map(async |_| charge(shop, url).await)).await {
+        refused.is_problem(503, "database-unavailable");
+    }
+    Answer::of(shop.get(7, "/api/users/coupons")).await.is_problem(503, "database-unavailable");
+    // For the audit it will do.
+    let database_url = shop.database.direct.clone();
+    let standby = DatabaseArgs { database_url, database_connections: 1 };
+    audit::audit(&standby.reading_pool().unwrap()).await.unwrap();
+    job
+}
+
+async fn is_found_again(shop: &Shop, job: &str) {
+    let (url, started) = (&shop.api.url, Instant::now());
+    for charged in join_all((0..4).map(async |_| charge(shop, url).await)).await {
+        assert_eq!(charged.status, 200, "{charged:?}");
+    }
+    assert_eq!(shop.settled(7, job).await["status"], "succeeded");
+    eventually("it is found again", async || database(shop, url).await).await;
+    assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
 }
 
 /// All idle connections are dead, as after a firewall's restart, and nobody is told.
