@@ -12,7 +12,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{
     processes::{environment, log},
-    scaling::{campaigns, shares, worker},
+    scaling::{campaigns, shares, worker, worker_with},
     services::OwnServices,
     support::{Answer, Link, Options, Shop, eventually, run, shop, token},
 };
@@ -257,6 +257,85 @@ async fn a_worker_that_cannot_settle_gives_its_lines_to_one_that_can() {
         for worker in [cut_off, other] {
             assert!(worker.stop().await.unwrap().success());
         }
+    })
+    .await;
+}
+
+/// Too many connections: those that it has are as good as ever, its heartbeat's among them, and for its
+/// batches it gets none. Nor does it count as alive while it has fewer than it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_enough_connections_keeps_nobody_from_its_lines() {
+    /// How long there are too many, and every line is served all the same.
+    const SHORTAGE: Duration = Duration::from_secs(25);
+    /// How long a job may take meanwhile.
+    const SETTLED_IN: Duration = Duration::from_secs(5);
+    let options = Options { users: 500, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let role = format!("{}_limited", shop.namespace);
+        let as_superuser = async |statement: String| run(&shop.database.direct, statement).await;
+        as_superuser(format!(
+            "CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+             GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"
+        ))
+        .await;
+        let (_, place) = shop.database.direct.split_once('@').unwrap();
+        let limited =
+            worker_with(shop, vec![("DATABASE_URL", format!("postgres://{role}@{place}"))]);
+        have_lines(shop, &[2]).await;
+        let other = worker(shop);
+        have_lines(shop, &[1, 1]).await;
+
+        // In both lines.
+        let coupons = campaigns(shop, 8).await;
+        let mut held = shop.pool.begin().await.unwrap();
+        let rows = "SELECT FROM coupons WHERE id = ANY($1) FOR UPDATE";
+        sqlx::query(rows).bind(&coupons).execute(&mut *held).await.unwrap();
+        let jobs = join_all(coupons.iter().map(|coupon| shop.accepted_issue(7, *coupon))).await;
+        eventually("it has a batch in hand", async || {
+            let waiting = format!("usename = '{role}' AND wait_event_type = 'Lock'");
+            sessions(shop, "firstcome-worker", &waiting).await == 1
+        })
+        .await;
+        let has = sessions(shop, "firstcome-worker", &format!("usename = '{role}'")).await;
+        as_superuser(format!(
+            "ALTER ROLE {role} CONNECTION LIMIT {};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE usename = '{role}' AND wait_event_type = 'Lock'",
+            has - 1
+        ))
+        .await;
+        held.rollback().await.unwrap();
+        let started = Instant::now();
+        for job in &jobs {
+            assert_eq!(shop.settled(7, job).await["status"], "succeeded");
+        }
+        assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
+
+        let mut users = 10..;
+        while started.elapsed() < SHORTAGE {
+            let user = users.next().unwrap();
+            let submitted = Instant::now();
+            for coupon in &coupons {
+                let job = shop.accepted_issue(user, *coupon).await;
+                assert_eq!(shop.settled(user, &job).await["status"], "succeeded");
+            }
+            assert!(submitted.elapsed() < SETTLED_IN, "only after {:?}", submitted.elapsed());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+
+        as_superuser(format!("ALTER ROLE {role} CONNECTION LIMIT -1")).await;
+        let ended = Instant::now();
+        have_lines(shop, &[1, 1]).await;
+        assert!(ended.elapsed() < BOUND, "only after {:?}", ended.elapsed());
+        for coupon in &coupons {
+            let job = shop.accepted_issue(8, *coupon).await;
+            assert_eq!(shop.settled(8, &job).await["status"], "succeeded");
+        }
+        assert!(ended.elapsed() < BOUND, "only after {:?}", ended.elapsed());
+        for worker in [limited, other] {
+            assert!(worker.stop().await.unwrap().success());
+        }
+        as_superuser(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
     })
     .await;
 }
