@@ -27,6 +27,7 @@ pub mod openapi;
 pub mod order;
 pub mod problem;
 pub mod product;
+mod seldom;
 pub mod server;
 pub mod state;
 mod strict_json;
