@@ -266,7 +266,7 @@ async fn a_worker_that_cannot_settle_gives_its_lines_to_one_that_can() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_without_enough_connections_keeps_nobody_from_its_lines() {
     /// How long there are too many, and every line is served all the same.
-    const SHORTAGE: Duration = Duration::from_secs(25);
+    const SHORTAGE: Duration = Duration::from_secs(20);
     /// How long a job may take meanwhile.
     const SETTLED_IN: Duration = Duration::from_secs(5);
     let options = Options { users: 500, worker: false, ..Options::default() };

@@ -248,7 +248,7 @@ async fn redriving_waits_without_a_line_lost(shop: &Shop, coupon: i64) {
         .unwrap();
     }
     let waited = Instant::now();
-    while waited.elapsed() < Duration::from_secs(10) {
+    while waited.elapsed() < Duration::from_secs(7) {
         let (alive, letters): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()),
                     (SELECT count(*) FROM dead_letters WHERE redrive_requested_at IS NOT NULL)",
