@@ -230,6 +230,8 @@ impl Fields {
     pub fn optional_flag(&mut self, name: &str) -> Option<bool> {
         match self.take(name)? {
             Json::Bool(value) => Some(value),
+            Json::Text(text) if self.from_query && text == "true" => Some(true),
+            Json::Text(text) if self.from_query && text == "false" => Some(false),
             _ => {
                 self.reject(name, "must be true or false");
                 Some(false)

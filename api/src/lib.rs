@@ -27,6 +27,7 @@ pub mod openapi;
 pub mod order;
 pub mod problem;
 pub mod product;
+mod seldom;
 pub mod server;
 pub mod state;
 mod strict_json;
@@ -87,9 +88,9 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(order::get))
         .routes(routes!(order::history))
         .routes(routes!(admin::create_user))
-        .routes(routes!(admin::create_product))
+        .routes(routes!(admin::list_products, admin::create_product))
         .routes(routes!(admin::edit_product, admin::delete_product))
-        .routes(routes!(admin::create_coupon))
+        .routes(routes!(admin::list_coupons, admin::create_coupon))
         .routes(routes!(admin::edit_coupon, admin::delete_coupon))
         .routes(routes!(admin::queues))
         .routes(routes!(admin::list_pins))

@@ -2,13 +2,17 @@
 //!
 //! **Guarantee:** every event reaches the exchange at least once; a duplicate has the same event id.
 //! Several relays may run: each takes rows that no other one holds.
+//!
+//! A broker with a memory or disk alarm is waited for on the connection that it blocks. What was published
+//! on it by then goes out when the alarm ends, whatever becomes of us, so nothing is published before a
+//! message that nobody is waiting for has shown that the broker takes any.
 
 use std::{sync::Arc, time::Duration};
 
 use firstcome_shared::{
     broker::{
         BrokerArgs,
-        connect::{self, Connection, SessionError},
+        connect::{self, Alarm, Alarms, Connection, SessionError},
         publish::{Address, ConfirmedPublisher, MessageType, Verdict},
         topology,
     },
@@ -19,7 +23,7 @@ use sqlx::{
     Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -99,18 +103,35 @@ async fn session(
     monitor: &monitor::Role,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
+    let alarms = Alarms::of(&connection);
     topology::declare(&connection, &broker.queue_namespace).await?;
-    let mut publisher = ConfirmedPublisher::open(&connection).await?;
-    let exchange = topology::events(&broker.queue_namespace);
+    let mut link = Link {
+        publisher: ConfirmedPublisher::open(&connection).await?,
+        alarms,
+        is_blocked: false,
+        exchange: topology::events(&broker.queue_namespace),
+        nowhere: format!("{}.probe", broker.queue_namespace),
+    };
     let mut notifications = listen(&pool).await.map_err(database)?;
     while !stop.is_cancelled() {
         // With nothing to publish nobody else would notice.
         if !connection.status().connected() {
             return Err(SessionError::Unusable("the connection is gone".to_owned()));
         }
-        let relayed = relay(&pool, &mut publisher, &exchange).await?;
-        monitor.well(LOOK_PROVES);
+        if link.is_blocked {
+            monitor.ails("the broker has an alarm and takes no events");
+            tokio::select! {
+                alarm = link.alarms.next() => link.note(alarm?),
+                () = stop.cancelled() => {}
+            }
+            continue;
+        }
+        let relayed = relay(&pool, &mut link).await?;
         monitor.metrics.relayed.inc_by(u64::try_from(relayed).unwrap_or_default());
+        if link.is_blocked {
+            continue;
+        }
+        monitor.well(LOOK_PROVES);
         if relayed == 0 {
             tokio::select! {
                 notified = timeout(SWEEP, notifications.recv()) => {
@@ -118,11 +139,78 @@ async fn session(
                         return Err(database(error));
                     }
                 }
+                alarm = link.alarms.next() => link.note(alarm?),
                 () = stop.cancelled() => {}
             }
         }
     }
     Ok(())
+}
+
+/// The way to the broker.
+struct Link {
+    publisher: ConfirmedPublisher<Vec<i64>>,
+    alarms: Alarms,
+    /// The broker has an alarm: what is under way goes out when it ends.
+    is_blocked: bool,
+    exchange: String,
+    /// A queue that there is not.
+    nowhere: String,
+}
+
+impl Link {
+    fn note(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Raised(reason) => {
+                tracing::warn!(reason, "the broker blocks publishers, events wait for it");
+                self.is_blocked = true;
+            }
+            Alarm::Cleared => {
+                tracing::info!("the broker takes events again");
+                self.is_blocked = false;
+            }
+        }
+    }
+
+    /// Publishes what comes back, if the broker takes anything: it tells of an alarm after a publish only.
+    fn probe(&mut self) {
+        /// The broker stops reading where a body begins: without one it would take the message.
+        const BODY: &[u8] = b"?";
+        let address = Address::Queue(&self.nowhere);
+        self.publisher.publish(address, MessageType::Canary, BODY.to_vec(), Vec::new());
+    }
+
+    /// Waits for what is under way, unless the broker has an alarm; the ids of what it has.
+    async fn confirmed(&mut self) -> Result<Vec<i64>, SessionError> {
+        let mut confirmed = Vec::new();
+        let deadline = Instant::now() + CONFIRM_DEADLINE;
+        while self.publisher.in_flight() > 0 && !self.is_blocked {
+            tokio::select! {
+                verdicts = self.publisher.verdicts() => {
+                    for (ids, verdict) in verdicts {
+                        confirmed.extend(judge(ids, verdict)?);
+                    }
+                }
+                alarm = self.alarms.next() => self.note(alarm?),
+                () = sleep_until(deadline) => return Err(SessionError::Timeout(CONFIRM_DEADLINE)),
+            }
+        }
+        Ok(confirmed)
+    }
+}
+
+/// The ids, if the broker has what they stand for.
+fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
+    match verdict {
+        Verdict::Confirmed => Ok(ids),
+        // The probe.
+        Verdict::Unroutable if ids.is_empty() => Ok(ids),
+        // Stays in the outbox; the next session declares queues and tries again.
+        Verdict::Refused | Verdict::Unroutable => {
+            Err(SessionError::Unusable("an event found no queue".to_owned()))
+        }
+        Verdict::Unknown(error) => Err(error.into()),
+    }
 }
 
 /// Hears of new events. On a connection of its own, which ends with the session: nobody would notice by
@@ -140,21 +228,16 @@ fn database(error: sqlx::Error) -> SessionError {
 }
 
 /// Publishes one batch and deletes what the broker confirmed; how many that were.
-async fn relay(
-    pool: &PgPool,
-    publisher: &mut ConfirmedPublisher<Vec<i64>>,
-    exchange: &str,
-) -> Result<usize, SessionError> {
+async fn relay(pool: &PgPool, link: &mut Link) -> Result<usize, SessionError> {
     let mut connection = pool.acquire().await.map_err(database)?;
-    let relayed = relay_on(&mut connection, publisher, exchange).await;
+    let relayed = relay_on(&mut connection, link).await;
     give_back(pool, connection, relayed)
 }
 
-async fn relay_on(
-    connection: &mut PgConnection,
-    publisher: &mut ConfirmedPublisher<Vec<i64>>,
-    exchange: &str,
-) -> Result<usize, SessionError> {
+async fn relay_on(connection: &mut PgConnection, link: &mut Link) -> Result<usize, SessionError> {
+    // What an alarm had kept.
+    let late = link.confirmed().await?;
+    delete(connection, &late).await?;
     let mut transaction = answered(connection.begin()).await.map_err(database)?;
     // Rows that another relay is publishing are skipped; if it dies, their locks die with it.
     let rows = sqlx::query!(
@@ -163,39 +246,33 @@ async fn relay_on(
     )
     .fetch_all(&mut *transaction);
     let rows = answered(rows).await.map_err(database)?;
+    if !rows.is_empty() {
+        link.probe();
+        link.confirmed().await?;
+    }
+    // Under an alarm they are another's to take, when there is one that can.
+    let rows = if link.is_blocked { Vec::new() } else { rows };
     for parcel in rows.chunks(MAX_PARCEL) {
         let mut body = Vec::new();
         for row in parcel {
             body.extend_from_slice(row.event.as_bytes());
             body.push(b'\n');
         }
-        let address = Address::Exchange { exchange, key: order_completed::TYPE };
-        publisher.publish(
-            address,
-            MessageType::Events,
-            body,
-            parcel.iter().map(|row| row.id).collect(),
-        );
+        let address = Address::Exchange { exchange: &link.exchange, key: order_completed::TYPE };
+        let ids = parcel.iter().map(|row| row.id).collect();
+        link.publisher.publish(address, MessageType::Events, body, ids);
     }
-    let mut confirmed = Vec::with_capacity(rows.len());
-    while publisher.in_flight() > 0 {
-        let verdicts = timeout(CONFIRM_DEADLINE, publisher.verdicts()).await;
-        for (ids, verdict) in verdicts.map_err(|_| SessionError::Timeout(CONFIRM_DEADLINE))? {
-            match verdict {
-                Verdict::Confirmed => confirmed.extend(ids),
-                // Stays in the outbox; the next session declares queues and tries again.
-                Verdict::Refused | Verdict::Unroutable => {
-                    return Err(SessionError::Unusable("an event found no queue".to_owned()));
-                }
-                Verdict::Unknown(error) => return Err(error.into()),
-            }
-        }
-    }
-    if !confirmed.is_empty() {
-        let deleted = sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", &confirmed)
-            .execute(&mut *transaction);
+    let confirmed = link.confirmed().await?;
+    delete(&mut transaction, &confirmed).await?;
+    answered(transaction.commit()).await.map_err(database)?;
+    Ok(late.len() + confirmed.len())
+}
+
+async fn delete(connection: &mut PgConnection, ids: &[i64]) -> Result<(), SessionError> {
+    if !ids.is_empty() {
+        let deleted =
+            sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", ids).execute(connection);
         answered(deleted).await.map_err(database)?;
     }
-    answered(transaction.commit()).await.map_err(database)?;
-    Ok(confirmed.len())
+    Ok(())
 }

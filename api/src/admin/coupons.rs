@@ -1,7 +1,7 @@
-//! `POST /api/admin/coupons`, `PATCH`, `DELETE /api/admin/coupons/{id}`
+//! `GET`, `POST /api/admin/coupons`, `PATCH`, `DELETE /api/admin/coupons/{id}`
 
 use axum::{
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -9,11 +9,11 @@ use chrono::{DateTime, Utc};
 use firstcome_shared::{ids::CouponId, order::MAX_PRICE};
 use utoipa::ToSchema;
 
-use super::created;
+use super::{Shelf, created};
 use crate::{
     auth::Admin,
-    coupon::{CouponView, DISCOUNT_TYPES, discount_types},
-    extract::{Body, Fields, PathId},
+    coupon::{self, CouponView, DISCOUNT_TYPES, discount_types},
+    extract::{Body, Fields, List, Page, PathId},
     once::once,
     openapi::IdempotencyKey,
     problem::{Code, Problem},
@@ -106,6 +106,8 @@ struct EditedCoupon {
     ends_at: Option<DateTime<Utc>>,
     /// Counts for issued coupons too.
     valid_until: Option<DateTime<Utc>>,
+    /// `false` restores a campaign that was deleted, which nothing else can be done to; `true` deletes it.
+    deleted: Option<bool>,
 }
 
 impl EditedCoupon {
@@ -121,8 +123,45 @@ impl EditedCoupon {
             starts_at: fields.optional_instant("startsAt"),
             ends_at: fields.optional_instant("endsAt"),
             valid_until: fields.optional_instant("validUntil"),
+            deleted: fields.optional_flag("deleted"),
         }
     }
+}
+
+/// The campaigns, by id; or those that were deleted, which can be restored.
+///
+/// # Errors
+/// 400, 401, 403, 503.
+#[utoipa::path(
+    get, path = "/api/admin/coupons", operation_id = "listAllCoupons", tag = "Admin",
+    params(Shelf, Page),
+    responses((status = 200, description = "A page of the campaigns.", body = List<CouponView>)),
+)]
+pub async fn list_coupons(
+    State(state): State<AppState>,
+    _admin: Admin,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut fields = Fields::from_query(query.as_deref());
+    let Shelf { deleted } = Shelf::read(&mut fields);
+    let page = fields.page();
+    fields.finish()?;
+    if !deleted {
+        return Ok(crate::json(&coupon::read_page(&state.pool, page).await?));
+    }
+    let coupons = sqlx::query_as!(
+        CouponView,
+        r#"SELECT id, name, discount_type, discount_value, max_discount, total,
+                  total - issued AS "remaining!", starts_at, ends_at, valid_until
+           FROM coupons
+           WHERE deleted_at IS NOT NULL AND id > COALESCE($1::bigint, 0)
+           ORDER BY id LIMIT $2"#,
+        page.after,
+        page.rows(),
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
 }
 
 /// Creates a campaign.
@@ -169,7 +208,8 @@ pub async fn create_coupon(
     Ok(created(&coupon))
 }
 
-/// Changes what is given, also of a campaign that is on. A larger total ends a sold-out at once.
+/// Changes what is given, also of a campaign that is on. A larger total ends a sold-out at once. A campaign
+/// that was deleted is there again as it was, with the coupons that were issued.
 ///
 /// # Errors
 /// 400, 401, 403, 404, 409 for a total below what is issued; 503.
@@ -194,8 +234,9 @@ pub async fn edit_coupon(
                   discount_value = COALESCE($4, discount_value),
                   max_discount = CASE WHEN $5 THEN $6 ELSE max_discount END, total = COALESCE($7, total),
                   starts_at = COALESCE($8, starts_at), ends_at = COALESCE($9, ends_at),
-                  valid_until = COALESCE($10, CASE WHEN $9 > ends_at THEN GREATEST($9, valid_until) ELSE valid_until END)
-           WHERE id = $1 AND deleted_at IS NULL
+                  valid_until = COALESCE($10, CASE WHEN $9 > ends_at THEN GREATEST($9, valid_until) ELSE valid_until END),
+                  deleted_at = CASE WHEN $11 THEN now() END
+           WHERE id = $1 AND (deleted_at IS NULL OR $11 = false)
            RETURNING id, name, discount_type, discount_value, max_discount, total,
                      total - issued AS "remaining!", starts_at, ends_at, valid_until"#,
         id,
@@ -208,6 +249,7 @@ pub async fn edit_coupon(
         wanted.starts_at,
         wanted.ends_at,
         wanted.valid_until,
+        wanted.deleted,
     )
     .fetch_optional(&state.pool)
     .await
@@ -224,7 +266,7 @@ pub async fn edit_coupon(
     Ok(crate::json(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
 }
 
-/// Ends a campaign for good. Coupons in users' hands stay good.
+/// Ends a campaign, until it is restored. Coupons in users' hands stay good.
 ///
 /// # Errors
 /// 401, 403, 404, 503.

@@ -16,6 +16,24 @@ pub use users::*;
 
 use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
+use utoipa::IntoParams;
+
+use crate::extract::Fields;
+
+/// Which part of a catalogue.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Shelf {
+    /// What was deleted, instead of what is there.
+    #[param(required = false, default = false)]
+    deleted: bool,
+}
+
+impl Shelf {
+    fn read(fields: &mut Fields) -> Self {
+        Self { deleted: fields.optional_flag("deleted").unwrap_or_default() }
+    }
+}
 
 fn created(body: &impl Serialize) -> Response {
     let mut response = crate::json(body);

@@ -1,21 +1,21 @@
-//! `POST /api/admin/products`, `PATCH`, `DELETE /api/admin/products/{id}`
+//! `GET`, `POST /api/admin/products`, `PATCH`, `DELETE /api/admin/products/{id}`
 
 use axum::{
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 use firstcome_shared::order::MAX_PRICE;
 use utoipa::ToSchema;
 
-use super::created;
+use super::{Shelf, created};
 use crate::{
     auth::Admin,
-    extract::{Body, Fields, PathId},
+    extract::{Body, Fields, List, Page, PathId},
     once::once,
     openapi::IdempotencyKey,
     problem::{Code, Problem},
-    product::ProductView,
+    product::{self, ProductView},
     state::AppState,
 };
 
@@ -59,6 +59,8 @@ struct EditedProduct {
     /// Absolute: takes its turn with the sales.
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     stock: Option<i64>,
+    /// `false` restores a product that was deleted, which nothing else can be done to; `true` deletes it.
+    deleted: Option<bool>,
 }
 
 impl EditedProduct {
@@ -67,8 +69,43 @@ impl EditedProduct {
             name: fields.optional_text("name", 200),
             price: fields.optional_integer("price", 0..=MAX_PRICE),
             stock: fields.optional_integer("stock", 0..=MAX_STOCK),
+            deleted: fields.optional_flag("deleted"),
         }
     }
+}
+
+/// The products, by id and as they are now; or those that were deleted, which can be restored.
+///
+/// # Errors
+/// 400, 401, 403, 503.
+#[utoipa::path(
+    get, path = "/api/admin/products", operation_id = "listAllProducts", tag = "Admin",
+    params(Shelf, Page),
+    responses((status = 200, description = "A page of the products.", body = List<ProductView>)),
+)]
+pub async fn list_products(
+    State(state): State<AppState>,
+    _admin: Admin,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut fields = Fields::from_query(query.as_deref());
+    let Shelf { deleted } = Shelf::read(&mut fields);
+    let page = fields.page();
+    fields.finish()?;
+    if !deleted {
+        return Ok(crate::json(&product::read_page(&state.pool, page).await?));
+    }
+    let products = sqlx::query_as!(
+        ProductView,
+        r#"SELECT id, name, price, stock, stock = 0 AS "sold_out!" FROM products
+           WHERE deleted_at IS NOT NULL AND id > COALESCE($1::bigint, 0)
+           ORDER BY id LIMIT $2"#,
+        page.after,
+        page.rows(),
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    Ok(crate::json(&page.cut(products, |product| product.id)))
 }
 
 /// Creates a product.
@@ -109,7 +146,8 @@ pub async fn create_product(
     Ok(created(&product))
 }
 
-/// Changes what is given; a stock is absolute, and takes its turn with the sales.
+/// Changes what is given; a stock is absolute, and takes its turn with the sales. A product that was deleted
+/// is on sale again as it was.
 ///
 /// # Errors
 /// 400, 401, 403, 404, 503.
@@ -126,18 +164,20 @@ pub async fn edit_product(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, .. } = body;
-    let EditedProduct { name, price, stock } = EditedProduct::read(&mut fields);
+    let EditedProduct { name, price, stock, deleted } = EditedProduct::read(&mut fields);
     fields.finish()?;
     let product = sqlx::query_as!(
         ProductView,
         r#"UPDATE products SET name = COALESCE($2, name), price = COALESCE($3, price), stock = COALESCE($4, stock),
-                  stocked = stocked + COALESCE($4, stock) - stock
-           WHERE id = $1 AND deleted_at IS NULL
+                  stocked = stocked + COALESCE($4, stock) - stock,
+                  deleted_at = CASE WHEN $5 THEN now() END
+           WHERE id = $1 AND (deleted_at IS NULL OR $5 = false)
            RETURNING id, name, price, stock, stock = 0 AS "sold_out!""#,
         id,
         name,
         price,
         stock,
+        deleted,
     )
     .fetch_optional(&state.pool)
     .await?;
@@ -145,7 +185,7 @@ pub async fn edit_product(
     Ok(crate::json(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?))
 }
 
-/// Takes a product off sale. Orders that contain it keep it.
+/// Takes a product off sale, until it is restored. Orders that contain it keep it.
 ///
 /// # Errors
 /// 401, 403, 404, 503.

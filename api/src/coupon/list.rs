@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use axum::{extract::State, response::Response};
+use firstcome_database::Pool;
 use sqlx::PgConnection;
 
 use super::CouponView;
@@ -22,6 +23,11 @@ use crate::{
     responses((status = 200, description = "A page of the campaigns.", body = List<CouponView>)),
 )]
 pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
+    Ok(crate::json(&read_page(&state.pool, page).await?))
+}
+
+/// The campaigns that are there.
+pub(crate) async fn read_page(pool: &Pool, page: Page) -> Result<List<CouponView>, sqlx::Error> {
     let coupons = sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,
@@ -32,9 +38,9 @@ pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response,
         page.after,
         page.rows(),
     )
-    .fetch_all(&state.pool)
+    .fetch_all(pool)
     .await?;
-    Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
+    Ok(page.cut(coupons, |coupon| coupon.id))
 }
 
 /// One campaign.

@@ -26,6 +26,9 @@ const ENOUGH: usize = 32;
 /// pace, a quarter of the load that a machine can bear keeps all of it busy with small ones. Who comes
 /// into a quiet line is sent at once.
 const PACE: Duration = Duration::from_millis(3);
+/// How long parcels may come back because of a change of the routing: this process hears of it within a
+/// second.
+const ROUTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A job that is to be published, and who waits for it.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub(super) struct Line {
     pub(super) waiting: VecDeque<Submission>,
     /// Parcels that are not confirmed yet.
     pub(super) in_flight: usize,
+    /// Since when all that is published comes back.
+    returns_since: Option<Instant>,
     /// When a small parcel may leave.
     next: Instant,
 }
@@ -66,7 +71,17 @@ impl Line {
     /// Of this routing key.
     pub(super) fn new(exchange: String, routing_key: String) -> Self {
         let (waiting, next) = (VecDeque::new(), Instant::now());
-        Self { exchange, routing_key, waiting, in_flight: 0, next }
+        Self { exchange, routing_key, waiting, in_flight: 0, returns_since: None, next }
+    }
+
+    /// A parcel was answered; whether they come back for longer than a change of the routing lasts.
+    pub(super) fn answered(&mut self, is_back: bool) -> bool {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if !is_back {
+            self.returns_since = None;
+            return false;
+        }
+        self.returns_since.get_or_insert_with(Instant::now).elapsed() > ROUTED_WITHIN
     }
 
     /// Puts a submission behind the others, or refuses it.

@@ -35,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     lines::{self, Lines, Routes},
     problem::{Code, Problem},
+    seldom::{LOG_INTERVAL, Seldom},
 };
 pub use line::Submission;
 use line::{Line, Parcel};
@@ -277,6 +278,7 @@ impl Publisher {
         let mut stranded: Vec<Submission> = Vec::new();
         let mut look_again = interval(LOOK_AGAIN);
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut log = Seldom::new(LOG_INTERVAL);
         let mut last_verdict = Instant::now();
         let mut ticks = interval(self.deadline);
         // When the first line may send what only the pace keeps back.
@@ -303,8 +305,17 @@ impl Publisher {
                 verdicts = publisher.verdicts() => {
                     last_verdict = Instant::now();
                     for (parcel, verdict) in verdicts {
-                        if let Some(line) = lines.get_mut(&parcel.partition) {
-                            line.in_flight = line.in_flight.saturating_sub(1);
+                        let is_back = matches!(verdict, Verdict::Unroutable);
+                        if let Some(line) = lines.get_mut(&parcel.partition)
+                            && line.answered(is_back)
+                            && log.now()
+                        {
+                            let queue = parcel.partition.queue(&self.broker.queue_namespace);
+                            tracing::warn!(
+                                queue,
+                                "jobs come back from a line: nothing leads to its queue, which the \
+                                 workers look after"
+                            );
                         }
                         stranded.extend(self.conclude(parcel, verdict)?);
                     }

@@ -6,6 +6,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use firstcome_database::Pool;
 use redis::{AsyncTypedCommands, IntegerReplyOrNoOp};
 
 use super::ProductView;
@@ -29,6 +30,17 @@ pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response,
     if let Some(cached) = state.product_pages.get(page).await {
         return Ok(([(header::CONTENT_TYPE, "application/json")], cached).into_response());
     }
+    let list = read_page(&state.pool, page).await?;
+    if !list.items.is_empty()
+        && let Ok(body) = serde_json::to_vec(&list)
+    {
+        state.product_pages.put(page, body).await;
+    }
+    Ok(crate::json(&list))
+}
+
+/// The products on sale, as they are now.
+pub(crate) async fn read_page(pool: &Pool, page: Page) -> Result<List<ProductView>, sqlx::Error> {
     let products = sqlx::query_as!(
         ProductView,
         r#"SELECT id, name, price, stock, stock = 0 AS "sold_out!" FROM products
@@ -37,15 +49,9 @@ pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response,
         page.after,
         page.rows(),
     )
-    .fetch_all(&state.pool)
+    .fetch_all(pool)
     .await?;
-    let list = page.cut(products, |product| product.id);
-    if !list.items.is_empty()
-        && let Ok(body) = serde_json::to_vec(&list)
-    {
-        state.product_pages.put(page, body).await;
-    }
-    Ok(crate::json(&list))
+    Ok(page.cut(products, |product| product.id))
 }
 
 /// The most pages in Redis, about, besides the first one of each limit: anyone can ask for as many as

@@ -149,6 +149,8 @@ impl PopularBoard {
                 self.remember(&body, began + Duration::from_secs(self.seconds));
                 self.put(&self.fresh, &body, self.seconds).await;
                 self.put(&self.stale, &body, STALE_SECONDS).await;
+                // An answer that lives shorter than that is renewed as soon as it is over.
+                self.cache.ask(async |mut redis| redis.del(&self.rebuilding).await).await;
                 Ok(body)
             }
             Err(error) => {

@@ -25,7 +25,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::problem::{Code, Problem};
+use crate::{
+    problem::{Code, Problem},
+    seldom::{LOG_INTERVAL, Seldom},
+};
 use client::{Client, Progress, Timeouts};
 
 /// The largest head of a request, and so the buffers of a connection, which hyper lets grow to
@@ -56,8 +59,6 @@ const REFUSED_SECONDS: u64 = 1;
 const SHED_INTERVAL: Duration = Duration::from_secs(1);
 /// A younger connection is not closed for want of a request, which is on its way.
 const MIN_LIFETIME: Duration = Duration::from_secs(1);
-/// How often the log tells of the same trouble, at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon it is tried again when the system has no descriptor left.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -238,25 +239,5 @@ async fn serve(
     if timeout_at(came + MIN_LIFETIME, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
-    }
-}
-
-/// True once in an interval.
-struct Seldom {
-    interval: Duration,
-    last: Option<Instant>,
-}
-
-impl Seldom {
-    const fn new(interval: Duration) -> Self {
-        Self { interval, last: None }
-    }
-
-    fn now(&mut self) -> bool {
-        let due = self.last.is_none_or(|last| last.elapsed() >= self.interval);
-        if due {
-            self.last = Some(Instant::now());
-        }
-        due
     }
 }

@@ -97,9 +97,9 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) fn start(member: &Member) -> Self {
+    pub(super) fn start(member: &Member, on: PgConnection) -> Self {
         let stop = CancellationToken::new();
-        let beating = tokio::spawn(beat(Arc::clone(&member.identity), stop.clone()));
+        let beating = tokio::spawn(beat(Arc::clone(&member.identity), on, stop.clone()));
         Self { stop, beating: AbortOnDropHandle::new(beating) }
     }
 
@@ -110,8 +110,8 @@ impl Heartbeat {
     }
 }
 
-async fn beat(identity: Arc<Identity>, stop: CancellationToken) {
-    let mut kept = None;
+async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken) {
+    let mut kept = Some(on);
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(beats.tick()).await.is_some() {
@@ -142,11 +142,16 @@ impl Member {
         Self { identity: Arc::new(identity), connection: None }
     }
 
+    /// A connection of the session's own.
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        self.identity.connect().await
+    }
+
     /// The connection that was kept, or a new one.
     pub(super) async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
-            None => self.identity.connect().await,
+            None => self.connect().await,
         }
     }
 

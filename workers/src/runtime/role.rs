@@ -16,6 +16,7 @@ use firstcome_shared::{
     job::JobKind,
     partition::Partition,
 };
+use sqlx::PgConnection;
 use tokio::{
     task::{self, JoinError, JoinSet},
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -84,20 +85,19 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
         let (role, control, stop) = (Arc::clone(&role), control.clone(), stop.child_token());
         let suspects = suspects.clone();
         async move {
-            // Who cannot settle takes no lines from those who can.
-            match stop.run_until_cancelled(role.pool.prove()).await {
-                None => return Ok(()),
-                Some(Ok(())) => {}
-                Some(Err(error)) => {
-                    let error = SessionError::Unusable(format!("the database: {error}"));
-                    role.monitor.ails(&error);
-                    return Err(error);
-                }
-            }
-            let member = Member::new(role.kind, &role.pool);
+            let Means { member, beating, keeping } =
+                match stop.run_until_cancelled(Means::of(&role)).await {
+                    None => return Ok(()),
+                    Some(Ok(means)) => means,
+                    Some(Err(error)) => {
+                        let error = SessionError::Unusable(format!("the database: {error}"));
+                        role.monitor.ails(&error);
+                        return Err(error);
+                    }
+                };
             let mut session = Session {
-                heartbeat: Heartbeat::start(&member),
-                upkeep: Upkeep::start(&role, &connection, &control),
+                heartbeat: Heartbeat::start(&member, beating),
+                upkeep: Upkeep::start(&role, &connection, &control, keeping),
                 connection,
                 member,
                 role,
@@ -115,6 +115,27 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
         }
     });
     tokio::join!(serving, redriving);
+}
+
+/// What a worker needs of the database before it counts as alive. Who cannot settle, or lacks a connection,
+/// takes no lines from those who do not.
+struct Means {
+    member: Member,
+    /// For its heartbeat.
+    beating: PgConnection,
+    /// For its upkeep.
+    keeping: PgConnection,
+}
+
+impl Means {
+    async fn of(role: &Role) -> Result<Self, sqlx::Error> {
+        role.pool.prove().await?;
+        let mut member = Member::new(role.kind, &role.pool);
+        let (sharing, beating, keeping) =
+            tokio::try_join!(member.connect(), member.connect(), member.connect())?;
+        member.keep(sharing);
+        Ok(Self { member, beating, keeping })
+    }
 }
 
 /// One broker connection's worth of serving. What goes wrong with one line ends that line, which begins

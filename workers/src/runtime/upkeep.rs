@@ -113,7 +113,12 @@ struct News {
 
 impl Upkeep {
     /// Begins with the lines of every kind: a worker of theirs may be yet to come.
-    pub(super) fn start(role: &Arc<Role>, connection: &Arc<Connection>, control: &Control) -> Self {
+    pub(super) fn start(
+        role: &Arc<Role>,
+        connection: &Arc<Connection>,
+        control: &Control,
+        on: PgConnection,
+    ) -> Self {
         let news = Arc::new(News::default());
         let keeper = Keeper {
             role: Arc::clone(role),
@@ -122,7 +127,7 @@ impl Upkeep {
             news: Arc::clone(&news),
             due: BTreeSet::from(JobKind::ALL),
         };
-        Self { news, _keeping: AbortOnDropHandle::new(tokio::spawn(keeper.run())) }
+        Self { news, _keeping: AbortOnDropHandle::new(tokio::spawn(keeper.run(on))) }
     }
 
     /// Whether this worker is the first of its kind, who looks after the lines for all of them.
@@ -151,10 +156,10 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self) {
+    /// Not on a connection of the pool: batches come first there, and one that freezes is just dropped.
+    async fn run(mut self, on: PgConnection) {
         let kind = self.role.kind;
-        // Not of the pool: batches come first there, and a connection that freezes is just dropped.
-        let mut kept = None;
+        let mut kept = Some(on);
         let mut mended = Instant::now();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

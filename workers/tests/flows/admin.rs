@@ -316,3 +316,73 @@ async fn a_deleted_campaign_is_gone_but_its_coupons_stay_good() {
     })
     .await;
 }
+
+/// On every API, and as it was: with what was issued.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_campaign_can_be_restored() {
+    shop(Options::default(), async |shop| {
+        let other = shop.start_api(|_| {}).await;
+        let coupon = shop.campaign(10).await;
+        let path = format!("/api/admin/coupons/{coupon}");
+        let edit =
+            async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
+        let at_other = |user: i64| {
+            let path = format!("{}/api/coupons/{coupon}/issue", other.url);
+            shop.submit(user, shop.post(user, &path))
+        };
+        let first = at_other(7).await;
+        assert_eq!(shop.settled(7, first.job_id()).await["result"]["issueNumber"], 1);
+        let listed = async |query: &str| {
+            let path = format!("/api/admin/coupons?limit=100&{query}");
+            Answer::of(shop.admin(Method::GET, &path)).await.body["items"].clone()
+        };
+        let as_it_is = edit(json!({})).await.body;
+        assert_eq!(listed("deleted=true").await, json!([]));
+        assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
+
+        assert_eq!(listed("deleted=true").await, json!([as_it_is]));
+        let others = listed("deleted=false").await;
+        assert!(!others.as_array().unwrap().is_empty() && !others.to_string().contains("A drop"));
+        eventually("the other API knows", async || at_other(9).await.status == 404).await;
+        shop.settle_and_audit().await;
+
+        let restored = edit(json!({"deleted": false, "name": "Once more"})).await;
+        let mut expected = as_it_is;
+        expected["name"] = json!("Once more");
+        assert_eq!((restored.status, &restored.body), (200, &expected));
+        assert_eq!(edit(json!({"deleted": false})).await.body, expected, "a second time");
+        let shown = shop.anonymous(Method::GET, &format!("/api/coupons/{coupon}"));
+        assert_eq!(Answer::of(shown).await.body, expected);
+        let job = shop.accepted_issue(8, coupon).await;
+        assert_eq!(shop.settled(8, &job).await["result"]["issueNumber"], 2);
+        eventually("the other API accepts again", async || at_other(10).await.status == 202).await;
+        assert_eq!(listed("deleted=true").await, json!([]));
+
+        assert_eq!(edit(json!({"deleted": true})).await.status, 200);
+        edit(json!({"deleted": true})).await.is_problem(404, "coupon-not-found");
+        shop.issue(11, coupon).await.is_problem(404, "coupon-not-found");
+        shop.settle_and_audit().await;
+        other.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_operators_see_what_was_deleted() {
+    shop(Options::default(), async |shop| {
+        for what in ["coupons", "products"] {
+            let public = format!("/api/{what}?deleted=true");
+            Answer::of(shop.admin(Method::GET, &public)).await.is_problem(400, "validation-failed");
+            let admin = format!("/api/admin/{what}?deleted=true");
+            Answer::of(shop.get(7, &admin)).await.is_problem(403, "forbidden");
+            for query in ["deleted=yes", "deleted=", "deleted=true&deleted=true", "removed=true"] {
+                let answer = shop.admin(Method::GET, &format!("/api/admin/{what}?{query}"));
+                Answer::of(answer).await.is_problem(400, "validation-failed");
+            }
+            let text = shop.admin(Method::PATCH, &format!("/api/admin/{what}/1"));
+            let text = text.json(&json!({"deleted": "false"}));
+            Answer::of(text).await.is_problem(400, "validation-failed");
+        }
+    })
+    .await;
+}

@@ -12,7 +12,8 @@ use sqlx::AssertSqlSafe;
 
 use super::{
     processes::{environment, log},
-    scaling::{campaigns, shares, worker},
+    scaling::{campaigns, shares, worker, worker_with},
+    services::OwnServices,
     support::{Answer, Link, Options, Shop, eventually, run, shop, token},
 };
 
@@ -57,7 +58,6 @@ async fn charge(shop: &Shop, url: &str) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_be_written_to_counts_as_away() {
     shop(Options::default(), async |shop| {
-        let url = &shop.api.url;
         let coupon = shop.campaign(10).await;
         let job = shop.accepted_issue(1, coupon).await;
         shop.settled(1, &job).await;
@@ -68,28 +68,53 @@ async fn a_server_that_cannot_be_written_to_counts_as_away() {
              WHERE datname = current_database() AND application_name LIKE 'firstcome-%'",
         )
         .await;
-        eventually("it is missed", async || !database(shop, url).await).await;
-        let job = shop.accepted_issue(7, coupon).await;
-        // As many as the API has connections.
-        for refused in join_all((0..4).map(async |_| charge(shop, url).await)).await {
-            refused.is_problem(503, "database-unavailable");
-        }
-        Answer::of(shop.get(7, "/api/users/coupons")).await.is_problem(503, "database-unavailable");
-        // For the audit it will do.
-        let database_url = shop.database.direct.clone();
-        let standby = DatabaseArgs { database_url, database_connections: 1 };
-        assert!(audit::audit(&standby.reading_pool().unwrap()).await.is_ok());
-
+        let job = counts_as_away(shop, coupon).await;
         alter(shop, "RESET default_transaction_read_only").await;
-        let started = Instant::now();
-        for charged in join_all((0..4).map(async |_| charge(shop, url).await)).await {
-            assert_eq!(charged.status, 200, "{charged:?}");
-        }
-        assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
-        eventually("it is found again", async || database(shop, url).await).await;
-        assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
+        is_found_again(shop, &job).await;
     })
     .await;
+}
+
+/// A failover, as seen from here: where the primary was, there is a standby that becomes one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_counts_as_away_until_it_is_promoted() {
+    let own = OwnServices::start_database("standby");
+    let services = own.services().await;
+    shop(Options { services, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(10).await;
+        own.demote_database().await;
+        let job = counts_as_away(shop, coupon).await;
+        shop.sql("SELECT pg_promote()").await;
+        is_found_again(shop, &job).await;
+    })
+    .await;
+}
+
+/// Everything but what can do without it is refused, and one job is accepted.
+async fn counts_as_away(shop: &Shop, coupon: i64) -> String {
+    let url = &shop.api.url;
+    eventually("it is missed", async || !database(shop, url).await).await;
+    let job = shop.accepted_issue(7, coupon).await;
+    // As many as the API has connections.
+    for refused in join_all((0..4).map(async |_| charge(shop, url).await)).await {
+        refused.is_problem(503, "database-unavailable");
+    }
+    Answer::of(shop.get(7, "/api/users/coupons")).await.is_problem(503, "database-unavailable");
+    // For the audit it will do.
+    let database_url = shop.database.direct.clone();
+    let standby = DatabaseArgs { database_url, database_connections: 1 };
+    audit::audit(&standby.reading_pool().unwrap()).await.unwrap();
+    job
+}
+
+async fn is_found_again(shop: &Shop, job: &str) {
+    let (url, started) = (&shop.api.url, Instant::now());
+    for charged in join_all((0..4).map(async |_| charge(shop, url).await)).await {
+        assert_eq!(charged.status, 200, "{charged:?}");
+    }
+    assert_eq!(shop.settled(7, job).await["status"], "succeeded");
+    eventually("it is found again", async || database(shop, url).await).await;
+    assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
 }
 
 /// All idle connections are dead, as after a firewall's restart, and nobody is told.
@@ -232,6 +257,85 @@ async fn a_worker_that_cannot_settle_gives_its_lines_to_one_that_can() {
         for worker in [cut_off, other] {
             assert!(worker.stop().await.unwrap().success());
         }
+    })
+    .await;
+}
+
+/// Too many connections: those that it has are as good as ever, its heartbeat's among them, and for its
+/// batches it gets none. Nor does it count as alive while it has fewer than it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_enough_connections_keeps_nobody_from_its_lines() {
+    /// How long there are too many, and every line is served all the same.
+    const SHORTAGE: Duration = Duration::from_secs(20);
+    /// How long a job may take meanwhile.
+    const SETTLED_IN: Duration = Duration::from_secs(5);
+    let options = Options { users: 500, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let role = format!("{}_limited", shop.namespace);
+        let as_superuser = async |statement: String| run(&shop.database.direct, statement).await;
+        as_superuser(format!(
+            "CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+             GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"
+        ))
+        .await;
+        let (_, place) = shop.database.direct.split_once('@').unwrap();
+        let limited =
+            worker_with(shop, vec![("DATABASE_URL", format!("postgres://{role}@{place}"))]);
+        have_lines(shop, &[2]).await;
+        let other = worker(shop);
+        have_lines(shop, &[1, 1]).await;
+
+        // In both lines.
+        let coupons = campaigns(shop, 8).await;
+        let mut held = shop.pool.begin().await.unwrap();
+        let rows = "SELECT FROM coupons WHERE id = ANY($1) FOR UPDATE";
+        sqlx::query(rows).bind(&coupons).execute(&mut *held).await.unwrap();
+        let jobs = join_all(coupons.iter().map(|coupon| shop.accepted_issue(7, *coupon))).await;
+        eventually("it has a batch in hand", async || {
+            let waiting = format!("usename = '{role}' AND wait_event_type = 'Lock'");
+            sessions(shop, "firstcome-worker", &waiting).await == 1
+        })
+        .await;
+        let has = sessions(shop, "firstcome-worker", &format!("usename = '{role}'")).await;
+        as_superuser(format!(
+            "ALTER ROLE {role} CONNECTION LIMIT {};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE usename = '{role}' AND wait_event_type = 'Lock'",
+            has - 1
+        ))
+        .await;
+        held.rollback().await.unwrap();
+        let started = Instant::now();
+        for job in &jobs {
+            assert_eq!(shop.settled(7, job).await["status"], "succeeded");
+        }
+        assert!(started.elapsed() < BOUND, "only after {:?}", started.elapsed());
+
+        let mut users = 10..;
+        while started.elapsed() < SHORTAGE {
+            let user = users.next().unwrap();
+            let submitted = Instant::now();
+            for coupon in &coupons {
+                let job = shop.accepted_issue(user, *coupon).await;
+                assert_eq!(shop.settled(user, &job).await["status"], "succeeded");
+            }
+            assert!(submitted.elapsed() < SETTLED_IN, "only after {:?}", submitted.elapsed());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+
+        as_superuser(format!("ALTER ROLE {role} CONNECTION LIMIT -1")).await;
+        let ended = Instant::now();
+        have_lines(shop, &[1, 1]).await;
+        assert!(ended.elapsed() < BOUND, "only after {:?}", ended.elapsed());
+        for coupon in &coupons {
+            let job = shop.accepted_issue(8, *coupon).await;
+            assert_eq!(shop.settled(8, &job).await["status"], "succeeded");
+        }
+        assert!(ended.elapsed() < BOUND, "only after {:?}", ended.elapsed());
+        for worker in [limited, other] {
+            assert!(worker.stop().await.unwrap().success());
+        }
+        as_superuser(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
     })
     .await;
 }

@@ -11,13 +11,14 @@ use super::{
 const FROZEN: Duration = Duration::from_secs(40);
 /// How often connections that were opened meanwhile are frozen, too.
 const FREEZE_INTERVAL: Duration = Duration::from_millis(100);
-/// How long events may take afterwards.
+/// How long what waited may take afterwards.
 const RECOVERY: Duration = Duration::from_secs(20);
 /// How many customers buy before.
 const BUYERS: i64 = 20;
 
+/// Neither events nor jobs.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_link_to_the_database_holds_up_no_event_for_longer_than_it_lasts() {
+async fn a_frozen_link_to_the_database_holds_up_nothing_for_longer_than_it_lasts() {
     let (platform, options, _stop) = mock().await;
     shop(options, async |shop| {
         // What is sold becomes known while nothing comes through.
@@ -39,6 +40,7 @@ async fn a_frozen_link_to_the_database_holds_up_no_event_for_longer_than_it_last
         };
         assert_eq!((counted().await, platform.received().len()), (0, 0));
 
+        let coupon = shop.campaign(10).await;
         let thaw = Instant::now() + FROZEN;
         let freezing = async {
             while Instant::now() < thaw {
@@ -54,14 +56,22 @@ async fn a_frozen_link_to_the_database_holds_up_no_event_for_longer_than_it_last
                  INSERT INTO outbox (event_id, event) SELECT event_id, event FROM held; COMMIT",
             )
             .await;
+            shop.accepted_issue(7, coupon).await
         };
-        tokio::join!(freezing, telling);
-        eventually("what was sold is counted and told", async || {
-            counted().await == BUYERS && i64::try_from(platform.received().len()) == Ok(BUYERS)
-        })
-        .await;
-        let late = thaw.elapsed();
-        assert!(late < RECOVERY, "{late:?}");
+        let ((), job) = tokio::join!(freezing, telling);
+        let told = async {
+            eventually("what was sold is counted and told", async || {
+                counted().await == BUYERS && i64::try_from(platform.received().len()) == Ok(BUYERS)
+            })
+            .await;
+            thaw.elapsed()
+        };
+        let settled = async {
+            assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
+            thaw.elapsed()
+        };
+        let late = tokio::join!(told, settled);
+        assert!(late.0.max(late.1) < RECOVERY, "told and settled after {late:?}");
     })
     .await;
 }

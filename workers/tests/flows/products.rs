@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::support::{Answer, Options, Shop, shop};
+use super::support::{Answer, Options, Shop, shop, token};
 
 async fn get(shop: &Shop, path: &str) -> Answer {
     Answer::of(shop.anonymous(Method::GET, path)).await
@@ -81,6 +81,54 @@ async fn operators_create_edit_and_delete_products() {
         Answer::of(shop.post(7, "/api/admin/products").json(&body))
             .await
             .is_problem(403, "forbidden");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_product_can_be_restored() {
+    shop(Options::default(), async |shop| {
+        let other = shop.start_api(|_| {}).await;
+        let listed = async |path: &str| {
+            let list = Answer::of(shop.admin(Method::GET, path)).await.body;
+            let items = list["items"].as_array().unwrap().iter();
+            (
+                items.map(|item| item["id"].as_i64().unwrap()).collect::<Vec<_>>(),
+                list["next"].clone(),
+            )
+        };
+        let at_other = format!("{}/api/products?limit=2", other.url);
+        let order = json!({"items": [{"productId": 2, "quantity": 1}]});
+        let put = shop.anonymous(Method::PUT, "/api/users/cart/2").bearer_auth(token(7, false));
+        assert_eq!(Answer::of(put.json(&json!({"quantity": 1}))).await.status, 204);
+        assert_eq!(listed(&at_other).await.0, [1, 2]);
+        for product in [2, 5] {
+            let delete = shop.admin(Method::DELETE, &format!("/api/admin/products/{product}"));
+            assert_eq!(Answer::of(delete).await.status, 204);
+        }
+
+        let (first, next) = listed("/api/admin/products?deleted=true&limit=1").await;
+        let next = format!("/api/admin/products?deleted=true&cursor={}", next.as_str().unwrap());
+        assert_eq!((first, listed(&next).await.0), (vec![2], vec![5]));
+        assert_eq!(listed("/api/admin/products?limit=3").await.0, [1, 3, 4]);
+        assert_eq!(listed(&at_other).await.0, [1, 3]);
+        shop.order(7, &order).await.is_problem(404, "product-not-found");
+
+        let restore = shop.admin(Method::PATCH, "/api/admin/products/2");
+        let restored = Answer::of(restore.json(&json!({"deleted": false, "stock": 9}))).await;
+        assert_eq!((restored.status, &restored.body["stock"]), (200, &json!(9)));
+        assert_eq!(get(shop, "/api/products/2").await.body, restored.body);
+        assert_eq!(listed(&at_other).await.0, [1, 2]);
+        assert_eq!(listed("/api/admin/products?deleted=true").await.0, [5]);
+        let cart = Answer::of(shop.get(7, "/api/users/cart")).await.body;
+        assert_eq!(cart["items"][0]["productId"], 2);
+        assert_eq!(shop.ordered(7, &order).await["status"], "succeeded");
+
+        // Exact for operators, however old the public list is.
+        let exact = Answer::of(shop.admin(Method::GET, "/api/admin/products?limit=2")).await.body;
+        assert_eq!(exact["items"][1]["stock"], 8);
+        shop.settle_and_audit().await;
+        other.stop().await;
     })
     .await;
 }

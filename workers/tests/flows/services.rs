@@ -21,28 +21,40 @@ use super::{
 /// Services of this test's own, which end with it (the script waits for our end of the pipe).
 pub(super) struct OwnServices {
     folder: PathBuf,
+    /// The variables of those that are not shared.
+    own: &'static [&'static str],
     holder: Child,
 }
 
 impl OwnServices {
     pub(super) fn start(name: &str) -> Self {
-        let folder = format!("services-{}-{name}", std::process::id());
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
-        let holder = Self::script(&folder, &["run", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
-        Self { folder, holder }
+        Self::start_some(name, &["DATABASE_URL", "AMQP_URL", "REDIS_URL"])
     }
 
-    fn script(folder: &Path, arguments: &[&str]) -> Command {
+    /// A database only.
+    pub(super) fn start_database(name: &str) -> Self {
+        Self::start_some(name, &["DATABASE_URL"])
+    }
+
+    fn start_some(name: &str, own: &'static [&'static str]) -> Self {
+        let folder = format!("services-{}-{name}", std::process::id());
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        let mut holder = Self::script(&folder, own, &["run", "cat"]);
+        let holder = holder.stdin(Stdio::piped()).spawn().unwrap();
+        Self { folder, own, holder }
+    }
+
+    fn script(folder: &Path, own: &[&str], arguments: &[&str]) -> Command {
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services"));
         command.args(arguments).env("FIRSTCOME_DEV_DIR", folder);
-        for variable in ["DATABASE_URL", "AMQP_URL", "REDIS_URL"] {
+        for variable in own {
             command.env_remove(variable);
         }
         command
     }
 
     pub(super) async fn call(&self, arguments: &[&str]) -> String {
-        let mut command = Self::script(&self.folder, arguments);
+        let mut command = Self::script(&self.folder, self.own, arguments);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(
             output.status.success(),
@@ -93,11 +105,23 @@ impl OwnServices {
     }
 }
 
+impl OwnServices {
+    /// Restarts the database as a standby, which goes on from what it has until it is promoted.
+    pub(super) async fn demote_database(&self) {
+        self.call(&["stop", "postgres"]).await;
+        let versions = std::fs::read_dir(self.folder.join("postgres")).unwrap();
+        let mut versions = versions.map(|version| version.unwrap().path());
+        let data = versions.find(|path| path.join("PG_VERSION").exists()).unwrap();
+        std::fs::write(data.join("standby.signal"), "").unwrap();
+        self.restart().await;
+    }
+}
+
 impl Drop for OwnServices {
     fn drop(&mut self) {
         // Closes the pipe first, which ends the holder, which stops the services.
         let _ = self.holder.wait();
-        let _ = Self::script(&self.folder, &["clean"]).status();
+        let _ = Self::script(&self.folder, self.own, &["clean"]).status();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -224,7 +248,7 @@ async fn redriving_waits_without_a_line_lost(shop: &Shop, coupon: i64) {
         .unwrap();
     }
     let waited = Instant::now();
-    while waited.elapsed() < Duration::from_secs(10) {
+    while waited.elapsed() < Duration::from_secs(7) {
         let (alive, letters): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM workers WHERE expires_at > clock_timestamp()),
                     (SELECT count(*) FROM dead_letters WHERE redrive_requested_at IS NOT NULL)",

@@ -274,7 +274,8 @@ pub(crate) const CASES: &[Case] = &[
         writes(1),
         &["'Name'", "1", "1"],
     ),
-    by_key("UPDATE products SET name = COALESCE", writes(1), &["100", "'Name'", "1", "1"]),
+    by_key("FROM products WHERE deleted_at IS NOT NULL", reads(21), &["100", "21"]),
+    by_key("UPDATE products SET name = COALESCE", writes(1), &["100", "'Name'", "1", "1", "NULL"]),
     by_key("UPDATE products SET deleted_at", writes(1), &["100"]),
     by_key(
         "INSERT INTO coupons (name",
@@ -293,8 +294,9 @@ pub(crate) const CASES: &[Case] = &[
     by_key(
         "UPDATE coupons SET name = COALESCE",
         writes(1),
-        &["100", "'Name'", "NULL", "NULL", "false", "NULL", "NULL", "NULL", "NULL", "NULL"],
+        &["100", "'Name'", "NULL", "NULL", "false", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL"],
     ),
+    by_key("FROM coupons WHERE deleted_at IS NOT NULL", reads(21), &["100", "21"]),
     by_key("UPDATE coupons SET deleted_at", writes(1), &["100"]),
     by_key(
         "NOT EXISTS (SELECT FROM products WHERE id = $1 AND deleted_at IS NULL)",
