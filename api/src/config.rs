@@ -6,7 +6,6 @@ use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
 use firstcome_database::{Pool, Sessions};
 use firstcome_shared::{broker::BrokerArgs, database::BY_KEY, telemetry};
-use tokio::time::timeout;
 
 use crate::server::DEFAULT_CONNECTIONS;
 
@@ -125,8 +124,6 @@ pub struct TokenArgs {
     pub secrets: SecretArgs,
 }
 
-/// How long the start waits for PostgreSQL.
-const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// The well-known secret of development mode.
 const DEVELOPMENT_SECRET: &str = "firstcome-development-only";
 /// Shorter secrets can be guessed, in bytes.
@@ -198,28 +195,4 @@ impl ServeArgs {
         };
         Pool::connect_lazy(&self.database_url, &sessions)
     }
-}
-
-/// Refuses a time zone that PostgreSQL does not know; not while it cannot be asked, since the API starts
-/// without it, too.
-///
-/// # Errors
-/// With a hint.
-pub(crate) async fn check_time_zone(pool: &Pool, time_zone: &str) -> anyhow::Result<()> {
-    const INVALID_PARAMETER_VALUE: &str = "22023";
-    let asking = sqlx::query_scalar!("SELECT now() AT TIME ZONE $1 AS known", time_zone);
-    let asking = async { asking.fetch_one(&mut *pool.acquire().await?).await };
-    let asked = timeout(ASK_TIMEOUT, asking).await;
-    let is_unknown = match asked {
-        Ok(Err(sqlx::Error::Database(error))) => {
-            error.code().as_deref() == Some(INVALID_PARAMETER_VALUE)
-        }
-        _ => false,
-    };
-    anyhow::ensure!(
-        !is_unknown,
-        "BUSINESS_TIME_ZONE: PostgreSQL knows no time zone {time_zone:?}; \
-         pg_timezone_names has those that it knows, such as Asia/Seoul"
-    );
-    Ok(())
 }

@@ -156,7 +156,9 @@ pub async fn serve(
     };
     let state =
         state(config, Arc::clone(&connections), stop.clone(), &closing, &publishing, &tasks)?;
-    config::check_time_zone(&state.pool, &state.config.business_time_zone).await?;
+    firstcome_database::check_time_zone(&state.pool, &state.config.business_time_zone)
+        .await
+        .map_err(anyhow::Error::msg)?;
     tracing::info!(address = %listener.local_addr()?, connections = connections.limit(), "serving");
     let serving = server::accept_connections(listener, router(state), &connections, &closing);
     tokio::join!(serving, draining);

@@ -10,5 +10,7 @@
 
 mod check;
 mod pool;
+mod time_zone;
 
 pub use pool::{Pool, PooledConnection, Sessions, is_lost};
+pub use time_zone::check_time_zone;

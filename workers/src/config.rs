@@ -12,10 +12,6 @@ use firstcome_shared::{
     telemetry,
 };
 use sqlx::PgPool;
-use tokio::time::timeout;
-
-/// How long the start waits for PostgreSQL.
-const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
 ///
@@ -260,27 +256,4 @@ impl DatabaseArgs {
         };
         Pool::connect_lazy(&self.database_url, &sessions)
     }
-}
-
-/// Refuses a time zone that PostgreSQL does not know; not while it cannot be asked, since workers start
-/// without it, too.
-///
-/// # Errors
-/// With a hint.
-pub(crate) async fn check_time_zone(pool: &PgPool, time_zone: &str) -> anyhow::Result<()> {
-    const INVALID_PARAMETER_VALUE: &str = "22023";
-    let asking = sqlx::query_scalar!("SELECT now() AT TIME ZONE $1 AS known", time_zone);
-    let asked = timeout(ASK_TIMEOUT, asking.fetch_one(pool)).await;
-    let is_unknown = match asked {
-        Ok(Err(sqlx::Error::Database(error))) => {
-            error.code().as_deref() == Some(INVALID_PARAMETER_VALUE)
-        }
-        _ => false,
-    };
-    anyhow::ensure!(
-        !is_unknown,
-        "BUSINESS_TIME_ZONE: PostgreSQL knows no time zone {time_zone:?}; \
-         pg_timezone_names has those that it knows, such as Asia/Seoul"
-    );
-    Ok(())
 }

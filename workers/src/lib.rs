@@ -225,7 +225,9 @@ async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
     let monitor = Arc::new(Monitor::default());
     if roles.contains(&RoleName::UpdateSalesStats) {
         let pool = args.database.pool().context("DATABASE_URL")?;
-        config::check_time_zone(&pool, &args.time_zone.business_time_zone).await?;
+        firstcome_database::check_time_zone(&pool, &args.time_zone.business_time_zone)
+            .await
+            .map_err(anyhow::Error::msg)?;
     }
     let listener = Monitor::listen(args.worker_addr).await?;
     let running = start(roles, args, &monitor, &stop)?;
