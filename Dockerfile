@@ -8,7 +8,7 @@ COPY . .
 # are, hence the touch: Cargo goes by the files' times, and another checkout's may be older.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    find api bench database shared workers -name '*.rs' -exec touch {} + \
+    find api shared workers -name '*.rs' -exec touch {} + \
     && CARGO_PROFILE_RELEASE_DEBUG=none cargo build --locked --release --package firstcome-api --package firstcome-workers --bins \
     && install -D -t /out target/release/firstcome-api target/release/firstcome-worker
 

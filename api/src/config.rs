@@ -4,8 +4,9 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
-use firstcome_database::{Pool, Sessions};
-use firstcome_shared::{broker::BrokerArgs, database::BY_KEY, telemetry};
+use firstcome_broker::BrokerArgs;
+use firstcome_process::database::{Pool, Sessions};
+use firstcome_process::{database::settings::BY_KEY, telemetry};
 
 use crate::server::DEFAULT_CONNECTIONS;
 

@@ -4,35 +4,25 @@
 //! deliberately no code here that decides or writes a job's effects: it lives in `workers`, which
 //! this crate cannot reach. Losing Redis costs speed only.
 
-pub mod accept;
 pub mod admin;
-mod answer;
-pub mod auth;
 pub mod balance;
-pub mod batched;
-pub mod cache;
 pub mod cart;
 pub mod config;
 pub mod coupon;
-pub mod enqueue;
-pub mod extract;
 pub mod health;
-pub mod idempotency;
+pub mod http;
 pub mod job;
-pub mod limit;
+pub mod known;
 pub mod lines;
 pub mod metrics;
-pub mod once;
 pub mod openapi;
 pub mod order;
-pub mod problem;
 pub mod product;
+pub mod publish;
 mod seldom;
 pub mod server;
 pub mod state;
-mod strict_json;
-mod text;
-pub mod trace;
+pub mod submit;
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,10 +40,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use batched::Batched;
-use cache::Cache;
 use config::{Command, ServeArgs};
-use problem::{Code, Problem};
+use http::{
+    answer, auth, limit,
+    problem::{Code, Problem},
+    trace,
+};
+use known::{
+    batched::Batched, cache::Cache, campaigns::Campaigns, job_ids::Signer, keys::Keys, lost::Lost,
+    outcomes::Outcomes, products::Products,
+};
+use publish::Enqueuer;
 use server::Connections;
 use state::{AppState, Inner};
 
@@ -120,7 +117,7 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
         }
         Command::Serve(args) => {
             let stop = CancellationToken::new();
-            firstcome_shared::shutdown::on_signal(stop.clone())
+            firstcome_process::shutdown::on_signal(stop.clone())
                 .context("cannot listen for signals")?;
             let listener = TcpListener::bind(args.api_addr).await.with_context(|| {
                 format!("cannot listen on {} (API_ADDR): is another process there?", args.api_addr)
@@ -156,7 +153,7 @@ pub async fn serve(
     };
     let state =
         state(config, Arc::clone(&connections), stop.clone(), &closing, &publishing, &tasks)?;
-    firstcome_database::check_time_zone(&state.pool, &state.config.business_time_zone)
+    firstcome_process::database::check_time_zone(&state.pool, &state.config.business_time_zone)
         .await
         .map_err(anyhow::Error::msg)?;
     tracing::info!(address = %listener.local_addr()?, connections = connections.limit(), "serving");
@@ -184,7 +181,7 @@ fn state(
     let pool = config.pool().context("DATABASE_URL")?;
     let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
     let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
-    let coupons = coupon::Board::new(&pool, cache.clone(), namespace);
+    let coupons = Campaigns::new(&pool, cache.clone(), namespace);
     let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
     let lines = lines::Lines::start(
         &pool,
@@ -195,16 +192,15 @@ fn state(
         tasks,
     );
     let metrics = metrics::Metrics::default();
-    let lost = job::Lost::start(&pool, cache.clone(), namespace, Arc::clone(&lines), &metrics);
+    let lost = Lost::start(&pool, cache.clone(), namespace, Arc::clone(&lines), &metrics);
     let rewound = lines.rewound();
     let jobs =
-        job::Board::start(&pool, redis, namespace, Arc::clone(&coupons), rewound, closing.clone());
-    let enqueuer =
-        enqueue::Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
+        Outcomes::start(&pool, redis, namespace, Arc::clone(&coupons), rewound, closing.clone());
+    let enqueuer = Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
     Ok(AppState(Arc::new(Inner {
         verifier: auth::Verifier::new(&config.secrets)?,
         limiter: limit::Limiter::start(config.rate_limit, closing),
-        signer: job::Signer::new(&config.job_id_keys()?),
+        signer: Signer::new(&config.job_id_keys()?),
         shown_coupons: Batched::start(&pool, |connection, ids| {
             Box::pin(coupon::shown(connection, ids))
         }),
@@ -214,7 +210,7 @@ fn state(
         shown_balances: Batched::start(&pool, |connection, users| {
             Box::pin(balance::shown(connection, users))
         }),
-        known_products: product::Known::new(&pool),
+        known_products: Products::new(&pool),
         product_pages: product::Pages::new(cache.clone(), namespace, config.products_ttl),
         popular: product::PopularBoard::new(
             cache.clone(),
@@ -222,7 +218,7 @@ fn state(
             config.popular_ttl,
             &config.business_time_zone,
         ),
-        keys: idempotency::Keys::new(
+        keys: Keys::new(
             &pool,
             cache,
             namespace,

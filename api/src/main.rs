@@ -21,7 +21,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let cli = Cli::parse_from(firstcome_shared::cli::arguments_or("serve"));
-    let _telemetry = firstcome_shared::telemetry::init("firstcome-api")?;
+    let cli = Cli::parse_from(firstcome_process::cli::arguments_or("serve"));
+    let _telemetry = firstcome_process::telemetry::init("firstcome-api")?;
     firstcome_api::command(cli.command).await
 }

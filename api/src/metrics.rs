@@ -11,12 +11,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::Utc;
-use firstcome_shared::{
-    job::JobKind,
-    metrics::{self, LineLabels},
-    partition::Partition,
-    rejection::Rejection,
-};
+use firstcome_contract::{job::JobKind, line::Line, rejection::Rejection};
+use firstcome_process::metrics::{self, LineLabels};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
@@ -24,8 +20,8 @@ use prometheus_client::{
 };
 
 use crate::{
+    http::problem::{Code, Problem},
     lines::Known,
-    problem::{Code, Problem},
     state::AppState,
 };
 
@@ -249,7 +245,7 @@ impl Metrics {
     pub fn example() -> Registry {
         let metrics = Self::default();
         metrics.answered(&Method::GET, None, StatusCode::OK, Duration::ZERO);
-        let depth = firstcome_shared::broker::depth::Depth { ready: 0, consumers: 0 };
+        let depth = firstcome_broker::depth::Depth { ready: 0, consumers: 0 };
         let mut line = Known::default();
         line.depth = Some(depth);
         metrics.registry(&Snapshot {
@@ -308,7 +304,7 @@ fn line_gauges(all: &mut Registry, lines: &[LineNow]) {
 )]
 pub async fn get(State(state): State<AppState>) -> Result<Response, Problem> {
     let namespace = &state.config.broker.queue_namespace;
-    let now = |(line, known): (Partition, Known)| LineNow {
+    let now = |(line, known): (Line, Known)| LineNow {
         queue: line.queue(namespace),
         kind: line.kind,
         known,

@@ -4,22 +4,22 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::extract::FromRef;
 use chrono::Utc;
-use firstcome_database::Pool;
-use firstcome_shared::job::JobId;
+use firstcome_contract::job::JobId;
+use firstcome_process::database::Pool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::Verifier,
-    batched::Batched,
     config::ServeArgs,
     coupon,
-    enqueue::Enqueuer,
-    idempotency::Keys,
-    job,
-    limit::Limiter,
+    http::{auth::Verifier, limit::Limiter},
+    known::{
+        batched::Batched, campaigns::Campaigns, job_ids::Signer, keys::Keys, lost::Lost,
+        outcomes::Outcomes, products::Products,
+    },
     lines::{Lines, Position, whole},
     metrics::Metrics,
     product,
+    publish::Enqueuer,
     server::Connections,
 };
 
@@ -39,13 +39,13 @@ pub struct Inner {
     /// Holds back callers that ask too much.
     pub limiter: Limiter,
     /// Makes and recognises job ids.
-    pub signer: job::Signer,
+    pub signer: Signer,
     /// Outcomes, known and awaited.
-    pub jobs: Arc<job::Board>,
+    pub jobs: Arc<Outcomes>,
     /// Ends jobs that were lost.
-    pub lost: Arc<job::Lost>,
+    pub lost: Arc<Lost>,
     /// Campaigns that are asked for.
-    pub coupons: Arc<coupon::Board>,
+    pub coupons: Arc<Campaigns>,
     /// Campaigns as they are at the time of the read; likewise the next two.
     pub shown_coupons: Batched<i64, coupon::CouponView>,
     /// Products, by id.
@@ -53,7 +53,7 @@ pub struct Inner {
     /// Balances, by user.
     pub shown_balances: Batched<i64, i64>,
     /// Products that exist.
-    pub known_products: product::Known,
+    pub known_products: Products,
     /// Lists of products, cached.
     pub product_pages: product::Pages,
     /// What sold best.

@@ -3,12 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use firstcome_database::{Pool, Sessions};
-use firstcome_shared::{
-    broker::{BrokerArgs, parse_namespace},
-    database::{BY_KEY, PLANNED_ANEW},
-    job::JobKind,
-    partition::MAX_PARTITIONS,
+use firstcome_broker::{BrokerArgs, parse_namespace};
+use firstcome_contract::{job::JobKind, line::MAX_PARTITIONS};
+use firstcome_process::database::{Pool, Sessions};
+use firstcome_process::{
+    database::settings::{BY_KEY, PLANNED_ANEW},
     telemetry,
 };
 use sqlx::PgPool;
@@ -51,7 +50,7 @@ pub enum Command {
     DeadLetters {
         /// What to do.
         #[command(subcommand)]
-        action: crate::dead_letters::Action,
+        action: crate::commands::dead_letters::Action,
         #[command(flatten)]
         #[expect(missing_docs, reason = "the text would replace the command's own help")]
         database: DatabaseArgs,
@@ -83,7 +82,7 @@ pub enum Command {
     /// Recount the sales statistics from the completed orders, repair and print what differs.
     RebuildStats {
         /// How many days before today.
-        #[arg(long, default_value_t = crate::update_sales_stats::REBUILD_DAYS, value_parser = clap::value_parser!(i32).range(0..=3650))]
+        #[arg(long, default_value_t = crate::events::update_sales_stats::REBUILD_DAYS, value_parser = clap::value_parser!(i32).range(0..=3650))]
         days: i32,
         #[command(flatten)]
         #[expect(missing_docs, reason = "the text would replace the command's own help")]

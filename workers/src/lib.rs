@@ -6,38 +6,38 @@
 //! can cost time but never truth. A handler returns one outcome per job; `Err` means infrastructure
 //! only. There is deliberately no HTTP to customers here and no dependency on the `api` crate.
 
-pub mod audit;
+pub mod commands;
 pub mod config;
+pub mod crew;
 mod database;
-pub mod dead_letters;
-pub mod issue_coupon;
-pub mod migrate;
-pub mod mock_data_platform;
+pub mod events;
+pub mod jobs;
+pub mod line;
 pub mod monitor;
-pub mod outcome;
-pub mod place_order;
-pub mod purge;
-pub mod reconcile;
-pub mod registry;
-pub mod relay_outbox;
-pub mod runtime;
-pub mod sample_data;
-pub mod send_to_data_platform;
-pub mod update_sales_stats;
+pub mod schema;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use firstcome_shared::job::JobKind;
+use firstcome_contract::job::JobKind;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use commands::{
+    audit, dead_letters,
+    mock_data_platform::MockDataPlatform,
+    purge::{self, Since},
+    reconcile, sample_data,
+};
 use config::{Command, WorkerArgs};
-use mock_data_platform::MockDataPlatform;
+use crew::Role;
+use events::{
+    relay_outbox,
+    send_to_data_platform::{self, Platform},
+    update_sales_stats,
+};
+use line::{Announcer, Notifier};
 use monitor::Monitor;
-use purge::Since;
-use runtime::{Announcer, Notifier, Role};
-use send_to_data_platform::Platform;
 
 /// Does what the command line asks for.
 ///
@@ -57,7 +57,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::MockDataPlatform { address } => {
             let stop = CancellationToken::new();
-            firstcome_shared::shutdown::on_signal(stop.clone())
+            firstcome_process::shutdown::on_signal(stop.clone())
                 .context("cannot listen for signals")?;
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
@@ -88,7 +88,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Partitions { kind, count, database } => {
             let pool = database.command_pool().context("DATABASE_URL")?;
-            runtime::set_partitions(&pool, kind, count).await?;
+            crew::set_partitions(&pool, kind, count).await?;
             tracing::info!(
                 kind = kind.as_str(),
                 count,
@@ -97,7 +97,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Migrate(database) => {
             let pool = database.command_pool().context("DATABASE_URL")?;
-            migrate::migrate(&pool).await.context(
+            schema::migrate(&pool).await.context(
                 "cannot migrate the database (is DATABASE_URL right and PostgreSQL up?)",
             )?;
             tracing::info!("the database schema is up to date");
@@ -186,7 +186,7 @@ pub fn start(
                 let pool = settling_pool.clone();
                 let (kind, monitor) = (*kind, watched());
                 let role = Role { kind, broker, pool, announcer, notifier, monitor };
-                running.spawn(runtime::run(Arc::new(role), stop));
+                running.spawn(crew::run(Arc::new(role), stop));
             }
             RoleName::RelayOutbox => {
                 running.spawn(relay_outbox::run(broker, pool, watched(), stop));
@@ -221,11 +221,11 @@ pub fn start(
 
 async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    firstcome_shared::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
+    firstcome_process::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
     let monitor = Arc::new(Monitor::default());
     if roles.contains(&RoleName::UpdateSalesStats) {
         let pool = args.database.pool().context("DATABASE_URL")?;
-        firstcome_database::check_time_zone(&pool, &args.time_zone.business_time_zone)
+        firstcome_process::database::check_time_zone(&pool, &args.time_zone.business_time_zone)
             .await
             .map_err(anyhow::Error::msg)?;
     }

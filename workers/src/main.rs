@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse_from(firstcome_shared::cli::arguments_or("all"));
-    let _telemetry = firstcome_shared::telemetry::init("firstcome-worker")?;
+    let cli = Cli::parse_from(firstcome_process::cli::arguments_or("all"));
+    let _telemetry = firstcome_process::telemetry::init("firstcome-worker")?;
     firstcome_workers::command(cli.command).await
 }

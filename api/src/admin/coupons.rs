@@ -6,17 +6,19 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, Utc};
-use firstcome_shared::{ids::CouponId, order::MAX_PRICE};
+use firstcome_contract::{ids::CouponId, order::MAX_PRICE};
 use utoipa::ToSchema;
 
 use super::{Shelf, created};
 use crate::{
-    auth::Admin,
     coupon::{self, CouponView, DISCOUNT_TYPES, discount_types},
-    extract::{Body, Fields, List, Page, PathId},
-    once::once,
+    http::{
+        auth::Admin,
+        extract::{Body, Fields, List, Page, PathId},
+        problem::{Code, Problem},
+    },
+    known::once::once,
     openapi::IdempotencyKey,
-    problem::{Code, Problem},
     state::AppState,
 };
 

@@ -1,6 +1,6 @@
 //! `GET /api/admin/dead-letters`, `POST …/redrive`, `POST …/{id}/redrive`, `DELETE …/{id}`
 //!
-//! The API notes what operators want; the workers do it (`workers/runtime/redrive`).
+//! The API notes what operators want; the workers do it (`workers/src/crew/redrive`).
 
 use axum::{
     extract::State,
@@ -8,18 +8,21 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, Utc};
-use firstcome_shared::{broker::topology, job::Envelope};
+use firstcome_broker::topology;
+use firstcome_contract::job::Envelope;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    auth::Admin,
-    extract::{Body, List, Page, PathId},
-    once::once,
+    http::{
+        auth::Admin,
+        extract::{Body, List, Page, PathId},
+        problem::{Code, Problem},
+    },
+    known::once::once,
     openapi::{IdempotencyKey, Nothing},
-    problem::{Code, Problem},
     state::AppState,
 };
 

@@ -18,7 +18,7 @@ use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::IntoParams;
 
-use crate::extract::Fields;
+use crate::http::extract::Fields;
 
 /// Which part of a catalogue.
 #[derive(IntoParams)]

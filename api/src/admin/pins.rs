@@ -6,17 +6,19 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, Utc};
-use firstcome_shared::{job::JobKind, partition::MAX_PINS};
+use firstcome_contract::{job::JobKind, line::MAX_PINS};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
-    auth::Admin,
-    extract::List,
+    http::{
+        auth::Admin,
+        extract::List,
+        problem::{Code, Problem},
+    },
     job::kinds,
     openapi::one_of,
-    problem::{Code, Problem},
     state::AppState,
 };
 

@@ -5,16 +5,18 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use firstcome_shared::order::MAX_PRICE;
+use firstcome_contract::order::MAX_PRICE;
 use utoipa::ToSchema;
 
 use super::{Shelf, created};
 use crate::{
-    auth::Admin,
-    extract::{Body, Fields, List, Page, PathId},
-    once::once,
+    http::{
+        auth::Admin,
+        extract::{Body, Fields, List, Page, PathId},
+        problem::{Code, Problem},
+    },
+    known::once::once,
     openapi::IdempotencyKey,
-    problem::{Code, Problem},
     product::{self, ProductView},
     state::AppState,
 };

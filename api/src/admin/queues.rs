@@ -2,7 +2,7 @@
 
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, TimeDelta, Utc};
-use firstcome_shared::partition::{Line, Partition};
+use firstcome_contract::line::{Line, LineName};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{
@@ -11,12 +11,14 @@ use utoipa::{
 };
 
 use crate::{
-    auth::Admin,
-    extract::List,
+    http::{
+        auth::Admin,
+        extract::List,
+        problem::{Code, Problem},
+    },
     job::kinds,
     lines::Known,
     openapi::one_of,
-    problem::{Code, Problem},
     state::AppState,
 };
 
@@ -110,10 +112,10 @@ pub async fn queues(State(state): State<AppState>, _admin: Admin) -> Result<Resp
     Ok(crate::json(&List { items, next: None }))
 }
 
-fn view(line: Partition, known: Known, namespace: &str) -> QueueView {
-    let (partition, pinned_key) = match line.line {
-        Line::Partition(index) => (Some(index), None),
-        Line::Pin(key) => (None, Some(key)),
+fn view(line: Line, known: Known, namespace: &str) -> QueueView {
+    let (partition, pinned_key) = match line.name {
+        LineName::Partition(index) => (Some(index), None),
+        LineName::Pin(key) => (None, Some(key)),
     };
     let [open, waiting, closed, stalled] = STATES;
     let state = match (known.is_closed, known.is_open) {

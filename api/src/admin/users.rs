@@ -8,13 +8,15 @@ use utoipa::ToSchema;
 
 use super::created;
 use crate::{
-    auth::Admin,
-    extract::{Body, Fields, IDS},
-    once::once,
+    http::{
+        auth::Admin,
+        extract::{Body, Fields, IDS},
+        problem::{Code, Problem},
+        text::is_invisible,
+    },
+    known::once::once,
     openapi::IdempotencyKey,
-    problem::{Code, Problem},
     state::AppState,
-    text::is_invisible,
 };
 
 /// A user to create.

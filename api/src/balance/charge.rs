@@ -5,11 +5,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    auth::Caller,
-    extract::{Body, Fields},
-    once::once,
+    http::{
+        auth::Caller,
+        extract::{Body, Fields},
+        problem::{Code, Problem},
+    },
+    known::once::once,
     openapi::IdempotencyKey,
-    problem::{Code, Problem},
     state::AppState,
 };
 

@@ -8,9 +8,11 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::{
-    auth::Caller,
-    extract::PathId,
-    problem::{Code, Problem},
+    http::{
+        auth::Caller,
+        extract::PathId,
+        problem::{Code, Problem},
+    },
     state::AppState,
 };
 
@@ -44,7 +46,7 @@ pub async fn get(
     Ok(crate::json(&Balance { user_id, balance }))
 }
 
-/// Balances by user, for [`crate::batched::Batched`].
+/// Balances by user, for [`crate::known::batched::Batched`].
 pub(crate) async fn shown(
     connection: &mut PgConnection,
     users: Vec<i64>,

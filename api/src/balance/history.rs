@@ -6,10 +6,12 @@ use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
-    auth::Caller,
-    extract::{List, Page},
+    http::{
+        auth::Caller,
+        extract::{List, Page},
+        problem::Problem,
+    },
     openapi::one_of,
-    problem::Problem,
     state::AppState,
 };
 

@@ -1,18 +1,20 @@
 //! `PUT`, `DELETE /api/users/cart/{productId}` and `DELETE /api/users/cart`
 
 use axum::{extract::State, http::StatusCode};
-use firstcome_database::Pool;
-use firstcome_shared::{
+use firstcome_contract::{
     ids::UserId,
     order::{MAX_LINES, MAX_QUANTITY},
 };
+use firstcome_process::database::Pool;
 use sqlx::Connection;
 use utoipa::ToSchema;
 
 use crate::{
-    auth::Caller,
-    extract::{Body, Fields, PathId},
-    problem::{Code, Problem},
+    http::{
+        auth::Caller,
+        extract::{Body, Fields, PathId},
+        problem::{Code, Problem},
+    },
     state::AppState,
 };
 

@@ -4,7 +4,10 @@ use axum::{extract::State, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{auth::Caller, problem::Problem, state::AppState};
+use crate::{
+    http::{auth::Caller, problem::Problem},
+    state::AppState,
+};
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

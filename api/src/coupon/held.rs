@@ -10,10 +10,12 @@ use utoipa::{IntoParams, ToSchema, openapi::Object};
 
 use super::discount_types;
 use crate::{
-    auth::Caller,
-    extract::{Fields, List, Page},
+    http::{
+        auth::Caller,
+        extract::{Fields, List, Page},
+        problem::Problem,
+    },
     openapi::one_of,
-    problem::Problem,
     state::AppState,
 };
 

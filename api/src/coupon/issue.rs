@@ -1,18 +1,20 @@
 //! `POST /api/coupons/{couponId}/issue`
 
 use axum::{extract::State, http::HeaderMap, response::Response};
-use firstcome_shared::{
+use firstcome_contract::{
     ids::CouponId,
     job::{IssueCoupon, Job, JobKind},
 };
 
 use crate::{
-    accept::{AcceptedAnswer, Request, accept},
-    auth::Caller,
-    extract::{Body, PathId},
+    http::{
+        auth::Caller,
+        extract::{Body, PathId},
+        problem::{Code, Problem},
+    },
     openapi::{IdempotencyKey, Nothing, TraceParent},
-    problem::{Code, Problem},
     state::AppState,
+    submit::{AcceptedAnswer, Request, accept},
 };
 
 /// Enqueues an `issue-coupon` job.

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use axum::{extract::State, response::Response};
-use firstcome_database::Pool;
+use firstcome_process::database::Pool;
 use sqlx::PgConnection;
 
 use super::CouponView;
 use crate::{
-    extract::{List, Page, PathId},
-    problem::{Code, Problem},
+    http::{
+        extract::{List, Page, PathId},
+        problem::{Code, Problem},
+    },
     state::AppState,
 };
 
@@ -57,7 +59,7 @@ pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Re
     Ok(crate::json(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
 }
 
-/// Campaigns by id, for [`crate::batched::Batched`].
+/// Campaigns by id, for [`crate::known::batched::Batched`].
 pub(crate) async fn shown(
     connection: &mut PgConnection,
     ids: Vec<i64>,

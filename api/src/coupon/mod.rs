@@ -1,11 +1,9 @@
 //! Coupons: campaigns, asking for one, and those in the caller's hands.
 
-mod board;
 mod held;
 mod issue;
 mod list;
 
-pub use board::{Board, changed_channel};
 pub use held::*;
 pub use issue::*;
 pub use list::*;

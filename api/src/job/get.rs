@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use firstcome_shared::job::{JobId, Settled};
+use firstcome_contract::job::{JobId, Settled};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use utoipa::ToSchema;
@@ -17,10 +17,12 @@ use uuid::Uuid;
 use super::schema::{Detail, JobResult, example, kinds, statuses};
 
 use crate::{
-    auth::Caller,
+    http::{
+        auth::Caller,
+        problem::{Code, Problem},
+    },
     lines::whole,
     openapi::Prefer,
-    problem::{Code, Problem},
     state::AppState,
 };
 

@@ -1,6 +1,6 @@
 //! What workers write and the API passes on as it is.
 
-use firstcome_shared::{
+use firstcome_contract::{
     ids::{CouponId, OrderId, ProductId, UserCouponId},
     job::{JobKind, Status, issue_coupon, place_order},
     money::Money,
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
+    http::problem::{Code, Problem},
     openapi::{JOB_ID, one_of},
-    problem::{Code, Problem},
 };
 
 pub(crate) fn kinds() -> Object {
@@ -36,7 +36,7 @@ pub(super) enum JobResult {
 /// Of `issue-coupon`.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes firstcome_shared's type of this name")]
+#[expect(dead_code, reason = "describes the contract's type of this name")]
 pub(super) struct CouponIssued {
     user_coupon_id: i64,
     coupon_id: i64,
@@ -47,7 +47,7 @@ pub(super) struct CouponIssued {
 /// Of `place-order`.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes firstcome_shared's type of this name")]
+#[expect(dead_code, reason = "describes the contract's type of this name")]
 pub(super) struct OrderPlaced {
     order_id: i64,
     items_amount: i64,
@@ -61,7 +61,7 @@ pub(super) struct OrderPlaced {
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!(order::Line { product_id: ProductId::new(1), quantity: 3 }))]
-#[expect(dead_code, reason = "describes firstcome_shared's type of this name")]
+#[expect(dead_code, reason = "describes the contract's type of this name")]
 pub(crate) struct Line {
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
     product_id: i64,
@@ -80,7 +80,7 @@ pub(super) struct Detail {
 /// A line that is short of stock.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes firstcome_shared's type of this name")]
+#[expect(dead_code, reason = "describes the contract's type of this name")]
 struct ShortLine {
     product_id: i64,
     requested: i64,

@@ -5,10 +5,8 @@
 //! while the database is away, when nothing is settled.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use firstcome_shared::{
-    broker::{depth::Depth, topology::PREFETCH},
-    job::envelope::MAX_PARCEL,
-};
+use firstcome_broker::{depth::Depth, topology::PREFETCH};
+use firstcome_contract::job::envelope::MAX_PARCEL;
 use serde_json::Value;
 use tokio::time::Instant;
 

@@ -18,17 +18,17 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use firstcome_database::Pool;
-use firstcome_shared::{
-    broker::{
-        BrokerArgs,
-        connect::{self, Connection, SessionError},
-        depth::Gauge,
-    },
-    job::{Job, JobId, JobKind},
-    lost::{self, MARGIN, Progress},
-    partition::{Partition, Place, Routing},
+use firstcome_broker::{
+    BrokerArgs,
+    connect::{self, Connection, SessionError},
+    depth::Gauge,
 };
+use firstcome_contract::{
+    job::{Job, JobId, JobKind},
+    line::{Line, Place, Routing},
+    lost::{self, MARGIN, Progress},
+};
+use firstcome_process::database::Pool;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::cache::Cache;
+use crate::known::cache::Cache;
 use arrivals::{Arrivals, Bucket};
 use known::Row;
 use recall::Memory;
@@ -58,7 +58,7 @@ pub type Routes = BTreeMap<JobKind, Routing>;
 #[derive(Debug)]
 pub struct Lines {
     routes: watch::Sender<Arc<Routes>>,
-    known: Mutex<HashMap<Partition, Known>>,
+    known: Mutex<HashMap<Line, Known>>,
     /// When the database told of them.
     read: Mutex<Option<Instant>>,
     /// Why it never will, as it is.
@@ -154,8 +154,8 @@ impl Lines {
 
     /// The line that the job must stand in; `None` until that is known.
     #[must_use]
-    pub fn of(&self, job: &Job) -> Option<Partition> {
-        partition(&self.routes.borrow(), job)
+    pub fn of(&self, job: &Job) -> Option<Line> {
+        line_of(&self.routes.borrow(), job)
     }
 
     /// What the id of a job with these keys says about its line.
@@ -168,7 +168,7 @@ impl Lines {
     ///
     /// # Errors
     /// Seconds until a tenth of the line should be free.
-    pub fn admit(&self, line: Partition) -> Result<(), u64> {
+    pub fn admit(&self, line: Line) -> Result<(), u64> {
         let known = self.known();
         // Where the broker does not tell, its own bound holds.
         let told = known.get(&line).filter(|line| line.depth.is_some());
@@ -178,7 +178,7 @@ impl Lines {
 
     /// When to come back to a line that the broker says is full.
     #[must_use]
-    pub fn retry_after(&self, line: Partition) -> u64 {
+    pub fn retry_after(&self, line: Line) -> u64 {
         let known = self.known();
         known.get(&line).map_or(2, |line| self.drain_seconds(line))
     }
@@ -191,7 +191,7 @@ impl Lines {
     }
 
     /// Notes that a message with these jobs went into the line.
-    pub fn accepted(&self, line: Partition, submitted_at: impl Iterator<Item = DateTime<Utc>>) {
+    pub fn accepted(&self, line: Line, submitted_at: impl Iterator<Item = DateTime<Utc>>) {
         let mut jobs: Option<Bucket> = None;
         for at in submitted_at {
             let one = Bucket { first_at: at, last_at: at, jobs: 1 };
@@ -210,23 +210,23 @@ impl Lines {
         let routing = routes.get(&kind)?;
         let line = routing.line_at(id.place())?;
         let known = self.known();
-        let of = |generation, line| known.get(&Partition { kind, generation, line });
+        let of = |generation, line| known.get(&Line { kind, generation, name: line });
         let current = of(routing.generation, line);
         let at = id.submitted_at();
         if current.is_some_and(|line| line.took(at)) {
             return current.map(|line| line.position(at));
         }
         // It may wait in a line of an earlier routing.
-        let earlier = known.iter().filter(|(partition, line)| {
-            partition.kind == kind && partition.generation < routing.generation && !line.is_drained
+        let earlier = known.iter().filter(|(line, known)| {
+            line.kind == kind && line.generation < routing.generation && !known.is_drained
         });
-        let earlier = earlier.filter(|(partition, line)| {
-            let partitions = line.partitions;
-            Routing { partitions, ..routing.clone() }.line_at(id.place()) == Some(partition.line)
-                && line.took(at)
+        let earlier = earlier.filter(|(line, known)| {
+            let partitions = known.partitions;
+            Routing { partitions, ..routing.clone() }.line_at(id.place()) == Some(line.name)
+                && known.took(at)
         });
-        let earlier = earlier.max_by_key(|(partition, _)| partition.generation);
-        earlier.map(|(_, line)| line).or(current).map(|line| line.position(at))
+        let earlier = earlier.max_by_key(|(line, _)| line.generation);
+        earlier.map(|(_, known)| known).or(current).map(|line| line.position(at))
     }
 
     /// Whether the job must have come out of its line by now, as far as the database has told lately.
@@ -249,7 +249,7 @@ impl Lines {
 
     /// Every line, as known at present.
     #[must_use]
-    pub fn all(&self) -> Vec<(Partition, Known)> {
+    pub fn all(&self) -> Vec<(Line, Known)> {
         let known = self.known();
         let mut all: Vec<_> = known.iter().map(|(line, known)| (*line, known.clone())).collect();
         all.sort_by_key(|(line, _)| *line);
@@ -263,14 +263,14 @@ impl Lines {
     }
 
     /// What the database is to be told.
-    fn pending(&self) -> HashMap<Partition, Arrivals> {
+    fn pending(&self) -> HashMap<Line, Arrivals> {
         let known = self.known();
         let all = known.iter().filter(|(_, line)| line.pending().jobs() > 0);
-        all.map(|(partition, line)| (*partition, line.pending().clone())).collect()
+        all.map(|(line, known)| (*line, known.pending().clone())).collect()
     }
 
     /// Remembers what the database said, which was told these before.
-    fn note(&self, looked: Looked, told: &HashMap<Partition, Arrivals>) {
+    fn note(&self, looked: Looked, told: &HashMap<Line, Arrivals>) {
         let Looked { routes, rows, source } = looked;
         *lock(&self.read) = Some(Instant::now());
         let before = std::mem::replace(&mut *lock(&self.source), source);
@@ -284,9 +284,9 @@ impl Lines {
         }
         known.retain(|line, _| rows.contains_key(line));
         let nothing = Arrivals::default();
-        for (partition, row) in rows {
-            let told = told.get(&partition).unwrap_or(&nothing);
-            known.entry(partition).or_default().note_row(row, told);
+        for (line, row) in rows {
+            let told = told.get(&line).unwrap_or(&nothing);
+            known.entry(line).or_default().note_row(row, told);
         }
         drop(known);
         self.deal_out(routes);
@@ -303,7 +303,7 @@ impl Lines {
         });
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Partition, Known>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Line, Known>> {
         lock(&self.known)
     }
 }
@@ -315,10 +315,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The line of a job by this routing.
 #[must_use]
-pub fn partition(routes: &Routes, job: &Job) -> Option<Partition> {
+pub fn line_of(routes: &Routes, job: &Job) -> Option<Line> {
     let kind = job.kind();
     let routing = routes.get(&kind)?;
-    Some(Partition { kind, generation: routing.generation, line: routing.line(job.keys()) })
+    Some(Line { kind, generation: routing.generation, name: routing.line(job.keys()) })
 }
 
 /// Looks until `stop`, then tells what was accepted meanwhile.
@@ -382,7 +382,7 @@ fn schema_fault(error: &sqlx::Error) -> Option<String> {
     Some(format!("{error}: {hint}"))
 }
 
-type Rows = HashMap<Partition, Row>;
+type Rows = HashMap<Line, Row>;
 
 /// When its server was started, and which of its databases it is. Whatever is restored, or taken over by a
 /// standby, is another one.
@@ -428,13 +428,13 @@ async fn gauge(
     loop {
         ticks.tick().await;
         let started = Instant::now();
-        let partitions: Vec<Partition> = lines.known().keys().copied().collect();
-        for partition in partitions {
-            let depth = timeout(PATIENCE, gauge.depth(&partition.queue(namespace))).await;
+        let all: Vec<Line> = lines.known().keys().copied().collect();
+        for line in all {
+            let depth = timeout(PATIENCE, gauge.depth(&line.queue(namespace))).await;
             let depth = depth.map_err(|_| SessionError::Timeout(PATIENCE))??;
             let mut known = lines.known();
-            let Some(line) = known.get_mut(&partition) else { continue };
-            line.note_depth(depth);
+            let Some(known) = known.get_mut(&line) else { continue };
+            known.note_depth(depth);
         }
         tracing::trace!(took = ?started.elapsed(), "looked at the lines");
     }

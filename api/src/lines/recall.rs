@@ -1,11 +1,11 @@
 //! The routing as it was known last, in Redis: an API that starts while the database is away accepts by it. It
 //! may be outdated; then the broker gives the jobs back, as to any API that missed a change.
 
-use firstcome_shared::{job::JobKind, partition::Routing};
+use firstcome_contract::{job::JobKind, line::Routing};
 use redis::AsyncTypedCommands;
 
 use super::Routes;
-use crate::cache::Cache;
+use crate::known::cache::Cache;
 
 /// The routing in Redis.
 pub(super) struct Memory {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
-use firstcome_shared::{
+use firstcome_contract::{
     job::JobKind,
-    partition::{Line, Partition, Routing},
+    line::{Line, LineName, Routing},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use super::{
 pub(super) struct Telling {
     /// Counts up with each.
     pub(super) sequence: i64,
-    pub(super) arrivals: HashMap<Partition, Arrivals>,
+    pub(super) arrivals: HashMap<Line, Arrivals>,
 }
 
 /// Tells how many jobs came into which line when.
@@ -44,7 +44,7 @@ pub(super) async fn tell(
     all.sort_by_key(|(line, begins, _)| (*line, *begins));
     let kinds: Vec<&str> = all.iter().map(|(line, ..)| line.kind.as_str()).collect();
     let generations: Vec<i32> = all.iter().map(|(line, ..)| line.generation).collect();
-    let names: Vec<String> = all.iter().map(|(line, ..)| line.line.to_string()).collect();
+    let names: Vec<String> = all.iter().map(|(line, ..)| line.name.to_string()).collect();
     let begins: Vec<DateTime<Utc>> = all.iter().map(|(_, begins, _)| *begins).collect();
     let firsts: Vec<DateTime<Utc>> = all.iter().map(|(.., bucket)| bucket.first_at).collect();
     let lasts: Vec<DateTime<Utc>> = all.iter().map(|(.., bucket)| bucket.last_at).collect();
@@ -112,14 +112,14 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx:
     let mut lines = Rows::new();
     for row in rows {
         let kind = JobKind::from_name(&row.kind);
-        let (Some(kind), Ok(line)) = (kind, row.line.parse::<Line>()) else { continue };
+        let (Some(kind), Ok(line)) = (kind, row.line.parse::<LineName>()) else { continue };
         if row.generation == row.current {
             let routing = routes.entry(kind).or_insert_with(|| Routing {
                 generation: row.generation,
                 partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
                 pins: BTreeMap::new(),
             });
-            if let Line::Pin(key) = line {
+            if let LineName::Pin(key) = line {
                 // A pin that is being removed has no number any more, but its line until then.
                 let number = row.pin_number.and_then(|number| u8::try_from(number).ok());
                 routing.pins.insert(key, number.unwrap_or(u8::MAX));
@@ -145,7 +145,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx:
         for (((begins, first_at), last_at), jobs) in times {
             arrivals.insert(begins, Bucket { first_at, last_at, jobs: jobs.unsigned_abs() });
         }
-        let partition = Partition { kind, generation: row.generation, line };
+        let partition = Line { kind, generation: row.generation, name: line };
         lines.insert(
             partition,
             Row {

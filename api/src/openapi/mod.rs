@@ -13,7 +13,7 @@ pub use serve::*;
 use std::{collections::HashSet, sync::LazyLock};
 
 use axum::http::Method;
-use firstcome_shared::job::JobKind;
+use firstcome_contract::job::JobKind;
 use serde_json::json;
 use utoipa::{
     Modify, OpenApi,
@@ -27,7 +27,7 @@ use utoipa::{
     },
 };
 
-use crate::{accept::Accepted, job::kinds, problem::Code};
+use crate::{http::problem::Code, job::kinds, submit::Accepted};
 use problems::Problems;
 
 /// What an endpoint says about the codes of its own, beyond those that many share.
@@ -232,7 +232,7 @@ pub(crate) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Object {
 /// The `Idempotency-Key` of a POST.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes what `idempotency::key` reads")]
+#[expect(dead_code, reason = "describes what `keys::key` reads")]
 pub(crate) struct IdempotencyKey {
     /// Makes the request safe to repeat: the same key with the same body gets the same answer, with
     /// another body 422.

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use crate::problem::{Code, Problem};
+use crate::http::problem::{Code, Problem};
 
 /// The answers so far. Those with the same codes are one component.
 #[derive(Default)]

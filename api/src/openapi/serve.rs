@@ -12,7 +12,7 @@ use axum::{
 };
 use utoipa_swagger_ui::Config;
 
-use crate::problem::{Code, Problem};
+use crate::http::problem::{Code, Problem};
 
 /// A token is typed into the page: nothing of somebody else's runs in it, and it stands in nobody else's. Its
 /// script sets styles and draws images of its own.

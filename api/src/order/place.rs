@@ -1,7 +1,7 @@
 //! `POST /api/orders`
 
 use axum::{extract::State, http::HeaderMap, response::Response};
-use firstcome_shared::{
+use firstcome_contract::{
     ids::{CouponId, ProductId, UserId},
     job::{Job, JobKind, PlaceOrder},
     order::{Fulfilment, Line, MAX_LINES, MAX_QUANTITY, merged},
@@ -10,12 +10,14 @@ use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
-    accept::{AcceptedAnswer, Request, accept},
-    auth::Caller,
-    extract::{Body, Fields, IDS},
+    http::{
+        auth::Caller,
+        extract::{Body, Fields, IDS},
+        problem::{Code, Problem},
+    },
     openapi::{IdempotencyKey, TraceParent, one_of},
-    problem::{Code, Problem},
     state::AppState,
+    submit::{AcceptedAnswer, Request, accept},
 };
 
 /// The most lines that are read before duplicates are merged.
@@ -182,7 +184,7 @@ async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<Line>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idempotency::fingerprint;
+    use crate::known::keys::fingerprint;
 
     #[test]
     fn fingerprints_of_orders_never_change() {

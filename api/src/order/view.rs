@@ -2,18 +2,20 @@
 
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
-use firstcome_database::Pool;
+use firstcome_process::database::Pool;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
-    auth::Caller,
-    extract::{List, Page, PathId},
+    http::{
+        auth::Caller,
+        extract::{List, Page, PathId},
+        problem::{Code, Problem},
+    },
     job::Line,
     openapi::one_of,
-    problem::{Code, Problem},
     state::AppState,
 };
 

@@ -7,8 +7,10 @@ use sqlx::PgConnection;
 
 use super::ProductView;
 use crate::{
-    extract::PathId,
-    problem::{Code, Problem},
+    http::{
+        extract::PathId,
+        problem::{Code, Problem},
+    },
     state::AppState,
 };
 
@@ -26,7 +28,7 @@ pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Re
     Ok(crate::json(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?))
 }
 
-/// Products by id, for [`crate::batched::Batched`].
+/// Products by id, for [`crate::known::batched::Batched`].
 pub(crate) async fn shown(
     connection: &mut PgConnection,
     ids: Vec<i64>,

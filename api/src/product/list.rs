@@ -6,14 +6,16 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use firstcome_database::Pool;
+use firstcome_process::database::Pool;
 use redis::{AsyncTypedCommands, IntegerReplyOrNoOp};
 
 use super::ProductView;
 use crate::{
-    cache::Cache,
-    extract::{List, Page},
-    problem::Problem,
+    http::{
+        extract::{List, Page},
+        problem::Problem,
+    },
+    known::cache::Cache,
     state::AppState,
 };
 

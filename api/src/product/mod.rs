@@ -1,12 +1,10 @@
 //! Products, as everyone sees them.
 
 mod get;
-mod known;
 mod list;
 mod popular;
 
 pub use get::*;
-pub use known::Known;
 pub use list::*;
 pub use popular::*;
 

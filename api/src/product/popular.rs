@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, NaiveDate, Utc};
-use firstcome_database::Pool;
+use firstcome_process::database::Pool;
 use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions};
 use serde::Serialize;
 use tokio::{
@@ -20,7 +20,11 @@ use tokio::{
 };
 use utoipa::ToSchema;
 
-use crate::{batched::Unavailable, cache::Cache, problem::Problem, state::AppState};
+use crate::{
+    http::problem::Problem,
+    known::{batched::Unavailable, cache::Cache},
+    state::AppState,
+};
 
 /// How many products.
 const TOP: i64 = 5;

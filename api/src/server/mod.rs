@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    problem::{Code, Problem},
+    http::problem::{Code, Problem},
     seldom::{LOG_INTERVAL, Seldom},
 };
 use client::{Client, Progress, Timeouts};

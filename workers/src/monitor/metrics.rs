@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use firstcome_shared::{
+use firstcome_contract::{
     job::{JobKind, Settled, Status},
-    metrics::{self, LineLabels},
     rejection::Rejection,
 };
+use firstcome_process::metrics::{self, LineLabels};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -20,8 +20,8 @@ use prometheus_client::{
 use super::Report;
 use crate::{
     RoleName,
-    outcome::Failure,
-    runtime::{LineFigures, Stats},
+    jobs::outcome::Failure,
+    line::{LineFigures, Stats},
 };
 
 /// Jobs in a batch, up to about `MAX_JOBS`: a message is never split.

@@ -107,7 +107,7 @@ async fn ready(State(monitor): State<Arc<Monitor>>) -> Response {
 }
 
 async fn scrape(State(monitor): State<Arc<Monitor>>) -> Response {
-    use firstcome_shared::metrics::{CONTENT_TYPE, text};
+    use firstcome_process::metrics::{CONTENT_TYPE, text};
     match text(&monitor.metrics.registry(&monitor.reports())) {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => {

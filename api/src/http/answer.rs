@@ -1,0 +1,95 @@
+//! What every answer has in common: it comes in time, no panic takes its place, it is counted, and it is
+//! the last one of its connection when the process is about to stop. One layer for all of it, since every
+//! layer costs every request.
+
+use std::{future::ready, panic::AssertUnwindSafe, time::Duration};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::{FutureExt, future::Either};
+use tokio::time::{Instant, error::Elapsed, timeout};
+
+use super::{
+    extract::Fields,
+    problem::{Code, Problem},
+};
+use crate::{job, openapi, state::AppState};
+
+/// How long a request may take besides what it asks to be held: above every bound within it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Answers a request. A client that hangs up gets no answer, which is not counted either.
+pub(crate) async fn answer(
+    State(state): State<AppState>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let deadline = DEADLINE + job::preferred_wait(request.headers()).unwrap_or_default();
+    let route_path = route.as_ref().map(MatchedPath::as_str);
+    let answering = match unknown_query(route_path, &request) {
+        None => Either::Left(next.run(request)),
+        Some(problem) => Either::Right(ready(problem.into_response())),
+    };
+    let response = within(deadline, answering).await;
+    let mut response = response.unwrap_or_else(|_| {
+        tracing::warn!(%method, route = route_path, "no answer within {deadline:?}");
+        Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
+    });
+    if state.draining.is_cancelled() {
+        // Whoever keeps connections makes the next one elsewhere.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    state.metrics.answered(&method, route, response.status(), started.elapsed());
+    response
+}
+
+/// Why a query is refused where none is known: who filters or narrows by it must not get, or empty, the whole. Those
+/// who take one look themselves. Probes and pages outside of `/api` may be asked as anybody likes.
+fn unknown_query(route: Option<&str>, request: &Request) -> Option<Problem> {
+    let query = request.uri().query().filter(|query| !query.is_empty())?;
+    let route = route.filter(|route| route.starts_with("/api/"))?;
+    if openapi::takes_query(request.method(), route) {
+        return None;
+    }
+    Fields::from_query(Some(query)).finish().err()
+}
+
+/// The answer, be it to a panic; an error if there is none by then: something hangs (a connection to the
+/// database that is frozen, not closed).
+async fn within(
+    deadline: Duration,
+    answering: impl Future<Output = Response>,
+) -> Result<Response, Elapsed> {
+    let answer = timeout(deadline, AssertUnwindSafe(answering).catch_unwind()).await?;
+    // The panic's own hook has told where.
+    Ok(answer.unwrap_or_else(|_| Problem::new(Code::InternalError).into_response()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, pin::Pin};
+
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn there_is_always_an_answer() {
+        let soon = Duration::from_millis(20);
+        let status = async |answering: Pin<Box<dyn Future<Output = Response>>>| {
+            within(soon, answering).await.map(|response| response.status())
+        };
+        let fine = status(Box::pin(async { StatusCode::CREATED.into_response() })).await;
+        assert_eq!(fine, Ok(StatusCode::CREATED));
+        let panics = status(Box::pin(async { panic!("on purpose") })).await;
+        assert_eq!(panics, Ok(StatusCode::INTERNAL_SERVER_ERROR));
+        assert!(status(Box::pin(pending())).await.is_err(), "it hangs");
+    }
+}

@@ -1,0 +1,114 @@
+//! Natural batching on the reading side: while one query runs, the look-ups that arrive wait, and
+//! the next query asks for all of them at once. A storm of polls costs the database a few queries
+//! per round trip instead of one per poll. A query starts after its look-ups came, so each sees what
+//! was committed before.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    time::Duration,
+};
+
+use firstcome_process::database::Pool;
+use futures_util::future::BoxFuture;
+use sqlx::PgConnection;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::http::problem::{Code, Problem};
+
+/// The most keys in one query.
+const MAX_KEYS: usize = 1_000;
+/// Look-ups that may wait; beyond it they are refused.
+const BACKLOG: usize = 65_536;
+/// With so many keys a query costs little for each of them.
+const ENOUGH: usize = 32;
+/// How long after the last one a query for fewer leaves. Who asks after a quiet moment asks at once.
+const PACE: Duration = Duration::from_millis(2);
+/// How long one look-up may take in all, and one query.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// The answer did not come: the database is away or too slow.
+#[derive(Debug, Clone, Copy)]
+pub struct Unavailable;
+
+impl From<Unavailable> for Problem {
+    fn from(_: Unavailable) -> Self {
+        Self::new(Code::DatabaseUnavailable).retry_after(1)
+    }
+}
+
+type Question<K, V> = (K, oneshot::Sender<Option<V>>);
+
+/// What a query finds.
+pub type Found<'c, K, V> = BoxFuture<'c, Result<HashMap<K, V>, sqlx::Error>>;
+
+/// Looks things up by key, many at a time.
+#[derive(Debug)]
+pub struct Batched<K, V>(mpsc::Sender<Question<K, V>>);
+
+impl<K, V> Batched<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    /// Starts the task that runs `query`. It ends when the handle is dropped.
+    pub fn start(
+        pool: &Pool,
+        query: impl for<'c> Fn(&'c mut PgConnection, Vec<K>) -> Found<'c, K, V> + Send + Sync + 'static,
+    ) -> Self {
+        let pool = pool.clone();
+        let (sender, mut inbox) = mpsc::channel::<Question<K, V>>(BACKLOG);
+        tokio::spawn(async move {
+            let mut questions = Vec::new();
+            while inbox.recv_many(&mut questions, MAX_KEYS).await > 0 {
+                // Who no longer waits is not asked for.
+                questions.retain(|(_, answer)| !answer.is_closed());
+                let keys: HashSet<K> = questions.iter().map(|(key, _)| key.clone()).collect();
+                let keys: Vec<K> = keys.into_iter().collect();
+                if keys.is_empty() {
+                    continue;
+                }
+                let (asked, next) = (keys.len(), Instant::now() + PACE);
+                match bounded(&pool, |connection| query(connection, keys)).await {
+                    Ok(found) => {
+                        for (key, answer) in questions.drain(..) {
+                            let _ = answer.send(found.get(&key).cloned());
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "look-up failed");
+                        // Dropping the senders tells the askers.
+                        questions.clear();
+                    }
+                }
+                if asked < ENOUGH && inbox.len() < ENOUGH {
+                    sleep_until(next).await;
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    /// Looks one key up.
+    ///
+    /// # Errors
+    /// [`Unavailable`]
+    pub async fn get(&self, key: K) -> Result<Option<V>, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send((key, answer)).map_err(|_| Unavailable)?;
+        timeout(DEADLINE, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+    }
+}
+
+/// A query that does not hang.
+pub(crate) async fn bounded<T>(
+    pool: &Pool,
+    query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let answer = timeout(DEADLINE, query(&mut connection)).await;
+    connection.judge(answer)
+}

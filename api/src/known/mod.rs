@@ -1,0 +1,13 @@
+//! What this process knows, so that it need not ask for every request: campaigns, products, outcomes, keys.
+//!
+//! **Architecture invariant:** nothing here decides; what is known may be old by as much as each file says.
+
+pub mod batched;
+pub mod cache;
+pub mod campaigns;
+pub mod job_ids;
+pub mod keys;
+pub mod lost;
+pub mod once;
+pub mod outcomes;
+pub mod products;

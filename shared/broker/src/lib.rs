@@ -1,0 +1,72 @@
+//! RabbitMQ: connections, topology and confirmed publishing. Together with `workers` the
+//! only code that knows lapin.
+
+pub mod connect;
+pub mod depth;
+pub mod publish;
+pub mod retry;
+pub mod topology;
+
+use std::ffi::OsStr;
+
+use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
+use lapin::uri::AMQPUri;
+
+/// Where the broker is and how our queues in it are called. The API and the workers must be given
+/// the same values.
+#[derive(Debug, Clone, Args)]
+pub struct BrokerArgs {
+    /// RabbitMQ, as amqp://user:password@host:port/vhost (or amqps://); ?heartbeat=SECONDS sets
+    /// the heartbeat (default 10).
+    #[arg(
+        long,
+        env = "AMQP_URL",
+        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
+        hide_env_values = true,
+        value_parser = AmqpUrl
+    )]
+    pub amqp_url: String,
+
+    /// Prefix of all queue names, Redis keys and channels: one broker can serve several
+    /// installations.
+    #[arg(long, env = "QUEUE_NAMESPACE", default_value = "firstcome", value_parser = parse_namespace)]
+    pub queue_namespace: String,
+}
+
+/// Reads the URL. Unlike that of a function, its error does not show the value, which holds a password.
+#[derive(Clone)]
+struct AmqpUrl;
+
+impl TypedValueParser for AmqpUrl {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        _argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        let read = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+        let read = read.and_then(|url| url.parse::<AMQPUri>().map(|_| url.to_owned()));
+        read.map_err(|error| {
+            let is_told = value.to_str().is_some_and(|url| error.contains(url));
+            let error = if is_told { "it is no URL" } else { &error };
+            let hint = "is what is special in the password percent-encoded?";
+            let message = format!("AMQP_URL is malformed: {error} ({hint})\n");
+            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+        })
+    }
+}
+
+/// Reads a [`BrokerArgs::queue_namespace`].
+///
+/// # Errors
+/// What is expected.
+pub fn parse_namespace(value: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if (1..=64).contains(&value.len()) && value.chars().all(fine) {
+        Ok(value.to_owned())
+    } else {
+        Err("expected 1..=64 of a-z, 0-9, '-' and '_'".to_owned())
+    }
+}

@@ -1,0 +1,17 @@
+//! What the Firstcome API and its workers agree on: vocabulary, messages and the wire between them.
+//!
+//! **Architecture invariant:** a file enters this crate only if both `api` and `workers` compile
+//! against it and it is vocabulary, a message or the wire. There is deliberately no SQL and no
+//! handler here, so the API cannot perform a contended write by calling shared code: that code
+//! lives where the API cannot reach it. `tests/tidy.rs` enforces this.
+
+pub mod coupon;
+pub mod event;
+pub mod ids;
+pub mod job;
+pub mod line;
+pub mod lost;
+pub mod money;
+pub mod order;
+pub mod rejection;
+pub mod trace;

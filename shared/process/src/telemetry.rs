@@ -1,0 +1,278 @@
+//! Logging and tracing for both programs.
+
+use std::{
+    collections::HashMap,
+    env, fmt,
+    panic::resume_unwind,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use opentelemetry::{
+    Context, KeyValue, SpanId, TraceFlags, TraceId,
+    trace::{SpanContext, TraceContextExt, TraceState, TracerProvider},
+};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig};
+use opentelemetry_sdk::{
+    Resource,
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
+use reqwest::{Certificate, blocking::Client};
+use rustls::crypto::ring;
+use tracing::{Event, Level, Span, Subscriber, callsite::Identifier, level_filters::LevelFilter};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, Targets, filter_fn},
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Writer},
+    },
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+use firstcome_contract::trace::TraceParent;
+
+/// For the end of `--help`.
+pub const HELP: &str = "\
+Logging: RUST_LOG (default info), to standard error; of each warning at most 5 in 10 seconds.
+Tracing: OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4318, gets the spans by OTLP (HTTP,
+protobuf); without it there are none. OpenTelemetry's other variables count as well, such as
+OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_BSP_MAX_QUEUE_SIZE.";
+
+/// How long one request to the collector may take.
+const EXPORT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the program's end may be held up by spans that wait for the collector.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How often the same warning is told in [`WARNING_INTERVAL`]: in an outage every line and every role tries
+/// again each second, and has the same to say.
+const MOST_WARNINGS: u32 = 5;
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What [`init`] has set up. When dropped, it sends the spans that still wait, within a bound.
+#[must_use]
+#[derive(Debug)]
+pub struct Telemetry(Option<SdkTracerProvider>);
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(provider) = &self.0
+            && let Err(error) = provider.shutdown_with_timeout(FLUSH_DEADLINE)
+        {
+            tracing::warn!(%error, "the last spans are lost");
+        }
+    }
+}
+
+/// Why spans cannot be exported.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot export spans (OTEL_EXPORTER_OTLP_ENDPOINT is set)")]
+pub enum TelemetryError {
+    /// What the environment asks for cannot be done.
+    Exporter(#[from] ExporterBuildError),
+    /// There is no way to send anything.
+    Client(#[from] reqwest::Error),
+}
+
+/// Writes log lines to standard error, filtered by `RUST_LOG` (default `info`; lapin and sqlx's pool log
+/// each failure that we log again with more context, so they are quieter). With
+/// `OTEL_EXPORTER_OTLP_ENDPOINT` it also sends spans to a collector: from a thread of its own, which
+/// gets them through a bounded queue, so a collector that is slow or away costs spans only.
+///
+/// # Errors
+/// Tracing is asked for, but not as it can be done, such as with a malformed URL.
+pub fn init(service: &'static str) -> Result<Telemetry, TelemetryError> {
+    let provider = exports().then(|| provider(service)).transpose()?;
+    let lines = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,lapin=off,sqlx=warn,sqlx_core::pool=off"));
+    // Spans are for the collector: without one they are disabled, which costs nothing. The hint keeps
+    // that of the other filter, below which nothing is even asked.
+    let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .event_format(FewWarnings::default())
+        .with_filter(lines.and(events));
+    let registry = tracing_subscriber::registry().with(lines);
+    match &provider {
+        Some(provider) => registry.with(spans(provider, service)).init(),
+        // No layer, not even `None`: that would have every disabled span ask again.
+        None => registry.init(),
+    }
+    Ok(Telemetry(provider))
+}
+
+/// Leaves out warnings that were told often enough lately, by the place in the code that tells them. A format
+/// and no filter: one that says no to single events upsets the state of the filters per layer.
+#[derive(Debug, Default)]
+struct FewWarnings {
+    format: Format,
+    told: Mutex<HashMap<Identifier, Told>>,
+}
+
+/// How often since when.
+#[derive(Debug)]
+struct Told {
+    count: u32,
+    since: Instant,
+}
+
+impl Told {
+    /// Counts one more; whether it is to be told.
+    fn again(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= WARNING_INTERVAL {
+            *self = Self { count: 0, since: now };
+        }
+        self.count += 1;
+        self.count <= MOST_WARNINGS
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for FewWarnings
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let what = event.metadata();
+        if *what.level() == Level::WARN {
+            let now = Instant::now();
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = told.entry(what.callsite()).or_insert(Told { count: 0, since: now });
+            if !told.again(now) {
+                return Ok(());
+            }
+        }
+        self.format.format_event(context, writer, event)
+    }
+}
+
+/// Whether the environment asks for spans.
+#[must_use]
+pub fn exports() -> bool {
+    let set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
+    set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+}
+
+fn provider(service: &'static str) -> Result<SdkTracerProvider, TelemetryError> {
+    let exporter = SpanExporter::builder().with_http().with_http_client(client()?).build()?;
+    let named = env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
+    // What comes later wins.
+    let resource = Resource::builder_empty()
+        .with_service_name(service)
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()))
+        .with_attributes(named.map(|name| KeyValue::new("service.name", name)));
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource.build())
+        .build())
+}
+
+/// The exporter's thread knows no async runtime, so its client must block.
+fn client() -> reqwest::Result<Client> {
+    // Who was first installed the same one.
+    let _ = ring::default_provider().install_default();
+    let build = || {
+        // As for the other connections, not the system's list: a container may have none.
+        let trusted = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+            .iter()
+            .map(|certificate| Certificate::from_der(certificate))
+            .collect::<reqwest::Result<Vec<_>>>()?;
+        Client::builder().timeout(EXPORT_DEADLINE).tls_certs_only(trusted).build()
+    };
+    // It refuses to be made where blocking is forbidden, as in an async main.
+    thread::scope(|scope| scope.spawn(build).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Our own spans, and the log lines written within them.
+fn spans<S>(provider: &SdkTracerProvider, service: &'static str) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(service))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(Targets::new().with_target("firstcome", LevelFilter::INFO))
+}
+
+/// Makes a span, before it is entered, a part of the client's trace.
+pub fn follow(span: &Span, trace: TraceParent) {
+    // An error says that nobody listens.
+    let _ = span.set_parent(Context::new().with_remote_span_context(context(trace)));
+}
+
+/// Points from a span to one that it is not a part of, such as from a batch to one of its jobs.
+pub fn link(span: &Span, trace: TraceParent) {
+    span.add_link(context(trace));
+}
+
+fn context(trace: TraceParent) -> SpanContext {
+    let TraceParent { trace_id, parent_id, flags } = trace;
+    let (trace_id, parent_id) = (TraceId::from(trace_id), SpanId::from(parent_id));
+    SpanContext::new(trace_id, parent_id, TraceFlags::new(flags), true, TraceState::NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_same_warning_is_told_a_few_times() {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || lines.clone())
+            .event_format(FewWarnings::default());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for line in 0..100 {
+                tracing::warn!(line, "away");
+                tracing::error!(line, "lost");
+            }
+            tracing::warn!("another");
+        });
+        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let told = |what| written.matches(what).count();
+        assert_eq!((told("away"), told("lost"), told("another")), (5, 100, 1), "{written}");
+    }
+
+    #[test]
+    fn it_is_told_again_after_a_while() {
+        let start = Instant::now();
+        let mut told = Told { count: 0, since: start };
+        let mut often = |at| (0..100).filter(|_| told.again(at)).count();
+        let interval = WARNING_INTERVAL;
+        assert_eq!([start, start + interval / 2, start + interval].map(&mut often), [5, 0, 5]);
+    }
+}

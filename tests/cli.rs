@@ -1,0 +1,190 @@
+//! The program's command line: helpful, and refusing what would be insecure.
+
+use std::process::{Command, Output};
+
+fn api(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(firstcome_rig::binary("firstcome-api").unwrap())
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn help_names_every_variable() {
+    let help = String::from_utf8(api(&["serve", "--help"], &[]).stdout).unwrap();
+    for variable in [
+        "API_ADDR",
+        "DATABASE_URL",
+        "AMQP_URL",
+        "REDIS_URL",
+        "QUEUE_NAMESPACE",
+        "JWT_SECRET",
+        "JWT_PUBLIC_KEYS",
+        "JOB_ID_KEY",
+        "JOB_RETENTION",
+        "LINE_CAPACITY",
+        "RATE_LIMIT",
+        "MAX_CONNECTIONS",
+        "DRAIN_SECONDS",
+        "FIRSTCOME_DEV",
+        "PRODUCTS_TTL",
+        "POPULAR_TTL",
+        "BUSINESS_TIME_ZONE",
+        "RUST_LOG",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
+        assert!(help.contains(variable), "{variable} is missing from\n{help}");
+    }
+}
+
+#[test]
+fn it_does_not_start_with_a_missing_or_default_secret() {
+    let database = ("DATABASE_URL", "postgres://localhost/nothing");
+    let address = ("API_ADDR", "127.0.0.1:0");
+    let good = ("JWT_SECRET", "0123456789abcdef");
+    let cases: [(&[(&str, &str)], &str); 8] = [
+        (&[database, address], "JWT_SECRET is not set"),
+        (&[database, address, ("JWT_SECRET", "short")], "JWT_SECRET is too short"),
+        (&[database, address, ("JWT_SECRET", "0123456789abcde")], "JWT_SECRET is too short"),
+        (&[database, address, ("JWT_SECRET", "                    ")], "JWT_SECRET is too short"),
+        (&[database, address, ("JWT_SECRET", "aaaaaaaaaaaaaaaaaaaa")], "one character"),
+        (&[database, address, ("JWT_SECRET", "firstcome-development-only")], "well-known"),
+        (&[database, address, good], "JOB_ID_KEY is not set"),
+        (
+            &[database, address, good, ("JOB_ID_KEY", "0123456789abcdef,")],
+            "JOB_ID_KEY is too short",
+        ),
+    ];
+    for (environment, hint) in cases {
+        // Without a command it serves.
+        let output = api(&[], environment);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(hint), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn bad_settings_are_refused_with_a_hint() {
+    let dev = ("FIRSTCOME_DEV", "true");
+    // Another API may run here, on the usual port.
+    let address = ("API_ADDR", "127.0.0.1:0");
+    let database = ("DATABASE_URL", "postgres://localhost/nothing");
+    let cases: [(&[(&str, &str)], &str); 7] = [
+        (&[dev], "DATABASE_URL"),
+        (&[dev, address, ("DATABASE_URL", "nonsense")], "DATABASE_URL"),
+        (&[dev, database, ("API_ADDR", "nowhere")], "API_ADDR"),
+        (&[dev, database, ("LINE_CAPACITY", "0")], "LINE_CAPACITY"),
+        (&[dev, database, ("QUEUE_NAMESPACE", "a b")], "QUEUE_NAMESPACE"),
+        (
+            &[dev, database, address, ("OTEL_EXPORTER_OTLP_ENDPOINT", "a b")],
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        (&[dev, database, address, ("REDIS_URL", "http://x")], "REDIS_URL"),
+    ];
+    for (environment, hint) in cases {
+        let output = api(&["serve"], environment);
+        assert!(!output.status.success());
+        let text = stderr(&output);
+        assert!(
+            text.to_uppercase().replace('-', "_").contains(hint),
+            "{hint} is missing from {text}"
+        );
+    }
+}
+
+#[test]
+fn a_malformed_url_is_named_and_its_password_is_not_shown() {
+    let urls = [
+        ("DATABASE_URL", "postgres://user:s3cret#word@localhost/shop"),
+        ("AMQP_URL", "amqp://user:s3cret#word@localhost:5672/%2f"),
+        ("AMQP_URL", "s3cret"),
+        ("AMQP_URL", "amqp:user:s3cret@localhost"),
+        ("REDIS_URL", "redis://user:s3cret#word@localhost:6379"),
+        ("REDIS_URL", "s3cret"),
+    ];
+    for (name, url) in urls {
+        let mut environment = vec![("FIRSTCOME_DEV", "true"), ("API_ADDR", "127.0.0.1:0")];
+        if name != "DATABASE_URL" {
+            environment.push(("DATABASE_URL", "postgres://localhost/nothing"));
+        }
+        environment.push((name, url));
+        let output = api(&["serve"], &environment);
+        assert!(!output.status.success(), "{url}");
+        let help = api(&["serve", "--help"], &environment);
+        let text = [output.stdout, output.stderr, help.stdout, help.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.contains(name) && !text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn development_mode_is_told() {
+    // Its Redis URL is none, so it ends right after.
+    let environment = [
+        ("FIRSTCOME_DEV", "true"),
+        ("DATABASE_URL", "postgres://localhost/nothing"),
+        ("API_ADDR", "127.0.0.1:0"),
+        ("REDIS_URL", "x"),
+    ];
+    let output = api(&["serve"], &environment);
+    let log = [output.stdout, output.stderr].concat();
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("development mode"), "{log}");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let environment = [
+        ("FIRSTCOME_DEV", "true"),
+        ("DATABASE_URL", "postgres://localhost/x"),
+        ("API_ADDR", &address),
+    ];
+    let output = api(&["serve"], &environment);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains(&address), "{}", stderr(&output));
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    // Its Redis URL is none, so it ends right after.
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -Sn 256 && ulimit -Hn && exec \"$0\" serve --dev --database-url postgres://x --redis-url x --api-addr 127.0.0.1:0"])
+        .arg(firstcome_rig::binary("firstcome-api").unwrap())
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    let hard = String::from_utf8(output.stdout.clone()).unwrap();
+    let expected = format!("open files limit={}", hard.trim());
+    assert!(stderr(&output).contains(&expected), "{expected}: {}", stderr(&output));
+}
+
+#[test]
+fn too_few_files_for_any_client_are_refused_with_a_hint() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100 && exec \"$0\" serve --dev --database-url postgres://x --api-addr 127.0.0.1:0"])
+        .arg(firstcome_rig::binary("firstcome-api").unwrap())
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("ulimit -n"), "{}", stderr(&output));
+}
+
+#[test]
+fn tokens_are_made_from_the_secret() {
+    let made =
+        |environment: &[(&str, &str)]| api(&["token", "--user", "7", "--admin"], environment);
+    let token = made(&[("JWT_SECRET", "0123456789abcdef")]);
+    assert!(token.status.success());
+    assert_eq!(String::from_utf8(token.stdout).unwrap().trim().split('.').count(), 3);
+    assert!(!made(&[]).status.success());
+    assert!(made(&[("FIRSTCOME_DEV", "true")]).status.success());
+}

@@ -1,0 +1,63 @@
+//! Migrations on a shop that is open, and commands that take their time.
+
+use std::time::{Duration, Instant};
+
+use firstcome_workers::{config::DatabaseArgs, schema::migrate};
+use sqlx::{PgPool, migrate::Migrator};
+use tokio::time::timeout;
+
+use firstcome_tests::{DEADLINE, Options, run, shop, with_database};
+
+/// How long those who only read may wait for a migration that waits.
+const READ_WITHIN: Duration = Duration::from_secs(3);
+
+/// The schema of a version before, with a reader of a table that is to be changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_waits_for_a_reader_makes_nobody_else_wait() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let name = format!("{}_older", shop.namespace);
+        let server = shop.options.services.database_url.clone();
+        run(&server, format!("CREATE DATABASE {name}")).await;
+        let pool = PgPool::connect(&with_database(&server, &name)).await.unwrap();
+        let all = sqlx::migrate!("../migrations");
+        // Of 0007, which changes line_reports.
+        let older = all.migrations.iter().filter(|migration| migration.version < 7).cloned();
+        let older = Migrator::with_migrations(older.collect());
+        older.run(&pool).await.unwrap();
+
+        let read = "SELECT count(*) FROM line_reports";
+        let mut reader = pool.begin().await.unwrap();
+        sqlx::query(read).execute(&mut *reader).await.unwrap();
+        let migrating = migrate(&pool);
+        let others = async {
+            // Long enough for it to wait more than once.
+            let until = Instant::now() + 2 * READ_WITHIN;
+            while Instant::now() < until {
+                let reading = sqlx::query(read).execute(&pool);
+                timeout(READ_WITHIN, reading).await.expect("others read").unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            reader.rollback().await.unwrap();
+        };
+        let both = async { tokio::join!(migrating, others) };
+        timeout(DEADLINE, both).await.unwrap().0.unwrap();
+        sqlx::query("SELECT folded FROM line_reports").execute(&pool).await.unwrap();
+        pool.close().await;
+        run(&server, format!("DROP DATABASE {name}")).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_takes_the_time_that_it_takes_and_a_role_does_not() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let database_url = shop.database.direct.clone();
+        let args = DatabaseArgs { database_url, database_connections: 1 };
+        let limit = async |pool: PgPool| -> String {
+            sqlx::query_scalar("SHOW statement_timeout").fetch_one(&pool).await.unwrap()
+        };
+        assert_eq!(limit(args.command_pool().unwrap()).await, "0");
+        assert_eq!(limit(args.pool().unwrap()).await, "5s");
+    })
+    .await;
+}

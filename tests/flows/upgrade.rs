@@ -1,0 +1,96 @@
+//! The version before and this one, side by side, as while a deployment rolls: `scripts/upgrade-test` builds
+//! the older programs.
+
+use std::path::{Path, PathBuf};
+
+use firstcome_rig::Process;
+use futures_util::{StreamExt, stream};
+use reqwest::Method;
+use serde_json::json;
+
+use super::processes::{environment, free_port, log};
+use firstcome_tests::{Answer, Options, Shop, eventually, shop};
+
+const USERS: i64 = 600;
+const JOBS: i64 = 1_200;
+
+fn start(shop: &Shop, folder: &Path, program: &str, command: &str, port: u16) -> Process {
+    let program = folder.join(program);
+    Process::start(program.to_str().unwrap(), &[command], environment(shop, port), &log(shop))
+        .unwrap()
+}
+
+async fn older_api(shop: &Shop, folder: &Path) -> (Process, String) {
+    let port = free_port();
+    let api = start(shop, folder, "firstcome-api", "serve", port);
+    let url = format!("http://127.0.0.1:{port}");
+    eventually("the older API is ready", async || {
+        let ready = shop.anonymous(Method::GET, &format!("{url}/health/ready"));
+        ready.send().await.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+    (api, url)
+}
+
+/// Coupons and orders, every other one at each API, with a key each; asks for each outcome at the other.
+async fn sale(shop: &Shop, coupon: i64, product: i64, apis: [&str; 2], round: i64) {
+    let requests = stream::iter(0..JOBS).map(async |n| {
+        let (user, which) = (n % USERS + 1, usize::try_from(n % 2).unwrap());
+        let (here, there) = (apis[which], apis[1 - which]);
+        let submit = async |api: &str| {
+            let request = if n % 3 == 0 {
+                let items = json!({"items": [{"productId": product, "quantity": 1}]});
+                shop.post(user, &format!("{api}/api/orders")).json(&items)
+            } else {
+                shop.post(user, &format!("{api}/api/coupons/{coupon}/issue"))
+            };
+            shop.submit(user, request.header("Idempotency-Key", format!("{round}-{n}"))).await
+        };
+        let answer = submit(here).await;
+        assert!([202, 409].contains(&answer.status), "{answer:?}");
+        if answer.status == 202 {
+            // The same request is the same one for either.
+            assert_eq!(submit(there).await.job_id(), answer.job_id());
+            let job = format!("{there}/api/jobs/{}", answer.job_id());
+            let poll = Answer::of(shop.get(user, &job).header("Prefer", "wait=30")).await;
+            assert_eq!(poll.status, 200, "{poll:?}");
+            assert!(
+                ["succeeded", "rejected"].contains(&poll.body["status"].as_str().unwrap()),
+                "{poll:?}"
+            );
+        }
+    });
+    requests.buffer_unordered(32).collect::<Vec<()>>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the programs of an older version: make upgrade-test"]
+async fn two_versions_serve_one_sale() {
+    let folder = std::env::var("FIRSTCOME_OLDER").map(PathBuf::from);
+    let folder = folder.expect("run it with `make upgrade-test`");
+    let options = Options { users: USERS, partitions: 4, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let coupon = shop.campaign(USERS).await;
+        let product = shop.product(1, 3 * JOBS).await;
+        // The schema is the newer one: `migrate` comes first.
+        let older_worker = start(shop, &folder, "firstcome-worker", "all", 0);
+        let (older_api, older) = older_api(shop, &folder).await;
+        let newer = shop.api.url.clone();
+        sale(shop, coupon, product, [&older, &newer], 1).await;
+        // Both share the lines, while these change.
+        shop.start_worker();
+        let path = format!("/api/admin/pins/issue-coupon/{coupon}");
+        assert_eq!(Answer::of(shop.admin(Method::PUT, &path)).await.status, 200);
+        sale(shop, coupon, product, [&older, &newer], 2).await;
+        assert!(older_worker.stop().await.unwrap().success());
+        sale(shop, coupon, product, [&newer, &older], 3).await;
+        assert!(older_api.stop().await.unwrap().success());
+        super::events::counted(shop).await;
+        let outcomes = shop.outcomes().await;
+        let known = ["succeeded", "coupon-already-issued", "coupon-sold-out"];
+        assert!(outcomes.keys().all(|code| known.contains(&code.as_str())), "{outcomes:?}");
+        // Two of three requests are for a coupon, again and again by the same two of three users.
+        assert_eq!(outcomes["succeeded"], USERS / 3 * 2 + JOBS, "{outcomes:?}");
+    })
+    .await;
+}

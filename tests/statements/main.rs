@@ -1,0 +1,339 @@
+//! No statement's cost depends on how many rows a table has, nor on what the planner believes of it.
+//!
+//! Every statement of the programs (they all stand in `.sqlx`) runs on tables of 200,000 rows, once
+//! with each kind of statistics that a sale can meet, with a plan that was made when the tables were
+//! empty and with one made when they were full. It may touch what its own rows cost, and no more.
+
+mod cases;
+mod database;
+
+use std::{collections::BTreeSet, fmt, fs, path::Path};
+
+use firstcome_process::database::settings::{BY_KEY, PLANNED_ANEW};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use cases::{Bound, CASES, Case, EXCEPTIONS, Whose};
+use database::Database;
+
+/// A statement as `.sqlx` knows it.
+struct Statement {
+    query: String,
+    /// Names of PostgreSQL's types.
+    parameters: Vec<String>,
+}
+
+impl Statement {
+    /// What it is known by: the longest part of its text that stands in one of the lists.
+    fn name(&self) -> Option<&'static str> {
+        names().filter(|name| self.query.contains(name)).max_by_key(|name| name.len())
+    }
+}
+
+/// All bounded ones and all exceptions.
+fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.query).chain(EXCEPTIONS.iter().map(|(query, _)| *query))
+}
+
+/// What a statement touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Cost {
+    /// Rows and index entries that went through a node of the plan or a trigger.
+    rows: u64,
+    /// Pages of tables and indexes.
+    buffers: u64,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} rows, {} buffers", self.rows, self.buffers)
+    }
+}
+
+/// What a plan that is compiled counts for, in rows: milliseconds each.
+const COMPILED: u64 = 100_000;
+
+/// What the planner believes when it plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Statistics {
+    /// The tables were never analyzed.
+    None,
+    /// They were, when they were empty.
+    OfEmptyTables,
+    /// They were, after a small coupon drop.
+    OfDrop,
+    /// They were, when there were some hundred rows that looked otherwise.
+    OfAnotherSale,
+    /// They were, as they are.
+    Fresh,
+}
+
+impl Statistics {
+    const ALL: [Self; 5] =
+        [Self::None, Self::OfEmptyTables, Self::OfDrop, Self::OfAnotherSale, Self::Fresh];
+}
+
+#[test]
+fn every_statement_has_its_bound_or_its_reason() {
+    let (mut used, mut findings) = (BTreeSet::new(), Vec::new());
+    for statement in statements() {
+        match statement.name() {
+            Some(name) => _ = used.insert(name),
+            None => findings.push(format!("neither bound nor reason: {}", statement.query)),
+        }
+    }
+    let unused = names().filter(|name| !used.contains(name));
+    findings.extend(unused.map(|name| format!("stands for no statement: {name}")));
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+    for (query, reason) in EXCEPTIONS {
+        assert!(reason.len() > 20, "why is {query} free to cost what it wants?");
+    }
+}
+
+#[tokio::test]
+async fn costs_are_those_of_their_own_rows() {
+    let mut findings = Vec::new();
+    for statistics in Statistics::ALL {
+        findings.extend(measure(statistics, &[BY_KEY.to_vec()]).await.remove(0));
+    }
+    assert!(findings.is_empty(), "{} cost too much:\n{}", findings.len(), findings.join("\n"));
+}
+
+/// A planner switch that no statement needs is one more thing to believe in: without each of them,
+/// something costs too much.
+#[tokio::test]
+async fn each_planner_switch_has_a_reason() {
+    let without =
+        |left_out: &str| BY_KEY.into_iter().filter(|(name, _)| *name != left_out).collect();
+    let settings: Vec<Settings> = BY_KEY.iter().map(|(name, _)| without(name)).collect();
+    let findings = measure(Statistics::None, &settings).await;
+    for ((name, _), findings) in BY_KEY.iter().zip(findings) {
+        println!("without {name}: {} findings, such as {:?}", findings.len(), findings.first());
+        assert!(!findings.is_empty(), "{name} is not needed");
+    }
+}
+
+/// Of a session.
+type Settings = Vec<(&'static str, &'static str)>;
+
+/// Every case, on a database with these statistics, in sessions with each of these settings; those that
+/// cost too much.
+async fn measure(statistics: Statistics, settings: &[Settings]) -> Vec<Vec<String>> {
+    let database = Database::empty().await;
+    match statistics {
+        Statistics::None | Statistics::Fresh => {}
+        Statistics::OfEmptyTables => database.analyze().await,
+        Statistics::OfDrop => {
+            database.run(include_str!("fill_drop.sql")).await;
+            database.analyze().await;
+        }
+        Statistics::OfAnotherSale => {
+            database.run(include_str!("fill_otherwise.sql")).await;
+            database.analyze().await;
+        }
+    }
+    let mut young = Vec::new();
+    for settings in settings {
+        let mut session = Session::open(&database, settings).await;
+        session.plan().await;
+        young.push(session);
+    }
+    database.run(include_str!("fill.sql")).await;
+    if statistics == Statistics::Fresh {
+        database.analyze().await;
+    }
+    let mut findings = Vec::new();
+    for (settings, young) in settings.iter().zip(&mut young) {
+        let mut old = Session::open(&database, settings).await;
+        let mut found = Vec::new();
+        // What is inserted and taken back lies at the end of an index until somebody has passed it: last.
+        let (reading, inserting): (Vec<_>, Vec<_>) =
+            CASES.iter().partition(|case| !case.query.contains("INSERT"));
+        for case in reading.into_iter().chain(inserting) {
+            for (planned, session) in
+                [("planned when empty", &mut *young), ("planned when full", &mut old)]
+            {
+                let cost = session.run(case).await;
+                let Bound { rows, buffers } = case.bound;
+                if cost.rows > rows || cost.buffers > buffers {
+                    let bound = Cost { rows, buffers };
+                    let query = case.query;
+                    found.push(format!(
+                        "{statistics:?}, {planned}: {cost} (at most {bound}): {query}"
+                    ));
+                }
+            }
+        }
+        findings.push(found);
+    }
+    database.drop().await;
+    findings
+}
+
+/// A session with the settings of one of our pools, and every statement prepared.
+struct Session {
+    /// Of those who settle and serve.
+    by_key: PgConnection,
+    /// Of the other roles.
+    roles: PgConnection,
+    statements: Vec<Statement>,
+}
+
+impl Session {
+    async fn open(database: &Database, settings: &[(&'static str, &'static str)]) -> Self {
+        let timeout = ("statement_timeout", TIMEOUT);
+        let mut settings = settings.to_vec();
+        settings.push(timeout);
+        let by_key = database.connect(&settings).await;
+        let mut roles = PLANNED_ANEW.to_vec();
+        roles.push(timeout);
+        let roles = database.connect(&roles).await;
+        let mut session = Self { by_key, roles, statements: statements() };
+        for (number, case) in CASES.iter().enumerate() {
+            let statement = session.statement(case);
+            let types = statement.parameters.join(", ");
+            let types = if types.is_empty() { types } else { format!("({types})") };
+            let prepare = format!("PREPARE case_{number} {types} AS {}", statement.query);
+            execute(session.connection(case), prepare).await;
+        }
+        session
+    }
+
+    fn statement(&self, case: &Case) -> &Statement {
+        let found = self.statements.iter().find(|statement| statement.name() == Some(case.query));
+        found.unwrap_or_else(|| panic!("no statement contains: {}", case.query))
+    }
+
+    fn connection(&mut self, case: &Case) -> &mut PgConnection {
+        if matches!(case.whose, Whose::Roles) { &mut self.roles } else { &mut self.by_key }
+    }
+
+    /// Makes the plans that are kept.
+    async fn plan(&mut self) {
+        for (number, case) in CASES.iter().enumerate() {
+            let nulls = vec!["NULL"; case.arguments.len()].join(", ");
+            let call = if nulls.is_empty() { String::new() } else { format!("({nulls})") };
+            execute(self.connection(case), format!("EXPLAIN EXECUTE case_{number} {call}")).await;
+        }
+    }
+
+    /// Runs the statement, and takes it back.
+    async fn run(&mut self, case: &Case) -> Cost {
+        let number = CASES.iter().position(|other| other.query == case.query).unwrap();
+        let types = self.statement(case).parameters.clone();
+        assert_eq!(types.len(), case.arguments.len(), "arguments of {}", case.query);
+        let connection = self.connection(case);
+        execute(connection, "BEGIN").await;
+        let mut values = Vec::new();
+        for (argument, of_type) in case.arguments.iter().zip(&types) {
+            let value: Option<String> =
+                fetch(connection, format!("SELECT ({argument})::{of_type}::text")).await;
+            values.push(
+                value.map_or("NULL".to_owned(), |value| format!("'{}'", value.replace('\'', "''"))),
+            );
+        }
+        let call =
+            if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+        let before = touched(connection).await;
+        let explain =
+            format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE case_{number} {call}");
+        let explained = try_fetch::<Value>(connection, &explain).await;
+        if explained.as_ref().is_err_and(is_cancelled) {
+            execute(connection, "ROLLBACK").await;
+            return Cost { rows: u64::MAX, buffers: u64::MAX };
+        }
+        let plan = explained.unwrap_or_else(|error| panic!("{error}: {explain}"));
+        let after = touched(connection).await;
+        execute(connection, "ROLLBACK").await;
+        let mut cost =
+            Cost { rows: after.rows - before.rows, buffers: after.buffers - before.buffers };
+        // What passes through joins and filters in memory is in no table's count.
+        cost.rows = cost.rows.max(processed(&plan[0]["Plan"]));
+        // To compile a plan takes longer than to run it.
+        if plan[0]["JIT"].is_object() {
+            cost.rows += COMPILED;
+        }
+        cost
+    }
+}
+
+/// Rows that the nodes of a plan looked at.
+fn processed(node: &Value) -> u64 {
+    let of = |name: &str| node[name].as_f64().unwrap_or_default();
+    let loops = of("Actual Loops");
+    let rows = of("Actual Rows")
+        + of("Rows Removed by Filter")
+        + of("Rows Removed by Join Filter")
+        + of("Rows Removed by Index Recheck");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let own = (rows * loops) as u64;
+    own + node["Plans"].as_array().into_iter().flatten().map(processed).sum::<u64>()
+}
+
+/// What this transaction has touched of our tables and their indexes so far, triggers included.
+async fn touched(connection: &mut PgConnection) -> Cost {
+    let row = sqlx::query(
+        "SELECT sum(pg_stat_get_xact_tuples_returned(oid))::bigint, sum(pg_stat_get_xact_blocks_fetched(oid))::bigint
+         FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i')",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap();
+    let of = |column: usize| u64::try_from(row.get::<i64, _>(column)).unwrap();
+    Cost { rows: of(0), buffers: of(1) }
+}
+
+async fn execute(connection: &mut PgConnection, query: impl Into<String>) {
+    let query = query.into();
+    sqlx::raw_sql(AssertSqlSafe(query.as_str()))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {query}"));
+}
+
+/// What takes this long costs too much, whatever it is.
+const TIMEOUT: &str = "5s";
+
+fn is_cancelled(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
+}
+
+async fn fetch<T>(connection: &mut PgConnection, query: String) -> T
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    try_fetch(connection, &query).await.unwrap_or_else(|error| panic!("{error}: {query}"))
+}
+
+async fn try_fetch<T>(connection: &mut PgConnection, query: &str) -> Result<T, sqlx::Error>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    sqlx::raw_sql(AssertSqlSafe(query)).fetch_one(connection).await?.try_get_unchecked(0)
+}
+
+/// All that the programs ever ask: the build fails for one that is missing here.
+fn statements() -> Vec<Statement> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
+    let files = fs::read_dir(folder).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+    files
+        .map(|file| {
+            let file: Value = serde_json::from_slice(&file).unwrap();
+            let query = file["query"].as_str().unwrap();
+            // Without comments, on one line.
+            let lines = query.lines().map(|line| line.split("--").next().unwrap());
+            let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+            let parameters = file["describe"]["parameters"]["Left"].as_array().unwrap();
+            let parameters = parameters.iter().map(|name| postgres_type(name.as_str().unwrap()));
+            Statement { query: words.join(" "), parameters: parameters.collect() }
+        })
+        .collect()
+}
+
+/// sqlx's name of a type, as PostgreSQL says it.
+fn postgres_type(name: &str) -> String {
+    match name.strip_suffix("Array") {
+        Some(element) => format!("{}[]", postgres_type(element)),
+        None => name.to_lowercase(),
+    }
+}

@@ -1,0 +1,306 @@
+//! The architecture as a test: a rule that is only prose drifts.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Who may write a table: the folder of its one writer, or several with the reason.
+const WRITERS: [(&str, &[&str]); 25] = [
+    // Operators create users; sample data does for development.
+    ("users", &["api/src/admin", "workers/src/commands/sample_data.rs"]),
+    // Charges are nobody's line; orders pay.
+    (
+        "balances",
+        &[
+            "api/src/admin",
+            "api/src/balance",
+            "workers/src/jobs/place_order",
+            "workers/src/commands/sample_data.rs",
+        ],
+    ),
+    (
+        "balance_transactions",
+        &["api/src/balance", "workers/src/jobs/place_order", "workers/src/commands/sample_data.rs"],
+    ),
+    // Operators own the campaign, the line owns `issued`.
+    (
+        "coupons",
+        &["api/src/admin", "workers/src/jobs/issue_coupon", "workers/src/commands/sample_data.rs"],
+    ),
+    ("user_coupons", &["workers/src/jobs/issue_coupon", "workers/src/jobs/place_order"]),
+    // The purge deletes what is past its retention, here and below. Of a job that was lost, no worker has anything
+    // in hand: who is asked for it ends it.
+    (
+        "job_outcomes",
+        &["api/src/known/lost.rs", "workers/src/line/record.rs", "workers/src/commands/purge.rs"],
+    ),
+    // The line writes, operators ask for another attempt or forget.
+    (
+        "dead_letters",
+        &[
+            "api/src/admin",
+            "workers/src/commands/dead_letters.rs",
+            "workers/src/line/record.rs",
+            "workers/src/crew/redrive.rs",
+        ],
+    ),
+    // What operators want is theirs, what is so the workers'.
+    ("routing", &["workers/src/crew/routing/mod.rs", "workers/src/crew/routing/steps.rs"]),
+    ("pins", &["api/src/admin"]),
+    ("workers", &["workers/src/crew/lease.rs"]),
+    (
+        "partition_leases",
+        &[
+            "workers/src/crew/lease.rs",
+            "workers/src/crew/routing/mod.rs",
+            "workers/src/crew/routing/steps.rs",
+        ],
+    ),
+    (
+        "line_reports",
+        &[
+            "workers/src/line/report.rs",
+            "workers/src/line/report/fold.rs",
+            "workers/src/crew/routing/mod.rs",
+            "workers/src/crew/routing/steps.rs",
+        ],
+    ),
+    // Publishers know what came, settling what went; the line's owner folds what is settled.
+    (
+        "line_arrivals",
+        &["api/src/lines", "workers/src/line/report/fold.rs", "workers/src/crew/routing/steps.rs"],
+    ),
+    ("line_tellers", &["api/src/lines", "workers/src/commands/purge.rs"]),
+    ("line_progress", &["workers/src/line/record.rs", "workers/src/crew/routing/steps.rs"]),
+    ("idempotent_answers", &["api/src/known/once.rs", "workers/src/commands/purge.rs"]),
+    // Operators own the product, the line owns its stock between their edits.
+    (
+        "products",
+        &["api/src/admin", "workers/src/jobs/place_order", "workers/src/commands/sample_data.rs"],
+    ),
+    // Customers fill it, the line takes out what was bought.
+    ("carts", &["api/src/cart", "workers/src/jobs/place_order"]),
+    ("orders", &["workers/src/jobs/place_order"]),
+    ("order_items", &["workers/src/jobs/place_order"]),
+    ("payments", &["workers/src/jobs/place_order"]),
+    // Orders append, the relay takes out what it published.
+    ("outbox", &["workers/src/jobs/place_order", "workers/src/events/relay_outbox.rs"]),
+    ("event_inbox", &["workers/src/events/update_sales_stats"]),
+    ("product_sales", &["workers/src/events/update_sales_stats"]),
+    ("daily_runs", &["workers/src/events/update_sales_stats", "workers/src/commands/purge.rs"]),
+];
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every Rust file below these folders, without its tests module.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let text = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+            let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            found.push(Source { path, text });
+        }
+    }
+    assert!(!found.is_empty(), "no sources below {folders:?}");
+    found
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.starts_with("//"))
+}
+
+fn uses(source: &Source, crate_name: &str) -> bool {
+    code_lines(&source.text).any(|line| line.contains(&format!("{crate_name}::")))
+}
+
+const ALL: [&str; 4] = ["api/src", "shared", "tools", "workers/src"];
+
+#[test]
+fn lapin_is_known_to_the_broker_and_who_consumes_only() {
+    for source in sources(&ALL) {
+        let allowed =
+            ["shared/broker/src/", "workers/src/crew/", "workers/src/events/", "workers/src/line/"];
+        let allowed = allowed.iter().any(|folder| source.path.starts_with(folder));
+        assert!(allowed || !uses(&source, "lapin"), "{} uses lapin", source.path);
+    }
+}
+
+#[test]
+fn backoff_is_known_to_one_file() {
+    for source in sources(&ALL) {
+        assert!(
+            source.path == "shared/broker/src/retry.rs" || !uses(&source, "backoff"),
+            "{} uses backoff",
+            source.path
+        );
+    }
+}
+
+#[test]
+fn opentelemetry_is_known_to_one_file() {
+    for source in sources(&ALL) {
+        let uses = uses(&source, "opentelemetry") || uses(&source, "opentelemetry_sdk");
+        assert!(
+            source.path == "shared/process/src/telemetry.rs" || !uses,
+            "{} uses it",
+            source.path
+        );
+    }
+}
+
+#[test]
+fn shared_holds_no_sql_and_no_http() {
+    let manifest = fs::read_to_string(root().join("shared/contract/Cargo.toml")).unwrap();
+    for banned in ["sqlx", "axum", "redis", "firstcome-api", "firstcome-workers"] {
+        assert!(
+            !manifest.lines().any(|line| line.starts_with(banned)),
+            "shared depends on {banned}"
+        );
+    }
+}
+
+#[test]
+fn the_way_to_the_database_names_no_table() {
+    for source in sources(&["shared/process/src/database"]) {
+        for (table, _) in WRITERS {
+            let named = |line: &str| {
+                line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == table)
+            };
+            assert!(!code_lines(&source.text).any(named), "{} names {table}", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_api_and_the_workers_do_not_know_each_other() {
+    for (crate_name, banned) in [("api", "firstcome-workers"), ("workers", "firstcome-api")] {
+        let manifest = fs::read_to_string(root().join(crate_name).join("Cargo.toml")).unwrap();
+        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
+        assert!(!dependencies.contains(banned), "{crate_name} depends on {banned}");
+    }
+}
+
+#[test]
+fn every_endpoint_is_documented() {
+    for source in sources(&["api/src"]) {
+        for line in code_lines(&source.text).filter(|line| line.contains(".route(")) {
+            // `OpenApiRouter::routes` is the way in; the page's own files are no endpoints.
+            assert!(line.contains("\"/docs/"), "{}: {line}", source.path);
+        }
+    }
+}
+
+#[test]
+fn every_table_has_its_writer() {
+    let mut written = BTreeSet::new();
+    for source in sources(&["api/src", "workers/src"]) {
+        let text = code_lines(&source.text).collect::<Vec<_>>().join(" ");
+        let words: Vec<&str> = text
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .filter(|word| !word.is_empty())
+            .collect();
+        let targets = words.windows(3).filter_map(|window| match window {
+            ["INSERT", "INTO", table] | ["DELETE", "FROM", table] | ["UPDATE", table, "SET"] => {
+                Some(*table)
+            }
+            _ => None,
+        });
+        for table in targets {
+            let (_, writers) =
+                WRITERS.iter().find(|(known, _)| *known == table).unwrap_or_else(|| {
+                    panic!("{} writes {table}, which has no writer in this list", source.path)
+                });
+            assert!(
+                writers.iter().any(|writer| source.path.starts_with(writer)),
+                "{} writes {table}, which belongs to {writers:?}",
+                source.path
+            );
+            written.insert(table.to_owned());
+        }
+    }
+    for (table, _) in WRITERS {
+        assert!(
+            written.contains(table),
+            "nobody writes {table}: is this test blind, or the list stale?"
+        );
+    }
+}
+
+/// Who waits for an answer on a connection that is frozen waits for good.
+#[test]
+fn the_roles_beside_settling_wait_for_no_statement_without_a_bound() {
+    const STATEMENTS: [&str; 7] =
+        ["execute", "fetch_all", "fetch_one", "fetch_optional", "begin", "begin_with", "commit"];
+    let roles = [
+        "workers/src/events/relay_outbox.rs",
+        "workers/src/commands/purge.rs",
+        "workers/src/events/update_sales_stats",
+        "workers/src/events/subscribe.rs",
+    ];
+    let mut bounded = 0;
+    for source in sources(&roles) {
+        let text = code_lines(&source.text).collect::<String>();
+        bounded += text.matches("answered(").count();
+        for (end, _) in text.match_indices(").await") {
+            let mut open = 0;
+            let start = text[..=end].rfind(|c| {
+                open += i32::from(c == ')') - i32::from(c == '(');
+                open == 0
+            });
+            let called = text[..start.unwrap()].rsplit(|c: char| !c.is_alphanumeric() && c != '_');
+            let called = called.into_iter().next().unwrap();
+            assert!(!STATEMENTS.contains(&called), "{}: {called}", source.path);
+        }
+    }
+    assert!(bounded > 20, "this test does not see the statements");
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    for source in sources(&ALL) {
+        let lines = source.text.lines().count();
+        assert!(lines <= 450, "{} has {lines} lines: that is two files", source.path);
+        let name = Path::new(&source.path).file_stem().unwrap().to_str().unwrap().to_owned();
+        let vague = ["util", "utils", "helpers", "common", "misc"];
+        assert!(!vague.contains(&name.as_str()), "{}: a name that says nothing", source.path);
+        assert!(source.text.starts_with("//!"), "{} does not say what it is", source.path);
+        assert!(name != "main" || lines <= 40, "{} has {lines} lines: a main is thin", source.path);
+    }
+}
+
+/// A code that no flow ever shows is a promise that nothing keeps.
+#[test]
+fn every_code_is_seen_in_a_flow() {
+    let defined = fs::read_to_string(root().join("api/src/http/problem.rs")).unwrap();
+    let parts = defined.split("const fn parts").nth(1).unwrap();
+    let parts = parts.split("\n    }\n").next().unwrap();
+    let kebab = |word: &str| word.contains('-') || ["unauthenticated", "forbidden"].contains(&word);
+    let codes: Vec<&str> = parts
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| kebab(word) && word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        .collect();
+    let variants = parts.matches("Self::").count();
+    assert_eq!(codes.len(), variants, "this test does not see every code: {codes:?}");
+    let flows = sources(&["tests/flows"]);
+    let unseen: Vec<&str> = codes
+        .into_iter()
+        .filter(|code| !flows.iter().any(|flow| flow.text.contains(&format!("\"{code}\""))))
+        .collect();
+    assert_eq!(unseen, [""; 0]);
+}

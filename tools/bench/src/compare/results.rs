@@ -1,0 +1,330 @@
+//! The results: for people (Markdown, and a picture) and for scripts (JSON).
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
+
+use super::{
+    ledger::{Figure, Ledger},
+    machine::Machine,
+    picture,
+    plan::Plan,
+    ratios::{FURTHER_RATIOS, RATIOS, Target},
+};
+use crate::{report::count, side::SideName};
+
+/// What each scenario is, in the order of the report.
+const SCENARIOS: [(&str, &str); 14] = [
+    ("hot_coupon", "One hot coupon: granted and committed"),
+    ("spread_coupon", "1,000 coupons evenly"),
+    ("sold_out", "Sold-out storm, about 99% of the requests lose: answered"),
+    ("hello", "HTTP hello: answered"),
+    ("hot_product", "One hot product: orders committed"),
+    ("spread_product", "100 products evenly, orders of 1 to 3 lines: orders committed"),
+    (
+        "drain_coupon",
+        "Draining a backlog of one coupon, the API idle; raw: the same batches without broker and HTTP",
+    ),
+    ("drain_order", "The same with orders of one product"),
+    (
+        "fresh_coupon",
+        "One hot coupon on a fresh database (by pg_stat_user_tables and pg_stats no table was ever analyzed), nothing warmed up: committed",
+    ),
+    ("fresh_order", "The same with orders of one product"),
+    (
+        "drain_fresh_coupon",
+        "Draining a backlog of one coupon on a fresh database, nothing warmed up",
+    ),
+    ("drain_fresh_order", "The same with orders of one product"),
+    ("large", "One hot coupon, in a database with a history"),
+    (
+        "latency",
+        "From when a request was due to its outcome (open loop), by share of the maximum in percent",
+    ),
+];
+
+/// Everything that was found.
+pub(super) struct Results {
+    pub(super) plan: Plan,
+    pub(super) ledger: Ledger,
+    pools: BTreeMap<SideName, u32>,
+    pub(super) machine: Machine,
+    pub(super) at: DateTime<Utc>,
+}
+
+impl Results {
+    pub(super) fn new(
+        plan: Plan,
+        ledger: Ledger,
+        pools: BTreeMap<SideName, u32>,
+        machine: Machine,
+    ) -> Self {
+        Self { plan, ledger, pools, machine, at: Utc::now() }
+    }
+
+    /// Writes them; the paths.
+    pub(super) fn write(&self, folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+        std::fs::create_dir_all(folder)?;
+        let quick = if self.plan.quick { "-quick" } else { "" };
+        let name = format!("{}-{}-cores{quick}", self.at.format("%Y-%m-%d"), self.machine.cores);
+        let json = format!("{:#}\n", self.json());
+        let files = [
+            (format!("{name}.md"), self.text()),
+            (format!("{name}.svg"), picture::draw(self)),
+            (format!("{name}.json"), json.clone()),
+            ("latest.json".to_owned(), json),
+        ];
+        let write = |(name, content): (String, String)| {
+            let path = folder.join(name);
+            std::fs::write(&path, content).map(|()| path)
+        };
+        files.into_iter().map(write).collect()
+    }
+
+    /// Date, machine and versions, in a line.
+    pub(super) fn subject(&self) -> String {
+        let Machine { cpu, cores, memory_gib, .. } = &self.machine;
+        format!("{}, {cores} cores of {cpu}, {memory_gib} GiB", self.at.format("%Y-%m-%d"))
+    }
+
+    /// Markdown that also reads well on a terminal.
+    pub(super) fn text(&self) -> String {
+        let Plan { rounds, quick, window, .. } = self.plan;
+        let mut text = format!("# Benchmark, {}\n\n", self.subject());
+        if quick {
+            text += "**Quick run: one short round. It shows that everything works; its figures are no results.**\n\n";
+        }
+        let Machine { postgresql, rabbitmq, redis, rustc, commit, .. } = &self.machine;
+        let _ = writeln!(
+            text,
+            "PostgreSQL {postgresql} (fsync on), RabbitMQ {rabbitmq}, Redis {redis}, {rustc}, commit {commit}.\n\
+             The load generator and all servers share the cores. {rounds} round(s) of {window:?} per figure: median [min..max].\n\
+             How to read it: tools/bench/README.md; why a target is missed: tools/bench/NOTES.md.\n"
+        );
+        self.ratios(&mut text);
+        for (scenario, title) in SCENARIOS {
+            self.scenario(&mut text, scenario, title);
+        }
+        self.idle(&mut text);
+        let pools = self.pools.iter().map(|(side, pool)| format!("{} {pool}", side.as_str()));
+        let _ = writeln!(
+            text,
+            "Best pools (connections to PostgreSQL), as searched before: {}.",
+            pools.collect::<Vec<_>>().join(", ")
+        );
+        text
+    }
+
+    fn ratios(&self, text: &mut String) {
+        let rows = RATIOS.iter().chain(&FURTHER_RATIOS).map(|ratio| {
+            let value = ratio.of(&self.ledger);
+            let verdict = match value {
+                Some(value) if ratio.target.is_met(value) => "met",
+                Some(_) => "missed",
+                None => "not measured",
+            };
+            let value = value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
+            [
+                ratio.key.to_owned(),
+                value,
+                ratio.target.to_string(),
+                verdict.to_owned(),
+                ratio.what.to_owned(),
+            ]
+        });
+        text.push_str("## Ratios\n\n");
+        table(text, ["key", "ratio", "target", "", "what"], &rows.collect::<Vec<_>>());
+    }
+
+    fn scenario(&self, text: &mut String, scenario: &str, title: &str) {
+        let prefix = format!("{scenario}.");
+        let rate = |key: &str| {
+            let key = key.strip_prefix(&prefix)?;
+            let metric = if scenario == "latency" { ".offered_per_second" } else { ".per_second" };
+            Some(key.strip_suffix(metric)?.to_owned())
+        };
+        let measured: Vec<String> = self.ledger.iter().filter_map(|(key, _)| rate(key)).collect();
+        if measured.is_empty() {
+            return;
+        }
+        let rows = measured.iter().map(|who| {
+            let figure = |metric: &str| self.ledger.figure(&format!("{scenario}.{who}.{metric}"));
+            let per_second = figure("per_second").or_else(|| figure("offered_per_second"));
+            let (side, at) = who.rsplit_once('.').unwrap_or((who, ""));
+            [
+                side.to_owned(),
+                at.to_owned(),
+                shown(per_second, 0),
+                shown(figure("p50_ms"), 1),
+                shown(figure("p99_ms"), 1),
+                match (figure("gave_up_percent"), figure("told_p99_ms")) {
+                    (Some(figure), _) if figure.median > 0.0 => format!("{:.1}%", figure.median),
+                    (_, told) => shown(told, 1),
+                },
+            ]
+        });
+        let _ = writeln!(text, "## {title}\n");
+        let heads = match scenario {
+            "latency" => {
+                ["side", "load %", "offered per second", "p50 ms", "p99 ms", "p99 ms to the client"]
+            }
+            _ => ["side", "connections", "per second", "answer p50 ms", "answer p99 ms", "gave up"],
+        };
+        table(text, heads, &rows.collect::<Vec<_>>());
+    }
+
+    fn idle(&self, text: &mut String) {
+        let rows = self.ledger.iter().filter_map(|(key, _)| {
+            let program = key.strip_prefix("idle.")?.strip_suffix(".rss_mib")?;
+            let cpu = self.ledger.figure(&format!("idle.{program}.cpu_percent"));
+            Some([program.to_owned(), shown(self.ledger.figure(key), 1), shown(cpu, 2)])
+        });
+        text.push_str("## What the idle system costs\n\n");
+        table(text, ["process", "RSS MiB", "CPU % of a core"], &rows.collect::<Vec<_>>());
+    }
+
+    fn json(&self) -> Value {
+        let mut medians = Map::new();
+        let mut measurements = Map::new();
+        for (key, values) in self.ledger.iter() {
+            let Some(Figure { median, min, max }) = Figure::of(values) else { continue };
+            medians.insert(key.to_owned(), json!(median));
+            let figure = json!({ "median": median, "min": min, "max": max, "values": values });
+            measurements.insert(key.to_owned(), figure);
+        }
+        let (mut ratios, mut targets) = (Map::new(), Map::new());
+        for ratio in &RATIOS {
+            let value = ratio.of(&self.ledger);
+            ratios.insert(ratio.key.to_owned(), json!(value));
+            let (bound, target) = match ratio.target {
+                Target::AtLeast(target) => ("at_least", target),
+                Target::AtMost(target) => ("at_most", target),
+            };
+            let met = value.is_some_and(|value| ratio.target.is_met(value));
+            targets.insert(
+                ratio.key.to_owned(),
+                json!({ bound: target, "met": met, "what": ratio.what }),
+            );
+        }
+        let further = FURTHER_RATIOS
+            .iter()
+            .map(|ratio| (ratio.key.to_owned(), json!(ratio.of(&self.ledger))));
+        let further: Map<String, Value> = further.collect();
+        let pools: Map<String, Value> =
+            self.pools.iter().map(|(side, pool)| (side.as_str().to_owned(), json!(pool))).collect();
+        json!({
+            "date": self.at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            "quick": self.plan.quick,
+            "rounds": self.plan.rounds,
+            "window_seconds": self.plan.window.as_secs_f64(),
+            "backlog": self.plan.backlog,
+            "fresh_backlog": self.plan.fresh_backlog,
+            "large_rows": self.plan.large_rows,
+            "machine": self.machine,
+            "pools": pools,
+            "ratios": ratios,
+            "targets": targets,
+            "further_ratios": further,
+            "medians": medians,
+            "measurements": measurements,
+        })
+    }
+}
+
+fn shown(figure: Option<Figure>, digits: usize) -> String {
+    let Some(Figure { median, min, max }) = figure else { return String::new() };
+    let number = |value: f64| match digits {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "rates are positive and below 2^53"
+        )]
+        0 => count(value.round() as usize),
+        _ => format!("{value:.digits$}"),
+    };
+    format!("{} [{}..{}]", number(median), number(min), number(max))
+}
+
+/// Padded, so that it is a table also before it is rendered.
+fn table<const N: usize>(text: &mut String, heads: [&str; N], rows: &[[String; N]]) {
+    let heads = heads.map(str::to_owned);
+    let mut widths = [0; N];
+    for row in std::iter::once(&heads).chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
+    };
+    *text += &line(&heads);
+    let rules = widths.map(|width| "-".repeat(width));
+    *text += &line(&rules);
+    for row in rows {
+        *text += &line(row);
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results() -> Results {
+        let mut ledger = Ledger::default();
+        for value in [24_000.0, 25_000.0, 23_000.0] {
+            ledger.add("hot_coupon.firstcome.64.per_second", value);
+        }
+        ledger.add("hot_coupon.pessimistic.64.per_second", 1_000.0);
+        ledger.add("hot_coupon.pessimistic.64.p99_ms", 80.0);
+        ledger.add("latency.firstcome.50.p99_ms", 20.0);
+        ledger.add("latency.firstcome.50.offered_per_second", 12_000.0);
+        let machine = Machine {
+            cpu: "A & B".to_owned(),
+            cores: 2,
+            memory_gib: 8,
+            postgresql: "17".to_owned(),
+            rabbitmq: "4".to_owned(),
+            redis: "8".to_owned(),
+            rustc: "rustc 1".to_owned(),
+            commit: "abc".to_owned(),
+        };
+        Results::new(Plan::QUICK, ledger, BTreeMap::from([(SideName::Atomic, 8)]), machine)
+    }
+
+    #[test]
+    fn every_ratio_is_in_the_json_under_its_key() {
+        let json = results().json();
+        assert_eq!(json["ratios"]["hot_coupon_vs_pessimistic_64"], 24.0);
+        assert_eq!(json["targets"]["hot_coupon_vs_pessimistic_64"]["met"], true);
+        assert_eq!(json["ratios"]["p99_at_half_vs_pessimistic_saturated"], 0.25);
+        assert_eq!(json["targets"]["p99_at_half_vs_pessimistic_saturated"]["met"], false);
+        assert_eq!(json["ratios"].as_object().unwrap().len(), RATIOS.len());
+        assert_eq!(json["ratios"]["large_vs_empty"], Value::Null);
+        assert_eq!(json["medians"]["hot_coupon.firstcome.64.per_second"], 24_000.0);
+    }
+
+    #[test]
+    fn the_text_tells_what_was_met_and_what_was_not() {
+        let text = results().text();
+        let line = |key: &str| text.lines().find(|line| line.contains(key)).unwrap().to_owned();
+        assert!(line("| hot_coupon_vs_pessimistic_64 ").contains("| 24.00 | ≥ 12   | met "));
+        assert!(line("p99_at_half").contains("| missed "));
+        assert!(line("large_vs_empty").contains("| not measured "));
+        assert!(text.contains("24,000 [23,000..25,000]"), "{text}");
+        assert!(text.contains("Quick run"));
+    }
+
+    #[test]
+    fn the_picture_is_well_formed() {
+        let picture = picture::draw(&results());
+        assert!(picture.contains("A &amp; B") && picture.contains("24,000"), "{picture}");
+        assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
+    }
+}

@@ -1,0 +1,8 @@
+//! What an operator or a timer asks for, once.
+
+pub mod audit;
+pub mod dead_letters;
+pub mod mock_data_platform;
+pub mod purge;
+pub mod reconcile;
+pub mod sample_data;

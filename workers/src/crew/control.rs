@@ -1,0 +1,199 @@
+//! What a worker publishes into lines besides jobs: canaries and last messages, and jobs that get
+//! another attempt. On a connection of its own: a broker with a memory alarm blocks those that
+//! publish, and the lines must go on being consumed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use firstcome_broker::{
+    BrokerArgs,
+    connect::{self, Alarm, Alarms, Connection, SessionError},
+    publish::{Address, ConfirmedPublisher, MessageType, Verdict},
+};
+use firstcome_contract::line::Line;
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::line::batch::{ATTEMPTS_HEADER, CANARY_HEADER};
+
+/// Messages that may wait for the connection; beyond it they are refused.
+const BACKLOG: usize = 256;
+/// Messages under way at once.
+const IN_FLIGHT: usize = 64;
+/// How long a confirm may take; nothing confirmed for so long ends the session.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Where a message goes.
+#[derive(Debug)]
+pub(crate) enum To {
+    Queue(String),
+    /// The line, if it takes jobs at present.
+    Line {
+        exchange: String,
+        line: Line,
+    },
+}
+
+struct Message {
+    to: To,
+    kind: MessageType,
+    headers: FieldTable,
+    body: Vec<u8>,
+    confirmed: oneshot::Sender<bool>,
+}
+
+/// The sending end; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Control {
+    messages: mpsc::Sender<Message>,
+    /// The broker has an alarm.
+    is_blocked: Arc<AtomicBool>,
+}
+
+impl Control {
+    /// Starts the task that publishes, until `stop`.
+    pub(crate) fn start(broker: &BrokerArgs, kind: &str, stop: &CancellationToken) -> Self {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {kind} control"));
+        let (stop, is_blocked) = (stop.clone(), Arc::new(AtomicBool::new(false)));
+        let blocked = Arc::clone(&is_blocked);
+        tokio::spawn(async move {
+            // Sessions take turns with it.
+            let receiver = Arc::new(Mutex::new(receiver));
+            connect::supervise(&url, &name, &stop, |connection| {
+                let (receiver, blocked) = (Arc::clone(&receiver), Arc::clone(&blocked));
+                let stop = stop.clone();
+                async move {
+                    session(&connection, &mut *receiver.lock().await, &blocked, &stop).await
+                }
+            })
+            .await;
+        });
+        Self { messages: sender, is_blocked }
+    }
+
+    /// Whether the broker is known to take nothing at present: all that is asked for is refused at once.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed)
+    }
+
+    /// Shows that the line is alive, if it comes out at the other end: that, or what fills the line.
+    /// Does not wait.
+    pub(crate) fn canary(&self, queue: String, id: Uuid) -> oneshot::Receiver<bool> {
+        let mut headers = FieldTable::default();
+        headers.insert(CANARY_HEADER.into(), AMQPValue::LongString(id.to_string().into()));
+        self.send(To::Queue(queue), MessageType::Canary, headers, Vec::new())
+    }
+
+    /// Shows that a message can get into the line, and that there is one; as far as the broker says so in
+    /// time.
+    pub(crate) async fn reaches(&self, queue: String) -> bool {
+        in_time(self.canary(queue, Uuid::new_v4())).await
+    }
+
+    /// Puts the last message into a line; whether the broker has it.
+    pub(crate) async fn end_line(&self, queue: String) -> bool {
+        let (kind, headers) = (MessageType::EndOfLine, FieldTable::default());
+        in_time(self.send(To::Queue(queue), kind, headers, Vec::new())).await
+    }
+
+    /// Publishes what was tried so often and failed; whether the broker has it.
+    pub(crate) async fn redrive(
+        &self,
+        to: To,
+        kind: MessageType,
+        attempts: i32,
+        body: Vec<u8>,
+    ) -> bool {
+        let mut headers = FieldTable::default();
+        headers.insert(ATTEMPTS_HEADER.into(), AMQPValue::LongInt(attempts));
+        in_time(self.send(to, kind, headers, body)).await
+    }
+
+    fn send(
+        &self,
+        to: To,
+        kind: MessageType,
+        headers: FieldTable,
+        body: Vec<u8>,
+    ) -> oneshot::Receiver<bool> {
+        let (confirmed, answer) = oneshot::channel();
+        // Without a broker nobody answers, which says it all.
+        let _ = self.messages.try_send(Message { to, kind, headers, body, confirmed });
+        answer
+    }
+}
+
+async fn in_time(confirmed: oneshot::Receiver<bool>) -> bool {
+    timeout(DEADLINE, confirmed).await.is_ok_and(|sent| sent == Ok(true))
+}
+
+async fn session(
+    connection: &Connection,
+    messages: &mut mpsc::Receiver<Message>,
+    is_blocked: &AtomicBool,
+    stop: &CancellationToken,
+) -> Result<(), SessionError> {
+    let mut alarms = Alarms::of(connection);
+    let mut publisher =
+        ConfirmedPublisher::<(MessageType, oneshot::Sender<bool>)>::open(connection).await?;
+    let mut blocked = false;
+    let mut patience = Instant::now();
+    loop {
+        is_blocked.store(blocked, Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            // What is under way goes out when it ends: another connection would only wait beside this one.
+            alarm = alarms.next() => {
+                blocked = matches!(alarm?, Alarm::Raised(_));
+                patience = Instant::now() + DEADLINE;
+            }
+            verdicts = publisher.verdicts() => {
+                patience = Instant::now() + DEADLINE;
+                for ((kind, confirmed), verdict) in verdicts {
+                    // A full line takes no canary, and has enough in it that should come out.
+                    let is_there = matches!(verdict, Verdict::Confirmed)
+                        || (kind == MessageType::Canary && matches!(verdict, Verdict::Refused));
+                    let _ = confirmed.send(is_there);
+                    if let Verdict::Unknown(error) = verdict {
+                        return Err(error.into());
+                    }
+                }
+            }
+            () = sleep_until(patience), if publisher.in_flight() > 0 && !blocked => {
+                return Err(SessionError::Timeout(DEADLINE));
+            }
+            // Not one after the other: a queue without a leader confirms nothing.
+            message = messages.recv(), if publisher.in_flight() < IN_FLIGHT || blocked => {
+                let Some(Message { to, kind, headers, body, confirmed }) = message else { return Ok(()) };
+                // Who is told nothing knows that it was not sent.
+                if blocked || confirmed.is_closed() {
+                    continue;
+                }
+                let key;
+                let address = match &to {
+                    To::Queue(queue) => Address::Queue(queue),
+                    To::Line { exchange, line } => {
+                        key = line.routing_key();
+                        Address::Exchange { exchange, key: &key }
+                    }
+                };
+                if publisher.in_flight() == 0 {
+                    patience = Instant::now() + DEADLINE;
+                }
+                publisher.publish_with(headers, address, kind, body, (kind, confirmed));
+            }
+        }
+    }
+}

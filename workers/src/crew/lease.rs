@@ -1,0 +1,284 @@
+//! Who serves which line, in PostgreSQL and by its clock alone.
+//!
+//! A worker that is alive says so every second ([`Heartbeat`]); the lines are shared evenly
+//! among those that are, by each of them for itself: it takes what is free, up to its share, and waits
+//! neither for the others nor for what they do about the routing. A lease has an epoch that counts up with
+//! every new owner, and every batch locks it and compares ([`crate::line::record::begin`]): a worker that lost
+//! a line without noticing, however long it was paused, cannot commit. Losing a lease therefore costs
+//! time, never truth.
+
+use std::{sync::Arc, time::Duration};
+
+use firstcome_contract::{job::JobKind, line::Line};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use uuid::Uuid;
+
+use super::routing::State;
+
+/// How long a worker counts as alive after its last heartbeat: several missed ones, and still
+/// well below what an operator would call an outage.
+const SECONDS_TO_LIVE: f64 = 5.0;
+/// How often it says that it is.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long that may take. A connection that is frozen costs one beat of those that may be missed.
+const BEAT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long connecting may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// How long giving lines back may take; without it the others wait until the leases expire.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A line that is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lease {
+    pub(crate) line: Line,
+    pub(crate) owner: Uuid,
+    pub(crate) epoch: i64,
+}
+
+/// What a worker has, and how much it should have.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pub(crate) leases: Vec<Lease>,
+    pub(crate) fair: usize,
+    /// The first of those that are alive: it does what one of them has to.
+    pub(crate) is_first: bool,
+}
+
+/// This process among the workers of a kind.
+#[derive(Debug)]
+pub(crate) struct Member {
+    identity: Arc<Identity>,
+    /// Not of the pool: with every connection in the middle of a batch, or frozen, a worker is
+    /// alive all the same.
+    connection: Option<PgConnection>,
+}
+
+/// What it is known by.
+#[derive(Debug)]
+struct Identity {
+    id: Uuid,
+    kind: JobKind,
+    name: String,
+    options: Arc<PgConnectOptions>,
+}
+
+impl Identity {
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        timeout(CONNECT_DEADLINE, PgConnection::connect_with(&self.options))
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Says that this worker is alive. Deliberately waits for no other worker.
+    async fn beat(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "INSERT INTO workers (id, kind, name, expires_at)
+             VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
+             ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at",
+            self.id,
+            self.kind.as_str(),
+            self.name,
+            SECONDS_TO_LIVE,
+        )
+        .execute(on)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Says that a worker is alive, whatever else that waits for: a task and a connection of its own. It ends
+/// when it is dropped, at the latest.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    stop: CancellationToken,
+    beating: AbortOnDropHandle<()>,
+}
+
+impl Heartbeat {
+    pub(crate) fn start(member: &Member, on: PgConnection) -> Self {
+        let stop = CancellationToken::new();
+        let beating = tokio::spawn(beat(Arc::clone(&member.identity), on, stop.clone()));
+        Self { stop, beating: AbortOnDropHandle::new(beating) }
+    }
+
+    /// The last beat is over, and no other comes.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        let _ = timeout(BEAT_DEADLINE, self.beating).await;
+    }
+}
+
+async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken) {
+    let mut kept = Some(on);
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(beats.tick()).await.is_some() {
+        let beaten = async {
+            let mut on = match kept.take() {
+                Some(connection) => connection,
+                None => identity.connect().await?,
+            };
+            timeout(BEAT_DEADLINE, identity.beat(&mut on))
+                .await
+                .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+            Ok::<_, sqlx::Error>(on)
+        };
+        match beaten.await {
+            Ok(connection) => kept = Some(connection),
+            // Sharing says so, too, if it lasts.
+            Err(error) => tracing::debug!(%error, "a heartbeat is missed"),
+        }
+    }
+}
+
+impl Member {
+    /// A member yet to be heard of.
+    pub(crate) fn new(kind: JobKind, pool: &PgPool) -> Self {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
+        let (id, name) = (Uuid::new_v4(), format!("{host}:{}", std::process::id()));
+        let identity = Identity { id, kind, name, options: pool.connect_options() };
+        Self { identity: Arc::new(identity), connection: None }
+    }
+
+    /// A connection of the session's own.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        self.identity.connect().await
+    }
+
+    /// The connection that was kept, or a new one.
+    pub(crate) async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.connect().await,
+        }
+    }
+
+    /// Nothing went wrong with it: it may be used again.
+    pub(crate) fn keep(&mut self, connection: PgConnection) {
+        self.connection = Some(connection);
+    }
+
+    /// Takes what is free of the lines up to a fair share, and tells what is ours.
+    pub(crate) async fn share(&self, on: &mut PgConnection) -> Result<Share, sqlx::Error> {
+        let Identity { id, kind, .. } = *self.identity;
+        let mut alive = self.alive(on).await?;
+        if !alive.contains(&id) {
+            // New, or paused for so long.
+            self.identity.beat(on).await?;
+            alive = self.alive(on).await?;
+        }
+        let rank = alive.iter().position(|other| *other == id).unwrap_or_default();
+        let rows = State::load(on, kind).await?.rows;
+        let open: Vec<_> = rows.iter().filter(|row| row.is_open).collect();
+        let fair = fair_share(open.len(), alive.len(), rank);
+
+        let ours = open.iter().filter(|row| row.owner == Some(id));
+        let mut leases: Vec<Lease> = ours.map(|row| row.lease(id)).collect();
+        let is_free = |owner: Option<Uuid>| owner.is_none_or(|owner| !alive.contains(&owner));
+        let mut free: Vec<_> = open.iter().filter(|row| is_free(row.owner)).collect();
+        // Others look at the same time: each begins elsewhere.
+        let begin = (free.len() * rank).checked_div(alive.len()).unwrap_or_default();
+        free.rotate_left(begin);
+        let wanted = free.into_iter().take(fair.saturating_sub(leases.len()));
+        let (generations, names): (Vec<i32>, Vec<String>) =
+            wanted.map(|row| (row.line.generation, row.line.name.to_string())).unzip();
+        if !names.is_empty() {
+            // A line that a batch of its late owner still holds is skipped, not waited for; one that another
+            // worker has taken meanwhile is not free any more.
+            let taken = sqlx::query!(
+                r#"WITH free AS (
+                       SELECT kind, generation, line FROM partition_leases
+                       JOIN UNNEST($3::int[], $4::text[]) AS wanted (g, l) ON generation = g AND line = l
+                       WHERE kind = $1 AND (owner IS NULL OR owner <> ALL ($5::uuid[]))
+                       FOR UPDATE OF partition_leases SKIP LOCKED
+                   )
+                   UPDATE partition_leases AS taken SET owner = $2, epoch = epoch + 1
+                   FROM free
+                   WHERE taken.kind = free.kind AND taken.generation = free.generation AND taken.line = free.line
+                   RETURNING taken.generation, taken.line, taken.epoch"#,
+                kind.as_str(),
+                id,
+                &generations,
+                &names,
+                &alive,
+            )
+            .fetch_all(on)
+            .await?;
+            leases.extend(taken.into_iter().filter_map(|row| {
+                let line = row.line.parse().ok()?;
+                let line = Line { kind, generation: row.generation, name: line };
+                Some(Lease { line, owner: id, epoch: row.epoch })
+            }));
+        }
+        Ok(Share { leases, fair, is_first: rank == 0 })
+    }
+
+    /// The workers that count as alive, in an order that all of them know.
+    async fn alive(&self, on: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
+        sqlx::query_scalar!(
+            "WITH dead AS (DELETE FROM workers WHERE expires_at < clock_timestamp())
+             SELECT id FROM workers WHERE kind = $1 AND expires_at >= clock_timestamp() ORDER BY id",
+            self.identity.kind.as_str(),
+        )
+        .fetch_all(on)
+        .await
+    }
+
+    /// Gives a line back, so that another worker can take it at once.
+    pub(crate) async fn release(&mut self, lease: &Lease) -> Result<(), sqlx::Error> {
+        let mut on = self.connection().await?;
+        let released = sqlx::query!(
+            "UPDATE partition_leases SET owner = NULL
+             WHERE kind = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5",
+            lease.line.kind.as_str(),
+            lease.line.generation,
+            lease.line.name.to_string(),
+            lease.owner,
+            lease.epoch,
+        )
+        .execute(&mut on);
+        timeout(RELEASE_DEADLINE, released).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        self.keep(on);
+        Ok(())
+    }
+
+    /// Gives everything back, and counts no more.
+    pub(crate) async fn leave(&mut self) -> Result<(), sqlx::Error> {
+        let leaving = async {
+            let mut on = self.connection().await?;
+            sqlx::query!(
+                "WITH released AS (UPDATE partition_leases SET owner = NULL WHERE owner = $1)
+                 DELETE FROM workers WHERE id = $1",
+                self.identity.id
+            )
+            .execute(&mut on)
+            .await?;
+            on.close().await
+        };
+        timeout(RELEASE_DEADLINE, leaving).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+/// How many of `lines` the `rank`-th of `workers` should have: all get the same, the first ones one
+/// more where it does not divide evenly.
+fn fair_share(lines: usize, workers: usize, rank: usize) -> usize {
+    let Some(even) = lines.checked_div(workers) else { return 0 };
+    even + usize::from(rank < lines % workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn shares_are_even_and_leave_nothing(lines in 0usize..300, workers in 1usize..40) {
+            let shares: Vec<usize> = (0..workers).map(|rank| fair_share(lines, workers, rank)).collect();
+            prop_assert_eq!(shares.iter().sum::<usize>(), lines);
+            prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+        }
+    }
+}

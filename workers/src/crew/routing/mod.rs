@@ -1,0 +1,230 @@
+//! Brings about the routing that operators want: how many partitions, and which keys have a line of
+//! their own.
+//!
+//! A change replaces the whole generation of lines, in steps that any worker of the kind takes or
+//! repeats, one at a time under the kind's advisory lock:
+//! 1. *Plan*: store the next generation's lines.
+//! 2. *Switch*: make their queues, take the old ones out of the exchange, put the new ones in. A
+//!    publisher that does not know yet gets its messages back. Nothing is in the new lines that
+//!    is not later than all that is in the old ones.
+//! 3. *End*: put a last message into each old queue. Whoever consumes it has settled all before it,
+//!    so the line is drained.
+//! 4. *Open*: a new line is consumed when all old lines that could hold its keys are drained, so
+//!    that the order within a key survives the change.
+//! 5. *Retire*: delete what is drained.
+//!
+//! A change that would make keys wait for a backlog that they had nothing to do with is put off until that
+//! is short. No step waits for a line's row, which a batch may hold.
+
+mod barrier;
+mod steps;
+
+pub(crate) use steps::StepError;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use firstcome_contract::{
+    job::JobKind,
+    line::{Line, LineName, Routing},
+};
+use firstcome_process::database::Pool;
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::lease::Lease;
+
+/// A line with a job that has waited for so long makes others wait: a change of the routing that would do
+/// so is put off.
+const LONG_AFTER: Duration = Duration::from_secs(2);
+
+/// A line as it is stored.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) line: Line,
+    pub(crate) owner: Option<Uuid>,
+    /// To be consumed from.
+    pub(crate) is_open: bool,
+    was_opened: bool,
+    epoch: i64,
+    partitions: i32,
+    /// What the queue was declared with; it cannot change.
+    capacity: i32,
+    is_drained: bool,
+    /// One of its jobs has waited for a while.
+    is_long: bool,
+    /// It is time for its last message.
+    end_is_due: bool,
+    /// It is time to delete it.
+    retirement_is_due: bool,
+}
+
+impl Row {
+    /// The lease that `owner` has on it.
+    pub(crate) fn lease(&self, owner: Uuid) -> Lease {
+        Lease { line: self.line, owner, epoch: self.epoch }
+    }
+}
+
+/// The routing of a kind: what is wanted and what is.
+#[derive(Debug)]
+pub(crate) struct State {
+    kind: JobKind,
+    partitions: i32,
+    capacity: i32,
+    /// The generation that takes new jobs.
+    generation: i32,
+    pins: Vec<i64>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// The kind's lock, for one transaction; `None` while another worker has it.
+pub(crate) async fn lock(
+    connection: &mut PgConnection,
+    kind: JobKind,
+) -> Result<Option<Transaction<'_, Postgres>>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    // A batch may hold a line's row for as long as its database connection is frozen.
+    let locked = sqlx::query_scalar!(
+        r#"SELECT set_config('lock_timeout', '2s', true) IS NOT NULL
+                  AND pg_try_advisory_xact_lock(hashtext('firstcome.routing.' || $1)) AS "locked!""#,
+        kind.as_str()
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok(locked.then_some(transaction))
+}
+
+impl State {
+    /// Reads it all: some dozens of rows.
+    pub(crate) async fn load(
+        connection: &mut PgConnection,
+        kind: JobKind,
+    ) -> Result<Self, sqlx::Error> {
+        let routing = sqlx::query!(
+            "SELECT partitions, line_capacity, generation FROM routing WHERE kind = $1",
+            kind.as_str()
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let pins =
+            sqlx::query_scalar!("SELECT key FROM pins WHERE kind = $1 ORDER BY key", kind.as_str())
+                .fetch_all(&mut *connection)
+                .await?;
+        let rows = sqlx::query!(
+            r#"SELECT l.generation, line, l.partitions, capacity, owner, epoch,
+                      opened_at IS NOT NULL AS "was_opened!",
+                      (opened_at IS NOT NULL AND (drained_at IS NULL OR drained_at > clock_timestamp() - interval '15 seconds')) AS "is_open!",
+                      drained_at IS NOT NULL AS "is_drained!",
+                      (SELECT COALESCE(sum(jobs), 0) FROM line_arrivals AS a
+                       WHERE a.kind = l.kind AND a.generation = l.generation AND a.line = l.line
+                         AND last_at < clock_timestamp() - make_interval(secs => $2))
+                      + COALESCE((SELECT folded FROM line_reports AS r WHERE r.kind = l.kind AND r.generation = l.generation AND r.line = l.line), 0)
+                      > COALESCE((SELECT settled FROM line_progress AS p WHERE p.kind = l.kind AND p.generation = l.generation AND p.line = l.line), 0) AS "is_long!",
+                      (drained_at IS NULL AND l.generation < routing.generation
+                       AND COALESCE(closed_at, switched_at) < clock_timestamp() - interval '1 second'
+                       -- Once more if it got lost with its queue.
+                       AND (ended_at IS NULL OR ended_at < clock_timestamp() - interval '30 seconds')) IS TRUE AS "end_is_due!",
+                      (drained_at < clock_timestamp() - interval '30 seconds'
+                       AND NOT EXISTS (SELECT FROM workers WHERE id = owner AND expires_at > clock_timestamp())) IS TRUE AS "retirement_is_due!"
+               FROM partition_leases AS l JOIN routing USING (kind) WHERE kind = $1 ORDER BY l.generation, line"#,
+            kind.as_str(),
+            LONG_AFTER.as_secs_f64(),
+        )
+        .fetch_all(connection)
+        .await?;
+        let rows = rows.into_iter().filter_map(|row| {
+            Some(Row {
+                line: Line { kind, generation: row.generation, name: row.line.parse().ok()? },
+                partitions: row.partitions,
+                capacity: row.capacity,
+                owner: row.owner,
+                epoch: row.epoch,
+                is_open: row.is_open,
+                was_opened: row.was_opened,
+                is_drained: row.is_drained,
+                is_long: row.is_long,
+                end_is_due: row.end_is_due,
+                retirement_is_due: row.retirement_is_due,
+            })
+        });
+        Ok(Self {
+            kind,
+            partitions: routing.partitions,
+            capacity: routing.line_capacity,
+            generation: routing.generation,
+            pins,
+            rows: rows.collect(),
+        })
+    }
+
+    /// How new jobs are dealt out at present; `None` before the first worker made lines.
+    pub(crate) fn routing(&self) -> Option<Routing> {
+        self.routings().remove(&self.generation)
+    }
+
+    /// How jobs were and are dealt out, by generation. A line that is deleted since is not missed: what
+    /// could have stood in it could have stood in another, for all we know.
+    fn routings(&self) -> BTreeMap<i32, Routing> {
+        let mut routings = BTreeMap::new();
+        for row in &self.rows {
+            let Ok(partitions) = u16::try_from(row.partitions) else { continue };
+            let generation = row.line.generation;
+            let routing = routings.entry(generation).or_insert_with(|| Routing {
+                generation,
+                partitions,
+                pins: BTreeMap::new(),
+            });
+            if let LineName::Pin(key) = row.line.name {
+                // Numbers matter in job ids only.
+                routing.pins.insert(key, 0);
+            }
+        }
+        routings
+    }
+}
+
+/// Notes how many partitions are wanted; the kind's workers bring it about.
+///
+/// # Errors
+/// The database's.
+pub async fn set_partitions(pool: &PgPool, kind: JobKind, count: u16) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE routing SET partitions = $2 WHERE kind = $1",
+        kind.as_str(),
+        i32::from(count)
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Every line there is, of every kind and generation.
+///
+/// # Errors
+/// The database's.
+pub async fn lines(pool: &PgPool) -> Result<Vec<Line>, sqlx::Error> {
+    let rows =
+        sqlx::query!("SELECT kind, generation, line FROM partition_leases").fetch_all(pool).await?;
+    let lines = rows.into_iter().filter_map(|row| {
+        let kind = JobKind::from_name(&row.kind)?;
+        Some(Line { kind, generation: row.generation, name: row.line.parse().ok()? })
+    });
+    Ok(lines.collect())
+}
+
+/// Its last message was consumed: everything before it is settled.
+pub(crate) async fn drained(pool: &Pool, line: Line) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE partition_leases
+         SET drained_at = clock_timestamp(), ended_at = COALESCE(ended_at, clock_timestamp()),
+             closed_at = COALESCE(closed_at, clock_timestamp())
+         WHERE kind = $1 AND generation = $2 AND line = $3
+           AND generation < (SELECT generation FROM routing WHERE kind = $1) AND drained_at IS NULL",
+        line.kind.as_str(),
+        line.generation,
+        line.name.to_string(),
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Looks after a kind's lines in the broker, and takes the steps of its routing: beside the sharing, which
+//! waits for nothing of it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use firstcome_broker::{
+    BrokerArgs,
+    connect::{self, Connection, SessionError},
+    topology,
+};
+use firstcome_contract::job::JobKind;
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    control::Control,
+    role::Role,
+    routing::{self, State, StepError},
+};
+
+/// How often it is looked for steps to take.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often one of the kind's workers makes sure that every line can be reached: somebody may have deleted
+/// its queue, its exchange, or what binds them.
+const MEND: Duration = Duration::from_secs(5);
+/// How long a look may take: most of it is the broker's work.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the broker may take to make what is not a line.
+const DECLARE_DEADLINE: Duration = Duration::from_secs(3);
+/// How often it is looked whether another worker is done with the lines.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Makes the lines of every kind, as its first worker would: then jobs are accepted before one
+/// runs.
+///
+/// # Errors
+/// The broker's or the database's.
+pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), SessionError> {
+    let connection = Arc::new(connect::connect(&broker.amqp_url, "firstcome-worker").await?);
+    let namespace = &broker.queue_namespace;
+    topology::declare(&connection, namespace).await?;
+    let stop = CancellationToken::new();
+    let control = Control::start(broker, "lines", &stop);
+    let made = async {
+        let mut on = pool.acquire().await?;
+        for kind in JobKind::ALL {
+            // A worker may be at it.
+            while advance(&mut on, kind, &connection, namespace, &control, true).await?.is_none() {
+                sleep(AGAIN).await;
+            }
+        }
+        Ok::<_, StepError>(())
+    };
+    made.await?;
+    stop.cancel();
+    connect::close(&connection).await;
+    Ok(())
+}
+
+/// Takes every step towards the routing that is wanted; whether there was one. `None` while another worker
+/// is at it. `mends` the lines before, the first ones too.
+async fn advance(
+    on: &mut PgConnection,
+    kind: JobKind,
+    connection: &Arc<Connection>,
+    namespace: &str,
+    control: &Control,
+    mut mends: bool,
+) -> Result<Option<bool>, StepError> {
+    let mut has_stepped = false;
+    while let Some(mut locked) = routing::lock(on, kind).await? {
+        let state = State::load(&mut locked, kind).await?;
+        if std::mem::take(&mut mends) {
+            state.restore(&mut locked, connection, namespace).await?;
+        }
+        let stepped = state.step(&mut locked, connection, namespace, control).await?;
+        locked.commit().await?;
+        if !stepped {
+            return Ok(Some(has_stepped));
+        }
+        has_stepped = true;
+    }
+    Ok(None)
+}
+
+/// A task that does it for a session; it ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    news: Arc<News>,
+    _keeping: AbortOnDropHandle<()>,
+}
+
+/// What it and the session tell each other.
+#[derive(Debug, Default)]
+struct News {
+    is_first: AtomicBool,
+    is_damaged: AtomicBool,
+    stepped: Notify,
+}
+
+impl Upkeep {
+    /// Begins with the lines of every kind: a worker of theirs may be yet to come.
+    pub(crate) fn start(
+        role: &Arc<Role>,
+        connection: &Arc<Connection>,
+        control: &Control,
+        on: PgConnection,
+    ) -> Self {
+        let news = Arc::new(News::default());
+        let keeper = Keeper {
+            role: Arc::clone(role),
+            connection: Arc::clone(connection),
+            control: control.clone(),
+            news: Arc::clone(&news),
+            due: BTreeSet::from(JobKind::ALL),
+        };
+        Self { news, _keeping: AbortOnDropHandle::new(tokio::spawn(keeper.run(on))) }
+    }
+
+    /// Whether this worker is the first of its kind, who looks after the lines for all of them.
+    pub(crate) fn is_first(&self, is_first: bool) {
+        self.news.is_first.store(is_first, Ordering::Relaxed);
+    }
+
+    /// Something is wrong with a line: its queue may be gone.
+    pub(crate) fn damaged(&self) {
+        self.news.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for a step: there may be lines to take or to give now. Cancel-safe.
+    pub(crate) async fn stepped(&self) {
+        self.news.stepped.notified().await;
+    }
+}
+
+struct Keeper {
+    role: Arc<Role>,
+    connection: Arc<Connection>,
+    control: Control,
+    news: Arc<News>,
+    /// Kinds whose lines are to be mended.
+    due: BTreeSet<JobKind>,
+}
+
+impl Keeper {
+    /// Not on a connection of the pool: batches come first there, and one that freezes is just dropped.
+    async fn run(mut self, on: PgConnection) {
+        let kind = self.role.kind;
+        let mut kept = Some(on);
+        let mut mended = Instant::now();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let is_time = self.news.is_first.load(Ordering::Relaxed) && mended.elapsed() > MEND;
+            if self.news.is_damaged.swap(false, Ordering::Relaxed) || is_time {
+                self.due.insert(kind);
+                mended = Instant::now();
+            }
+            let connection = kept.take();
+            let looked = timeout(DEADLINE, self.look(connection)).await;
+            match looked.unwrap_or(Err(SessionError::Timeout(DEADLINE).into())) {
+                Ok(connection) => kept = Some(connection),
+                Err(error) => {
+                    tracing::warn!(kind = kind.as_str(), %error, "lines not looked after, trying again");
+                }
+            }
+        }
+    }
+
+    /// Gives the connection back if it is good.
+    async fn look(&mut self, connection: Option<PgConnection>) -> Result<PgConnection, StepError> {
+        let Role { kind: own, broker, pool, .. } = &*self.role;
+        let namespace = &broker.queue_namespace;
+        let mut on = match connection {
+            Some(connection) => connection,
+            None => PgConnection::connect_with(&pool.connect_options()).await?,
+        };
+        if !self.due.is_empty() {
+            let declared = topology::declare(&self.connection, namespace);
+            match timeout(DECLARE_DEADLINE, declared).await {
+                Ok(declared) => declared?,
+                Err(_) => tracing::warn!("no answer from the broker to what is declared"),
+            }
+        }
+        let others = JobKind::ALL.into_iter().filter(|kind| kind != own && self.due.contains(kind));
+        for kind in std::iter::once(*own).chain(others.collect::<Vec<_>>()) {
+            let mends = self.due.contains(&kind);
+            let (connection, control) = (&self.connection, &self.control);
+            match advance(&mut on, kind, connection, namespace, control, mends).await? {
+                // Another worker is at it: our turn comes with the next look.
+                None => continue,
+                Some(true) => self.news.stepped.notify_one(),
+                Some(false) => {}
+            }
+            self.due.remove(&kind);
+        }
+        Ok(on)
+    }
+}

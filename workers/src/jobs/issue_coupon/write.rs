@@ -1,0 +1,55 @@
+//! The effects of a batch, in one statement.
+
+use std::collections::HashMap;
+
+use firstcome_contract::ids::{CouponId, UserCouponId};
+use sqlx::PgConnection;
+
+use super::decide::{Decision, Request, World};
+
+/// Stores the issued coupons and the campaigns' new counts; tells each coupon's id by campaign
+/// and issue number.
+pub(super) async fn write(
+    transaction: &mut PgConnection,
+    requests: &[Request],
+    decisions: &[Decision],
+    world: &World,
+) -> Result<HashMap<(CouponId, i64), UserCouponId>, sqlx::Error> {
+    let (mut users, mut coupons, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut counts: HashMap<i64, i64> = HashMap::new();
+    for (request, decision) in requests.iter().zip(decisions) {
+        if let Decision::Issue { issue_number } = decision {
+            users.push(request.user_id.get());
+            coupons.push(request.coupon_id.get());
+            numbers.push(*issue_number);
+            if let Some(campaign) = world.campaigns.get(&request.coupon_id) {
+                counts.insert(request.coupon_id.get(), campaign.issued);
+            }
+        }
+    }
+    if users.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (counted, issued): (Vec<i64>, Vec<i64>) = counts.into_iter().unzip();
+    let rows = sqlx::query!(
+        r#"WITH counted AS (
+               UPDATE coupons SET issued = batch.issued
+               FROM UNNEST($4::bigint[], $5::bigint[]) AS batch (id, issued)
+               WHERE coupons.id = batch.id
+           )
+           INSERT INTO user_coupons (user_id, coupon_id, issue_number)
+           SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[])
+           RETURNING id, coupon_id, issue_number"#,
+        &users,
+        &coupons,
+        &numbers,
+        &counted,
+        &issued,
+    )
+    .fetch_all(transaction)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| ((CouponId::new(row.coupon_id), row.issue_number), UserCouponId::new(row.id)))
+        .collect())
+}

@@ -1,0 +1,89 @@
+//! What a handler decides for one job.
+
+use firstcome_contract::job::Status;
+use firstcome_contract::rejection::Rejection;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// How one job ends. "No" is an outcome, committed and acknowledged like a "yes"; retrying it
+/// would be a bug.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Its effects are in the same transaction.
+    Succeeded(Box<RawValue>),
+    /// A business "no", with what the code leaves open as a JSON object.
+    Rejected(Rejection, Option<Box<RawValue>>),
+    /// Not processable; goes together with a dead letter.
+    Failed(Failure),
+}
+
+/// Why a job could not be processed. The codes are public and stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The message holds no job that this version knows.
+    Undecodable,
+    /// The database refuses this one job, deterministically.
+    Unprocessable,
+    /// It came so late that its outcome, had it one, would be forgotten: it may not run again.
+    Overdue,
+}
+
+impl Failure {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Undecodable => "job-undecodable",
+            Self::Unprocessable => "job-unprocessable",
+            Self::Overdue => "job-overdue",
+        }
+    }
+}
+
+impl Outcome {
+    /// A success with its result.
+    ///
+    /// # Errors
+    /// If the result is not JSON; the results of this crate always are.
+    pub fn succeeded(result: &impl Serialize) -> serde_json::Result<Self> {
+        serde_json::value::to_raw_value(result).map(Self::Succeeded)
+    }
+
+    /// The status that is stored.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::Succeeded(_) => Status::Succeeded,
+            Self::Rejected(..) => Status::Rejected,
+            Self::Failed(_) => Status::Failed,
+        }
+    }
+
+    /// The code that is stored, unless it succeeded.
+    #[must_use]
+    pub const fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Succeeded(_) => None,
+            Self::Rejected(rejection, _) => Some(rejection.code()),
+            Self::Failed(failure) => Some(failure.code()),
+        }
+    }
+
+    /// The result that is stored, if it succeeded.
+    #[must_use]
+    pub fn result(&self) -> Option<&RawValue> {
+        match self {
+            Self::Succeeded(result) => Some(result),
+            Self::Rejected(..) | Self::Failed(_) => None,
+        }
+    }
+
+    /// What the code leaves open.
+    #[must_use]
+    pub fn detail(&self) -> Option<&RawValue> {
+        match self {
+            Self::Rejected(_, detail) => detail.as_deref(),
+            Self::Succeeded(_) | Self::Failed(_) => None,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The rules of an order, pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use firstcome_contract::{
+    ids::{CouponId, ProductId, UserCouponId, UserId},
+    job::{JobId, PlaceOrder, place_order::ShortLine},
+    money::Money,
+    order::{Discount, Fulfilment, Line},
+    rejection::Rejection,
+};
+
+/// One user's order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) job_id: JobId,
+    pub(super) user_id: UserId,
+    pub(super) submitted_at: DateTime<Utc>,
+    pub(super) order: &'a PlaceOrder,
+}
+
+/// A product on sale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Product {
+    pub(super) name: String,
+    pub(super) price: Money,
+    pub(super) stock: i64,
+}
+
+/// A coupon in a user's hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldCoupon {
+    pub(super) id: UserCouponId,
+    pub(super) discount: Discount,
+    pub(super) valid_until: DateTime<Utc>,
+    pub(super) used: bool,
+}
+
+/// What a batch of orders is decided against; deciding moves it forward. Ordered maps, so that
+/// whatever is written from them is written in the global lock order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct World {
+    pub(super) products: BTreeMap<ProductId, Product>,
+    /// Of the users that exist.
+    pub(super) balances: BTreeMap<UserId, Money>,
+    pub(super) coupons: HashMap<(UserId, CouponId), HeldCoupon>,
+}
+
+/// One line of a placed order, at the price of the settlement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) product_id: ProductId,
+    pub(super) name: String,
+    pub(super) unit_price: Money,
+    pub(super) quantity: i64,
+}
+
+/// An order that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) items: Vec<Item>,
+    pub(super) dropped: Vec<Line>,
+    pub(super) items_amount: Money,
+    pub(super) discount: Money,
+    pub(super) coupon: Option<UserCouponId>,
+    pub(super) balance_after: Money,
+}
+
+impl Placed {
+    /// What is deducted from the balance.
+    pub(super) fn paid(&self) -> Money {
+        self.items_amount - self.discount
+    }
+}
+
+/// Why an order is rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Denial {
+    OutOfStock(Vec<ShortLine>),
+    Plain(Rejection),
+}
+
+impl From<Rejection> for Denial {
+    fn from(rejection: Rejection) -> Self {
+        Self::Plain(rejection)
+    }
+}
+
+impl World {
+    /// Decides the next order of the line. The order of the checks is the contract's precedence;
+    /// nothing changes before the last one has passed.
+    pub(super) fn decide(&mut self, request: &Request<'_>) -> Result<Placed, Denial> {
+        let Request { user_id, order, submitted_at, .. } = *request;
+        let balance = *self.balances.get(&user_id).ok_or(Rejection::UserNotFound)?;
+        let (items, dropped) = self.available(order)?;
+        let coupon = match order.coupon_id {
+            Some(campaign) => Some(self.usable(user_id, campaign, submitted_at)?),
+            None => None,
+        };
+        let items_amount = items.iter().map(|item| item.unit_price.times(item.quantity)).sum();
+        let discount = coupon.map_or(Money::ZERO, |coupon| coupon.discount.off(items_amount));
+        let paid = items_amount - discount;
+        if paid > balance {
+            return Err(Rejection::InsufficientBalance.into());
+        }
+
+        for item in &items {
+            if let Some(product) = self.products.get_mut(&item.product_id) {
+                product.stock -= item.quantity;
+            }
+        }
+        if let Some(held) =
+            order.coupon_id.and_then(|campaign| self.coupons.get_mut(&(user_id, campaign)))
+        {
+            held.used = true;
+        }
+        let balance_after = balance - paid;
+        self.balances.insert(user_id, balance_after);
+        let coupon = coupon.map(|coupon| coupon.id);
+        Ok(Placed { items, dropped, items_amount, discount, coupon, balance_after })
+    }
+
+    /// The lines that can be had, and those that a partial order drops.
+    fn available(&self, order: &PlaceOrder) -> Result<(Vec<Item>, Vec<Line>), Denial> {
+        let (mut items, mut dropped, mut short) = (Vec::new(), Vec::new(), Vec::new());
+        for line in &order.lines {
+            let product = self.products.get(&line.product_id).ok_or(Rejection::ProductNotFound)?;
+            if line.quantity <= product.stock {
+                items.push(Item {
+                    product_id: line.product_id,
+                    name: product.name.clone(),
+                    unit_price: product.price,
+                    quantity: line.quantity,
+                });
+            } else {
+                let available = product.stock;
+                short.push(ShortLine {
+                    product_id: line.product_id,
+                    requested: line.quantity,
+                    available,
+                });
+                dropped.push(*line);
+            }
+        }
+        let acceptable = match order.fulfilment {
+            Fulfilment::All => short.is_empty(),
+            Fulfilment::Partial => !items.is_empty(),
+        };
+        if acceptable { Ok((items, dropped)) } else { Err(Denial::OutOfStock(short)) }
+    }
+
+    fn usable(
+        &self,
+        user: UserId,
+        campaign: CouponId,
+        submitted_at: DateTime<Utc>,
+    ) -> Result<HeldCoupon, Rejection> {
+        let coupon = *self.coupons.get(&(user, campaign)).ok_or(Rejection::CouponNotOwned)?;
+        if coupon.used {
+            Err(Rejection::CouponAlreadyUsed)
+        } else if submitted_at >= coupon.valid_until {
+            Err(Rejection::CouponExpired)
+        } else {
+            Ok(coupon)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+
+    fn at(millis: i64) -> DateTime<Utc> {
+        DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(millis)
+    }
+
+    fn discount() -> impl Strategy<Value = Discount> {
+        prop_oneof![
+            (1i64..500).prop_map(|amount| Discount::Fixed(Money::new(amount))),
+            (1i64..=100, prop::option::of(1i64..300))
+                .prop_map(|(percent, cap)| Discount::Percent { percent, cap: cap.map(Money::new) }),
+        ]
+    }
+
+    prop_compose! {
+        fn world()(
+            products in prop::collection::vec((1i64..100, 0i64..20), 4),
+            balances in prop::collection::vec(0i64..3_000, 3),
+            coupons in prop::collection::vec((1i64..=3, 1i64..=2, discount(), 0i64..150, any::<bool>()), 0..5),
+        ) -> World {
+            World {
+                products: (1..).zip(products).map(|(id, (price, stock))| {
+                    (ProductId::new(id), Product { name: format!("P{id}"), price: Money::new(price), stock })
+                }).collect(),
+                balances: (1..).zip(balances).map(|(id, amount)| (UserId::new(id), Money::new(amount))).collect(),
+                coupons: (1..).zip(coupons).map(|(id, (user, campaign, discount, until, used))| {
+                    let held = HeldCoupon {
+                        id: UserCouponId::new(id), discount, valid_until: at(until), used,
+                    };
+                    ((UserId::new(user), CouponId::new(campaign)), held)
+                }).collect(),
+            }
+        }
+    }
+
+    prop_compose! {
+        fn order()(
+            user in 1i64..=4,
+            lines in prop::collection::btree_map(1i64..=5, 1i64..8, 1..4),
+            coupon in prop::option::of(1i64..=2),
+            partial: bool,
+            millis in 0i64..150,
+        ) -> (i64, i64, PlaceOrder) {
+            let lines = lines.into_iter().map(|(product, quantity)| Line { product_id: ProductId::new(product), quantity });
+            let fulfilment = if partial { Fulfilment::Partial } else { Fulfilment::All };
+            (user, millis, PlaceOrder { lines: lines.collect(), coupon_id: coupon.map(CouponId::new), fulfilment, from_cart: false })
+        }
+    }
+
+    /// The contract, written down once more as plainly as possible: one order at a time, on copies.
+    fn model(
+        world: &World,
+        user: i64,
+        millis: i64,
+        order: &PlaceOrder,
+    ) -> Result<(World, i64), &'static str> {
+        let mut after = world.clone();
+        let user = UserId::new(user);
+        if !world.balances.contains_key(&user) {
+            return Err("user-not-found");
+        }
+        if order.lines.iter().any(|line| !world.products.contains_key(&line.product_id)) {
+            return Err("product-not-found");
+        }
+        let fits = |line: &&Line| line.quantity <= world.products[&line.product_id].stock;
+        let taken: Vec<&Line> = order.lines.iter().filter(fits).collect();
+        let partial = order.fulfilment == Fulfilment::Partial;
+        if taken.is_empty() || (!partial && taken.len() < order.lines.len()) {
+            return Err("out-of-stock");
+        }
+        let mut amount = 0;
+        for line in taken {
+            let product = after.products.get_mut(&line.product_id).unwrap();
+            product.stock -= line.quantity;
+            amount += product.price.get() * line.quantity;
+        }
+        if let Some(campaign) = order.coupon_id {
+            let Some(held) = after.coupons.get_mut(&(user, campaign)) else {
+                return Err("coupon-not-owned");
+            };
+            if held.used {
+                return Err("coupon-already-used");
+            }
+            if at(millis) >= held.valid_until {
+                return Err("coupon-expired");
+            }
+            held.used = true;
+            let off = match held.discount {
+                Discount::Fixed(fixed) => fixed.get(),
+                Discount::Percent { percent, cap } => {
+                    (amount * percent / 100).min(cap.map_or(i64::MAX, Money::get))
+                }
+            };
+            amount -= off.min(amount);
+        }
+        let balance = world.balances[&user].get();
+        if balance < amount {
+            return Err("insufficient-balance");
+        }
+        after.balances.insert(user, Money::new(balance - amount));
+        Ok((after, amount))
+    }
+
+    proptest! {
+        /// Random batches of random orders, against the model.
+        #[test]
+        fn a_batch_is_its_orders_one_after_the_other(
+            start in world(),
+            line in prop::collection::vec(order(), 0..40),
+        ) {
+            let mut world = start.clone();
+            let mut expected = start.clone();
+            for (user, millis, order) in &line {
+                let request = Request {
+                    job_id: JobId::compose(0, firstcome_contract::job::JobKind::PlaceOrder, firstcome_contract::line::Place::UNKNOWN, 0, 0),
+                    user_id: UserId::new(*user),
+                    submitted_at: at(*millis),
+                    order,
+                };
+                match (world.decide(&request), model(&expected, *user, *millis, order)) {
+                    (Ok(placed), Ok((after, paid))) => {
+                        prop_assert_eq!(placed.paid().get(), paid);
+                        prop_assert_eq!(placed.items.len() + placed.dropped.len(), order.lines.len());
+                        expected = after;
+                    }
+                    (Err(Denial::OutOfStock(short)), Err(code)) => {
+                        prop_assert_eq!(code, "out-of-stock");
+                        prop_assert!(short.iter().all(|line| line.requested > line.available));
+                    }
+                    (Err(Denial::Plain(rejection)), Err(code)) => prop_assert_eq!(rejection.code(), code),
+                    (decision, model) => prop_assert!(false, "{:?} but {:?}", decision, model.map(|(_, paid)| paid)),
+                }
+                prop_assert_eq!(&world, &expected);
+                prop_assert!(world.products.values().all(|product| product.stock >= 0));
+                prop_assert!(world.balances.values().all(|balance| balance.get() >= 0));
+            }
+            // What was sold is what is gone, and what was paid is what was earned.
+            let stock = |world: &World| world.products.values().map(|product| product.stock).sum::<i64>();
+            prop_assert!(stock(&world) <= stock(&start));
+        }
+    }
+}

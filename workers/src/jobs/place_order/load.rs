@@ -1,0 +1,91 @@
+//! What a batch needs to know, read under row locks taken in the one global order: products by id,
+//! balances by user, coupons by id. Batches of different partitions wait for each other here, but
+//! never deadlock.
+
+use std::collections::BTreeSet;
+
+use firstcome_contract::{
+    ids::{CouponId, ProductId, UserCouponId, UserId},
+    money::Money,
+    order::Discount,
+};
+use sqlx::PgConnection;
+
+use super::decide::{HeldCoupon, Product, Request, World};
+
+pub(super) async fn load(
+    transaction: &mut PgConnection,
+    requests: &[Request<'_>],
+) -> Result<World, sqlx::Error> {
+    let mut world = World::default();
+
+    // NO KEY UPDATE is what our UPDATEs will take anyway, and lets the foreign keys' KEY SHARE pass.
+    let lines = requests.iter().flat_map(|request| &request.order.lines);
+    let products: BTreeSet<i64> = lines.map(|line| line.product_id.get()).collect();
+    let rows = sqlx::query!(
+        "SELECT id, name, price, stock FROM products
+         WHERE id = ANY($1) AND deleted_at IS NULL
+         ORDER BY id FOR NO KEY UPDATE",
+        &products.into_iter().collect::<Vec<_>>(),
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        let product = Product { name: row.name, price: Money::new(row.price), stock: row.stock };
+        world.products.insert(ProductId::new(row.id), product);
+    }
+
+    let users: BTreeSet<i64> = requests.iter().map(|request| request.user_id.get()).collect();
+    let rows = sqlx::query!(
+        "SELECT user_id, amount FROM balances WHERE user_id = ANY($1) ORDER BY user_id FOR NO KEY UPDATE",
+        &users.into_iter().collect::<Vec<_>>(),
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        world.balances.insert(UserId::new(row.user_id), Money::new(row.amount));
+    }
+
+    let wanted = requests
+        .iter()
+        .filter_map(|request| Some((request.user_id.get(), request.order.coupon_id?.get())));
+    let (holders, campaigns): (Vec<i64>, Vec<i64>) = wanted.unzip();
+    if holders.is_empty() {
+        return Ok(world);
+    }
+    // Found first, then locked by id. A campaign that was deleted issues no more coupons; those in users'
+    // hands stay good.
+    let rows = sqlx::query!(
+        r#"SELECT held.id, held.user_id, held.coupon_id, held.used_at IS NOT NULL AS "used!",
+                  discount_type AS "discount_type!", discount_value AS "discount_value!", max_discount,
+                  valid_until AS "valid_until!"
+           FROM user_coupons held
+           CROSS JOIN LATERAL (SELECT * FROM coupons WHERE id = held.coupon_id LIMIT 1) AS campaign
+           WHERE held.id = ANY(ARRAY(
+               SELECT found.id FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (asker, coupon)
+               CROSS JOIN LATERAL (
+                   SELECT id FROM user_coupons WHERE (user_id, coupon_id) BETWEEN (asker, coupon) AND (asker, coupon) LIMIT 1
+               ) AS found
+           ))
+           ORDER BY held.id FOR NO KEY UPDATE OF held"#,
+        &holders,
+        &campaigns,
+    )
+    .fetch_all(transaction)
+    .await?;
+    for row in rows {
+        let discount = if row.discount_type == "percent" {
+            Discount::Percent { percent: row.discount_value, cap: row.max_discount.map(Money::new) }
+        } else {
+            Discount::Fixed(Money::new(row.discount_value))
+        };
+        let held = HeldCoupon {
+            id: UserCouponId::new(row.id),
+            discount,
+            valid_until: row.valid_until,
+            used: row.used,
+        };
+        world.coupons.insert((UserId::new(row.user_id), CouponId::new(row.coupon_id)), held);
+    }
+    Ok(world)
+}

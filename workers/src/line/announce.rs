@@ -1,0 +1,58 @@
+//! Tells the APIs what was settled, over Redis pub/sub. A hint: lost ones cost a poller up to a
+//! second, never an outcome, so nothing here ever delays or fails a batch.
+
+use std::time::Duration;
+
+use firstcome_contract::job::{SettledBatch, outcome::settled_channel};
+use redis::{
+    AsyncTypedCommands,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::sync::mpsc;
+
+/// Batches that may wait for a slow Redis; beyond it they are dropped.
+const BACKLOG: usize = 64;
+/// On purpose: a Redis slower than this is of no use to a waiting poll.
+const REDIS_DEADLINE: Duration = Duration::from_millis(500);
+
+/// The sending end; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Announcer(mpsc::Sender<SettledBatch>);
+
+impl Announcer {
+    /// Starts the task that publishes. It ends when every clone is dropped.
+    ///
+    /// # Errors
+    /// A malformed URL. A Redis that is away is no error.
+    pub fn start(url: &str, namespace: &str) -> redis::RedisResult<Self> {
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(REDIS_DEADLINE))
+            .set_connection_timeout(Some(REDIS_DEADLINE))
+            .set_number_of_retries(1);
+        let redis = ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        tokio::spawn(publish(redis, settled_channel(namespace), receiver));
+        Ok(Self(sender))
+    }
+
+    pub(crate) fn announce(&self, batch: SettledBatch) {
+        if !batch.settled.is_empty() && self.0.try_send(batch).is_err() {
+            tracing::debug!("announcement dropped: Redis is slow or away");
+        }
+    }
+}
+
+async fn publish(
+    mut redis: ConnectionManager,
+    channel: String,
+    mut batches: mpsc::Receiver<SettledBatch>,
+) {
+    while let Some(batch) = batches.recv().await {
+        let Ok(message) = batch.encode() else {
+            continue;
+        };
+        if let Err(error) = redis.publish(&channel, message).await {
+            tracing::debug!(%error, "announcement lost");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Setting aside what cannot be processed: a dead letter for each, and the outcome `failed` where it is
+//! known whose job it was.
+
+use std::{collections::HashSet, time::Instant};
+
+use firstcome_contract::job::{JobKind, Settled};
+use sqlx::{Connection, PgConnection};
+use tracing::field::display;
+
+use super::{
+    attempt::{AttemptError, bounded, give_back},
+    batch::Reject,
+    parts::{Experience, Parts, Then},
+    record::{self, Entry, Settling},
+    settle::{Desk, begin},
+};
+use crate::jobs::outcome::{Failure, Outcome};
+
+/// A dead letter to be.
+#[derive(Debug)]
+pub(crate) struct Letter<'a> {
+    pub(crate) reject: &'a Reject,
+    pub(crate) failure: Failure,
+    /// Of this time: those before it was last redriven are added.
+    pub(crate) attempts: i32,
+}
+
+/// Sets aside every record that is no job.
+///
+/// # Errors
+/// As [`fail`].
+pub(crate) async fn set_aside(
+    desk: Desk<'_>,
+    rejects: &[Reject],
+    size: &mut Experience,
+    keep_trying: &(impl Fn() -> bool + Sync),
+) -> Result<Vec<Settled>, AttemptError> {
+    // One line, however many: each is told by its dead letter.
+    if let Some(first) = rejects.first() {
+        let (queue, trace) = (desk.queue, first.trace.map(display));
+        let (count, reason) = (rejects.len(), &first.reason);
+        tracing::error!(queue, count, reason, trace, "undecodable jobs, dead-lettering them");
+    }
+    let letter = |reject| Letter { reject, failure: Failure::Undecodable, attempts: 1 };
+    let letters: Vec<Letter<'_>> = rejects.iter().map(letter).collect();
+    fail(desk, &letters, size, keep_trying).await
+}
+
+/// Stores these letters, many in a transaction. Retried like a batch; one that is refused alone is
+/// tried until it is taken: nothing of it can be refused for its content, unless somebody changed
+/// the table.
+///
+/// # Errors
+/// The last error, once `keep_trying` said no.
+pub(crate) async fn fail(
+    desk: Desk<'_>,
+    letters: &[Letter<'_>],
+    size: &mut Experience,
+    keep_trying: &(impl Fn() -> bool + Sync),
+) -> Result<Vec<Settled>, AttemptError> {
+    let queue = desk.queue;
+    let mut settled = Vec::new();
+    let mut parts = Parts::of(letters, size);
+    while let Some(part) = parts.next() {
+        let began = Instant::now();
+        let error = match try_fail(desk, part).await {
+            Ok(mut now) => {
+                settled.append(&mut now);
+                parts.done(part, began.elapsed());
+                continue;
+            }
+            Err(error) => error,
+        };
+        if error.is_final() || !keep_trying() {
+            return Err(error);
+        }
+        let delay = match parts.failed(part, &error) {
+            Then::Bisect | Then::LookUpKeys => continue,
+            Then::Retry(delay) => delay,
+            Then::GiveUp(_) => parts.again(part),
+        };
+        desk.metrics.retried(desk.kind);
+        tracing::warn!(queue, %error, ?delay, "dead letters not stored, retrying in place");
+        tokio::time::sleep(delay).await;
+    }
+    Ok(settled)
+}
+
+async fn try_fail(desk: Desk<'_>, letters: &[Letter<'_>]) -> Result<Vec<Settled>, AttemptError> {
+    let mut connection = desk.pool.acquire().await?;
+    let settled = bounded(fail_on(&mut connection, desk, letters)).await;
+    give_back(connection, &settled);
+    settled
+}
+
+async fn fail_on(
+    connection: &mut PgConnection,
+    desk: Desk<'_>,
+    letters: &[Letter<'_>],
+) -> Result<Vec<Settled>, AttemptError> {
+    let accepted = || letters.iter().filter_map(|letter| Some((letter, letter.reject.accepted?)));
+    let ids: Vec<_> = accepted().map(|(_, (id, _))| id.get()).collect();
+    let mut transaction = connection.begin().await?;
+    let past = begin(&mut transaction, desk, &ids).await?;
+    let rejects = letters.iter().map(|letter| (letter.reject, letter.attempts));
+    record::insert_dead_letters(&mut transaction, desk.queue, rejects).await?;
+    let mut settled = Vec::new();
+    // The same job may have come twice.
+    let mut seen = HashSet::new();
+    for kind in JobKind::ALL {
+        let of_kind = accepted()
+            .filter(|(_, (id, _))| id.kind().unwrap_or(desk.kind) == kind)
+            .filter(|(_, (id, _))| !past.is_settled(*id) && seen.insert(*id));
+        let entries: Vec<Entry> = of_kind
+            .map(|(letter, (id, user))| Entry::new(id, user, &Outcome::Failed(letter.failure)))
+            .collect();
+        if !entries.is_empty() {
+            // The records of a batch that are no jobs are set aside before its jobs are settled.
+            let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: false });
+            let now = record::insert(&mut transaction, kind, &entries, line).await?;
+            settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
+        }
+    }
+    transaction.commit().await?;
+    desk.metrics.settled(&settled);
+    desk.metrics.dead_lettered(desk.kind.as_str(), letters.len());
+    Ok(settled)
+}

@@ -1,0 +1,25 @@
+//! The machinery around a handler: take what is waiting, settle it in one transaction, acknowledge,
+//! announce. Together with `shared/broker` the only code that knows lapin.
+
+pub(crate) mod announce;
+pub(crate) mod attempt;
+pub(crate) mod batch;
+pub(crate) mod consume;
+pub(crate) mod dead_letter;
+mod direct;
+pub(crate) mod notify;
+pub(crate) mod parts;
+pub(crate) mod record;
+pub(crate) mod report;
+pub(crate) mod settle;
+mod speed;
+pub(crate) mod trace;
+
+pub use announce::Announcer;
+pub(crate) use attempt::AttemptError;
+pub use batch::MAX_JOBS;
+pub use direct::settle_directly;
+pub use notify::Notifier;
+pub(crate) use parts::{Experience, Parts, Then};
+pub(crate) use record::end_lost;
+pub(crate) use report::{LineFigures, Stats};

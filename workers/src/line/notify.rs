@@ -1,0 +1,68 @@
+//! Tells the relay that there is something in the outbox. A hint: lost ones cost an event up to a
+//! second, when the relay looks by itself, so nothing here ever delays or fails a batch.
+//!
+//! Deliberately not in the batch's transaction: PostgreSQL lets only one transaction of the whole
+//! cluster commit at a time that notifies, and the next one when that is on the disk.
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+/// Time between two notifications: one wakes the relay for all that was committed before it.
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(5);
+/// How long one may take, on a new connection too.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The sending end; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Notifier(mpsc::Sender<()>);
+
+impl Notifier {
+    /// Starts the task that notifies. It ends when every clone is dropped.
+    #[must_use]
+    pub fn start(pool: &PgPool) -> Self {
+        // Nobody waits for this to be on the disk.
+        let options = PgConnectOptions::clone(&pool.connect_options());
+        let options = options.options([("synchronous_commit", "off")]);
+        // One that waits stands for all that come meanwhile.
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(notify(options, receiver));
+        Self(sender)
+    }
+
+    /// There is something in the outbox, and committed.
+    pub(crate) fn notify(&self) {
+        let _ = self.0.try_send(());
+    }
+}
+
+async fn notify(options: PgConnectOptions, mut due: mpsc::Receiver<()>) {
+    // Not of the pool: its connections are for batches.
+    let mut kept = None;
+    while due.recv().await.is_some() {
+        let connection = kept.take();
+        let notified = timeout(NOTIFY_TIMEOUT, notify_on(connection, &options)).await;
+        match notified.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(connection) => kept = Some(connection),
+            Err(error) => tracing::debug!(%error, "the relay was not notified"),
+        }
+        sleep(NOTIFY_INTERVAL).await;
+    }
+}
+
+/// Gives the connection back if it is good.
+async fn notify_on(
+    connection: Option<PgConnection>,
+    options: &PgConnectOptions,
+) -> Result<PgConnection, sqlx::Error> {
+    let mut on = match connection {
+        Some(connection) => connection,
+        None => PgConnection::connect_with(options).await?,
+    };
+    sqlx::query!("SELECT pg_notify('outbox', '')").execute(&mut on).await?;
+    Ok(on)
+}

@@ -1,0 +1,411 @@
+//! The record of what was decided: one `job_outcomes` row per job, in the transaction of its
+//! effects. Also who answers "was this settled before?" and "was this key used before?".
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use firstcome_contract::{
+    ids::UserId,
+    job::{Envelope, Idempotency, JobId, JobKind, Settled, Status},
+    rejection::Rejection,
+};
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, PgPool, types::Json};
+
+use super::batch::Reject;
+use crate::crew::lease::Lease;
+use crate::jobs::outcome::Outcome;
+
+/// One row to be.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) job_id: JobId,
+    pub(crate) user_id: UserId,
+    pub(crate) status: Status,
+    pub(crate) code: Option<String>,
+    pub(crate) result: Option<Box<RawValue>>,
+    pub(crate) detail: Option<Box<RawValue>>,
+    /// Only the job that first used a key owns it.
+    pub(crate) idempotency: Option<Idempotency>,
+    pub(crate) replay_of: Option<JobId>,
+}
+
+impl Entry {
+    pub(crate) fn new(job_id: JobId, user_id: UserId, outcome: &Outcome) -> Self {
+        Self {
+            job_id,
+            user_id,
+            status: outcome.status(),
+            code: outcome.code().map(str::to_owned),
+            result: outcome.result().map(ToOwned::to_owned),
+            detail: outcome.detail().map(ToOwned::to_owned),
+            idempotency: None,
+            replay_of: None,
+        }
+    }
+
+    /// The outcome of a job whose key an earlier job owns: that job's outcome, or the rejection if
+    /// the two requests differ.
+    pub(crate) fn replay(envelope: &Envelope, key: &Idempotency, first: &KeyOwner) -> Self {
+        if key.fingerprint == first.fingerprint {
+            Self {
+                job_id: envelope.id,
+                user_id: envelope.user_id,
+                status: first.status,
+                code: first.code.clone(),
+                result: first.result.clone(),
+                detail: first.detail.clone(),
+                idempotency: None,
+                replay_of: Some(first.job_id),
+            }
+        } else {
+            Self {
+                replay_of: Some(first.job_id),
+                ..Self::new(
+                    envelope.id,
+                    envelope.user_id,
+                    &Outcome::Rejected(Rejection::IdempotencyKeyReused, None),
+                )
+            }
+        }
+    }
+
+    pub(crate) fn settled(self, settled_at: DateTime<Utc>) -> Settled {
+        Settled {
+            job_id: self.job_id,
+            user_id: self.user_id,
+            status: self.status,
+            code: self.code,
+            result: self.result,
+            detail: self.detail,
+            settled_at,
+        }
+    }
+}
+
+/// The job that first used an idempotency key, and how it ended.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyOwner {
+    pub(crate) job_id: JobId,
+    pub(crate) fingerprint: String,
+    pub(crate) status: Status,
+    pub(crate) code: Option<String>,
+    pub(crate) result: Option<Box<RawValue>>,
+    pub(crate) detail: Option<Box<RawValue>>,
+}
+
+impl KeyOwner {
+    /// The owner that this entry makes of its job.
+    pub(crate) fn of(entry: &Entry, fingerprint: &str) -> Self {
+        Self {
+            job_id: entry.job_id,
+            fingerprint: fingerprint.to_owned(),
+            status: entry.status,
+            code: entry.code.clone(),
+            result: entry.result.clone(),
+            detail: entry.detail.clone(),
+        }
+    }
+}
+
+/// What is known of jobs that come (again).
+#[derive(Debug)]
+pub(crate) struct Past {
+    /// Those that have an outcome, and whether an operator gave them another attempt.
+    known: HashMap<JobId, bool>,
+    /// Of jobs submitted up to this day (UTC), outcomes may be forgotten: see `purge`.
+    closed: Option<NaiveDate>,
+}
+
+impl Past {
+    /// Whether the job has its outcome, for good.
+    pub(crate) fn is_settled(&self, id: JobId) -> bool {
+        self.known.get(&id) == Some(&false)
+    }
+
+    /// How many of these jobs get an outcome for the first time.
+    fn count_new(&self, entries: &[Entry]) -> i64 {
+        let new = entries.iter().filter(|entry| !self.known.contains_key(&entry.job_id)).count();
+        i64::try_from(new).unwrap_or_default()
+    }
+
+    /// Whether the job may have had an outcome that is no longer known.
+    pub(crate) fn may_have_forgotten(&self, id: JobId) -> bool {
+        !self.known.contains_key(&id) && self.closed >= Some(id.submitted_at().date_naive())
+    }
+}
+
+/// The line whose jobs are settled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settling<'a> {
+    pub(crate) lease: &'a Lease,
+    pub(crate) past: &'a Past,
+    /// All that stood before them is settled, so it tells how far the line has come.
+    pub(crate) is_in_order: bool,
+}
+
+/// Begins a batch: makes sure that the line is still ours, and stays so until the transaction ends,
+/// and tells what is known of these jobs: where an outcome is gone, its day is closed. `None` if
+/// the line is another's; without a lease there is nothing to be sure of.
+///
+/// One statement tells, and there is no gap in it: a new owner gets the line only after the last batch
+/// of the old one ended (the lock), and so begins with a snapshot that sees what it committed. A
+/// failed job that an operator gave another attempt counts as open: its outcome makes room for the
+/// next one.
+pub(crate) async fn begin(
+    transaction: &mut PgConnection,
+    lease: Option<&Lease>,
+    ids: &[uuid::Uuid],
+) -> Result<Option<Past>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"WITH lease AS MATERIALIZED (
+               SELECT FROM partition_leases
+               WHERE kind = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5
+               FOR SHARE
+           )
+           SELECT EXISTS (SELECT FROM lease) AS "ours!", known.ids AS "ids!", known.redriven AS "redriven!",
+                  (SELECT max(day) FROM daily_runs WHERE job = 'close-day') AS closed
+           FROM (SELECT COALESCE(array_agg(job_id), '{}') AS ids, COALESCE(array_agg(redriven), '{}') AS redriven
+                 FROM job_outcomes WHERE job_id = ANY($6)) AS known"#,
+        lease.map(|lease| lease.line.kind.as_str()),
+        lease.map(|lease| lease.line.generation),
+        lease.map(|lease| lease.line.name.to_string()),
+        lease.map(|lease| lease.owner),
+        lease.map(|lease| lease.epoch),
+        ids,
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let ours = row.ours || lease.is_none();
+    let known: HashMap<JobId, bool> =
+        row.ids.into_iter().map(JobId::from).zip(row.redriven).collect();
+    // Only those that this batch will decide: another may be redriven by now.
+    let again: Vec<uuid::Uuid> =
+        known.iter().filter(|(_, redriven)| **redriven).map(|(id, _)| id.get()).collect();
+    if ours && !again.is_empty() {
+        sqlx::query!("DELETE FROM job_outcomes WHERE job_id = ANY($1) AND redriven", &again)
+            .execute(transaction)
+            .await?;
+    }
+    Ok(ours.then_some(Past { known, closed: row.closed }))
+}
+
+/// Who owns the keys of these jobs, where they are owned.
+pub(crate) async fn key_owners(
+    transaction: &mut PgConnection,
+    kind: JobKind,
+    jobs: &[&Envelope],
+) -> Result<HashMap<(UserId, String), KeyOwner>, sqlx::Error> {
+    let (users, keys): (Vec<i64>, Vec<String>) = jobs
+        .iter()
+        .filter_map(|job| Some((job.user_id.get(), job.idempotency.as_ref()?.key.clone())))
+        .unzip();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"SELECT job_id AS "job_id!", user_id AS "user_id!", idempotency_key AS "idempotency_key!",
+                  fingerprint AS "fingerprint!", status AS "status!", code, result AS "result: Json<Box<RawValue>>",
+                  detail AS "detail: Json<Box<RawValue>>"
+           FROM UNNEST($2::bigint[], $3::text[]) AS asked (asker, key)
+           CROSS JOIN LATERAL (
+               SELECT * FROM job_outcomes
+               WHERE (user_id, kind, idempotency_key) BETWEEN (asker, $1, key) AND (asker, $1, key)
+                 AND idempotency_key IS NOT NULL
+               LIMIT 1
+           ) AS owner"#,
+        kind.as_str(),
+        &users,
+        &keys,
+    )
+    .fetch_all(transaction)
+    .await?;
+    let owners = rows.into_iter().map(|row| {
+        let owner = KeyOwner {
+            job_id: JobId::from(row.job_id),
+            fingerprint: row.fingerprint,
+            // The check constraint job_outcomes_status admits no other name.
+            status: Status::from_name(&row.status).unwrap_or(Status::Failed),
+            code: row.code,
+            result: row.result.map(|Json(result)| result),
+            detail: row.detail.map(|Json(detail)| detail),
+        };
+        ((UserId::new(row.user_id), row.idempotency_key), owner)
+    });
+    Ok(owners.collect())
+}
+
+/// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
+/// A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their own)
+/// violates the primary key; the next attempt sees its outcome.
+///
+/// Counts them as settled in the line that they stood in, but for those that an operator gave another
+/// attempt: they were counted when they failed.
+pub(crate) async fn insert(
+    transaction: &mut PgConnection,
+    kind: JobKind,
+    entries: &[Entry],
+    line: Option<Settling<'_>>,
+) -> Result<DateTime<Utc>, sqlx::Error> {
+    let settled = line.as_ref().map_or(0, |line| line.past.count_new(entries));
+    let is_in_order = line.as_ref().is_some_and(|line| line.is_in_order);
+    let last = entries.iter().map(|entry| entry.job_id.submitted_at()).max();
+    let until = last.filter(|_| is_in_order);
+    let line = line.map(|line| line.lease.line);
+    let mut ids = Vec::with_capacity(entries.len());
+    let mut users = Vec::with_capacity(entries.len());
+    let mut statuses = Vec::with_capacity(entries.len());
+    let mut codes = Vec::with_capacity(entries.len());
+    let mut results = Vec::with_capacity(entries.len());
+    let mut details = Vec::with_capacity(entries.len());
+    let mut keys = Vec::with_capacity(entries.len());
+    let mut fingerprints = Vec::with_capacity(entries.len());
+    let mut replays = Vec::with_capacity(entries.len());
+    for entry in entries {
+        ids.push(entry.job_id.get());
+        users.push(entry.user_id.get());
+        statuses.push(entry.status.as_str());
+        codes.push(entry.code.as_deref());
+        results.push(entry.result.as_ref().map(|result| result.get()));
+        details.push(entry.detail.as_ref().map(|detail| detail.get()));
+        keys.push(entry.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()));
+        fingerprints
+            .push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
+        replays.push(entry.replay_of.map(JobId::get));
+    }
+    sqlx::query_scalar!(
+        r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), stored AS (
+               INSERT INTO job_outcomes
+                   (kind, job_id, user_id, status, code, result, detail, idempotency_key,
+                    fingerprint, replay_of, settled_at)
+               SELECT $1, UNNEST($2::uuid[]), UNNEST($3::bigint[]), UNNEST($4::text[]), UNNEST($5::text[]),
+                      UNNEST($6::text[])::jsonb, UNNEST($7::text[])::jsonb, UNNEST($8::text[]),
+                      UNNEST($9::text[]), UNNEST($10::uuid[]), now
+               FROM stamp
+           ), counted AS (
+               INSERT INTO line_progress (kind, generation, line, settled, until)
+               SELECT $11, $12, $13, $14::bigint, $15 WHERE $14::bigint > 0
+               ON CONFLICT ON CONSTRAINT line_progress_pkey
+               DO UPDATE SET settled = line_progress.settled + excluded.settled,
+                             until = GREATEST(line_progress.until, excluded.until)
+           )
+           SELECT now AS "now!" FROM stamp"#,
+        kind.as_str(),
+        &ids,
+        &users,
+        &statuses as &[&str],
+        &codes as &[Option<&str>],
+        &results as &[Option<&str>],
+        &details as &[Option<&str>],
+        &keys as &[Option<&str>],
+        &fingerprints as &[Option<&str>],
+        &replays as &[Option<uuid::Uuid>],
+        line.map(|line| line.kind.as_str()),
+        line.map(|line| line.generation),
+        line.map(|line| line.name.to_string()),
+        settled,
+        until,
+    )
+    .fetch_one(transaction)
+    .await
+}
+
+/// Ends jobs that must have come out of their lines, as far as they have no outcome and none that may be
+/// forgotten: which, and when. Without their keys, which are free. One that comes out of a line after all finds
+/// its outcome there.
+pub(crate) async fn end_lost(
+    on: &PgPool,
+    lost: &[(JobId, UserId)],
+) -> Result<HashMap<JobId, DateTime<Utc>>, sqlx::Error> {
+    let ids: Vec<uuid::Uuid> = lost.iter().map(|(job, _)| job.get()).collect();
+    let users: Vec<i64> = lost.iter().map(|(_, user)| user.get()).collect();
+    let kinds = lost.iter().map(|(job, _)| job.kind().map_or("", JobKind::as_str));
+    let kinds: Vec<&str> = kinds.collect();
+    let days = lost.iter().map(|(job, _)| job.submitted_at().date_naive());
+    let days: Vec<NaiveDate> = days.collect();
+    let ended = sqlx::query!(
+        "INSERT INTO job_outcomes (job_id, user_id, kind, status, code)
+         SELECT id, asker, what, 'failed', 'job-lost'
+         FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::date[]) AS lost (id, asker, what, submitted)
+         WHERE submitted > COALESCE((SELECT max(day) FROM daily_runs WHERE job = 'close-day'), '-infinity')
+         ORDER BY id
+         ON CONFLICT ON CONSTRAINT job_outcomes_pkey DO NOTHING
+         RETURNING job_id, settled_at",
+        &ids,
+        &users,
+        &kinds as &[&str],
+        &days,
+    )
+    .fetch_all(on)
+    .await?;
+    Ok(ended.into_iter().map(|row| (JobId::from(row.job_id), row.settled_at)).collect())
+}
+
+/// Lets a failed job be decided once more, or no more; until then it stays failed. Asked twice, since
+/// a batch that decides it at this moment puts another row in its place. Not one that was lost: whoever
+/// submitted it was told that it may be repeated.
+pub(crate) async fn reopen(
+    on: &mut PgConnection,
+    job: uuid::Uuid,
+    is_open: bool,
+) -> Result<(), sqlx::Error> {
+    for _ in 0..2 {
+        let done = sqlx::query!(
+            "UPDATE job_outcomes SET redriven = $2
+             WHERE job_id = $1 AND status = 'failed' AND code <> 'job-lost'",
+            job,
+            is_open
+        )
+        .execute(&mut *on)
+        .await?;
+        if done.rows_affected() > 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Stores dead letters, each once however often its message is redelivered, with the attempts of this
+/// time.
+pub(crate) async fn insert_dead_letters<'a>(
+    transaction: &mut PgConnection,
+    queue: &str,
+    letters: impl Iterator<Item = (&'a Reject, i32)>,
+) -> Result<(), sqlx::Error> {
+    let (mut queues, mut messages, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut jobs, mut users, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tries, mut payloads, mut traces) = (Vec::new(), Vec::new(), Vec::new());
+    for (Reject { accepted, trace, reason, origin, payload }, attempts) in letters {
+        queues.push(origin.died_in.as_deref().unwrap_or(queue));
+        messages.push(origin.message_id.as_str());
+        lines.push(origin.line);
+        jobs.push(accepted.map(|(id, _)| id.get()));
+        users.push(accepted.map(|(_, user)| user.get()));
+        // PostgreSQL's text holds no NUL; a reason may quote one.
+        reasons.push(reason.replace('\0', "\u{fffd}"));
+        tries.push(origin.attempts.saturating_add(attempts));
+        payloads.push(payload.as_slice());
+        traces.push(trace.map(|trace| trace.to_string()));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, trace)
+         SELECT UNNEST($1::text[]), UNNEST($2::text[]), UNNEST($3::int[]), UNNEST($4::uuid[]), UNNEST($5::bigint[]),
+                UNNEST($6::text[]), UNNEST($7::int[]), UNNEST($8::bytea[]), UNNEST($9::text[])
+         ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
+        &queues as &[&str],
+        &messages as &[&str],
+        &lines,
+        &jobs as &[Option<uuid::Uuid>],
+        &users as &[Option<i64>],
+        &reasons,
+        &tries,
+        &payloads as &[&[u8]],
+        &traces as &[Option<String>],
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Settling: one transaction for a batch's effects and outcomes; retried in place while the
+//! database is away, in smaller parts while it is slow, bisected down to the one poison job when it is
+//! neither.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+
+use firstcome_contract::{
+    ids::UserId,
+    job::{Envelope, Idempotency, JobId, JobKind, Settled},
+};
+use firstcome_process::database::Pool;
+use sqlx::{Connection, PgConnection};
+use tracing::field::display;
+
+use super::{
+    attempt::{AttemptError, bounded, give_back},
+    batch::{Job, Reject},
+    dead_letter::{Letter, fail},
+    parts::{Experience, Parts, Then},
+    record::{self, Entry, KeyOwner, Past, Settling},
+};
+use crate::crew::lease::Lease;
+use crate::{
+    jobs::{
+        outcome::{Failure, Outcome},
+        registry,
+    },
+    monitor::Metrics,
+};
+
+/// Where and on whose behalf jobs are settled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Desk<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) kind: JobKind,
+    pub(crate) queue: &'a str,
+    /// The line that they stood in; `None` for what the broker gave up on, which is nobody's.
+    pub(crate) lease: Option<&'a Lease>,
+    pub(crate) metrics: &'a Metrics,
+}
+
+/// Settles the jobs, in order, however long the database is away; `keep_trying`
+/// says whether another attempt makes sense.
+///
+/// # Errors
+/// The last error, once `keep_trying` said no. Nothing of what was not returned is acknowledged.
+pub(crate) async fn settle(
+    desk: Desk<'_>,
+    jobs: &[Job],
+    experience: &mut Experience,
+    keep_trying: &(impl Fn() -> bool + Sync),
+) -> Result<Vec<Settled>, AttemptError> {
+    let queue = desk.queue;
+    let mut settled = Vec::with_capacity(jobs.len());
+    let mut parts = Parts::of(jobs, experience);
+    while let Some(part) = parts.next() {
+        let began = Instant::now();
+        let error = match try_settle(desk, part, parts.is_wary()).await {
+            Ok(mut now) => {
+                settled.append(&mut now);
+                parts.done(part, began.elapsed());
+                continue;
+            }
+            Err(error) => error,
+        };
+        match (parts.failed(part, &error), part) {
+            (Then::Retry(delay), _) => {
+                if error.is_final() || !keep_trying() {
+                    return Err(error);
+                }
+                desk.metrics.retried(desk.kind);
+                let jobs = part.len();
+                tracing::warn!(queue, %error, ?delay, jobs, "batch not settled, retrying in place");
+                tokio::time::sleep(delay).await;
+            }
+            (Then::LookUpKeys, _) => tracing::debug!(queue, "keys are taken, looking them up"),
+            (Then::GiveUp(attempts), [job]) => {
+                let (id, trace) = (job.envelope.id, job.envelope.trace.map(display));
+                tracing::error!(queue, %error, job_id = %id, trace, "job cannot be processed, dead-lettering it");
+                let poison = reject(job, error.to_string());
+                let failure = Failure::Unprocessable;
+                let letter = Letter { reject: &poison, failure, attempts };
+                let size = &mut Experience::default();
+                settled.extend(fail(desk, &[letter], size, keep_trying).await?);
+            }
+            (Then::GiveUp(_) | Then::Bisect, _) => {
+                let jobs = part.len();
+                tracing::warn!(queue, %error, jobs, "batch refused by the database, bisecting");
+            }
+        }
+    }
+    Ok(settled)
+}
+
+/// One attempt: one transaction.
+async fn try_settle(
+    desk: Desk<'_>,
+    jobs: &[Job],
+    is_wary: bool,
+) -> Result<Vec<Settled>, AttemptError> {
+    let mut connection = desk.pool.acquire().await?;
+    let settled = match bounded(settle_on(&mut connection, desk, jobs, is_wary)).await {
+        Err(error) => Err(error.explained(&mut connection).await),
+        settled => settled,
+    };
+    give_back(connection, &settled);
+    settled
+}
+
+async fn settle_on(
+    connection: &mut PgConnection,
+    desk: Desk<'_>,
+    jobs: &[Job],
+    is_wary: bool,
+) -> Result<Vec<Settled>, AttemptError> {
+    let kind = desk.kind;
+    let ids: Vec<_> = jobs.iter().map(|job| job.envelope.id.get()).collect();
+    let mut transaction = connection.begin().await?;
+    let past = begin(&mut transaction, desk, &ids).await?;
+    let new = jobs.iter().filter(|job| !past.is_settled(job.envelope.id));
+    let (overdue, waiting): (Vec<&Job>, Vec<&Job>) =
+        new.partition(|job| past.may_have_forgotten(job.envelope.id));
+    if overdue.is_empty() && waiting.is_empty() {
+        return Ok(Vec::new());
+    }
+    let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
+    let mut entries = decide(&mut transaction, kind, &waiting, is_wary).await?;
+    if let Some(first) = overdue.first() {
+        let (queue, trace) = (desk.queue, first.envelope.trace.map(display));
+        let (count, id) = (overdue.len(), first.envelope.id);
+        tracing::error!(queue, count, job_id = %id, trace, "overdue jobs, dead-lettering them");
+        let reason = "it came after its day was purged";
+        let rejects: Vec<Reject> =
+            overdue.iter().map(|job| reject(job, reason.to_owned())).collect();
+        let rejects = rejects.iter().map(|reject| (reject, 1));
+        record::insert_dead_letters(&mut transaction, queue, rejects).await?;
+    }
+    let failed = Outcome::Failed(Failure::Overdue);
+    let late = overdue.iter().map(|job| (job.envelope.id, job.envelope.user_id));
+    entries.extend(late.map(|(id, user)| Entry::new(id, user, &failed)));
+    let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
+    let now = record::insert(&mut transaction, kind, &entries, line).await?;
+    transaction.commit().await?;
+    let settled: Vec<Settled> = entries.into_iter().map(|entry| entry.settled(now)).collect();
+    desk.metrics.settled(&settled);
+    desk.metrics.dead_lettered(kind.as_str(), overdue.len());
+    Ok(settled)
+}
+
+/// See [`record::begin`].
+pub(crate) async fn begin(
+    transaction: &mut PgConnection,
+    desk: Desk<'_>,
+    ids: &[uuid::Uuid],
+) -> Result<Past, AttemptError> {
+    record::begin(transaction, desk.lease, ids).await?.ok_or(AttemptError::Fenced)
+}
+
+/// A job that is set aside.
+fn reject(job: &Job, reason: String) -> Reject {
+    Reject {
+        accepted: Some((job.envelope.id, job.envelope.user_id)),
+        trace: job.envelope.trace,
+        reason,
+        origin: job.origin.clone(),
+        payload: job.payload.clone(),
+    }
+}
+
+/// Decides jobs that have no outcome yet: those whose idempotency key is taken repeat its owner's
+/// outcome, the others go to the handler. Unless `is_wary`, no key is expected to be taken; storing one that
+/// is [fails](AttemptError::is_taken_key).
+async fn decide(
+    transaction: &mut PgConnection,
+    kind: JobKind,
+    jobs: &[&Envelope],
+    is_wary: bool,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let mut owners =
+        if is_wary { record::key_owners(transaction, kind, jobs).await? } else { HashMap::new() };
+
+    // The first job of the batch with a free key takes it; later ones with that key, if any, wait for it.
+    let mut taken: HashSet<(UserId, &str)> = HashSet::new();
+    let mut shared: HashSet<(UserId, &str)> = HashSet::new();
+    let fresh: Vec<&Envelope> = jobs
+        .iter()
+        .copied()
+        .filter(|job| match &job.idempotency {
+            Some(Idempotency { key, .. }) => {
+                let is_free =
+                    owners.is_empty() || !owners.contains_key(&(job.user_id, key.clone()));
+                let is_first = is_free && taken.insert((job.user_id, key));
+                if is_free && !is_first {
+                    shared.insert((job.user_id, key));
+                }
+                is_first
+            }
+            None => true,
+        })
+        .collect();
+    let outcomes = if fresh.is_empty() {
+        Vec::new()
+    } else {
+        registry::apply(kind, transaction, &fresh).await?
+    };
+    debug_assert_eq!(outcomes.len(), fresh.len(), "a handler owes one outcome per job");
+    let outcomes: HashMap<JobId, Outcome> = fresh.iter().map(|job| job.id).zip(outcomes).collect();
+
+    // In the order of the line, so that an owner's entry exists before its replays.
+    let mut entries = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let decided = outcomes.get(&job.id).map(|outcome| Entry::new(job.id, job.user_id, outcome));
+        let entry = match (decided, &job.idempotency) {
+            (Some(entry), None) => entry,
+            (Some(mut entry), Some(idempotency)) => {
+                if shared.contains(&(job.user_id, idempotency.key.as_str())) {
+                    let owner = KeyOwner::of(&entry, &idempotency.fingerprint);
+                    owners.insert((job.user_id, idempotency.key.clone()), owner);
+                }
+                entry.idempotency = Some(idempotency.clone());
+                entry
+            }
+            (None, Some(idempotency)) => {
+                let owner = owners.get(&(job.user_id, idempotency.key.clone()));
+                Entry::replay(job, idempotency, owner.ok_or(sqlx::Error::RowNotFound)?)
+            }
+            (None, None) => return Err(sqlx::Error::RowNotFound),
+        };
+        entries.push(entry);
+    }
+    Ok(entries)
+}
