@@ -1,6 +1,7 @@
 //! `update-sales-stats`: counts completed orders into product × day, each event once; and the daily
 //! recount that would find and repair any drift.
 
+mod add;
 mod count;
 mod rebuild;
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     CONSUMER,
-    count::{self, Sale},
+    add::{Sale, add},
 };
 use crate::database::{answered, give_back};
 
@@ -235,7 +235,7 @@ async fn count_missing(
         let missing: Vec<Sale> = answered(missing.fetch_all(&mut *on)).await?;
         if !missing.is_empty() {
             orders += missing.iter().map(|sale| sale.event).collect::<HashSet<_>>().len();
-            count::add(on, &missing, time_zone).await?;
+            add(on, &missing, time_zone).await?;
         }
         from = to;
     }
