@@ -224,6 +224,25 @@ fn the_readme_is_short() {
     assert!(lines <= 150, "{lines} lines: what is for one kind of reader alone belongs into docs/");
 }
 
+/// The picture, the table and the figures are of one run.
+#[test]
+fn the_readmes_figures_are_those_of_the_results() {
+    let links = document("README.md").links;
+    let runs = links.iter().filter_map(|link| link.to.strip_prefix("tools/bench/results/"));
+    let runs: BTreeSet<&str> = runs.filter_map(|run| Some(run.rsplit_once('.')?.0)).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    let results = text(&format!("tools/bench/results/{}.md", runs.first().unwrap()));
+    let told: Vec<Vec<String>> = rows("README.md")
+        .into_iter()
+        .filter(|(what, _)| what.starts_with("one hot"))
+        .map(|row| row.1)
+        .collect();
+    assert_eq!(told.len(), 3, "is this test blind?");
+    for figure in told.iter().flatten().map(|cell| cell.split(' ').next().unwrap()) {
+        assert!(results.contains(&format!(" {figure} [")), "{figure}");
+    }
+}
+
 #[test]
 fn every_decision_is_told_of_in_the_architecture() {
     let links = document("ARCHITECTURE.md").links;
