@@ -59,5 +59,5 @@ sqlx-prepare: ## Renew .sqlx after a change of a query or a migration
 sqlx-check: ## Fail if .sqlx is out of date
 	$(WITH_SERVICES) scripts/sqlx-prepare --check
 
-readme-test: ## Run the commands of the README
+readme-test: ## Run the commands in the documents
 	scripts/readme.test

@@ -197,13 +197,13 @@ async fn jobs_that_a_newer_schema_refuses_wait_for_newer_workers() {
     .await;
 }
 
-/// In the order that the README tells, whoever polls wherever.
+/// In the order that operators are told, whoever polls wherever.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_job_ids_rotate_without_a_404() {
-    const README: &str = include_str!("../../README.md");
+    const DOCUMENT: &str = include_str!("../../docs/operate.md");
     let steps = ["old", "old,new", "new,old", "new"];
     let told = steps.map(|step| format!("`{step}`"))[1..].join(", then ");
-    assert!(README.contains(&told), "the README tells another order than {told}");
+    assert!(DOCUMENT.contains(&told), "docs/operate.md tells another order than {told}");
     let keys = steps.map(|step| {
         step.replace("old", "0123456789abcdef-old").replace("new", "0123456789abcdef-new")
     });
