@@ -13,15 +13,15 @@ help: ## Show this list
 
 demo: ## Two sales: 20,000 users go for 1,000 coupons, then for 5,000 consoles; and the audit
 	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- demo
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-demo -- demo
 
 run: ## The system in the foreground, with sample data, until Ctrl-C
 	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- run
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-demo -- run
 
 bench: ## Side by side with other designs, about half an hour; QUICK=1: under 3 minutes, to see that it works
 	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- bench $(if $(QUICK),--quick)
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- compare $(if $(QUICK),--quick)
 
 test: ## All tests, on real services
 	$(CARGO) build --locked --workspace

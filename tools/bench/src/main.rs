@@ -1,21 +1,40 @@
-//! `firstcome-bench`: the flash-sale demo, and the system in the foreground for development.
+//! `firstcome-bench`: Firstcome, other designs and floors side by side, on one machine, in one run.
+
+mod compare;
+mod rivals;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use firstcome_bench::Cli;
+use clap::{Parser, Subcommand};
 
 /// As the programs that it measures, in several threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Measures Firstcome.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare the system with other designs, and with floors, side by side on this machine.
+    Compare(compare::CompareArgs),
+    /// Serve one of the other designs; `compare` starts it.
+    #[command(hide = true)]
+    Side(rivals::RivalArgs),
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match firstcome_bench::command(Cli::parse().command).await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("firstcome-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let ended = match Cli::parse().command {
+        Command::Compare(args) => compare::compare(args).await,
+        Command::Side(args) => rivals::serve(args).await,
+    };
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    eprintln!("firstcome-bench: {error:#}");
+    ExitCode::FAILURE
 }

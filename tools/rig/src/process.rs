@@ -74,7 +74,7 @@ impl Process {
         Ok(Self { name: name.to_owned(), child })
     }
 
-    /// The program's name.
+    /// The name that it was started by.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -89,7 +89,7 @@ impl Process {
     /// The exit status, if it has ended.
     ///
     /// # Errors
-    /// The operating system's.
+    /// If the operating system refuses.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
@@ -97,7 +97,7 @@ impl Process {
     /// SIGKILL; returns when it is gone.
     ///
     /// # Errors
-    /// The operating system's.
+    /// If the operating system refuses.
     pub async fn kill(mut self) -> io::Result<()> {
         self.child.kill().await
     }
@@ -105,7 +105,7 @@ impl Process {
     /// SIGTERM; returns when it has ended, by SIGKILL if it takes too long.
     ///
     /// # Errors
-    /// The operating system's; a timeout if it had to be killed.
+    /// If the operating system refuses, or the process had to be killed.
     pub async fn stop(mut self) -> io::Result<ExitStatus> {
         self.signal("TERM").await?;
         match timeout(STOP_DEADLINE, self.child.wait()).await {
@@ -121,7 +121,7 @@ impl Process {
     /// Sends a signal by name (`TERM`, `STOP`, `CONT`).
     ///
     /// # Errors
-    /// The operating system's.
+    /// If the operating system refuses.
     pub async fn signal(&self, signal: &str) -> io::Result<()> {
         if let Some(id) = self.child.id() {
             Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).status().await?;

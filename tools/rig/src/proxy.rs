@@ -24,8 +24,9 @@ pub struct Proxy {
 
 #[derive(Debug, Clone, Copy)]
 struct Gate {
+    /// Whether any connection stays open.
     open: bool,
-    /// Whether new ones are.
+    /// Whether new connections are let in.
     welcomes: bool,
     /// Connections of earlier generations are frozen.
     generation: u64,
@@ -63,7 +64,7 @@ impl Proxy {
         self.gate.send_modify(|gate| gate.welcomes = false);
     }
 
-    /// Forwards again.
+    /// Forwards again what [`Self::cut`] or [`Self::refuse`] stopped.
     pub fn restore(&self) {
         self.gate.send_modify(|gate| (gate.open, gate.welcomes) = (true, true));
     }

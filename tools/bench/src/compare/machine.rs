@@ -39,6 +39,14 @@ impl Machine {
     }
 }
 
+/// The processor's name as part of a folder's: `intel-xeon`.
+pub(super) fn slug(cpu: &str) -> String {
+    let name = cpu.replace("(R)", "").replace("(TM)", "").to_lowercase();
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    let words = words.filter(|word| !matches!(*word, "" | "cpu" | "processor"));
+    words.collect::<Vec<_>>().join("-")
+}
+
 /// Figures without durability would be of another design.
 pub(super) async fn is_durable(pool: &PgPool) -> anyhow::Result<()> {
     for setting in ["SHOW fsync", "SHOW synchronous_commit", "SHOW full_page_writes"] {
@@ -83,4 +91,20 @@ async fn said(program: &str, arguments: &[&str]) -> Option<String> {
 
 fn unknown() -> String {
     "unknown".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slug_is_the_name_without_what_every_name_has() {
+        for (cpu, expected) in [
+            ("AMD EPYC", "amd-epyc"),
+            ("Intel(R) Xeon(R) Processor", "intel-xeon"),
+            ("Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz", "intel-core-i7-8700-3-20ghz"),
+        ] {
+            assert_eq!(slug(cpu), expected);
+        }
+    }
 }

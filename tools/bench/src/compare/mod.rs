@@ -1,79 +1,85 @@
-//! `firstcome-bench bench`: the system, other designs and floors side by side, on one machine, in
+//! `firstcome-bench compare`: the system, other designs and floors side by side, on one machine, in
 //! one run.
 
-mod arena;
-mod backlog;
-mod contender;
-mod contest;
-mod fresh;
-mod large;
-mod latency;
-mod ledger;
+mod databases;
+mod files;
+mod history;
+mod load;
 mod machine;
+mod measurements;
 mod picture;
 mod plan;
 mod ratios;
 mod requests;
 mod results;
-mod sales;
-mod storm;
+mod run;
+mod scenarios;
+mod servers;
+mod throughput;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use firstcome_process::shutdown;
+use firstcome_rig::{
+    screen::Screen,
+    settings::{ServerArgs, scratch_folder},
+    system::free_port,
+};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{demo::free_port, screen::Screen, settings::ServerArgs};
-use arena::Arena;
-use contest::Contest;
+use databases::Databases;
+use machine::Machine;
 use plan::{Part, Plan};
 use results::Results;
+use run::Run;
 
 /// How long all of it may take: twice what it takes on a small machine.
 const DEADLINE: Duration = Duration::from_secs(70 * 60);
+/// Where results are kept.
+const RESULTS: &str = "tools/bench/results";
 
-/// What `bench` can be told.
+/// What `compare` can be told.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(crate) struct CompareArgs {
     /// One short round, less data: to see that it works, not to compare with.
     #[arg(long)]
-    pub quick: bool,
+    quick: bool,
     /// How often everything is measured; 3, and 1 of a quick run.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20))]
-    pub rounds: Option<u32>,
+    rounds: Option<u32>,
     /// Measures these parts only: to profile them, or to try something.
     #[arg(long, value_enum, value_delimiter = ',')]
-    pub only: Vec<Part>,
-    /// Where the results go.
-    #[arg(long, default_value = "tools/bench/results")]
-    pub results: PathBuf,
+    only: Vec<Part>,
+    /// Where the results go, each run's into a folder of its own; tools/bench/results, and
+    /// .dev/bench of a quick run.
+    #[arg(long)]
+    results: Option<PathBuf>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "the text would replace the command's own help")]
-    pub servers: ServerArgs,
+    servers: ServerArgs,
 }
 
 /// Measures, prints, writes the results; clears up in any case.
-///
-/// # Errors
-/// With what is missing, or the invariant that a side violated.
-pub async fn bench(args: BenchArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn compare(args: CompareArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
     let settings =
         args.servers.settings("make bench", String::new(), free_port().await?, "bench-")?;
-    let mut plan = if args.quick { Plan::QUICK } else { Plan::FULL };
+    let (mut plan, root) = if args.quick {
+        (Plan::QUICK, scratch_folder().join("bench"))
+    } else {
+        (Plan::FULL, PathBuf::from(RESULTS))
+    };
     plan.rounds = args.rounds.unwrap_or(plan.rounds);
     let redis_url = settings.redis_url.clone();
     let mut screen = Screen::default();
-    let mut arena = Arena::new(settings);
+    let mut databases = Databases::new(settings);
 
-    let measuring =
-        timeout(DEADLINE, measure(plan, args.only, &mut arena, &redis_url, &mut screen));
-    let measured = stop.run_until_cancelled(measuring).await;
-    for what in screen.during("dropping the databases and the queues", arena.clear()).await {
+    let measuring = measure(plan, &args.only, &mut databases, &redis_url, &mut screen);
+    let measured = stop.run_until_cancelled(timeout(DEADLINE, measuring)).await;
+    for what in screen.during("dropping the databases and the queues", databases.clear()).await {
         screen.line(format_args!("could not delete {what}"));
     }
     let results = match measured {
@@ -82,31 +88,31 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<ExitCode> {
         None => bail!("interrupted"),
     };
     screen.lines(results.text().lines());
-    for path in results.write(&args.results)? {
-        screen.line(format_args!("wrote {}", path.display()));
-    }
-    Ok(ExitCode::SUCCESS)
+    let folder = files::write(&results, &args.results.unwrap_or(root))?;
+    screen.line(format_args!("wrote {}", folder.display()));
+    Ok(())
 }
 
 async fn measure(
     plan: Plan,
-    only: Vec<Part>,
-    arena: &mut Arena,
+    only: &[Part],
+    databases: &mut Databases,
     redis_url: &str,
     screen: &mut Screen,
 ) -> anyhow::Result<Results> {
-    let preparing = arena.prepare(plan.users);
+    let preparing = databases.prepare(plan.users);
     screen.during("creating users and their tokens", preparing).await?;
-    let mut contest = Contest::new(plan, only, arena, screen);
-    let machine = contest.machine(redis_url).await?;
-    contest.search().await?;
-    contest.idle().await?;
-    let large = contest.large_scene().await?;
-    for round in 1..=plan.rounds {
-        contest.round(round, large.as_ref()).await?;
-    }
-    if let Some(large) = large {
-        arena.strike(large).await?;
-    }
-    Ok(contest.results(machine))
+    let machine = look(databases, redis_url).await?;
+    let mut run = Run::new(plan, databases, screen);
+    scenarios::measure(&mut run, only).await?;
+    Ok(Results::new(plan, run.measurements, run.pools, machine))
+}
+
+/// What this is measured on; refuses servers that are not durable.
+async fn look(databases: &Databases, redis_url: &str) -> anyhow::Result<Machine> {
+    let database = databases.used("bench_look").await?;
+    machine::is_durable(&database.pool).await?;
+    let machine = Machine::look(&database.pool, redis_url).await?;
+    databases.delete(database).await?;
+    Ok(machine)
 }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{contest::CONNECTIONS, results::Results};
-use crate::report::count;
+use firstcome_rig::figures::count;
+
+use super::{plan::CONNECTIONS, results::Results};
 
 /// Key and label, in the order of the picture; the last one is a floor.
 const SIDES: [(&str, &str, &str); 7] = [
@@ -30,7 +31,7 @@ const FLOOR: (&str, &str) = ("#d4d4d4", "#b0b0b0");
 /// Draws it: bars from zero on a linear scale, median with the range of the rounds.
 pub(super) fn draw(results: &Results) -> String {
     let figure = |side: &str, connections: usize| {
-        results.ledger.figure(&format!("hot_coupon.{side}.{connections}.per_second"))
+        results.measurements.figure(&format!("hot_coupon.{side}.{connections}.per_second"))
     };
     let most = most(results);
     let step = step(most);
@@ -109,7 +110,7 @@ pub(super) fn draw(results: &Results) -> String {
 /// The highest value of the picture.
 fn most(results: &Results) -> f64 {
     let of_picture = results
-        .ledger
+        .measurements
         .iter()
         .filter(|(key, _)| key.starts_with("hot_coupon.") && key.ends_with(".per_second"));
     of_picture.flat_map(|(_, values)| values).copied().fold(1.0, f64::max)
@@ -141,6 +142,14 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::results::tests::results;
+
+    #[test]
+    fn the_picture_is_well_formed() {
+        let picture = draw(&results());
+        assert!(picture.contains("A &amp; B") && picture.contains("24,000"), "{picture}");
+        assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
+    }
 
     #[test]
     fn ticks_are_round_and_few() {

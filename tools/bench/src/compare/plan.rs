@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+/// How many connections send requests.
+pub(super) const CONNECTIONS: [usize; 2] = [64, MOST_CONNECTIONS];
+/// How many they are where only one number is measured.
+pub(super) const MOST_CONNECTIONS: usize = 256;
+
 /// What is measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Part {
+pub(crate) enum Part {
     /// The other designs.
-    Sides,
+    #[value(alias = "sides")]
+    Rivals,
     /// What HTTP alone costs, and a confirmed message per request.
     Floors,
     /// The system's coupons.
@@ -34,7 +40,7 @@ pub(super) struct Plan {
     pub(super) window: Duration,
     /// The same before it, unmeasured.
     pub(super) warm_up: Duration,
-    /// The sizes of a side's pool that are tried, and for how long each.
+    /// The sizes of a rival's pool that are tried, and for how long each.
     pub(super) pools: &'static [u32],
     pub(super) search_window: Duration,
     /// Each asks once, so no measurement has more requests.

@@ -1,7 +1,7 @@
 //! What the figures come to: each ratio is of medians of one run, so that it travels where figures
 //! do not.
 
-use super::ledger::Ledger;
+use super::measurements::Measurements;
 
 /// What a ratio should be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,8 +40,8 @@ pub(super) struct Ratio {
 
 impl Ratio {
     /// `None` if one of the two was not measured.
-    pub(super) fn of(&self, ledger: &Ledger) -> Option<f64> {
-        Some(ledger.median(self.dividend)? / ledger.median(self.divisor)?)
+    pub(super) fn of(&self, measurements: &Measurements) -> Option<f64> {
+        Some(measurements.median(self.dividend)? / measurements.median(self.divisor)?)
     }
 }
 

@@ -3,16 +3,15 @@
 
 use std::sync::Arc;
 
+use firstcome_rig::{
+    answers::{IDEMPOTENCY_KEY, coupon_path},
+    http::{call, call_with},
+};
 use http::{Method, Uri, header::HeaderValue};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::storm::Requests;
-use crate::{
-    answers::click_path,
-    load::{call, call_with},
-    sale::IDEMPOTENCY_KEY,
-};
+use super::load::Requests;
 
 /// The hot product; the sample data's products are 1 to [`PRODUCTS`].
 pub(super) const HOT_PRODUCT: i64 = 1;
@@ -39,7 +38,7 @@ pub(super) fn coupons_again_and_again(
     bearers: &Arc<[HeaderValue]>,
     campaign: i64,
 ) -> anyhow::Result<Requests> {
-    let path = click_path(campaign)?;
+    let path = coupon_path(campaign)?;
     let bearers = Arc::clone(bearers);
     Ok(Arc::new(move |index| {
         let bearer = bearers.get(index % bearers.len())?;
@@ -48,7 +47,7 @@ pub(super) fn coupons_again_and_again(
 }
 
 fn paths(campaigns: &[i64]) -> anyhow::Result<Vec<Uri>> {
-    campaigns.iter().map(|campaign| click_path(*campaign)).collect()
+    campaigns.iter().map(|campaign| coupon_path(*campaign)).collect()
 }
 
 /// The same, each under a key of its own, random as most clients' keys are.

@@ -1,22 +1,18 @@
-//! The results: for people (Markdown, and a picture) and for scripts (JSON).
+//! The results: for people (Markdown) and for scripts (JSON).
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt::Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use firstcome_rig::figures::count;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ledger::{Figure, Ledger},
     machine::Machine,
-    picture,
+    measurements::{Figure, Measurements},
     plan::Plan,
     ratios::{FURTHER_RATIOS, RATIOS, Target},
 };
-use crate::{report::count, side::SideName};
+use crate::rivals::Rival;
 
 /// What each scenario is, in the order of the report.
 const SCENARIOS: [(&str, &str); 14] = [
@@ -51,8 +47,8 @@ const SCENARIOS: [(&str, &str); 14] = [
 /// Everything that was found.
 pub(super) struct Results {
     pub(super) plan: Plan,
-    pub(super) ledger: Ledger,
-    pools: BTreeMap<SideName, u32>,
+    pub(super) measurements: Measurements,
+    pools: BTreeMap<Rival, u32>,
     pub(super) machine: Machine,
     pub(super) at: DateTime<Utc>,
 }
@@ -60,30 +56,11 @@ pub(super) struct Results {
 impl Results {
     pub(super) fn new(
         plan: Plan,
-        ledger: Ledger,
-        pools: BTreeMap<SideName, u32>,
+        measurements: Measurements,
+        pools: BTreeMap<Rival, u32>,
         machine: Machine,
     ) -> Self {
-        Self { plan, ledger, pools, machine, at: Utc::now() }
-    }
-
-    /// Writes them; the paths.
-    pub(super) fn write(&self, folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-        std::fs::create_dir_all(folder)?;
-        let quick = if self.plan.quick { "-quick" } else { "" };
-        let name = format!("{}-{}-cores{quick}", self.at.format("%Y-%m-%d"), self.machine.cores);
-        let json = format!("{:#}\n", self.json());
-        let files = [
-            (format!("{name}.md"), self.text()),
-            (format!("{name}.svg"), picture::draw(self)),
-            (format!("{name}.json"), json.clone()),
-            ("latest.json".to_owned(), json),
-        ];
-        let write = |(name, content): (String, String)| {
-            let path = folder.join(name);
-            std::fs::write(&path, content).map(|()| path)
-        };
-        files.into_iter().map(write).collect()
+        Self { plan, measurements, pools, machine, at: Utc::now() }
     }
 
     /// Date, machine and versions, in a line.
@@ -122,7 +99,7 @@ impl Results {
 
     fn ratios(&self, text: &mut String) {
         let rows = RATIOS.iter().chain(&FURTHER_RATIOS).map(|ratio| {
-            let value = ratio.of(&self.ledger);
+            let value = ratio.of(&self.measurements);
             let verdict = match value {
                 Some(value) if ratio.target.is_met(value) => "met",
                 Some(_) => "missed",
@@ -148,12 +125,14 @@ impl Results {
             let metric = if scenario == "latency" { ".offered_per_second" } else { ".per_second" };
             Some(key.strip_suffix(metric)?.to_owned())
         };
-        let measured: Vec<String> = self.ledger.iter().filter_map(|(key, _)| rate(key)).collect();
+        let measured: Vec<String> =
+            self.measurements.iter().filter_map(|(key, _)| rate(key)).collect();
         if measured.is_empty() {
             return;
         }
         let rows = measured.iter().map(|who| {
-            let figure = |metric: &str| self.ledger.figure(&format!("{scenario}.{who}.{metric}"));
+            let figure =
+                |metric: &str| self.measurements.figure(&format!("{scenario}.{who}.{metric}"));
             let per_second = figure("per_second").or_else(|| figure("offered_per_second"));
             let (side, at) = who.rsplit_once('.').unwrap_or((who, ""));
             [
@@ -179,19 +158,20 @@ impl Results {
     }
 
     fn idle(&self, text: &mut String) {
-        let rows = self.ledger.iter().filter_map(|(key, _)| {
+        let rows = self.measurements.iter().filter_map(|(key, _)| {
             let program = key.strip_prefix("idle.")?.strip_suffix(".rss_mib")?;
-            let cpu = self.ledger.figure(&format!("idle.{program}.cpu_percent"));
-            Some([program.to_owned(), shown(self.ledger.figure(key), 1), shown(cpu, 2)])
+            let cpu = self.measurements.figure(&format!("idle.{program}.cpu_percent"));
+            Some([program.to_owned(), shown(self.measurements.figure(key), 1), shown(cpu, 2)])
         });
         text.push_str("## What the idle system costs\n\n");
         table(text, ["process", "RSS MiB", "CPU % of a core"], &rows.collect::<Vec<_>>());
     }
 
-    fn json(&self) -> Value {
+    /// Everything, for scripts: the names of its keys never change.
+    pub(super) fn json(&self) -> Value {
         let mut medians = Map::new();
         let mut measurements = Map::new();
-        for (key, values) in self.ledger.iter() {
+        for (key, values) in self.measurements.iter() {
             let Some(Figure { median, min, max }) = Figure::of(values) else { continue };
             medians.insert(key.to_owned(), json!(median));
             let figure = json!({ "median": median, "min": min, "max": max, "values": values });
@@ -199,7 +179,7 @@ impl Results {
         }
         let (mut ratios, mut targets) = (Map::new(), Map::new());
         for ratio in &RATIOS {
-            let value = ratio.of(&self.ledger);
+            let value = ratio.of(&self.measurements);
             ratios.insert(ratio.key.to_owned(), json!(value));
             let (bound, target) = match ratio.target {
                 Target::AtLeast(target) => ("at_least", target),
@@ -213,7 +193,7 @@ impl Results {
         }
         let further = FURTHER_RATIOS
             .iter()
-            .map(|ratio| (ratio.key.to_owned(), json!(ratio.of(&self.ledger))));
+            .map(|ratio| (ratio.key.to_owned(), json!(ratio.of(&self.measurements))));
         let further: Map<String, Value> = further.collect();
         let pools: Map<String, Value> =
             self.pools.iter().map(|(side, pool)| (side.as_str().to_owned(), json!(pool))).collect();
@@ -273,18 +253,18 @@ fn table<const N: usize>(text: &mut String, heads: [&str; N], rows: &[[String; N
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn results() -> Results {
-        let mut ledger = Ledger::default();
+    pub(crate) fn results() -> Results {
+        let mut measurements = Measurements::default();
         for value in [24_000.0, 25_000.0, 23_000.0] {
-            ledger.add("hot_coupon.firstcome.64.per_second", value);
+            measurements.add("hot_coupon.firstcome.64.per_second", value);
         }
-        ledger.add("hot_coupon.pessimistic.64.per_second", 1_000.0);
-        ledger.add("hot_coupon.pessimistic.64.p99_ms", 80.0);
-        ledger.add("latency.firstcome.50.p99_ms", 20.0);
-        ledger.add("latency.firstcome.50.offered_per_second", 12_000.0);
+        measurements.add("hot_coupon.pessimistic.64.per_second", 1_000.0);
+        measurements.add("hot_coupon.pessimistic.64.p99_ms", 80.0);
+        measurements.add("latency.firstcome.50.p99_ms", 20.0);
+        measurements.add("latency.firstcome.50.offered_per_second", 12_000.0);
         let machine = Machine {
             cpu: "A & B".to_owned(),
             cores: 2,
@@ -295,7 +275,7 @@ mod tests {
             rustc: "rustc 1".to_owned(),
             commit: "abc".to_owned(),
         };
-        Results::new(Plan::QUICK, ledger, BTreeMap::from([(SideName::Atomic, 8)]), machine)
+        Results::new(Plan::QUICK, measurements, BTreeMap::from([(Rival::Atomic, 8)]), machine)
     }
 
     #[test]
@@ -319,12 +299,5 @@ mod tests {
         assert!(line("large_vs_empty").contains("| not measured "));
         assert!(text.contains("24,000 [23,000..25,000]"), "{text}");
         assert!(text.contains("Quick run"));
-    }
-
-    #[test]
-    fn the_picture_is_well_formed() {
-        let picture = picture::draw(&results());
-        assert!(picture.contains("A &amp; B") && picture.contains("24,000"), "{picture}");
-        assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
     }
 }

@@ -1,0 +1,63 @@
+//! What is measured, and in which order.
+
+mod backlog;
+mod coupons;
+mod fresh;
+mod idle;
+mod large;
+mod latency;
+mod orders;
+mod rivals;
+
+use super::{plan::Part, run::Run};
+use crate::rivals::Rival;
+
+/// Measures these parts, or all if there are none: the searches and what is measured once, then the
+/// rounds.
+pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<()> {
+    let wanted = |part: Part| only.is_empty() || only.contains(&part);
+    if wanted(Part::Rivals) {
+        rivals::search(run).await?;
+    }
+    if wanted(Part::Idle) {
+        idle::idle(run).await?;
+    }
+    let large = if wanted(Part::Large) { Some(large::fill(run).await?) } else { None };
+    let mut rivals = [Rival::Pessimistic, Rival::Optimistic, Rival::RedisLock, Rival::Atomic];
+    for round in 1..=run.plan.rounds {
+        run.round = round;
+        if wanted(Part::Rivals) {
+            for rival in rivals {
+                rivals::rival(run, rival).await?;
+            }
+            // Nobody is always the first.
+            rivals.rotate_left(1);
+        }
+        if wanted(Part::Floors) {
+            rivals::rival(run, Rival::Publish).await?;
+            rivals::rival(run, Rival::Hello).await?;
+        }
+        if wanted(Part::Coupons) {
+            coupons::coupons(run).await?;
+        }
+        if wanted(Part::Rivals) {
+            rivals::rival(run, Rival::SyncOrder).await?;
+        }
+        if wanted(Part::Orders) {
+            orders::orders(run).await?;
+        }
+        if wanted(Part::Backlogs) {
+            backlog::backlogs(run).await?;
+        }
+        if wanted(Part::Fresh) {
+            fresh::fresh(run).await?;
+        }
+        if let Some(large) = &large {
+            large::large(run, large).await?;
+        }
+    }
+    match large {
+        Some(large) => run.databases.delete(large).await,
+        None => Ok(()),
+    }
+}
