@@ -229,9 +229,9 @@ fn the_readme_is_short() {
 fn the_readmes_figures_are_those_of_the_results() {
     let links = document("README.md").links;
     let runs = links.iter().filter_map(|link| link.to.strip_prefix("tools/bench/results/"));
-    let runs: BTreeSet<&str> = runs.filter_map(|run| Some(run.rsplit_once('.')?.0)).collect();
+    let runs: BTreeSet<&str> = runs.filter_map(|run| Some(run.split_once('/')?.0)).collect();
     assert_eq!(runs.len(), 1, "{runs:?}");
-    let results = text(&format!("tools/bench/results/{}.md", runs.first().unwrap()));
+    let results = text(&format!("tools/bench/results/{}/results.md", runs.first().unwrap()));
     let told: Vec<Vec<String>> = rows("README.md")
         .into_iter()
         .filter(|(what, _)| what.starts_with("one hot"))
