@@ -160,7 +160,7 @@ impl Metrics {
 
     /// A valid request got no job.
     pub fn refused(&self, kind: JobKind, problem: &Problem) {
-        let labels = RefusalLabels { kind: kind.as_str(), reason: problem.code() };
+        let labels = RefusalLabels { kind: kind.as_str(), reason: problem.code().name() };
         self.refused.get_or_create(&labels).inc();
     }
 

@@ -14,7 +14,7 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use axum::http::Method;
 use firstcome_contract::job::JobKind;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -150,9 +150,8 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
     let has_body = operation.request_body.as_mut().map(leave_out_null).is_some();
 
     let extensions = operation.extensions.take().unwrap_or_default();
-    let own = extensions.get(CODES).cloned().unwrap_or_else(|| json!([]));
-    #[expect(clippy::expect_used, reason = "codes read back what they wrote: tested")]
-    let mut codes: Vec<Code> = serde_json::from_value(own).expect("x-codes are codes");
+    let own = extensions.get(CODES).and_then(Value::as_array).into_iter().flatten();
+    let mut codes: Vec<Code> = own.filter_map(|code| Code::from_name(code.as_str()?)).collect();
     if has_body {
         codes.extend([
             Code::MalformedBody,

@@ -8,11 +8,11 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use firstcome_contract::{
+    failure::Failure,
     job::{
         Idempotency, JobId, Settled,
         held_key::{self, PENDING, QUEUED, parse},
     },
-    lost,
 };
 use firstcome_process::database::Pool;
 use futures_util::future::join_all;
@@ -239,7 +239,7 @@ impl Asking {
             let user = wanted.get(position)?.claim.user_id;
             Some(async move { (position, self.lost.outcome(job, user).await) })
         });
-        let is_lost = |settled: &Settled| settled.code.as_deref() == Some(lost::CODE);
+        let is_lost = |settled: &Settled| settled.code.as_deref() == Some(Failure::Lost.code());
         let lost: Vec<usize> = join_all(looking.collect::<Vec<_>>())
             .await
             .into_iter()
