@@ -18,11 +18,15 @@ use uuid::Uuid;
 use crate::{
     http::{
         auth::Admin,
-        extract::{Body, List, Page, PathId},
+        body::Body,
+        idempotency_key::IdempotencyKey,
+        json,
+        page::{List, Page},
+        path::PathId,
         problem::{Code, Problem},
+        schema::Nothing,
     },
     known::once::once,
-    openapi::{IdempotencyKey, Nothing},
     state::AppState,
 };
 
@@ -110,7 +114,7 @@ pub async fn list_dead_letters(
             redrive_requested_at: row.redrive_requested_at,
         })
         .collect();
-    Ok(crate::json(&page.cut(letters, |letter| letter.id)))
+    Ok(json::ok(&page.cut(letters, |letter| letter.id)))
 }
 
 /// Gives one dead letter another attempt. A job keeps its id, and stays `failed` until it has another
@@ -215,7 +219,5 @@ pub async fn discard_dead_letter(
 }
 
 fn accepted(redriven: &Value) -> Response {
-    let mut response = crate::json(redriven);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    response
+    json::answer(StatusCode::ACCEPTED, redriven)
 }

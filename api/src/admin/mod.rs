@@ -18,7 +18,7 @@ use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::IntoParams;
 
-use crate::http::extract::Fields;
+use crate::http::{fields::Fields, json};
 
 /// Which part of a catalogue.
 #[derive(IntoParams)]
@@ -36,7 +36,5 @@ impl Shelf {
 }
 
 fn created(body: &impl Serialize) -> Response {
-    let mut response = crate::json(body);
-    *response.status_mut() = StatusCode::CREATED;
-    response
+    json::answer(StatusCode::CREATED, body)
 }

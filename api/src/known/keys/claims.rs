@@ -28,7 +28,8 @@ use tokio::{
 
 use super::Claim;
 use crate::{
-    known::{batched::bounded, cache::Cache, lost::Lost, outcomes::Outcomes},
+    cache::Cache,
+    known::{batched::bounded, lost::Lost, outcomes::Outcomes},
     publish::{Enqueuer, Owner, Refusal, Submission},
 };
 

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::{extract::State, http::header, response::IntoResponse, response::Response};
-use firstcome_api::http::{
-    auth::Caller,
-    extract::{Body, PathId},
-};
+use firstcome_api::http::{auth::Caller, body::Body, path::PathId};
 use firstcome_broker::{
     BrokerArgs,
     connect::{self, Connection},

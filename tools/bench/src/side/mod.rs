@@ -27,13 +27,13 @@ use axum::{
 use chrono::Utc;
 use clap::{Args, ValueEnum};
 use firstcome_api::{
-    config::SecretArgs,
+    config::{DEFAULT_CONNECTIONS, SecretArgs},
     http::{
         auth::Verifier,
         limit::Limiter,
         problem::{Code, Problem},
     },
-    server::{Connections, DEFAULT_CONNECTIONS, accept_connections},
+    server::{Connections, accept_connections},
 };
 use firstcome_broker::BrokerArgs;
 use firstcome_contract::{
