@@ -107,27 +107,27 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
         incomplete => incomplete,
     };
 
-    let owner = match (&promising, &claim) {
-        (Ok(()), _) => {
-            let published = match &claim {
-                Some(claim) => state.keys.submit(claim, &envelope, line).await,
-                None => state.enqueuer.submit(&envelope, line, true).await,
-            };
-            match published {
-                Err(Refusal::KeyTaken(owner)) => Some(owner),
-                Err(refusal) => return Err(refusal.into()),
-                Ok(()) => None,
-            }
+    // A request that promises nothing is not published; but if it is a repeat, it is answered as one.
+    let first = match (&promising, &claim) {
+        (Ok(()), None) => state.enqueuer.submit(&envelope, line, true).await,
+        (Ok(()), Some(claim)) => state.keys.submit(claim, &envelope, line).await,
+        (Err(_), None) => Ok(()),
+        (Err(_), Some(claim)) => {
+            let owner = state.keys.owner(claim).await;
+            owner.map_or(Ok(()), |owner| Err(Refusal::KeyTaken(owner)))
         }
-        (Err(_), Some(claim)) => state.keys.owner(claim).await,
-        (Err(_), None) => None,
     };
-    if let (Some(owner), Some(claim)) = (owner, claim) {
-        return repeat(state, &claim, owner, envelope, line, promising).await;
+    match (first, claim) {
+        (Ok(()), _) => {
+            promising?;
+            state.metrics.accepted(kind);
+            Ok(id)
+        }
+        (Err(Refusal::KeyTaken(owner)), Some(claim)) => {
+            repeat(state, &claim, owner, envelope, line, promising).await
+        }
+        (Err(refusal), _) => Err(refusal.into()),
     }
-    promising?;
-    state.metrics.accepted(kind);
-    Ok(id)
 }
 
 /// Adds what the request did not bring along: the lines of an order from the cart.
