@@ -1,7 +1,7 @@
 //! `GET`, `POST /api/admin/coupons`, `PATCH`, `DELETE /api/admin/coupons/{id}`
 
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -149,12 +149,8 @@ impl EditedCoupon {
 pub async fn list_coupons(
     State(state): State<AppState>,
     _admin: Admin,
-    RawQuery(query): RawQuery,
+    Shelf { deleted, page }: Shelf,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let Shelf { deleted } = Shelf::read(&mut fields);
-    let page = Page::read(&mut fields);
-    fields.finish()?;
     if !deleted {
         return Ok(json::ok(&coupon::read_page(&state.pool, page).await?));
     }

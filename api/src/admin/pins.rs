@@ -14,6 +14,7 @@ use utoipa::{ToSchema, openapi::Object};
 use crate::{
     http::{
         auth::Admin,
+        fields::is_digits,
         json,
         page::List,
         problem::{Code, Problem},
@@ -61,8 +62,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Pinned {
         let kind = kind.ok_or_else(|| {
             Problem::invalid("kind", JobKind::ALL.map(JobKind::as_str).join(" or "))
         })?;
-        let digits = |key: &&str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
-        let key = given("key").filter(digits);
+        let key = given("key").filter(|key| is_digits(key));
         let key = key.ok_or_else(|| Problem::invalid("key", "must be an integer"))?;
         Ok(Self { kind, key: key.parse().unwrap_or(i64::MAX) })
     }

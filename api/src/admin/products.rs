@@ -1,7 +1,7 @@
 //! `GET`, `POST /api/admin/products`, `PATCH`, `DELETE /api/admin/products/{id}`
 
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -92,12 +92,8 @@ impl EditedProduct {
 pub async fn list_products(
     State(state): State<AppState>,
     _admin: Admin,
-    RawQuery(query): RawQuery,
+    Shelf { deleted, page }: Shelf,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let Shelf { deleted } = Shelf::read(&mut fields);
-    let page = Page::read(&mut fields);
-    fields.finish()?;
     if !deleted {
         return Ok(json::ok(&product::read_page(&state.pool, page).await?));
     }
