@@ -94,6 +94,20 @@ const WRITERS: [(&str, &[&str]); 25] = [
     ("daily_runs", &["workers/src/events/update_sales_stats", "workers/src/commands/purge.rs"]),
 ];
 
+/// The rooms of the API, floor by floor from the bottom: each uses those below it, and those beside it.
+const API_FLOORS: [&[&str]; 9] = [
+    &["cache", "config", "seldom"],
+    &["http"],
+    &["lines", "metrics", "server"],
+    &["publish"],
+    &["known"],
+    &["state"],
+    &["submit"],
+    &["admin", "balance", "cart", "coupon", "health", "job", "order", "product"],
+    // The document reads the routes, which are those of `lib.rs`.
+    &["openapi"],
+];
+
 struct Source {
     path: String,
     text: String,
@@ -194,6 +208,50 @@ fn the_api_and_the_workers_do_not_know_each_other() {
         let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
         assert!(!dependencies.contains(banned), "{crate_name} depends on {banned}");
     }
+}
+
+/// The first names behind `crate::`, also of groups.
+fn rooms_used(text: &str) -> BTreeSet<&str> {
+    let mut used = BTreeSet::new();
+    for behind in text.split("crate::").skip(1) {
+        let group = behind.strip_prefix('{');
+        let mut open = 1;
+        let group = group.map(|group| {
+            let end = group.find(|c| {
+                open += i32::from(c == '{') - i32::from(c == '}');
+                open == 0
+            });
+            &group[..end.unwrap()]
+        });
+        let mut depth = 0;
+        let names = group.unwrap_or(behind).split(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            c == ',' && depth == 0
+        });
+        let names = names.take(if group.is_some() { usize::MAX } else { 1 });
+        let words = names.map(|name| name.trim().split(|c: char| !c.is_alphanumeric() && c != '_'));
+        used.extend(words.filter_map(|mut words| words.next()).filter(|name| !name.is_empty()));
+    }
+    used
+}
+
+#[test]
+fn the_rooms_of_the_api_stand_on_each_other() {
+    let floor_of = |room: &str| API_FLOORS.iter().position(|floor| floor.contains(&room));
+    let mut seen = BTreeSet::new();
+    for source in sources(&["api/src"]) {
+        let room = source.path.strip_prefix("api/src/").unwrap().split(['/', '.']).next().unwrap();
+        if ["lib", "main"].contains(&room) {
+            continue;
+        }
+        let floor = floor_of(room).unwrap_or_else(|| panic!("on which floor is {room}?"));
+        seen.insert(room.to_owned());
+        for used in rooms_used(&code_lines(&source.text).collect::<String>()) {
+            let is_below = floor_of(used).is_none_or(|below| below <= floor);
+            assert!(is_below, "{} uses {used}, which stands above it", source.path);
+        }
+    }
+    assert_eq!(seen.len(), API_FLOORS.concat().len(), "a room of the list is not there: {seen:?}");
 }
 
 #[test]

@@ -340,12 +340,5 @@ mod tests {
         fn no_body_makes_it_panic(body: Vec<u8>) {
             let _ = Fields::from_json(&body).map(Fields::finish);
         }
-
-        #[test]
-        fn no_query_makes_it_panic(query: String) {
-            let mut fields = Fields::from_query(Some(&query));
-            fields.optional_integer("limit", 1..=100);
-            let _ = fields.finish();
-        }
     }
 }

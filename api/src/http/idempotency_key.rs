@@ -1,5 +1,4 @@
-//! The `Idempotency-Key` of a POST, as it is sent. What it promises: see [`crate::known::keys`] and
-//! [`crate::known::once`].
+//! The `Idempotency-Key` of a POST, as it is sent; `known/keys` and `known/once.rs` keep what it promises.
 
 use axum::http::HeaderMap;
 use utoipa::IntoParams;

@@ -88,6 +88,7 @@ pub struct List<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn queries_are_read_alike() {
@@ -110,5 +111,14 @@ mod tests {
         let page = Page { limit: 2, after: None };
         assert_eq!(page.cut(vec![5, 4, 3], |id| *id).next, Some("NA".to_owned()));
         assert_eq!(page.cut(vec![5, 4], |id| *id).next, None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_makes_it_panic(query: String) {
+            let mut fields = Fields::from_query(Some(&query));
+            Page::read(&mut fields);
+            let _ = fields.finish();
+        }
     }
 }
