@@ -25,40 +25,40 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct AppState(pub Arc<Inner>);
 
-/// See [`AppState`].
+/// One of a process: the parts that live as long as it serves.
 #[derive(Debug)]
 pub struct Inner {
-    /// The command line.
+    /// What the operator asked for, on the command line or in the environment.
     pub config: ServeArgs,
-    /// PostgreSQL.
+    /// Connections to PostgreSQL, made when they are first used.
     pub pool: Pool,
-    /// Checks tokens.
+    /// Tells who a token is of.
     pub verifier: Verifier,
     /// Holds back callers that ask too much.
     pub limiter: Limiter,
     /// Makes and recognises job ids.
     pub signer: Signer,
-    /// Outcomes, known and awaited.
+    /// Outcomes of jobs that this process has heard of, and the polls that wait for one.
     pub jobs: Arc<Outcomes>,
-    /// Ends jobs that were lost.
+    /// Gives jobs that were lost their outcome.
     pub lost: Arc<Lost>,
-    /// Campaigns that are asked for.
+    /// Campaigns as they were within the last second, for early answers.
     pub coupons: Arc<Campaigns>,
     /// Coupons, products and balances as they are at the time of the read.
     pub shown: Shown,
-    /// Products that exist.
+    /// Products that were there within the last minute, for early answers.
     pub known_products: Products,
-    /// Lists of products, cached.
+    /// Lists of products, as they are kept in Redis.
     pub product_pages: Pages,
-    /// What sold best.
+    /// What sold best of late, as it is kept in Redis.
     pub popular: PopularBoard,
-    /// Idempotency keys of jobs.
+    /// The way into the lines for jobs with an idempotency key.
     pub keys: Keys,
-    /// Where jobs stand.
+    /// How jobs are dealt out, and where they stand.
     pub lines: Arc<Lines>,
-    /// The way into the lines.
+    /// The way into the lines for any other job.
     pub enqueuer: Enqueuer,
-    /// The connections of clients.
+    /// How many connections clients have, and may have.
     pub connections: Arc<Connections>,
     /// Cancelled when it is about to stop: nobody should come any more.
     pub draining: CancellationToken,

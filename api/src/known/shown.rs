@@ -69,7 +69,7 @@ pub struct CouponView {
     pub valid_until: DateTime<Utc>,
 }
 
-/// The kinds of discounts.
+/// The kinds of discounts, as they are read and as they are stored.
 pub(crate) const DISCOUNT_TYPES: [(&str, &str); 2] = [("fixed", "fixed"), ("percent", "percent")];
 
 pub(crate) fn discount_types() -> Object {

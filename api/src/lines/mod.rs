@@ -56,7 +56,7 @@ const LONGEST_WAIT: f64 = 60.0;
 /// Routings by kind; a kind is missing until one of its workers has made its lines.
 pub type Routes = BTreeMap<JobKind, Routing>;
 
-/// The lines.
+/// The lines of all kinds, as they were told of last.
 #[derive(Debug)]
 pub struct Lines {
     routes: watch::Sender<Arc<Routes>>,

@@ -61,7 +61,7 @@ pub enum Refusal {
 /// The job that has an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// Its id.
+    /// By which it is polled.
     pub job: JobId,
     /// It is in its line or settled; else that is not known, and publishing it again is safe.
     pub is_queued: bool,

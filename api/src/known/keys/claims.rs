@@ -40,7 +40,7 @@ const QUEUED_SECONDS: u64 = 24 * 3600;
 /// How long after its acceptance Redis is told that a job is in its line. Most are settled by then, and
 /// PostgreSQL knows their keys; until then a repeat finds the claim.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
-/// The most at once.
+/// The most claims that one round trip takes along.
 const MAX_CLAIMS: usize = 1_000;
 /// What may wait; beyond it nobody is asked and nothing told.
 const BACKLOG: usize = 16_384;
@@ -60,7 +60,7 @@ enum Ask {
     Queued(Arc<Claim>),
 }
 
-/// The sending end.
+/// Hands claims to the task that asks for all of them.
 #[derive(Debug)]
 pub(super) struct Claims {
     sender: mpsc::Sender<Ask>,

@@ -58,7 +58,7 @@ pub struct Claim {
     user_id: UserId,
     kind: &'static str,
     idempotency: Idempotency,
-    /// The job is in its line.
+    /// Set once the broker has confirmed the job.
     is_queued: AtomicBool,
 }
 
