@@ -14,7 +14,7 @@ const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/
 /// What each program tells, with one of everything.
 fn scrapes() -> [(&'static str, String); 2] {
     [
-        ("firstcome-api", text(&firstcome_api::metrics::Metrics::example()).unwrap()),
+        ("firstcome-api", text(&firstcome_api::health::Snapshot::example().registry()).unwrap()),
         ("firstcome-worker", text(&firstcome_workers::monitor::Metrics::example()).unwrap()),
     ]
 }

@@ -8,7 +8,9 @@ use firstcome_broker::BrokerArgs;
 use firstcome_process::database::{Pool, Sessions};
 use firstcome_process::{database::settings::BY_KEY, telemetry};
 
-use crate::server::DEFAULT_CONNECTIONS;
+/// How many connections there may be unless something else is wanted: at 25 KiB for each unfinished
+/// head, half a GiB at worst.
+pub const DEFAULT_CONNECTIONS: u32 = 20_000;
 
 /// Accepts first-come requests: validates, enqueues, answers polls.
 #[derive(Debug, Parser)]

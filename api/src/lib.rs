@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod balance;
+pub mod cache;
 pub mod cart;
 pub mod config;
 pub mod coupon;
@@ -27,14 +28,7 @@ pub mod submit;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{
-    Router,
-    http::header,
-    middleware,
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use serde::Serialize;
+use axum::{Router, middleware, routing::get};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
@@ -42,26 +36,28 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use config::{Command, ServeArgs};
 use http::{
-    answer, auth, limit,
+    answer::{self, Answering},
+    auth,
     problem::{Code, Problem},
     trace,
 };
-use known::{
-    batched::Batched, cache::Cache, campaigns::Campaigns, job_ids::Signer, keys::Keys, lost::Lost,
-    outcomes::Outcomes, products::Products,
-};
-use publish::Enqueuer;
 use server::Connections;
-use state::{AppState, Inner};
+use state::{AppState, Stops};
 
 /// Everything that the API answers.
-pub fn router(state: AppState) -> Router {
-    let router = Router::from(endpoints())
+fn router(state: AppState) -> Router {
+    let (router, document) = endpoints().split_for_parts();
+    let answering = Answering {
+        requests: state.requests.clone(),
+        draining: state.draining.clone(),
+        with_query: openapi::with_query(&document),
+    };
+    let router = router
         .route("/docs/", get(openapi::asset))
         .route("/docs/{*asset}", get(openapi::asset))
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
-        .layer(middleware::from_fn_with_state(state.clone(), answer::answer));
+        .layer(middleware::from_fn_with_state(Arc::new(answering), answer::answer));
     trace::spans(router).with_state(state)
 }
 
@@ -99,7 +95,7 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(health::ready))
         .routes(routes!(job::get))
         .routes(routes!(health::live))
-        .routes(routes!(metrics::get))
+        .routes(routes!(health::scrape))
         .routes(routes!(openapi::openapi))
         .routes(routes!(openapi::docs))
 }
@@ -139,114 +135,29 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
-    // The publisher outlives the last request.
-    let publishing = CancellationToken::new();
+    let stops = Stops {
+        draining: stop,
+        closing: CancellationToken::new(),
+        publishing: CancellationToken::new(),
+    };
     let connections = Connections::new(config.max_connections, config.database_connections)?;
     let drain = Duration::from_secs(config.drain_seconds.into());
-    // Cancelled, the door is closed.
-    let closing = CancellationToken::new();
     let draining = async {
-        stop.cancelled().await;
+        stops.draining.cancelled().await;
         tracing::info!(?drain, "not ready any more, closing after that time");
         sleep(drain).await;
-        closing.cancel();
+        stops.closing.cancel();
     };
-    let state =
-        state(config, Arc::clone(&connections), stop.clone(), &closing, &publishing, &tasks)?;
+    let state = AppState::start(config, Arc::clone(&connections), &stops, &tasks)?;
     firstcome_process::database::check_time_zone(&state.pool, &state.config.business_time_zone)
         .await
         .map_err(anyhow::Error::msg)?;
     tracing::info!(address = %listener.local_addr()?, connections = connections.limit(), "serving");
-    let serving = server::accept_connections(listener, router(state), &connections, &closing);
+    let serving = server::accept_connections(listener, router(state), &connections, &stops.closing);
     tokio::join!(serving, draining);
-    publishing.cancel();
+    stops.publishing.cancel();
     tasks.close();
     tasks.wait().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-fn state(
-    config: ServeArgs,
-    connections: Arc<Connections>,
-    draining: CancellationToken,
-    closing: &CancellationToken,
-    publishing: &CancellationToken,
-    tasks: &TaskTracker,
-) -> anyhow::Result<AppState> {
-    if config.secrets.dev {
-        tracing::warn!("development mode: whatever secret is not set is well known");
-    }
-    let namespace = &config.broker.queue_namespace;
-    let pool = config.pool().context("DATABASE_URL")?;
-    let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
-    let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
-    let coupons = Campaigns::new(&pool, cache.clone(), namespace);
-    let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
-    let lines = lines::Lines::start(
-        &pool,
-        cache.clone(),
-        &config.broker,
-        config.line_capacity,
-        publishing,
-        tasks,
-    );
-    let metrics = metrics::Metrics::default();
-    let lost = Lost::start(&pool, cache.clone(), namespace, Arc::clone(&lines), &metrics);
-    let rewound = lines.rewound();
-    let jobs =
-        Outcomes::start(&pool, redis, namespace, Arc::clone(&coupons), rewound, closing.clone());
-    let enqueuer = Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
-    Ok(AppState(Arc::new(Inner {
-        verifier: auth::Verifier::new(&config.secrets)?,
-        limiter: limit::Limiter::start(config.rate_limit, closing),
-        signer: Signer::new(&config.job_id_keys()?),
-        shown_coupons: Batched::start(&pool, |connection, ids| {
-            Box::pin(coupon::shown(connection, ids))
-        }),
-        shown_products: Batched::start(&pool, |connection, ids| {
-            Box::pin(product::shown(connection, ids))
-        }),
-        shown_balances: Batched::start(&pool, |connection, users| {
-            Box::pin(balance::shown(connection, users))
-        }),
-        known_products: Products::new(&pool),
-        product_pages: product::Pages::new(cache.clone(), namespace, config.products_ttl),
-        popular: product::PopularBoard::new(
-            cache.clone(),
-            namespace,
-            config.popular_ttl,
-            &config.business_time_zone,
-        ),
-        keys: Keys::new(
-            &pool,
-            cache,
-            namespace,
-            Arc::clone(&jobs),
-            Arc::clone(&lost),
-            enqueuer.clone(),
-            config.retention(),
-        ),
-        jobs,
-        lost,
-        enqueuer,
-        lines,
-        coupons,
-        connections,
-        draining,
-        metrics,
-        pool,
-        config,
-    })))
-}
-
-/// A JSON answer.
-fn json(body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "an answer did not serialize");
-            Problem::new(Code::InternalError).into_response()
-        }
-    }
 }

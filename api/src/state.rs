@@ -1,24 +1,22 @@
-//! What every handler can reach.
+//! What every handler can reach, made from what stands below it.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use axum::extract::FromRef;
-use chrono::Utc;
-use firstcome_contract::job::JobId;
 use firstcome_process::database::Pool;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cache::Cache,
     config::ServeArgs,
-    coupon,
-    http::{auth::Verifier, limit::Limiter},
+    http::{auth::Verifier, limit::Limiter, requests::Requests},
     known::{
-        batched::Batched, campaigns::Campaigns, job_ids::Signer, keys::Keys, lost::Lost,
-        outcomes::Outcomes, products::Products,
+        campaigns::Campaigns, job_ids::Signer, keys::Keys, lost::Lost, outcomes::Outcomes,
+        popular::PopularBoard, product_pages::Pages, products::Products, shown::Shown,
     },
-    lines::{Lines, Position, whole},
+    lines::Lines,
     metrics::Metrics,
-    product,
     publish::Enqueuer,
     server::Connections,
 };
@@ -27,70 +25,119 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct AppState(pub Arc<Inner>);
 
-/// See [`AppState`].
+/// One of a process: the parts that live as long as it serves.
 #[derive(Debug)]
 pub struct Inner {
-    /// The command line.
+    /// What the operator asked for, on the command line or in the environment.
     pub config: ServeArgs,
-    /// PostgreSQL.
+    /// Connections to PostgreSQL, made when they are first used.
     pub pool: Pool,
-    /// Checks tokens.
+    /// Tells who a token is of.
     pub verifier: Verifier,
     /// Holds back callers that ask too much.
     pub limiter: Limiter,
     /// Makes and recognises job ids.
     pub signer: Signer,
-    /// Outcomes, known and awaited.
+    /// Outcomes of jobs that this process has heard of, and the polls that wait for one.
     pub jobs: Arc<Outcomes>,
-    /// Ends jobs that were lost.
+    /// Gives jobs that were lost their outcome.
     pub lost: Arc<Lost>,
-    /// Campaigns that are asked for.
+    /// Campaigns as they were within the last second, for early answers.
     pub coupons: Arc<Campaigns>,
-    /// Campaigns as they are at the time of the read; likewise the next two.
-    pub shown_coupons: Batched<i64, coupon::CouponView>,
-    /// Products, by id.
-    pub shown_products: Batched<i64, product::ProductView>,
-    /// Balances, by user.
-    pub shown_balances: Batched<i64, i64>,
-    /// Products that exist.
+    /// Coupons, products and balances as they are at the time of the read.
+    pub shown: Shown,
+    /// Products that were there within the last minute, for early answers.
     pub known_products: Products,
-    /// Lists of products, cached.
-    pub product_pages: product::Pages,
-    /// What sold best.
-    pub popular: product::PopularBoard,
-    /// Idempotency keys of jobs.
+    /// Lists of products, as they are kept in Redis.
+    pub product_pages: Pages,
+    /// What sold best of late, as it is kept in Redis.
+    pub popular: PopularBoard,
+    /// The way into the lines for jobs with an idempotency key.
     pub keys: Keys,
-    /// Where jobs stand.
+    /// How jobs are dealt out, and where they stand.
     pub lines: Arc<Lines>,
-    /// The way into the lines.
+    /// The way into the lines for any other job.
     pub enqueuer: Enqueuer,
-    /// The connections of clients.
+    /// How many connections clients have, and may have.
     pub connections: Arc<Connections>,
     /// Cancelled when it is about to stop: nobody should come any more.
     pub draining: CancellationToken,
-    /// What is counted.
+    /// Counts the requests that are answered.
+    pub requests: Requests,
+    /// Counts what becomes of requests for jobs.
     pub metrics: Metrics,
 }
 
-/// The longest that a poller is asked to wait: it may be wrong, and nobody likes to miss his turn.
-const LONGEST_WAIT: f64 = 30.0;
-/// The longest that a poller of a line that does not move is asked to wait: it may move any moment.
-const LONGEST_PATIENCE: f64 = 10.0;
+/// The steps of stopping, in their order.
+#[derive(Debug)]
+pub struct Stops {
+    /// Nobody should come any more.
+    pub draining: CancellationToken,
+    /// The door is closed, and nobody waits any longer.
+    pub closing: CancellationToken,
+    /// Nothing more is accepted: the publisher outlives the last request.
+    pub publishing: CancellationToken,
+}
 
-impl Inner {
-    /// When to ask for this job again, in whole seconds: when it should be settled. 0 is within the second.
-    #[must_use]
-    pub fn seconds_to_wait(&self, id: JobId, place: Option<Position>) -> u64 {
-        let waited = (Utc::now() - id.submitted_at()).as_seconds_f64().max(0.0);
-        let seconds = match place.and_then(|place| place.seconds) {
-            // A turn that should have come comes later than one that was told anew.
-            Some(seconds) if waited > 1.0 => seconds.max(1.0),
-            Some(seconds) => seconds,
-            // Nobody knows: seldom, and more seldom the longer it lasts.
-            None => (waited / 2.0).clamp(1.0, LONGEST_PATIENCE),
-        };
-        let seconds = if seconds < 1.0 { 0.0 } else { seconds.ceil() };
-        whole(seconds.min(LONGEST_WAIT))
+impl AppState {
+    /// Starts everything that handlers need; what has a task that is to be waited for has it in `tasks`.
+    ///
+    /// # Errors
+    /// With a hint for the operator.
+    pub fn start(
+        config: ServeArgs,
+        connections: Arc<Connections>,
+        stops: &Stops,
+        tasks: &TaskTracker,
+    ) -> anyhow::Result<Self> {
+        if config.secrets.dev {
+            tracing::warn!("development mode: whatever secret is not set is well known");
+        }
+        let Stops { draining, closing, publishing } = stops;
+        let namespace = &config.broker.queue_namespace;
+        let pool = config.pool().context("DATABASE_URL")?;
+        let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
+        let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
+        let metrics = Metrics::default();
+        let coupons = Campaigns::new(&pool, cache.clone(), namespace);
+        let capacity = config.line_capacity;
+        let lines = Lines::start(&pool, cache.clone(), &config.broker, capacity, publishing, tasks);
+        let lost = Lost::start(&pool, cache.clone(), namespace, Arc::clone(&lines), &metrics);
+        let (told, rewound) = (Arc::clone(&coupons), lines.rewound());
+        let jobs = Outcomes::start(&pool, redis, namespace, told, rewound, closing.clone());
+        let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
+        let enqueuer = Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
+        let keys = Keys::new(
+            &pool,
+            cache.clone(),
+            namespace,
+            Arc::clone(&jobs),
+            Arc::clone(&lost),
+            enqueuer.clone(),
+            config.retention(),
+        );
+        let (ttl, time_zone) = (config.popular_ttl, &config.business_time_zone);
+        Ok(Self(Arc::new(Inner {
+            verifier: Verifier::new(&config.secrets)?,
+            limiter: Limiter::start(config.rate_limit, closing),
+            signer: Signer::new(&config.job_id_keys()?),
+            shown: Shown::start(&pool),
+            known_products: Products::new(&pool),
+            product_pages: Pages::new(cache.clone(), namespace, config.products_ttl),
+            popular: PopularBoard::new(cache, namespace, ttl, time_zone),
+            keys,
+            jobs,
+            lost,
+            enqueuer,
+            lines,
+            coupons,
+            connections,
+            draining: draining.clone(),
+            requests: Requests::default(),
+            metrics,
+            pool,
+            config,
+        })))
     }
 }
 

@@ -1,27 +1,32 @@
-//! From a valid request to a 202: idempotency, early answer, line.
+//! From a valid request to a 202. One way for all: without a key it is the same without a claim.
+//!
+//! **Invariant:** a submission writes nothing but its one message; what is read on the way may be skipped when
+//! it does not come in time, since the line decides.
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
-use chrono::{DateTime, Utc};
 use firstcome_contract::{
-    ids::UserId,
+    ids::{ProductId, UserId},
     job::{Envelope, Job, JobId, JobKind},
-    line::Place,
+    line::Line,
+    order,
+    rejection::Rejection,
 };
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema, openapi::Object};
 
 use crate::{
     http::{
+        idempotency_key, json,
         problem::{Code, Problem},
+        schema::{JOB_ID, kinds, one_of},
         trace,
     },
-    job::kinds,
-    known::keys::{self, Claim},
-    openapi::{JOB_ID, one_of},
-    publish::Refusal,
+    known::keys::Claim,
+    lines,
+    publish::{Owner, Refusal},
     state::AppState,
 };
 
@@ -65,95 +70,134 @@ fn queued() -> Object {
 pub struct Request<'a> {
     /// Who asks.
     pub user_id: UserId,
-    /// For what kind of job.
-    pub kind: JobKind,
-    /// Where the job will stand, as far as that is known before it is prepared.
-    pub place: Place,
+    /// What for; an order from the cart has no lines yet.
+    pub job: Job,
     /// May carry an idempotency key and a trace.
     pub headers: &'a HeaderMap,
     /// What is asked for, in the client's terms: two requests with one key must agree in it.
     pub fingerprint: &'a [u8],
 }
 
-/// Accepts a job or says why not, and counts it: see `accept_uncounted`.
+/// Accepts a job or says why not, and counts it.
 ///
 /// # Errors
-/// As there.
-pub async fn accept(
-    state: &AppState,
-    request: Request<'_>,
-    prepare: impl Future<Output = Result<Job, Problem>>,
-    early: impl AsyncFnOnce(&Job, DateTime<Utc>) -> Result<(), Problem>,
-) -> Result<Response, Problem> {
-    let kind = request.kind;
-    let accepted = accept_uncounted(state, request, prepare, early).await;
-    accepted.inspect_err(|problem| state.metrics.refused(kind, problem))
+/// Why there is no such job, or the line would reject it; 422 for a key of another request; 503 if it cannot be
+/// queued.
+pub async fn accept(state: &AppState, request: Request<'_>) -> Result<Response, Problem> {
+    let kind = request.job.kind();
+    let submitted = submit(state, request).await;
+    let submitted = submitted.inspect_err(|problem| state.metrics.refused(kind, problem.code()));
+    Ok(accepted(state, submitted?, kind))
 }
 
-/// Accepts the job that `prepare` makes of the request, unless `early` already knows better of a
-/// job submitted at that instant. A
-/// repeated request gets its first answer even where `early` has changed its mind since.
-///
-/// # Errors
-/// `prepare`'s and `early`'s; 422 for a key of another request; 503 if the job cannot be queued.
-async fn accept_uncounted(
-    state: &AppState,
-    request: Request<'_>,
-    prepare: impl Future<Output = Result<Job, Problem>>,
-    early: impl AsyncFnOnce(&Job, DateTime<Utc>) -> Result<(), Problem>,
-) -> Result<Response, Problem> {
-    let Request { user_id, kind, place, headers, fingerprint } = request;
-    let fresh = state.signer.mint(user_id, kind, place);
-    let trace = trace::parent(headers);
-    let Some(key) = keys::key(headers)? else {
-        let job = prepare.await?;
-        early(&job, fresh.submitted_at()).await?;
-        let envelope = Envelope { id: fresh, user_id, idempotency: None, trace, job };
-        state.enqueuer.submit(&envelope, true).await?;
-        state.metrics.accepted(kind);
-        return Ok(accepted(state, fresh, kind));
+/// Puts the job into its line; which job it is now, since a repeated request gets its first answer even where
+/// another one would be given by now.
+async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem> {
+    let Request { user_id, mut job, headers, fingerprint } = request;
+    let kind = job.kind();
+    let key = idempotency_key::key(headers)?;
+    let complete = complete(state, user_id, &mut job).await;
+    let (place, line) = state.lines.deal(&job);
+    let id = state.signer.mint(user_id, kind, place);
+    let claim = key.map(|key| Claim::new(id, user_id, kind, key, fingerprint));
+    let idempotency = claim.as_ref().map(|claim| claim.idempotency().clone());
+    let envelope = Envelope { id, user_id, idempotency, trace: trace::parent(headers), job };
+    let promising = match complete {
+        Ok(()) => judge(state, &envelope).await,
+        incomplete => incomplete,
     };
 
-    let claim = Claim::new(fresh, user_id, kind, key, fingerprint);
-    let envelope = |id, job| {
-        let idempotency = Some(claim.idempotency().clone());
-        Envelope { id, user_id, idempotency, trace, job }
-    };
-    let prepared = match prepare.await {
-        Ok(job) => match early(&job, fresh.submitted_at()).await {
-            Ok(()) => Ok(job),
-            Err(problem) => Err((problem, Some(job))),
-        },
-        Err(problem) => Err((problem, None)),
-    };
-    let (owner, job) = match prepared {
-        Ok(job) => {
-            let envelope = envelope(fresh, job);
-            match state.keys.submit(&claim, &envelope).await {
-                Ok(()) => {
-                    state.metrics.accepted(kind);
-                    return Ok(accepted(state, fresh, kind));
-                }
-                Err(Refusal::KeyTaken(owner)) => (owner, Ok(envelope.job)),
-                Err(refusal) => return Err(refusal.into()),
-            }
+    // A request that promises nothing is not published; but if it is a repeat, it is answered as one.
+    let first = match (&promising, &claim) {
+        (Ok(()), None) => state.enqueuer.submit(&envelope, line, true).await,
+        (Ok(()), Some(claim)) => state.keys.submit(claim, &envelope, line).await,
+        (Err(_), None) => Ok(()),
+        (Err(_), Some(claim)) => {
+            let owner = state.keys.owner(claim).await;
+            owner.map_or(Ok(()), |owner| Err(Refusal::KeyTaken(owner)))
         }
-        Err((problem, job)) => match state.keys.owner(&claim).await {
-            Some(owner) => (owner, job.ok_or(problem)),
-            None => return Err(problem),
-        },
     };
+    match (first, claim) {
+        (Ok(()), _) => {
+            promising?;
+            state.metrics.accepted(kind);
+            Ok(id)
+        }
+        (Err(Refusal::KeyTaken(owner)), Some(claim)) => {
+            repeat(state, &claim, owner, envelope, line, promising).await
+        }
+        (Err(refusal), _) => Err(refusal.into()),
+    }
+}
+
+/// Adds what the request did not bring along: the lines of an order from the cart.
+async fn complete(state: &AppState, user_id: UserId, job: &mut Job) -> Result<(), Problem> {
+    match job {
+        Job::PlaceOrder(order) if order.from_cart => {
+            order.lines = cart(state, user_id).await?;
+            Ok(())
+        }
+        Job::PlaceOrder(_) | Job::IssueCoupon(_) => Ok(()),
+    }
+}
+
+/// Whether it is worth its place in the line: not if that would reject it for certain.
+async fn judge(state: &AppState, envelope: &Envelope) -> Result<(), Problem> {
+    let certain = match &envelope.job {
+        Job::IssueCoupon(job) => {
+            let submitted_at = envelope.id.submitted_at();
+            state.coupons.early_rejection(job.coupon_id, submitted_at).await
+        }
+        Job::PlaceOrder(order) => {
+            let lacks_any = state.known_products.lacks_any(&order.lines).await;
+            lacks_any.then_some(Rejection::ProductNotFound)
+        }
+    };
+    certain.map_or(Ok(()), |rejection| Err(Problem::new(rejection.into())))
+}
+
+/// Answers for the job that has the key: as before, and as if for the first time while it may not be in its line.
+async fn repeat(
+    state: &AppState,
+    claim: &Claim,
+    owner: Owner,
+    envelope: Envelope,
+    line: Option<Line>,
+    promising: Result<(), Problem>,
+) -> Result<JobId, Problem> {
     if !owner.is_same {
         return Err(Problem::new(Code::IdempotencyKeyReused));
     }
     if !owner.is_queued {
+        // Once accepted, it does not matter what is known by now; but an order has to have lines.
+        if envelope.job.keys().next().is_none() {
+            promising?;
+        }
         // A repeat was counted with its first, unless that is long gone.
-        let is_new = owner.job == fresh;
-        state.enqueuer.submit(&envelope(owner.job, job?), is_new).await?;
-        state.metrics.accepted(kind);
+        let is_new = owner.job == envelope.id;
+        let envelope = Envelope { id: owner.job, ..envelope };
+        state.enqueuer.submit(&envelope, line, is_new).await?;
+        state.metrics.accepted(envelope.job.kind());
     }
-    state.keys.queued(&claim, owner.job);
-    Ok(accepted(state, owner.job, kind))
+    state.keys.queued(claim, owner.job);
+    Ok(owner.job)
+}
+
+/// What is in the cart, ascending as in any order.
+async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<order::Line>, Problem> {
+    let rows = sqlx::query!(
+        "SELECT product_id, quantity FROM carts
+         CROSS JOIN LATERAL (SELECT FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
+         WHERE user_id = $1 ORDER BY product_id LIMIT 50",
+        user_id.get(),
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    if rows.is_empty() {
+        return Err(Problem::new(Code::CartEmpty));
+    }
+    let line = |id, quantity| order::Line { product_id: ProductId::new(id), quantity };
+    Ok(rows.into_iter().map(|row| line(row.product_id, row.quantity)).collect())
 }
 
 fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {
@@ -161,11 +205,10 @@ fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {
     let header_value = HeaderValue::from_str(&location);
     let body =
         Accepted { job_id, kind: kind.as_str(), status: "queued", links: Links { this: location } };
-    let mut response = crate::json(&body);
-    *response.status_mut() = StatusCode::ACCEPTED;
+    let mut response = json::answer(StatusCode::ACCEPTED, &body);
     let headers = response.headers_mut();
     headers.extend(header_value.ok().map(|value| (header::LOCATION, value)));
     let place = state.lines.position(job_id);
-    headers.insert(header::RETRY_AFTER, state.seconds_to_wait(job_id, place).into());
+    headers.insert(header::RETRY_AFTER, lines::seconds_to_wait(job_id, place).into());
     response
 }

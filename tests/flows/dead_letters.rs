@@ -149,6 +149,50 @@ async fn what_is_discarded_stays_failed() {
     .await;
 }
 
+/// An operator discards the letter at the moment in which another one asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_meanwhile_is_not_redriven() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO dead_letters (queue, message_id, line, reason, attempts, payload)
+             VALUES ($1, 'id', 1, 'refused', 1, '{}') RETURNING id",
+        )
+        .bind(topology::sales_stats(&shop.namespace))
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+        let mut discarding = shop.pool.begin().await.unwrap();
+        sqlx::query("UPDATE dead_letters SET discarded_at = now()")
+            .execute(&mut *discarding)
+            .await
+            .unwrap();
+        let discarded = async {
+            eventually("the redrive waits for it", async || {
+                let waiting: i64 = sqlx::query_scalar(
+                    "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                )
+                .fetch_one(&shop.pool)
+                .await
+                .unwrap();
+                waiting == 1
+            })
+            .await;
+            discarding.commit().await.unwrap();
+        };
+        let what = format!("{id}/redrive");
+        let (redriven, ()) = tokio::join!(redrive(shop, &what), discarded);
+        redriven.is_problem(404, "dead-letter-not-found");
+        let requested: Option<bool> =
+            sqlx::query_scalar("SELECT redrive_requested_at IS NOT NULL FROM dead_letters")
+                .fetch_one(&shop.pool)
+                .await
+                .unwrap();
+        assert_eq!(requested, Some(false));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_this_version_cannot_read_stays_a_dead_letter() {
     shop(Options::default(), async |shop| {

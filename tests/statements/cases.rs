@@ -310,16 +310,11 @@ pub(crate) const CASES: &[Case] = &[
         &["NULL", "21", "1000", "16384"],
     ),
     by_key(
-        "UPDATE dead_letters SET redrive_requested_at = COALESCE(redrive_requested_at, now()) WHERE id = $1",
+        "WHERE id = $1 AND discarded_at IS NULL RETURNING queue, payload",
         writes(1),
         &["199999"],
     ),
     by_key("UPDATE dead_letters SET discarded_at", writes(1), &["199999"]),
-    by_key(
-        "SELECT queue, payload FROM dead_letters WHERE id = $1 AND discarded_at IS NULL",
-        reads(1),
-        &["199999"],
-    ),
     // Of as many rows as there are lines, every second; all of the tables are read.
     by_key("FROM partition_leases AS l JOIN routing ON", reads(10), &[]),
     by_key("WITH dead AS (DELETE FROM workers", reads(1), &["'place-order'"]),

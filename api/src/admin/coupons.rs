@@ -1,7 +1,7 @@
 //! `GET`, `POST /api/admin/coupons`, `PATCH`, `DELETE /api/admin/coupons/{id}`
 
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -11,14 +11,21 @@ use utoipa::ToSchema;
 
 use super::{Shelf, created};
 use crate::{
-    coupon::{self, CouponView, DISCOUNT_TYPES, discount_types},
+    coupon,
     http::{
         auth::Admin,
-        extract::{Body, Fields, List, Page, PathId},
+        body::Body,
+        fields::Fields,
+        idempotency_key::IdempotencyKey,
+        json,
+        page::{List, Page},
+        path::PathId,
         problem::{Code, Problem},
     },
-    known::once::once,
-    openapi::IdempotencyKey,
+    known::{
+        once::once,
+        shown::{CouponView, DISCOUNT_TYPES, discount_types},
+    },
     state::AppState,
 };
 
@@ -142,14 +149,10 @@ impl EditedCoupon {
 pub async fn list_coupons(
     State(state): State<AppState>,
     _admin: Admin,
-    RawQuery(query): RawQuery,
+    Shelf { deleted, page }: Shelf,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let Shelf { deleted } = Shelf::read(&mut fields);
-    let page = fields.page();
-    fields.finish()?;
     if !deleted {
-        return Ok(crate::json(&coupon::read_page(&state.pool, page).await?));
+        return Ok(json::ok(&coupon::read_page(&state.pool, page).await?));
     }
     let coupons = sqlx::query_as!(
         CouponView,
@@ -163,7 +166,7 @@ pub async fn list_coupons(
     )
     .fetch_all(&state.pool)
     .await?;
-    Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
+    Ok(json::ok(&page.cut(coupons, |coupon| coupon.id)))
 }
 
 /// Creates a campaign.
@@ -265,7 +268,7 @@ pub async fn edit_coupon(
         _ => error.into(),
     })?;
     state.coupons.changed(CouponId::new(id)).await;
-    Ok(crate::json(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
+    Ok(json::ok(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
 }
 
 /// Ends a campaign, until it is restored. Coupons in users' hands stay good.

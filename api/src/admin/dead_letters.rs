@@ -18,11 +18,15 @@ use uuid::Uuid;
 use crate::{
     http::{
         auth::Admin,
-        extract::{Body, List, Page, PathId},
+        body::Body,
+        idempotency_key::IdempotencyKey,
+        json,
+        page::{List, Page},
+        path::PathId,
         problem::{Code, Problem},
+        schema::Nothing,
     },
     known::once::once,
-    openapi::{IdempotencyKey, Nothing},
     state::AppState,
 };
 
@@ -110,7 +114,7 @@ pub async fn list_dead_letters(
             redrive_requested_at: row.redrive_requested_at,
         })
         .collect();
-    Ok(crate::json(&page.cut(letters, |letter| letter.id)))
+    Ok(json::ok(&page.cut(letters, |letter| letter.id)))
 }
 
 /// Gives one dead letter another attempt. A job keeps its id, and stays `failed` until it has another
@@ -137,23 +141,19 @@ pub async fn redrive_dead_letter(
     let events = topology::event_queues(namespace);
     let (kind, asked_for) = ("redrive-dead-letter", id.to_be_bytes());
     let redriven = once(&state.pool, admin.user_id, kind, &headers, &asked_for, async |on| {
+        // Of one that is discarded at this moment there is none; what cannot be read is taken back.
         let letter = sqlx::query!(
-            "SELECT queue, payload FROM dead_letters WHERE id = $1 AND discarded_at IS NULL",
+            "UPDATE dead_letters SET redrive_requested_at = COALESCE(redrive_requested_at, now())
+             WHERE id = $1 AND discarded_at IS NULL RETURNING queue, payload",
             id
         )
-        .fetch_optional(&mut *on)
+        .fetch_optional(on)
         .await?;
         let letter = letter.ok_or_else(|| Problem::new(Code::DeadLetterNotFound))?;
         if !events.contains(&letter.queue) && Envelope::decode(&letter.payload).is_err() {
             return Err(Problem::new(Code::DeadLetterUndecodable));
         }
-        let requested = sqlx::query!(
-            "UPDATE dead_letters SET redrive_requested_at = COALESCE(redrive_requested_at, now()) WHERE id = $1",
-            id
-        )
-        .execute(on)
-        .await?;
-        Ok(Redriven { requested: requested.rows_affected() })
+        Ok(Redriven { requested: 1 })
     });
     Ok(accepted(&redriven.await?))
 }
@@ -215,7 +215,5 @@ pub async fn discard_dead_letter(
 }
 
 fn accepted(redriven: &Value) -> Response {
-    let mut response = crate::json(redriven);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    response
+    json::answer(StatusCode::ACCEPTED, redriven)
 }

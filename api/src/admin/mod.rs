@@ -14,29 +14,39 @@ pub use products::*;
 pub use queues::*;
 pub use users::*;
 
-use axum::{http::StatusCode, response::Response};
+use axum::{
+    extract::FromRequestParts,
+    http::{StatusCode, request::Parts},
+    response::Response,
+};
 use serde::Serialize;
 use utoipa::IntoParams;
 
-use crate::http::extract::Fields;
+use crate::http::{fields::Fields, json, page::Page, problem::Problem};
 
 /// Which part of a catalogue.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Shelf {
+pub struct Shelf {
     /// What was deleted, instead of what is there.
     #[param(required = false, default = false)]
     deleted: bool,
+    #[param(ignore)]
+    page: Page,
 }
 
-impl Shelf {
-    fn read(fields: &mut Fields) -> Self {
-        Self { deleted: fields.optional_flag("deleted").unwrap_or_default() }
+impl<S: Send + Sync> FromRequestParts<S> for Shelf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut fields = Fields::from_query(parts.uri.query());
+        let deleted = fields.optional_flag("deleted").unwrap_or_default();
+        let page = Page::read(&mut fields);
+        fields.finish()?;
+        Ok(Self { deleted, page })
     }
 }
 
 fn created(body: &impl Serialize) -> Response {
-    let mut response = crate::json(body);
-    *response.status_mut() = StatusCode::CREATED;
-    response
+    json::answer(StatusCode::CREATED, body)
 }

@@ -14,11 +14,12 @@ use utoipa::{ToSchema, openapi::Object};
 use crate::{
     http::{
         auth::Admin,
-        extract::List,
+        fields::is_digits,
+        json,
+        page::List,
         problem::{Code, Problem},
+        schema::{kinds, one_of},
     },
-    job::kinds,
-    openapi::one_of,
     state::AppState,
 };
 
@@ -61,8 +62,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Pinned {
         let kind = kind.ok_or_else(|| {
             Problem::invalid("kind", JobKind::ALL.map(JobKind::as_str).join(" or "))
         })?;
-        let digits = |key: &&str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
-        let key = given("key").filter(digits);
+        let key = given("key").filter(|key| is_digits(key));
         let key = key.ok_or_else(|| Problem::invalid("key", "must be an integer"))?;
         Ok(Self { kind, key: key.parse().unwrap_or(i64::MAX) })
     }
@@ -78,7 +78,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Pinned {
 )]
 pub async fn list_pins(State(state): State<AppState>, _admin: Admin) -> Result<Response, Problem> {
     let mut connection = state.pool.acquire().await?;
-    Ok(crate::json(&List { items: select(&mut connection, None).await?, next: None }))
+    Ok(json::ok(&List { items: select(&mut connection, None).await?, next: None }))
 }
 
 /// Gives a coupon or product a line of its own, while the sale goes on: who is later in the queue
@@ -136,7 +136,7 @@ pub async fn pin(
     .await?;
     let pin = select(&mut transaction, Some((kind, key))).await?.pop();
     transaction.commit().await?;
-    Ok(crate::json(&pin.ok_or_else(|| Problem::new(Code::TooManyPins))?))
+    Ok(json::ok(&pin.ok_or_else(|| Problem::new(Code::TooManyPins))?))
 }
 
 /// Puts a coupon or product back into the line that it shares, in order as well.

@@ -1,7 +1,7 @@
 //! `GET`, `POST /api/admin/products`, `PATCH`, `DELETE /api/admin/products/{id}`
 
 use axum::{
-    extract::{RawQuery, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -12,12 +12,16 @@ use super::{Shelf, created};
 use crate::{
     http::{
         auth::Admin,
-        extract::{Body, Fields, List, Page, PathId},
+        body::Body,
+        fields::Fields,
+        idempotency_key::IdempotencyKey,
+        json,
+        page::{List, Page},
+        path::PathId,
         problem::{Code, Problem},
     },
-    known::once::once,
-    openapi::IdempotencyKey,
-    product::{self, ProductView},
+    known::{once::once, shown::ProductView},
+    product,
     state::AppState,
 };
 
@@ -88,14 +92,10 @@ impl EditedProduct {
 pub async fn list_products(
     State(state): State<AppState>,
     _admin: Admin,
-    RawQuery(query): RawQuery,
+    Shelf { deleted, page }: Shelf,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query.as_deref());
-    let Shelf { deleted } = Shelf::read(&mut fields);
-    let page = fields.page();
-    fields.finish()?;
     if !deleted {
-        return Ok(crate::json(&product::read_page(&state.pool, page).await?));
+        return Ok(json::ok(&product::read_page(&state.pool, page).await?));
     }
     let products = sqlx::query_as!(
         ProductView,
@@ -107,7 +107,7 @@ pub async fn list_products(
     )
     .fetch_all(&state.pool)
     .await?;
-    Ok(crate::json(&page.cut(products, |product| product.id)))
+    Ok(json::ok(&page.cut(products, |product| product.id)))
 }
 
 /// Creates a product.
@@ -184,7 +184,7 @@ pub async fn edit_product(
     .fetch_optional(&state.pool)
     .await?;
     state.product_pages.forget().await;
-    Ok(crate::json(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?))
+    Ok(json::ok(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?))
 }
 
 /// Takes a product off sale, until it is restored. Orders that contain it keep it.

@@ -13,12 +13,12 @@ use utoipa::{
 use crate::{
     http::{
         auth::Admin,
-        extract::List,
+        json,
+        page::List,
         problem::{Code, Problem},
+        schema::{kinds, one_of},
     },
-    job::kinds,
     lines::Known,
-    openapi::one_of,
     state::AppState,
 };
 
@@ -109,7 +109,7 @@ pub async fn queues(State(state): State<AppState>, _admin: Admin) -> Result<Resp
         return Err(Problem::new(Code::BrokerUnavailable).retry_after(1));
     }
     let items = lines.into_iter().map(|(line, known)| view(line, known, namespace)).collect();
-    Ok(crate::json(&List { items, next: None }))
+    Ok(json::ok(&List { items, next: None }))
 }
 
 fn view(line: Line, known: Known, namespace: &str) -> QueueView {

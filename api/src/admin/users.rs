@@ -10,12 +10,13 @@ use super::created;
 use crate::{
     http::{
         auth::Admin,
-        extract::{Body, Fields, IDS},
+        body::Body,
+        fields::{Fields, IDS},
+        idempotency_key::IdempotencyKey,
         problem::{Code, Problem},
         text::is_invisible,
     },
     known::once::once,
-    openapi::IdempotencyKey,
     state::AppState,
 };
 

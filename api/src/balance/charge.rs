@@ -7,11 +7,13 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         auth::Caller,
-        extract::{Body, Fields},
+        body::Body,
+        fields::Fields,
+        idempotency_key::IdempotencyKey,
+        json,
         problem::{Code, Problem},
     },
     known::once::once,
-    openapi::IdempotencyKey,
     state::AppState,
 };
 
@@ -106,5 +108,5 @@ pub async fn charge(
             }))
         })
         .await?;
-    Ok(crate::json(&charged))
+    Ok(json::ok(&charged))
 }

@@ -1,16 +1,14 @@
 //! `GET /api/balance/{userId}`
 
-use std::collections::HashMap;
-
 use axum::{extract::State, response::Response};
 use serde::Serialize;
-use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::{
     http::{
         auth::Caller,
-        extract::PathId,
+        json,
+        path::PathId,
         problem::{Code, Problem},
     },
     state::AppState,
@@ -41,19 +39,7 @@ pub async fn get(
     if user_id != caller.user_id.get() {
         return Err(Problem::with_detail(Code::Forbidden, "A balance is shown to its owner only."));
     }
-    let balance = state.shown_balances.get(user_id).await?;
+    let balance = state.shown.balances.get(user_id).await?;
     let balance = balance.ok_or_else(|| Problem::new(Code::UserNotFound))?;
-    Ok(crate::json(&Balance { user_id, balance }))
-}
-
-/// Balances by user, for [`crate::known::batched::Batched`].
-pub(crate) async fn shown(
-    connection: &mut PgConnection,
-    users: Vec<i64>,
-) -> Result<HashMap<i64, i64>, sqlx::Error> {
-    let balances =
-        sqlx::query!("SELECT user_id, amount FROM balances WHERE user_id = ANY($1)", &users)
-            .fetch_all(connection)
-            .await?;
-    Ok(balances.into_iter().map(|balance| (balance.user_id, balance.amount)).collect())
+    Ok(json::ok(&Balance { user_id, balance }))
 }

@@ -8,10 +8,11 @@ use utoipa::{ToSchema, openapi::Object};
 use crate::{
     http::{
         auth::Caller,
-        extract::{List, Page},
+        json,
+        page::{List, Page},
         problem::Problem,
+        schema::one_of,
     },
-    openapi::one_of,
     state::AppState,
 };
 
@@ -62,5 +63,5 @@ pub async fn history(
     )
     .fetch_all(&state.pool)
     .await?;
-    Ok(crate::json(&page.cut(entries, |entry| entry.id)))
+    Ok(json::ok(&page.cut(entries, |entry| entry.id)))
 }

@@ -12,7 +12,9 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         auth::Caller,
-        extract::{Body, Fields, PathId},
+        body::Body,
+        fields::Fields,
+        path::PathId,
         problem::{Code, Problem},
     },
     state::AppState,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    http::{auth::Caller, problem::Problem},
+    http::{auth::Caller, json, problem::Problem},
     state::AppState,
 };
 
@@ -42,5 +42,5 @@ pub async fn get(State(state): State<AppState>, caller: Caller) -> Result<Respon
     )
     .fetch_all(&state.pool)
     .await?;
-    Ok(crate::json(&Cart { items }))
+    Ok(json::ok(&Cart { items }))
 }

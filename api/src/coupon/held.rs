@@ -8,14 +8,16 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema, openapi::Object};
 
-use super::discount_types;
 use crate::{
     http::{
         auth::Caller,
-        extract::{Fields, List, Page},
+        fields::Fields,
+        json,
+        page::{List, Page},
         problem::Problem,
+        schema::one_of,
     },
-    openapi::one_of,
+    known::shown::discount_types,
     state::AppState,
 };
 
@@ -85,7 +87,7 @@ pub async fn held(
 ) -> Result<Response, Problem> {
     let mut fields = Fields::from_query(query.as_deref());
     let Held { status } = Held::read(&mut fields);
-    let page = fields.page();
+    let page = Page::read(&mut fields);
     fields.finish()?;
     let coupons = sqlx::query_as!(
         HeldCoupon,
@@ -107,5 +109,5 @@ pub async fn held(
     )
     .fetch_all(&state.pool)
     .await?;
-    Ok(crate::json(&page.cut(coupons, |coupon| coupon.id)))
+    Ok(json::ok(&page.cut(coupons, |coupon| coupon.id)))
 }

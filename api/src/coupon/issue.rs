@@ -3,16 +3,19 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 use firstcome_contract::{
     ids::CouponId,
-    job::{IssueCoupon, Job, JobKind},
+    job::{IssueCoupon, Job},
 };
 
 use crate::{
     http::{
         auth::Caller,
-        extract::{Body, PathId},
+        body::Body,
+        idempotency_key::IdempotencyKey,
+        path::PathId,
         problem::{Code, Problem},
+        schema::Nothing,
+        trace::TraceHeader,
     },
-    openapi::{IdempotencyKey, Nothing, TraceParent},
     state::AppState,
     submit::{AcceptedAnswer, Request, accept},
 };
@@ -23,7 +26,7 @@ use crate::{
 /// 404, 409 if the answer is already certain; 503 if the job cannot be queued.
 #[utoipa::path(
     post, path = "/api/coupons/{couponId}/issue", operation_id = "issueCoupon", tag = "Coupons",
-    params(IdempotencyKey, TraceParent),
+    params(IdempotencyKey, TraceHeader),
     request_body = Option<Nothing>,
     responses(AcceptedAnswer),
     extensions(("x-codes" = json!([
@@ -39,20 +42,11 @@ pub async fn issue(
     body: Body,
 ) -> Result<Response, Problem> {
     body.fields.finish()?;
-    let coupon_id = CouponId::new(coupon);
     let request = Request {
         user_id: caller.user_id,
-        kind: JobKind::IssueCoupon,
-        place: state.lines.place(JobKind::IssueCoupon, std::iter::once(coupon)),
+        job: Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }),
         headers: &headers,
         fingerprint: &coupon.to_be_bytes(),
     };
-    let job = async { Ok(Job::IssueCoupon(IssueCoupon { coupon_id })) };
-    accept(&state, request, job, async |_, submitted_at| {
-        match state.coupons.early_rejection(coupon_id, submitted_at).await {
-            Some(rejection) => Err(Problem::new(rejection.into())),
-            None => Ok(()),
-        }
-    })
-    .await
+    accept(&state, request).await
 }

@@ -1,17 +1,16 @@
 //! `GET /api/coupons`, `GET /api/coupons/{couponId}`
 
-use std::collections::HashMap;
-
 use axum::{extract::State, response::Response};
 use firstcome_process::database::Pool;
-use sqlx::PgConnection;
 
-use super::CouponView;
 use crate::{
     http::{
-        extract::{List, Page, PathId},
+        json,
+        page::{List, Page},
+        path::PathId,
         problem::{Code, Problem},
     },
+    known::shown::CouponView,
     state::AppState,
 };
 
@@ -25,7 +24,7 @@ use crate::{
     responses((status = 200, description = "A page of the campaigns.", body = List<CouponView>)),
 )]
 pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
-    Ok(crate::json(&read_page(&state.pool, page).await?))
+    Ok(json::ok(&read_page(&state.pool, page).await?))
 }
 
 /// The campaigns that are there.
@@ -55,23 +54,6 @@ pub(crate) async fn read_page(pool: &Pool, page: Page) -> Result<List<CouponView
     extensions(("x-codes" = json!([Code::CouponNotFound]))),
 )]
 pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
-    let coupon = state.shown_coupons.get(id).await?;
-    Ok(crate::json(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
-}
-
-/// Campaigns by id, for [`crate::known::batched::Batched`].
-pub(crate) async fn shown(
-    connection: &mut PgConnection,
-    ids: Vec<i64>,
-) -> Result<HashMap<i64, CouponView>, sqlx::Error> {
-    let coupons = sqlx::query_as!(
-        CouponView,
-        r#"SELECT id, name, discount_type, discount_value, max_discount, total,
-                  total - issued AS "remaining!", starts_at, ends_at, valid_until
-           FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL"#,
-        &ids,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
+    let coupon = state.shown.coupons.get(id).await?;
+    Ok(json::ok(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
 }

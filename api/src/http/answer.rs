@@ -2,60 +2,79 @@
 //! the last one of its connection when the process is about to stop. One layer for all of it, since every
 //! layer costs every request.
 
-use std::{future::ready, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    collections::HashSet, future::ready, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::{FutureExt, future::Either};
 use tokio::time::{Instant, error::Elapsed, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    extract::Fields,
+    fields::Fields,
+    prefer::preferred_wait,
     problem::{Code, Problem},
+    requests::Requests,
 };
-use crate::{job, openapi, state::AppState};
 
 /// How long a request may take besides what it asks to be held: above every bound within it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// What answering takes, besides the handler.
+#[derive(Debug)]
+pub struct Answering {
+    /// Counts the answers.
+    pub requests: Requests,
+    /// Cancelled when the process is about to stop.
+    pub draining: CancellationToken,
+    /// The routes that take parameters in their query: those that are asked with GET, as all of them are.
+    pub with_query: HashSet<String>,
+}
+
 /// Answers a request. A client that hangs up gets no answer, which is not counted either.
 pub(crate) async fn answer(
-    State(state): State<AppState>,
+    State(answering): State<Arc<Answering>>,
     route: Option<MatchedPath>,
     request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let deadline = DEADLINE + job::preferred_wait(request.headers()).unwrap_or_default();
+    let deadline = DEADLINE + preferred_wait(request.headers()).unwrap_or_default();
     let route_path = route.as_ref().map(MatchedPath::as_str);
-    let answering = match unknown_query(route_path, &request) {
+    let answer = match unknown_query(&answering.with_query, route_path, &request) {
         None => Either::Left(next.run(request)),
         Some(problem) => Either::Right(ready(problem.into_response())),
     };
-    let response = within(deadline, answering).await;
+    let response = within(deadline, answer).await;
     let mut response = response.unwrap_or_else(|_| {
         tracing::warn!(%method, route = route_path, "no answer within {deadline:?}");
         Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
     });
-    if state.draining.is_cancelled() {
+    if answering.draining.is_cancelled() {
         // Whoever keeps connections makes the next one elsewhere.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    state.metrics.answered(&method, route, response.status(), started.elapsed());
+    answering.requests.answered(&method, route, response.status(), started.elapsed());
     response
 }
 
 /// Why a query is refused where none is known: who filters or narrows by it must not get, or empty, the whole. Those
 /// who take one look themselves. Probes and pages outside of `/api` may be asked as anybody likes.
-fn unknown_query(route: Option<&str>, request: &Request) -> Option<Problem> {
+fn unknown_query(
+    with_query: &HashSet<String>,
+    route: Option<&str>,
+    request: &Request,
+) -> Option<Problem> {
     let query = request.uri().query().filter(|query| !query.is_empty())?;
     let route = route.filter(|route| route.starts_with("/api/"))?;
-    if openapi::takes_query(request.method(), route) {
+    if [Method::GET, Method::HEAD].contains(request.method()) && with_query.contains(route) {
         return None;
     }
     Fields::from_query(Some(query)).finish().err()

@@ -1,10 +1,20 @@
 //! HTTP as this API speaks it: who asks, what was sent, and how problems are told.
+//!
+//! **Architecture invariant:** it knows no handler, no state and no service: everything else stands on it.
 
 pub mod answer;
 pub mod auth;
-pub mod extract;
+pub mod body;
+pub mod fields;
+pub mod idempotency_key;
+pub mod json;
 pub mod limit;
+pub mod page;
+pub mod path;
+pub mod prefer;
 pub mod problem;
+pub mod requests;
+pub mod schema;
 mod strict_json;
 pub mod text;
 pub mod trace;

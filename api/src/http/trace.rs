@@ -10,6 +10,7 @@ use axum::{
 use firstcome_contract::trace::TraceParent;
 use firstcome_process::telemetry;
 use tracing::{Instrument, field::Empty};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 /// The client's trace (W3C Trace Context). A header that is invalid, or there twice, is none.
@@ -20,6 +21,21 @@ pub fn parent(headers: &HeaderMap) -> Option<TraceParent> {
         (Some(header), None) => TraceParent::parse(header.to_str().ok()?),
         _ => None,
     }
+}
+
+/// The header of a request for a job, for the documentation.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `parent` reads")]
+pub(crate) struct TraceHeader {
+    /// The caller's trace (W3C Trace Context): travels with the job and stays with it if it cannot
+    /// be processed. What is invalid is ignored.
+    #[param(
+        rename = "traceparent",
+        required = false,
+        example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    )]
+    traceparent: String,
 }
 
 /// Every request within a span, if anyone collects them.

@@ -1,7 +1,5 @@
 //! `GET /api/jobs/{jobId}`
 
-use std::time::Duration;
-
 use axum::{
     extract::{RawPathParams, State, rejection::RawPathParamsRejection},
     http::{HeaderMap, HeaderName, header},
@@ -14,20 +12,20 @@ use serde_json::{Map, Value, value::RawValue};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::schema::{Detail, JobResult, example, kinds, statuses};
+use super::schema::{Detail, JobResult, example, statuses};
 
 use crate::{
     http::{
         auth::Caller,
+        json,
+        prefer::{Prefer, preferred_wait},
         problem::{Code, Problem},
+        schema::kinds,
     },
-    lines::whole,
-    openapi::Prefer,
+    lines::{self, whole},
     state::AppState,
 };
 
-/// The longest that an answer is held (RFC 7240 leaves the bound to the server).
-const LONGEST_WAIT: u64 = 30;
 /// What a customer can do about it.
 const LOST: &str = "The job was accepted and then lost on our side. Nothing of it was done: the request may be \
                     repeated, also with the same Idempotency-Key.";
@@ -130,7 +128,7 @@ pub async fn get(
         match place {
             Some(place) => problem
                 .last_known(place.position)
-                .retry_after(state.seconds_to_wait(id, Some(place)).max(1)),
+                .retry_after(lines::seconds_to_wait(id, Some(place)).max(1)),
             None => problem,
         }
     })?;
@@ -147,11 +145,11 @@ pub async fn get(
             .and_then(|place| place.seconds)
             .map(|seconds| whole(seconds.ceil())),
     };
-    let mut response = crate::json(&view);
+    let mut response = json::ok(&view);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     if settled.is_none() {
-        headers.insert(header::RETRY_AFTER, state.seconds_to_wait(id, place).into());
+        headers.insert(header::RETRY_AFTER, lines::seconds_to_wait(id, place).into());
     }
     if let Some(wait) = wait
         && let Ok(applied) = format!("wait={}", wait.as_secs()).parse()
@@ -167,49 +165,4 @@ fn error(settled: &Settled) -> Option<JobError> {
     let problem = if is_lost { Problem::with_detail(code, LOST) } else { Problem::new(code) };
     let detail = settled.detail.as_ref().and_then(|detail| serde_json::from_str(detail.get()).ok());
     Some(JobError { problem, detail })
-}
-
-/// The `wait` of the `Prefer` headers, clamped; a malformed preference is ignored, the first of
-/// several counts (RFC 7240, section 2).
-pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get_all("prefer")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .find_map(|preference| {
-            let preference = preference.split(';').next()?;
-            let (name, value) = preference.split_once('=')?;
-            let seconds = value.trim().trim_matches('"');
-            let digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-            (name.trim().eq_ignore_ascii_case("wait") && digits).then(|| {
-                Duration::from_secs(seconds.parse().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
-            })
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn preferences_are_read_leniently() {
-        let wait = |values: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append("prefer", header::HeaderValue::from_static(value));
-            }
-            preferred_wait(&headers).map(|wait| wait.as_secs())
-        };
-        assert_eq!(wait(&[]), None);
-        assert_eq!(wait(&["wait=5"]), Some(5));
-        assert_eq!(wait(&["respond-async, Wait = \"7\"; x=y"]), Some(7));
-        assert_eq!(wait(&["return=minimal", "wait=3, wait=9"]), Some(3));
-        assert_eq!(wait(&["wait=100"]), Some(30));
-        assert_eq!(wait(&["wait=99999999999999999999"]), Some(30));
-        assert_eq!(wait(&["wait=soon"]), None);
-        assert_eq!(wait(&["wait"]), None);
-        assert_eq!(wait(&["wait=-1"]), None);
-        assert_eq!(wait(&["wait=0"]), Some(0));
-    }
 }

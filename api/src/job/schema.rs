@@ -9,14 +9,10 @@ use firstcome_contract::{
 use serde_json::{Value, json};
 use utoipa::{ToSchema, openapi::Object};
 
-use crate::{
-    http::problem::{Code, Problem},
-    openapi::{JOB_ID, one_of},
+use crate::http::{
+    problem::{Code, Problem},
+    schema::{JOB_ID, one_of},
 };
-
-pub(crate) fn kinds() -> Object {
-    one_of(JobKind::ALL.map(JobKind::as_str))
-}
 
 pub(super) fn statuses() -> Object {
     let settled = [Status::Succeeded, Status::Rejected, Status::Failed].map(Status::as_str);

@@ -50,7 +50,7 @@ pub struct Campaigns {
     seen: Cache<CouponId, Arc<Seen>>,
     /// Counts what was forgotten, for those who were reading meanwhile.
     changes: AtomicU64,
-    cache: crate::known::cache::Cache,
+    cache: crate::cache::Cache,
     channel: String,
     stored: Batched<CouponId, Campaign>,
 }
@@ -58,7 +58,7 @@ pub struct Campaigns {
 impl Campaigns {
     /// An empty board.
     #[must_use]
-    pub fn new(pool: &Pool, cache: crate::known::cache::Cache, namespace: &str) -> Arc<Self> {
+    pub fn new(pool: &Pool, cache: crate::cache::Cache, namespace: &str) -> Arc<Self> {
         Arc::new(Self {
             seen: Cache::new(CAPACITY),
             changes: AtomicU64::new(0),

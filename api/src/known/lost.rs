@@ -17,12 +17,11 @@ use firstcome_process::database::Pool;
 use redis::AsyncTypedCommands;
 use sqlx::PgConnection;
 
-use super::outcomes::stored;
 use super::{
     batched::{Batched, Unavailable},
-    cache::Cache,
+    outcomes::stored,
 };
-use crate::{lines::Lines, metrics::Metrics};
+use crate::{cache::Cache, lines::Lines, metrics::Metrics};
 
 /// Ends what was lost.
 #[derive(Debug)]

@@ -3,11 +3,13 @@
 //! **Architecture invariant:** nothing here decides; what is known may be old by as much as each file says.
 
 pub mod batched;
-pub mod cache;
 pub mod campaigns;
 pub mod job_ids;
 pub mod keys;
 pub mod lost;
 pub mod once;
 pub mod outcomes;
+pub mod popular;
+pub mod product_pages;
 pub mod products;
+pub mod shown;

@@ -8,8 +8,11 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, types::Json};
 
-use super::keys::{self, fingerprint};
-use crate::http::problem::{Code, Problem};
+use super::keys::fingerprint;
+use crate::http::{
+    idempotency_key,
+    problem::{Code, Problem},
+};
 
 /// Runs an effect in a transaction, once per caller, kind and key; a repeated key gets the first
 /// answer. An effect that fails leaves the key unused.
@@ -24,7 +27,7 @@ pub async fn once<T: Serialize>(
     body: &[u8],
     effect: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Problem>,
 ) -> Result<Value, Problem> {
-    let key = keys::key(headers)?;
+    let key = idempotency_key::key(headers)?;
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     let answer = match &key {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     FRESH, LOOK,
     arrivals::{Arrivals, Bucket},
+    position::Position,
 };
 
 /// A worker tells every second how its lines fare; one that has not for so long has stopped.
@@ -105,15 +106,6 @@ pub(super) struct Row {
     pub(super) folded: i64,
     pub(super) settled: u64,
     pub(super) arrivals: Arrivals,
-}
-
-/// A job's place in its line: an estimate.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Position {
-    /// 1 is next.
-    pub position: u64,
-    /// Until it is settled; unknown while the line does not move.
-    pub seconds: Option<f64>,
 }
 
 impl Known {

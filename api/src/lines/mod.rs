@@ -5,11 +5,13 @@
 
 mod arrivals;
 mod known;
+mod position;
 mod recall;
 mod store;
 
 pub(crate) use known::whole;
-pub use known::{Known, Position, Report};
+pub use known::{Known, Report};
+pub use position::{Position, seconds_to_wait};
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,7 +38,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::known::cache::Cache;
+use crate::cache::Cache;
 use arrivals::{Arrivals, Bucket};
 use known::Row;
 use recall::Memory;
@@ -54,7 +56,7 @@ const LONGEST_WAIT: f64 = 60.0;
 /// Routings by kind; a kind is missing until one of its workers has made its lines.
 pub type Routes = BTreeMap<JobKind, Routing>;
 
-/// The lines.
+/// The lines of all kinds, as they were told of last.
 #[derive(Debug)]
 pub struct Lines {
     routes: watch::Sender<Arc<Routes>>,
@@ -152,16 +154,13 @@ impl Lines {
         self.refresh.notify_one();
     }
 
-    /// The line that the job must stand in; `None` until that is known.
+    /// Deals a job out: what its id says of its place, and the line that it must stand in, as far as that is
+    /// known.
     #[must_use]
-    pub fn of(&self, job: &Job) -> Option<Line> {
-        line_of(&self.routes.borrow(), job)
-    }
-
-    /// What the id of a job with these keys says about its line.
-    #[must_use]
-    pub fn place(&self, kind: JobKind, keys: impl Iterator<Item = i64> + Clone) -> Place {
-        self.routes.borrow().get(&kind).map_or(Place::UNKNOWN, |routing| routing.place(keys))
+    pub fn deal(&self, job: &Job) -> (Place, Option<Line>) {
+        let routes = self.routes.borrow();
+        let place = routes.get(&job.kind()).map(|routing| routing.place(job.keys()));
+        (place.unwrap_or(Place::UNKNOWN), line_of(&routes, job))
     }
 
     /// Whether the line takes another job; if not, when to come back.

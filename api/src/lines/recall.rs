@@ -5,7 +5,7 @@ use firstcome_contract::{job::JobKind, line::Routing};
 use redis::AsyncTypedCommands;
 
 use super::Routes;
-use crate::known::cache::Cache;
+use crate::cache::Cache;
 
 /// The routing in Redis.
 pub(super) struct Memory {

@@ -10,11 +10,10 @@ mod serve;
 
 pub use serve::*;
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::collections::HashSet;
 
-use axum::http::Method;
 use firstcome_contract::job::JobKind;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -27,7 +26,13 @@ use utoipa::{
     },
 };
 
-use crate::{http::problem::Code, job::kinds, submit::Accepted};
+use crate::{
+    http::{
+        problem::Code,
+        schema::{JOB_ID, kinds},
+    },
+    submit::Accepted,
+};
 use problems::Problems;
 
 /// What an endpoint says about the codes of its own, beyond those that many share.
@@ -111,20 +116,15 @@ fn leave_out_null(body: &mut RefOr<RequestBody>) {
     }
 }
 
-/// Whether this route takes parameters in its query.
-pub(crate) fn takes_query(method: &Method, route: &str) -> bool {
-    /// Those that are asked with GET, as all of them are.
-    static ROUTES: LazyLock<HashSet<String>> = LazyLock::new(|| {
-        let in_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
-        let paths = crate::endpoints().into_openapi().paths.paths;
-        let asking = paths.into_iter().filter(|(_, item)| {
-            let operation = item.get.as_ref();
-            let parameters = operation.and_then(|operation| operation.parameters.as_ref());
-            parameters.is_some_and(|parameters| parameters.iter().any(in_query))
-        });
-        asking.map(|(path, _)| path).collect()
+/// The routes that take parameters in their query.
+pub(crate) fn with_query(document: &utoipa::openapi::OpenApi) -> HashSet<String> {
+    let in_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
+    let asking = document.paths.paths.iter().filter(|(_, item)| {
+        let operation = item.get.as_ref();
+        let parameters = operation.and_then(|operation| operation.parameters.as_ref());
+        parameters.is_some_and(|parameters| parameters.iter().any(in_query))
     });
-    [Method::GET, Method::HEAD].contains(method) && ROUTES.contains(route)
+    asking.map(|(path, _)| path.clone()).collect()
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -150,9 +150,8 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
     let has_body = operation.request_body.as_mut().map(leave_out_null).is_some();
 
     let extensions = operation.extensions.take().unwrap_or_default();
-    let own = extensions.get(CODES).cloned().unwrap_or_else(|| json!([]));
-    #[expect(clippy::expect_used, reason = "codes read back what they wrote: tested")]
-    let mut codes: Vec<Code> = serde_json::from_value(own).expect("x-codes are codes");
+    let own = extensions.get(CODES).and_then(Value::as_array).into_iter().flatten();
+    let mut codes: Vec<Code> = own.filter_map(|code| Code::from_name(code.as_str()?)).collect();
     if has_body {
         codes.extend([
             Code::MalformedBody,
@@ -219,61 +218,4 @@ fn retry_after() -> Header {
         .description(Some("When to come back, in whole seconds."))
         .example(Some(json!(1)))
         .build()
-}
-
-/// A job id, for examples.
-pub(crate) const JOB_ID: &str = "019c1b2a-7c00-7000-8400-0158cf2fd1a3";
-
-/// A text that is one of these.
-pub(crate) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
-}
-
-/// The `Idempotency-Key` of a POST.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes what `keys::key` reads")]
-pub(crate) struct IdempotencyKey {
-    /// Makes the request safe to repeat: the same key with the same body gets the same answer, with
-    /// another body 422.
-    #[param(
-        rename = "Idempotency-Key",
-        required = false,
-        min_length = 1,
-        max_length = 255,
-        pattern = "^[!-~]+$"
-    )]
-    key: String,
-}
-
-/// The `traceparent` of a request for a job.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes what `trace::parent` reads")]
-pub(crate) struct TraceParent {
-    /// The caller's trace (W3C Trace Context): travels with the job and stays with it if it cannot
-    /// be processed. What is invalid is ignored.
-    #[param(
-        rename = "traceparent",
-        required = false,
-        example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    )]
-    traceparent: String,
-}
-
-/// The body of a POST without fields, which may also be left out.
-#[derive(utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({}))]
-pub(crate) struct Nothing {}
-
-/// How long to wait.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes what `job::get` reads")]
-pub(crate) struct Prefer {
-    /// `wait=N` (RFC 7240): the answer is held until the job is settled, at most so many seconds
-    /// and at most 30. What is malformed is ignored.
-    #[param(rename = "Prefer", required = false, example = "wait=10")]
-    prefer: String,
 }

@@ -42,12 +42,10 @@ impl Problems {
 }
 
 fn response(codes: &[Code]) -> Response {
-    let problems: Vec<(Code, Problem)> = codes.iter().map(|code| (*code, example(*code))).collect();
-    let meanings =
-        problems.iter().map(|(code, problem)| format!("`{}`: {}", code.name(), problem.title()));
+    let meanings = codes.iter().map(|code| format!("`{}`: {}", code.name(), code.title()));
     let description = meanings.collect::<Vec<String>>().join("; ");
-    let examples = problems.iter().map(|(code, problem)| {
-        (code.name(), ExampleBuilder::new().value(Some(json!(problem))).build())
+    let examples = codes.iter().map(|code| {
+        (code.name(), ExampleBuilder::new().value(Some(json!(example(*code)))).build())
     });
     let content = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name(Problem::name())))

@@ -2,8 +2,8 @@
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use firstcome_contract::{
-    ids::{CouponId, ProductId, UserId},
-    job::{Job, JobKind, PlaceOrder},
+    ids::{CouponId, ProductId},
+    job::{Job, PlaceOrder},
     order::{Fulfilment, Line, MAX_LINES, MAX_QUANTITY, merged},
 };
 use serde::Serialize;
@@ -12,10 +12,13 @@ use utoipa::{ToSchema, openapi::Object};
 use crate::{
     http::{
         auth::Caller,
-        extract::{Body, Fields, IDS},
+        body::Body,
+        fields::{Fields, IDS},
+        idempotency_key::IdempotencyKey,
         problem::{Code, Problem},
+        schema::one_of,
+        trace::TraceHeader,
     },
-    openapi::{IdempotencyKey, TraceParent, one_of},
     state::AppState,
     submit::{AcceptedAnswer, Request, accept},
 };
@@ -54,7 +57,7 @@ fn fulfilments() -> Object {
 /// 400, 404 for a product that does not exist, 422, 503.
 #[utoipa::path(
     post, path = "/api/orders", operation_id = "placeOrder", tag = "Orders",
-    params(IdempotencyKey, TraceParent),
+    params(IdempotencyKey, TraceHeader),
     request_body(content = OrderRequest, examples(
         ("items" = (value = json!({"items": [{"productId": 1, "quantity": 3}, {"productId": 2, "quantity": 1}]}))),
         ("coupon" = (value = json!({"items": [{"productId": 1, "quantity": 3}], "couponId": 2, "fulfilment": "partial"}))),
@@ -74,7 +77,7 @@ pub async fn place(
     let Body { mut fields, .. } = body;
     let lines = read_lines(&mut fields);
     let from_cart = lines.is_none();
-    let mut order = PlaceOrder {
+    let order = PlaceOrder {
         lines: lines.unwrap_or_default(),
         coupon_id: fields.optional_integer("couponId", IDS).map(CouponId::new),
         fulfilment: fields.optional_choice("fulfilment", &FULFILMENTS).unwrap_or_default(),
@@ -85,24 +88,11 @@ pub async fn place(
     let fingerprint = terms(&order).map_err(|_| Problem::new(Code::InternalError))?;
     let request = Request {
         user_id: caller.user_id,
-        kind: JobKind::PlaceOrder,
-        place: state.lines.place(JobKind::PlaceOrder, order.product_ids()),
+        job: Job::PlaceOrder(order),
         headers: &headers,
         fingerprint: &fingerprint,
     };
-    let job = async {
-        if from_cart {
-            order.lines = cart(&state, caller.user_id).await?;
-        }
-        Ok(Job::PlaceOrder(order))
-    };
-    accept(&state, request, job, async |job, _| match job {
-        Job::PlaceOrder(order) if state.known_products.lacks_any(&order.lines).await => {
-            Err(Problem::new(Code::ProductNotFound))
-        }
-        Job::PlaceOrder(_) | Job::IssueCoupon(_) => Ok(()),
-    })
-    .await
+    accept(&state, request).await
 }
 
 /// What was asked for, in the client's terms, for the request's fingerprint. Running systems hold
@@ -163,22 +153,6 @@ fn read_lines(fields: &mut Fields) -> Option<Vec<Line>> {
         fields.reject("items", format!("must not ask for more than {MAX_QUANTITY} of a product"));
     }
     Some(lines)
-}
-
-async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<Line>, Problem> {
-    let rows = sqlx::query!(
-        "SELECT product_id, quantity FROM carts
-         CROSS JOIN LATERAL (SELECT FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
-         WHERE user_id = $1 ORDER BY product_id LIMIT 50",
-        user_id.get(),
-    )
-    .fetch_all(&state.pool)
-    .await?;
-    if rows.is_empty() {
-        return Err(Problem::new(Code::CartEmpty));
-    }
-    let line = |id, quantity| Line { product_id: ProductId::new(id), quantity };
-    Ok(rows.into_iter().map(|row| line(row.product_id, row.quantity)).collect())
 }
 
 #[cfg(test)]

@@ -11,11 +11,13 @@ use utoipa::{ToSchema, openapi::Object};
 use crate::{
     http::{
         auth::Caller,
-        extract::{List, Page, PathId},
+        json,
+        page::{List, Page},
+        path::PathId,
         problem::{Code, Problem},
+        schema::one_of,
     },
     job::Line,
-    openapi::one_of,
     state::AppState,
 };
 
@@ -77,7 +79,7 @@ pub async fn get(
     PathId(id): PathId,
 ) -> Result<Response, Problem> {
     let found = select(&state.pool, caller.user_id.get(), &[id]).await?;
-    Ok(crate::json(&found.into_iter().next().ok_or_else(|| Problem::new(Code::OrderNotFound))?))
+    Ok(json::ok(&found.into_iter().next().ok_or_else(|| Problem::new(Code::OrderNotFound))?))
 }
 
 /// The caller's orders, newest first.
@@ -106,7 +108,7 @@ pub async fn history(
     .fetch_all(&state.pool)
     .await?;
     let orders = select(&state.pool, user_id, &ids).await?;
-    Ok(crate::json(&page.cut(orders, |order| order.id)))
+    Ok(json::ok(&page.cut(orders, |order| order.id)))
 }
 
 /// The user's orders among these, newest first.

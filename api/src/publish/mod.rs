@@ -61,7 +61,7 @@ pub enum Refusal {
 /// The job that has an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// Its id.
+    /// By which it is polled.
     pub job: JobId,
     /// It is in its line or settled; else that is not known, and publishing it again is safe.
     pub is_queued: bool,
@@ -148,12 +148,17 @@ impl Enqueuer {
         self.link.is(Link::BLOCKED)
     }
 
-    /// Puts a job into its line; one that `is_new` is counted among those that came.
+    /// Puts a job into its line, or into that of a newer routing; one that `is_new` is counted among those that came.
     ///
     /// # Errors
     /// [`Refusal`], within the deadline.
-    pub async fn submit(&self, envelope: &Envelope, is_new: bool) -> Result<(), Refusal> {
-        let (submission, answered) = self.submission(envelope, is_new)?;
+    pub async fn submit(
+        &self,
+        envelope: &Envelope,
+        line: Option<Line>,
+        is_new: bool,
+    ) -> Result<(), Refusal> {
+        let (submission, answered) = self.submission(envelope, line, is_new)?;
         self.send(submission);
         self.answer(answered, Duration::ZERO).await
     }
@@ -165,12 +170,13 @@ impl Enqueuer {
     pub fn submission(
         &self,
         envelope: &Envelope,
+        line: Option<Line>,
         is_new: bool,
     ) -> Result<(Submission, Answered), Refusal> {
         if !self.link.is_up() {
             return Err(Refusal::Unavailable);
         }
-        let line = self.lines.of(&envelope.job).ok_or(Refusal::Unavailable)?;
+        let line = line.ok_or(Refusal::Unavailable)?;
         self.lines.admit(line).map_err(Refusal::LineFull)?;
         let mut record = Vec::with_capacity(256);
         envelope.encode(&mut record).map_err(|_| Refusal::Unavailable)?;

@@ -62,10 +62,6 @@ const MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// How soon it is tried again when the system has no descriptor left.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many connections there may be unless something else is wanted: at 25 KiB for each unfinished
-/// head, half a GiB at worst.
-pub const DEFAULT_CONNECTIONS: u32 = 20_000;
-
 /// The connections of clients.
 #[derive(Debug)]
 pub struct Connections {

@@ -5,8 +5,10 @@
 //! handler here, so the API cannot perform a contended write by calling shared code: that code
 //! lives where the API cannot reach it. `tests/tidy.rs` enforces this.
 
+mod codes;
 pub mod coupon;
 pub mod event;
+pub mod failure;
 pub mod ids;
 pub mod job;
 pub mod line;

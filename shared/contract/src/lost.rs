@@ -12,9 +12,6 @@ use crate::{
     line::{Line, LineName, slot},
 };
 
-/// The code of its outcome, `failed`. Public and stable.
-pub const CODE: &str = "job-lost";
-
 /// How long after its submission a job is surely in its line, by everybody's clock: what a publisher waits at
 /// most (10 s), as much again for a repeat that publishes it once more, and the rest for clocks that disagree and
 /// jobs that overtake each other.

@@ -1,5 +1,5 @@
 //! `firstcome-worker dead-letters`: what could not be processed, for operators without HTTP. Asks
-//! for what the running workers then do (`runtime/redrive`).
+//! for what the running workers then do (`crew/redrive`).
 
 use anyhow::ensure;
 use clap::Subcommand;

@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
+    failure::Failure,
     ids::UserId,
     job::{JobId, JobKind, Settled, SettledBatch, held_key, outcome::settled_channel},
     line::Line,
-    lost::{self, MARGIN, Progress, has_come_out},
+    lost::{MARGIN, Progress, has_come_out},
 };
 use redis::{AsyncTypedCommands, aio::MultiplexedConnection};
 use sqlx::PgPool;
@@ -143,7 +144,7 @@ async fn sort(
     let (mut lost, mut ended) = (Vec::new(), Vec::new());
     for held in held {
         match outcomes.get(&held.job).map(Option::as_deref) {
-            Some(Some(lost::CODE)) => ended.push(held),
+            Some(Some(code)) if code == Failure::Lost.code() => ended.push(held),
             Some(_) => found.settled += 1,
             None if lines.have_passed(held.job) => lost.push(held),
             None => found.waiting += 1,

@@ -1,7 +1,6 @@
 //! What a handler decides for one job.
 
-use firstcome_contract::job::Status;
-use firstcome_contract::rejection::Rejection;
+use firstcome_contract::{failure::Failure, job::Status, rejection::Rejection};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -15,29 +14,6 @@ pub enum Outcome {
     Rejected(Rejection, Option<Box<RawValue>>),
     /// Not processable; goes together with a dead letter.
     Failed(Failure),
-}
-
-/// Why a job could not be processed. The codes are public and stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The message holds no job that this version knows.
-    Undecodable,
-    /// The database refuses this one job, deterministically.
-    Unprocessable,
-    /// It came so late that its outcome, had it one, would be forgotten: it may not run again.
-    Overdue,
-}
-
-impl Failure {
-    /// The stable code.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Undecodable => "job-undecodable",
-            Self::Unprocessable => "job-unprocessable",
-            Self::Overdue => "job-overdue",
-        }
-    }
 }
 
 impl Outcome {

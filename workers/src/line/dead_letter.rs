@@ -3,7 +3,10 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use firstcome_contract::job::{JobKind, Settled};
+use firstcome_contract::{
+    failure::Failure,
+    job::{JobKind, Settled},
+};
 use sqlx::{Connection, PgConnection};
 use tracing::field::display;
 
@@ -14,7 +17,7 @@ use super::{
     record::{self, Entry, Settling},
     settle::{Desk, begin},
 };
-use crate::jobs::outcome::{Failure, Outcome};
+use crate::jobs::outcome::Outcome;
 
 /// A dead letter to be.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use firstcome_contract::{
+    failure::Failure,
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind, Settled},
 };
@@ -24,10 +25,7 @@ use super::{
 };
 use crate::crew::lease::Lease;
 use crate::{
-    jobs::{
-        outcome::{Failure, Outcome},
-        registry,
-    },
+    jobs::{outcome::Outcome, registry},
     monitor::Metrics,
 };
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use firstcome_contract::{
+    failure::Failure,
     job::{JobKind, Settled, Status},
     rejection::Rejection,
 };
@@ -20,7 +21,6 @@ use prometheus_client::{
 use super::Report;
 use crate::{
     RoleName,
-    jobs::outcome::Failure,
     line::{LineFigures, Stats},
 };
 
@@ -30,8 +30,6 @@ const SIZES: [f64; 12] =
 /// From one row to a batch that was retried for a while.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-
-const FAILURES: [Failure; 3] = [Failure::Undecodable, Failure::Unprocessable, Failure::Overdue];
 
 /// What was counted since the process started, and the lines that it serves.
 #[derive(Debug)]
@@ -263,15 +261,16 @@ impl Metrics {
     }
 }
 
-/// Every way in which a job can end, with its code.
+/// Every way in which a worker ends a job, with its code.
 fn outcomes() -> impl Iterator<Item = (Status, &'static str)> {
     let rejected = Rejection::ALL.map(|rejection| (Status::Rejected, rejection.code()));
-    let failed = FAILURES.map(|failure| (Status::Failed, failure.code()));
+    // Lost jobs are in no worker's hand: the API counts them.
+    let failed = Failure::ALL.into_iter().filter(|failure| *failure != Failure::Lost);
+    let failed = failed.map(|failure| (Status::Failed, failure.code()));
     std::iter::once((Status::Succeeded, "")).chain(rejected).chain(failed)
 }
 
 /// The code as one of those that there are: whatever else would be a series of its own.
 fn known_code(code: &str) -> &'static str {
-    let failure = || FAILURES.map(Failure::code).into_iter().find(|known| *known == code);
-    Rejection::from_code(code).map(Rejection::code).or_else(failure).unwrap_or("other")
+    outcomes().map(|(_, known)| known).find(|known| *known == code).unwrap_or("other")
 }

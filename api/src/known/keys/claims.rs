@@ -8,11 +8,11 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use firstcome_contract::{
+    failure::Failure,
     job::{
         Idempotency, JobId, Settled,
         held_key::{self, PENDING, QUEUED, parse},
     },
-    lost,
 };
 use firstcome_process::database::Pool;
 use futures_util::future::join_all;
@@ -28,7 +28,8 @@ use tokio::{
 
 use super::Claim;
 use crate::{
-    known::{batched::bounded, cache::Cache, lost::Lost, outcomes::Outcomes},
+    cache::Cache,
+    known::{batched::bounded, lost::Lost, outcomes::Outcomes},
     publish::{Enqueuer, Owner, Refusal, Submission},
 };
 
@@ -39,7 +40,7 @@ const QUEUED_SECONDS: u64 = 24 * 3600;
 /// How long after its acceptance Redis is told that a job is in its line. Most are settled by then, and
 /// PostgreSQL knows their keys; until then a repeat finds the claim.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
-/// The most at once.
+/// The most claims that one round trip takes along.
 const MAX_CLAIMS: usize = 1_000;
 /// What may wait; beyond it nobody is asked and nothing told.
 const BACKLOG: usize = 16_384;
@@ -59,7 +60,7 @@ enum Ask {
     Queued(Arc<Claim>),
 }
 
-/// The sending end.
+/// Hands claims to the task that asks for all of them.
 #[derive(Debug)]
 pub(super) struct Claims {
     sender: mpsc::Sender<Ask>,
@@ -239,7 +240,7 @@ impl Asking {
             let user = wanted.get(position)?.claim.user_id;
             Some(async move { (position, self.lost.outcome(job, user).await) })
         });
-        let is_lost = |settled: &Settled| settled.code.as_deref() == Some(lost::CODE);
+        let is_lost = |settled: &Settled| settled.code.as_deref() == Some(Failure::Lost.code());
         let lost: Vec<usize> = join_all(looking.collect::<Vec<_>>())
             .await
             .into_iter()

@@ -16,44 +16,24 @@ use std::{
     },
 };
 
-use axum::http::HeaderMap;
 use chrono::TimeDelta;
 use firstcome_contract::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind},
+    line::Line,
 };
 use firstcome_process::database::Pool;
 use sha2::{Digest, Sha256};
 
-use super::{cache::Cache, lost::Lost, outcomes::Outcomes};
+use super::{lost::Lost, outcomes::Outcomes};
 use crate::{
-    http::problem::Problem,
+    cache::Cache,
     publish::{Enqueuer, Owner, Refusal},
 };
 use claims::Claims;
 
-const HEADER: &str = "idempotency-key";
 /// Of a digest, enough to tell requests apart.
 const FINGERPRINT_BYTES: usize = 16;
-
-/// The key of a request, if it has one.
-///
-/// # Errors
-/// 400 if it is not 1..=255 visible ASCII characters, or sent twice.
-pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let mut values = headers.get_all(HEADER).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
-    if !visible || !(1..=255).contains(&value.len()) || values.next().is_some() {
-        return Err(Problem::invalid(
-            "Idempotency-Key",
-            "must be one header of 1 to 255 visible ASCII characters",
-        ));
-    }
-    Ok(value.to_str().ok().map(str::to_owned))
-}
 
 /// A digest of what was asked for.
 #[must_use]
@@ -78,7 +58,7 @@ pub struct Claim {
     user_id: UserId,
     kind: &'static str,
     idempotency: Idempotency,
-    /// The job is in its line.
+    /// Set once the broker has confirmed the job.
     is_queued: AtomicBool,
 }
 
@@ -139,8 +119,13 @@ impl Keys {
     ///
     /// # Errors
     /// [`Refusal`]
-    pub async fn submit(&self, claim: &Arc<Claim>, envelope: &Envelope) -> Result<(), Refusal> {
-        let (submission, answered) = match self.enqueuer.submission(envelope, true) {
+    pub async fn submit(
+        &self,
+        claim: &Arc<Claim>,
+        envelope: &Envelope,
+        line: Option<Line>,
+    ) -> Result<(), Refusal> {
+        let (submission, answered) = match self.enqueuer.submission(envelope, line, true) {
             Ok(submission) => submission,
             // A repeat needs no line.
             Err(refusal) => {
@@ -173,25 +158,6 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
-
-    #[test]
-    fn keys_are_visible_ascii() {
-        let key_of = |values: &[&[u8]]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
-            }
-            key(&headers).map_err(|_| ())
-        };
-        assert_eq!(key_of(&[]), Ok(None));
-        assert_eq!(key_of(&[b"!az~"]), Ok(Some("!az~".to_owned())));
-        assert_eq!(key_of(&[&[b'k'; 255]]).map(|key| key.map(|key| key.len())), Ok(Some(255)));
-        for bad in [&b""[..], b"a b", b"caf\xc3\xa9", &[b'k'; 256]] {
-            assert_eq!(key_of(&[bad]), Err(()));
-        }
-        assert_eq!(key_of(&[b"a", b"b"]), Err(()));
-    }
 
     #[test]
     fn fingerprints_tell_parts_apart() {

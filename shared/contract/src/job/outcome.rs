@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::JobId;
 use crate::{
+    failure::Failure,
     ids::{CouponId, UserId},
-    lost,
 };
 
 /// How a job ended.
@@ -71,7 +71,7 @@ impl Settled {
     /// Of a job that was lost: see [`crate::lost`].
     #[must_use]
     pub fn lost(job_id: JobId, user_id: UserId, settled_at: DateTime<Utc>) -> Self {
-        let (status, code) = (Status::Failed, Some(lost::CODE.to_owned()));
+        let (status, code) = (Status::Failed, Some(Failure::Lost.code().to_owned()));
         Self { job_id, user_id, status, code, detail: None, result: None, settled_at }
     }
 }

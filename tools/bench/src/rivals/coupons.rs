@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
-use firstcome_api::http::{
-    auth::Caller,
-    extract::{Body, PathId},
-    problem::Code,
-};
+use firstcome_api::http::{auth::Caller, body::Body, path::PathId, problem::Code};
 use firstcome_contract::{
     coupon::Campaign,
     ids::{CouponId, UserCouponId},

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::header, response::IntoResponse, response::Response};
-use firstcome_api::http::{
-    auth::Caller,
-    extract::{Body, PathId},
-};
+use firstcome_api::http::{auth::Caller, body::Body, path::PathId};
 use firstcome_contract::{
     ids::CouponId,
     job::{Envelope, IssueCoupon, Job},

@@ -21,9 +21,9 @@ use axum::{
 };
 use clap::{Args, ValueEnum};
 use firstcome_api::{
-    config::SecretArgs,
+    config::{DEFAULT_CONNECTIONS, SecretArgs},
     http::auth::Verifier,
-    server::{Connections, DEFAULT_CONNECTIONS, accept_connections},
+    server::{Connections, accept_connections},
 };
 use firstcome_broker::BrokerArgs;
 use firstcome_process::{database::settings::BY_KEY, shutdown};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
-use firstcome_api::http::{auth::Caller, extract::Body, problem::Code};
+use firstcome_api::http::{auth::Caller, body::Body, problem::Code};
 use firstcome_contract::{
     event::{
         OrderCompleted,

@@ -1,35 +1,23 @@
-//! Reading requests: every offending field is named at once, nothing is silently ignored.
+//! The fields of a request: every offending one is named at once, nothing is silently ignored.
 
 #![allow(
     clippy::wildcard_enum_match_arm,
     reason = "JSON's kinds are closed, and whatever is not the expected one is wrong alike"
 )]
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::ops::RangeInclusive;
+
+use chrono::{DateTime, Datelike, Utc};
+use firstcome_contract::ids::MAX_ID;
 
 use super::{
     problem::{Code, FieldError, Problem},
     strict_json::Json,
     text::{is_invisible, is_turning},
 };
-use axum::{
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
-    http::{HeaderMap, header, request::Parts},
-};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Datelike, Utc};
-use firstcome_contract::ids::MAX_ID;
-use futures_util::StreamExt;
-use tokio::time::timeout;
-use utoipa::{IntoParams, ToSchema};
 
-/// Largest body that is read.
-pub const MAX_BODY: usize = 64 * 1024;
-/// How much of a body that is too large is read on.
-const MOST_DISCARDED: usize = 1024 * 1024;
-/// How long a client may take to send its body.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// The range of ids in bodies.
+pub const IDS: RangeInclusive<i64> = 1..=MAX_ID;
 
 /// The fields of a body or a query string. Each reader takes one field out and returns its value;
 /// where the field is missing or wrong it notes that and returns a placeholder. So read everything
@@ -266,24 +254,6 @@ impl Fields {
         self.required(name, value)
     }
 
-    /// `limit` and `cursor` of a list.
-    pub fn page(&mut self) -> Page {
-        let limit = self.optional_integer("limit", 1..=100).unwrap_or(20);
-        let after = self.optional_text("cursor", 64).and_then(|cursor| {
-            let id = BASE64_URL_SAFE_NO_PAD
-                .decode(&cursor)
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok())
-                // Only as we write it: what reads alike must not be a page of its own.
-                .filter(|id| IDS.contains(id) && cursor_of(*id) == cursor);
-            if id.is_none() {
-                self.reject("cursor", "must be the `next` of an earlier page");
-            }
-            id
-        });
-        Page { limit, after }
-    }
-
     /// Ends the reading.
     ///
     /// # Errors
@@ -300,148 +270,9 @@ impl Fields {
     }
 }
 
-/// Which part of a list is asked for.
-#[derive(Debug, Clone, Copy, Default, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Page {
-    /// At most so many items.
-    #[param(required = false, minimum = 1, maximum = 100, default = 20)]
-    pub limit: i64,
-    /// The `next` of the page before.
-    #[param(rename = "cursor", value_type = String, required = false, max_length = 64, pattern = "^[A-Za-z0-9_-]+$")]
-    pub after: Option<i64>,
-}
-
-impl Page {
-    /// Rows to ask for: one more than the page holds tells whether there is a next one.
-    #[must_use]
-    pub const fn rows(&self) -> i64 {
-        self.limit + 1
-    }
-
-    /// Cuts the rows to the page.
-    #[must_use]
-    pub fn cut<T>(&self, mut items: Vec<T>, id: impl Fn(&T) -> i64) -> List<T> {
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| more).map(|last| cursor_of(id(last)));
-        List { items, next }
-    }
-}
-
-/// The `cursor` of the page after this id.
-fn cursor_of(id: i64) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(id.to_string())
-}
-
-/// Of a list that takes nothing but `limit` and `cursor`.
-impl<S: Send + Sync> FromRequestParts<S> for Page {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut fields = Fields::from_query(parts.uri.query());
-        let page = fields.page();
-        fields.finish()?;
-        Ok(page)
-    }
-}
-
-/// A page of a list.
-#[derive(Debug, serde::Serialize, ToSchema)]
-pub struct List<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// What to pass as `cursor` for the next page; `null` on the last one.
-    #[schema(required)]
-    pub next: Option<String>,
-}
-
-fn is_digits(text: &str) -> bool {
+pub(crate) fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
-
-/// The one id in the path. An id that cannot exist reads as one that does not, so that the route
-/// answers its own 404.
-#[derive(Debug, Clone, Copy)]
-pub struct PathId(pub i64);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathId {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let params = RawPathParams::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Problem::invalid("id", "must be an integer"))?;
-        let (name, value) = params.iter().next().unwrap_or(("id", ""));
-        if !is_digits(value) {
-            return Err(Problem::invalid(name, "must be an integer"));
-        }
-        Ok(Self(value.parse().unwrap_or(i64::MAX)))
-    }
-}
-
-/// A JSON body; an absent one counts as `{}`, so that a POST without fields needs none.
-#[derive(Debug)]
-pub struct Body {
-    /// Its fields.
-    pub fields: Fields,
-    /// Its bytes, for the idempotency fingerprint.
-    pub bytes: Bytes,
-}
-
-impl<S: Send + Sync> FromRequest<S> for Body {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let headers = request.headers();
-        let readable = is_json(headers) && !headers.contains_key(header::CONTENT_ENCODING);
-        let reading = timeout(BODY_DEADLINE, read(request.into_body()));
-        let bytes = reading.await.unwrap_or_else(|_| Err(Problem::new(Code::BodyTimeout)))?;
-        if bytes.is_empty() {
-            return Ok(Self { fields: Fields::default(), bytes });
-        }
-        if !readable {
-            return Err(Problem::new(Code::UnsupportedMediaType));
-        }
-        Ok(Self { fields: Fields::from_json(&bytes)?, bytes })
-    }
-}
-
-/// Reads a body whole. One that is too large is read on for a while and thrown away: a client whose
-/// connection is closed while it is still sending does not see the answer.
-async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
-    let mut chunks = body.into_data_stream();
-    let (mut bytes, mut length) = (BytesMut::new(), 0);
-    while length <= MOST_DISCARDED
-        && let Some(chunk) = chunks.next().await
-    {
-        let unreadable = "The body could not be read.";
-        let chunk = chunk.map_err(|_| Problem::with_detail(Code::MalformedBody, unreadable))?;
-        length += chunk.len();
-        if length <= MAX_BODY {
-            bytes.extend_from_slice(&chunk);
-        }
-    }
-    if length > MAX_BODY {
-        return Err(Problem::with_detail(Code::BodyTooLarge, format!("At most {MAX_BODY} bytes.")));
-    }
-    Ok(bytes.freeze())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
-        return false;
-    };
-    let mut parts = value.split(';').map(|part| part.trim().to_ascii_lowercase());
-    // JSON is UTF-8 (RFC 8259, section 8.1).
-    parts.next().as_deref() == Some("application/json")
-        && parts
-            .all(|part| !part.starts_with("charset=") || part.trim_matches('"').ends_with("utf-8"))
-}
-
-/// The range of ids in bodies.
-pub const IDS: RangeInclusive<i64> = 1..=MAX_ID;
 
 #[cfg(test)]
 mod tests {
@@ -504,40 +335,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn queries_are_read_alike() {
-        let mut fields = Fields::from_query(Some("limit=7&cursor=MTI"));
-        let page = fields.page();
-        assert_eq!((page.limit, page.after), (7, Some(12)));
-        assert!(fields.finish().is_ok());
-        let forged = format!("cursor={}", cursor_of(-1));
-        for bad in
-            ["limit=0", "limit=101", "limit=1.0", "cursor=!", &forged, "limit=1&limit=1", "what=1"]
-        {
-            let mut fields = Fields::from_query(Some(bad));
-            fields.page();
-            assert!(fields.finish().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_page_tells_whether_there_is_a_next_one() {
-        let page = Page { limit: 2, after: None };
-        assert_eq!(page.cut(vec![5, 4, 3], |id| *id).next, Some("NA".to_owned()));
-        assert_eq!(page.cut(vec![5, 4], |id| *id).next, None);
-    }
-
     proptest! {
         #[test]
         fn no_body_makes_it_panic(body: Vec<u8>) {
             let _ = Fields::from_json(&body).map(Fields::finish);
-        }
-
-        #[test]
-        fn no_query_makes_it_panic(query: String) {
-            let mut fields = Fields::from_query(Some(&query));
-            fields.page();
-            let _ = fields.finish();
         }
     }
 }

@@ -4,7 +4,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::state::AppState;
+use crate::{http::json, state::AppState};
 
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "stopping": false, "faults": []}))]
@@ -46,16 +46,14 @@ pub async fn ready(State(state): State<AppState>) -> Response {
     let (broker, lines) = (state.enqueuer.is_up(), state.lines.are_there());
     let stopping = state.draining.is_cancelled();
     let ready = broker && lines && !stopping;
-    let mut response = crate::json(&Readiness {
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let readiness = Readiness {
         ready,
         broker,
         database: state.lines.database_is_up(),
         lines,
         stopping,
         faults: state.lines.faults(),
-    });
-    if !ready {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
-    response
+    };
+    json::answer(status, &readiness)
 }

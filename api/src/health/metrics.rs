@@ -1,0 +1,184 @@
+//! `GET /metrics`
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::Utc;
+use firstcome_broker::depth::Depth;
+use firstcome_contract::{job::JobKind, line::Line};
+use firstcome_process::metrics::{self, LineLabels};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    http::{
+        problem::{Code, Problem},
+        requests::Requests,
+    },
+    lines::Known,
+    metrics::{KindLabels, Metrics},
+    state::AppState,
+};
+
+/// What Prometheus reads: requests, jobs and lines, as `docs/metrics.md` lists them.
+///
+/// # Errors
+/// None that is known.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "getMetrics", tag = "Operations", security(),
+    responses((
+        status = 200, description = "OpenMetrics 1.0 text.", body = String,
+        content_type = "application/openmetrics-text",
+    )),
+)]
+pub async fn scrape(State(state): State<AppState>) -> Result<Response, Problem> {
+    let namespace = &state.config.broker.queue_namespace;
+    let now = |(line, known): (Line, Known)| LineNow {
+        queue: line.queue(namespace),
+        kind: line.kind,
+        known,
+    };
+    let snapshot = Snapshot {
+        requests: state.requests.clone(),
+        jobs: state.metrics.clone(),
+        connections: state.connections.open(),
+        connections_limit: state.connections.limit(),
+        connections_refused: state.connections.refused().clone(),
+        waiting_polls: state.jobs.waiting(),
+        broker_is_up: state.enqueuer.is_up(),
+        broker_is_blocked: state.enqueuer.is_blocked(),
+        database_is_up: state.lines.database_is_up(),
+        lines: state.lines.all().into_iter().map(now).collect(),
+    };
+    let text = metrics::text(&snapshot.registry()).map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be written");
+        Problem::new(Code::InternalError)
+    })?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+/// What was counted since the process started, and what is true at the moment of a scrape.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Requests that were answered.
+    pub requests: Requests,
+    /// What became of requests for jobs.
+    pub jobs: Metrics,
+    /// Connections of clients.
+    pub connections: usize,
+    /// How many of them there may be.
+    pub connections_limit: usize,
+    /// How many were refused.
+    pub connections_refused: Counter,
+    /// Polls whose answers are held.
+    pub waiting_polls: usize,
+    /// The broker takes jobs.
+    pub broker_is_up: bool,
+    /// The broker is there and takes none (memory or disk alarm).
+    pub broker_is_blocked: bool,
+    /// PostgreSQL answers.
+    pub database_is_up: bool,
+    /// The lines.
+    pub lines: Vec<LineNow>,
+}
+
+/// A line at that moment.
+#[derive(Debug)]
+pub struct LineNow {
+    /// Its queue.
+    pub queue: String,
+    /// Of what kind its jobs are.
+    pub kind: JobKind,
+    /// What is known of it.
+    pub known: Known,
+}
+
+impl Snapshot {
+    /// All of it, as Prometheus reads it.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        let mut all = metrics::registry();
+        self.requests.register(&mut all);
+        let help = "Clients that came when there were as many connections as there may be";
+        all.register("http_connections_refused", help, self.connections_refused.clone());
+        self.jobs.register(&mut all);
+
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let mut gauge = |name, help, value| all.register(name, help, ConstGauge::new(value));
+        gauge("http_connections", "Connections of clients", number(self.connections));
+        let help = "How many connections of clients there may be";
+        gauge("http_connections_limit", help, number(self.connections_limit));
+        gauge("waiting_polls", "Polls whose answers are held", number(self.waiting_polls));
+        gauge("broker_up", "1 while the broker takes jobs", self.broker_is_up.into());
+        let help = "1 while the broker is there and takes none: its memory or disk alarm";
+        gauge("broker_blocked", help, self.broker_is_blocked.into());
+        gauge("database_up", "1 while PostgreSQL answers", self.database_is_up.into());
+        let lines = JobKind::ALL.map(|kind| {
+            let count =
+                self.lines.iter().filter(|line| line.kind == kind && line.known.is_served());
+            (
+                KindLabels { kind: kind.as_str() },
+                f64::from(u32::try_from(count.count()).unwrap_or(u32::MAX)),
+            )
+        });
+        let help = "Lines that a worker should serve";
+        metrics::gauge(&mut all, "lines", help, None, lines);
+        line_gauges(&mut all, &self.lines);
+        all
+    }
+
+    /// With one of everything, for the list in the documentation.
+    #[must_use]
+    pub fn example() -> Self {
+        let requests = Requests::default();
+        requests.answered(&Method::GET, None, StatusCode::OK, Duration::ZERO);
+        let depth = Some(Depth { ready: 0, consumers: 0 });
+        let mut known = Known::default();
+        known.depth = depth;
+        let line = LineNow { queue: "queue".to_owned(), kind: JobKind::IssueCoupon, known };
+        Self {
+            requests,
+            jobs: Metrics::default(),
+            connections: 0,
+            connections_limit: 0,
+            connections_refused: Counter::default(),
+            waiting_polls: 0,
+            broker_is_up: true,
+            broker_is_blocked: false,
+            database_is_up: true,
+            lines: vec![line],
+        }
+    }
+}
+
+/// Of the broker's figures, what it has never told is left out.
+fn line_gauges(all: &mut Registry, lines: &[LineNow]) {
+    let mut gauge = |name, help, unit, value: &dyn Fn(&Known) -> Option<f64>| {
+        let values = lines.iter().filter_map(|line| {
+            Some((LineLabels { queue: line.queue.clone() }, value(&line.known)?))
+        });
+        metrics::gauge(all, name, help, unit, values);
+    };
+    let help = "Messages in the line that its consumer was not given yet";
+    gauge("line_ready_messages", help, None, &|line| Some(line.depth?.ready.into()));
+    let help = "Jobs of the line that were accepted and are not settled";
+    #[expect(clippy::cast_precision_loss, reason = "some millions at most")]
+    let waiting = |line: &Known| Some(line.waiting_jobs() as f64);
+    gauge("line_waiting_jobs", help, None, &waiting);
+    let help = "Consumers of the line, whether active or standing by";
+    gauge("line_consumers", help, None, &|line| Some(line.depth?.consumers.into()));
+    let help = "How long the job at the head has waited";
+    let now = Utc::now();
+    let oldest = |line: &Known| Some(line.oldest(now).as_seconds_f64());
+    gauge("line_oldest_job_age", help, Some(Unit::Seconds), &oldest);
+    let help = "Jobs settled per second, smoothed";
+    gauge("line_settled_jobs_per_second", help, None, &|line| Some(line.rate()));
+    let help = "1 while nobody serves the line, or its worker has stopped telling how it fares";
+    gauge("line_stalled", help, None, &|line| Some(f64::from(u8::from(line.is_stalled()))));
+}
