@@ -195,6 +195,30 @@ async fn a_job_that_the_database_refuses_is_found_and_set_aside_alone() {
     .await;
 }
 
+/// A handler that owes an outcome is broken, which another attempt does not mend.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_handler_owes_its_outcome_fails_alone() {
+    shop(Options::default(), async |shop| {
+        // A coupon that is not stored, although nothing refused it.
+        shop.sql(
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN IF NEW.user_id = 2 THEN RETURN NULL; END IF; RETURN NEW; END';
+             CREATE TRIGGER swallow BEFORE INSERT ON user_coupons FOR EACH ROW EXECUTE FUNCTION swallow()",
+        )
+        .await;
+        let coupon = shop.campaign(10).await;
+        let (ids, parcel) = parcel_of([1, 2, 3], coupon);
+        publish(shop, coupon, parcel).await;
+        assert_eq!(outcome(shop, ids[0]).await.0, "succeeded");
+        assert_eq!(outcome(shop, ids[1]).await.1.as_deref(), Some("job-unprocessable"));
+        assert_eq!(outcome(shop, ids[2]).await.0, "succeeded");
+        let reason: String =
+            sqlx::query_scalar("SELECT reason FROM dead_letters").fetch_one(&shop.pool).await.unwrap();
+        assert!(reason.starts_with("the handler of issue-coupon is broken: "), "{reason}");
+    })
+    .await;
+}
+
 /// A damaged row or index is of those who need it.
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_data_stops_nobody_who_does_not_need_it() {

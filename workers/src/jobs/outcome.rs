@@ -1,4 +1,4 @@
-//! What a handler decides for one job.
+//! What a handler decides for one job, and why it may not.
 
 use firstcome_contract::job::Status;
 use firstcome_contract::rejection::Rejection;
@@ -22,7 +22,7 @@ pub enum Outcome {
 pub enum Failure {
     /// The message holds no job that this version knows.
     Undecodable,
-    /// The database refuses this one job, deterministically.
+    /// The database refuses this one job, deterministically, or its handler is broken.
     Unprocessable,
     /// It came so late that its outcome, had it one, would be forgotten: it may not run again.
     Overdue,
@@ -37,6 +37,23 @@ impl Failure {
             Self::Unprocessable => "job-unprocessable",
             Self::Overdue => "job-overdue",
         }
+    }
+}
+
+/// Why a handler decided nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The database's word, which another attempt may change.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A bug of the handler, which no attempt changes: the job that brings it out fails.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<serde_json::Error> for HandlerError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Broken(format!("what it wrote is not JSON: {error}"))
     }
 }
 
