@@ -9,7 +9,11 @@ use firstcome_contract::{
     job::{Envelope, Idempotency, IssueCoupon, Job, JobId, JobKind},
     line::Place,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::{
+    BasicProperties,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable},
+};
 use sqlx::AssertSqlSafe;
 
 use firstcome_tests::{Options, Shop, eventually, shop};
@@ -126,13 +130,13 @@ async fn a_foreign_header_with_a_nul_does_not_stop_the_line() {
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         let queue = shop.queue_of(&job);
         let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
-        let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
         let mut headers = FieldTable::default();
         headers.insert("x-first-death-queue".into(), AMQPValue::LongString("a\0b".into()));
         headers.insert("x-attempts".into(), AMQPValue::LongInt(i32::MAX));
-        let address = Address::Queue(&queue);
-        publisher.publish_with(headers, address, MessageType::Jobs, b"garbage".to_vec(), ());
-        publisher.verdicts().await;
+        let properties = BasicProperties::default().with_headers(headers);
+        let (queue, options) = (queue.as_str().into(), BasicPublishOptions::default());
+        channel.basic_publish("".into(), queue, options, b"garbage", properties).await.unwrap();
         connect::close(&connection).await;
         let job = shop.accepted_issue(7, coupon).await;
         assert_eq!(shop.settled(7, &job).await["status"], "succeeded");

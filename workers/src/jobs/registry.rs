@@ -1,7 +1,12 @@
 //! Which code decides which kind of job. Every match is exhaustive: a new kind does not compile
 //! until it has a handler, and a role that runs it.
 
-use firstcome_contract::job::{Envelope, Job, JobKind};
+use std::collections::BTreeSet;
+
+use firstcome_contract::{
+    ids::CouponId,
+    job::{Envelope, Job, JobKind},
+};
 use sqlx::PgConnection;
 
 use super::{
@@ -26,6 +31,17 @@ pub(crate) fn is_race(constraint: &str) -> bool {
         JobKind::PlaceOrder => place_order::RACES,
     };
     JobKind::ALL.into_iter().any(|kind| races(kind).contains(&constraint))
+}
+
+/// What is sold out, as these jobs and the codes of their outcomes say.
+pub(crate) fn sold_out<'a>(ended: impl Iterator<Item = (&'a Job, &'a str)>) -> Vec<CouponId> {
+    let coupon = |(job, code): (&'a Job, &'a str)| match job {
+        Job::IssueCoupon(job) => issue_coupon::sold_out(job, code),
+        // An order may ask for less of a product that is short.
+        Job::PlaceOrder(_) => None,
+    };
+    let coupons: BTreeSet<CouponId> = ended.filter_map(coupon).collect();
+    coupons.into_iter().collect()
 }
 
 /// Applies jobs of one kind, in order, inside the caller's transaction: one outcome per job, in

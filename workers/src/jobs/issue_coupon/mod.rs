@@ -7,6 +7,7 @@ mod write;
 use firstcome_contract::{
     ids::{CouponId, UserId},
     job::{Envelope, IssueCoupon, issue_coupon::CouponIssued},
+    rejection::Rejection,
 };
 use sqlx::PgConnection;
 
@@ -15,6 +16,11 @@ use decide::{Decision, Request};
 
 /// What is violated where another consumer issued a coupon to the same user or with the same number.
 pub(super) const RACES: &[&str] = &["user_coupons_one_per_user", "user_coupons_issue_number_key"];
+
+/// The coupon of which none was left for a job that ended with this code.
+pub(super) fn sold_out(job: &IssueCoupon, code: &str) -> Option<CouponId> {
+    (code == Rejection::CouponSoldOut.code()).then_some(job.coupon_id)
+}
 
 /// Decides a batch: load everything it needs in two statements, decide in memory, write it in one.
 ///
