@@ -81,54 +81,25 @@ pub(crate) async fn run<F>(
 ) where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
-    let name = format!("firstcome-worker {queue}");
-    let context = Arc::new((broker, queue, pool, monitor, handle));
-    let url = context.0.amqp_url.clone();
+    let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {queue}"));
+    let subscription = Arc::new(Subscription { broker, queue, pool, monitor, handle });
     connect::supervise(&url, &name, &stop, |connection| {
-        let (context, stop) = (Arc::clone(&context), stop.clone());
+        let (subscription, stop) = (Arc::clone(&subscription), stop.clone());
         async move {
-            let (broker, queue, pool, monitor, handle) = &*context;
-            let ended = session(connection, broker, queue, pool, monitor, &stop, handle).await;
-            ended.inspect_err(|error| monitor.ails(error))
+            let ended = subscription.session(connection, &stop).await;
+            ended.inspect_err(|error| subscription.monitor.ails(error))
         }
     })
     .await;
 }
 
-async fn session<F>(
-    connection: Arc<Connection>,
-    broker: &BrokerArgs,
-    queue: &str,
-    pool: &PgPool,
-    monitor: &monitor::Role,
-    stop: &CancellationToken,
-    handle: &(impl Fn(Vec<Received>, CancellationToken) -> F + Send + Sync),
-) -> Result<(), SessionError>
-where
-    F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
-{
-    topology::declare(&connection, &broker.queue_namespace).await?;
-    let mut consumer = Consumer::open(&connection, queue, PREFETCH).await?;
-    let mut gauge = Gauge::open(Arc::clone(&connection)).await?;
-    let subscription = Subscription { queue, pool, monitor, stop, handle };
-    while let Some(batch) = subscription.take(&mut consumer, &mut gauge).await? {
-        monitor.well(BATCH_PROVES);
-        subscription.finish(&batch).await?;
-        if let Some(receipt) = batch.receipt {
-            receipt.acknowledge().await?;
-        }
-        monitor.well(LOOK_PROVES);
-    }
-    Ok(consumer.close().await?)
-}
-
 /// A queue of events that is being consumed.
-struct Subscription<'a, H> {
-    queue: &'a str,
-    pool: &'a PgPool,
-    monitor: &'a monitor::Role,
-    stop: &'a CancellationToken,
-    handle: &'a H,
+struct Subscription<H> {
+    broker: BrokerArgs,
+    queue: String,
+    pool: PgPool,
+    monitor: monitor::Role,
+    handle: H,
 }
 
 /// Events in hand.
@@ -140,18 +111,39 @@ struct Batch {
     receipt: Option<Receipt>,
 }
 
-impl<H, F> Subscription<'_, H>
+impl<H, F> Subscription<H>
 where
     H: Fn(Vec<Received>, CancellationToken) -> F + Send + Sync,
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
+    /// Handles and acknowledges batch after batch, until `stop`.
+    async fn session(
+        &self,
+        connection: Arc<Connection>,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        topology::declare(&connection, &self.broker.queue_namespace).await?;
+        let mut consumer = Consumer::open(&connection, &self.queue, PREFETCH).await?;
+        let mut gauge = Gauge::open(Arc::clone(&connection)).await?;
+        while let Some(batch) = self.take(&mut consumer, &mut gauge, stop).await? {
+            self.monitor.well(BATCH_PROVES);
+            self.finish(&batch, stop).await?;
+            if let Some(receipt) = batch.receipt {
+                receipt.acknowledge().await?;
+            }
+            self.monitor.well(LOOK_PROVES);
+        }
+        Ok(consumer.close().await?)
+    }
+
     /// The next batch; `None` on `stop`. While none comes it is looked whether one should.
     async fn take(
         &self,
         consumer: &mut Consumer<'_>,
         gauge: &mut Gauge,
+        stop: &CancellationToken,
     ) -> Result<Option<Batch>, SessionError> {
-        let Self { queue, monitor, stop, .. } = self;
+        let Self { queue, monitor, .. } = self;
         let mut batch = Batch::default();
         let mut progress = Instant::now();
         loop {
@@ -173,16 +165,16 @@ where
     }
 
     /// Handles a batch, in place until it succeeds; as long as it is ours.
-    async fn finish(&self, batch: &Batch) -> Result<(), SessionError> {
-        let queue = self.queue;
+    async fn finish(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), SessionError> {
+        let queue = &self.queue;
         // One line, however many: each is told by its dead letter.
         if let Some(Reject { reason, .. }) = batch.rejects.first() {
             let count = batch.rejects.len();
             tracing::error!(queue, count, reason, "undecodable events, dead-lettering them");
         }
         let mut retry = Retry::new(Duration::from_millis(10), Duration::from_secs(1));
-        while let Err(error) = self.attempt(batch).await {
-            if self.stop.is_cancelled() || !batch.is_ours() {
+        while let Err(error) = self.attempt(batch, stop).await {
+            if stop.is_cancelled() || !batch.is_ours() {
                 let what = format!("{queue}: events not handled: {error}");
                 return Err(SessionError::Unusable(what));
             }
@@ -195,8 +187,8 @@ where
     }
 
     /// Handles a batch once, and sets aside what is refused of it.
-    async fn attempt(&self, batch: &Batch) -> Result<(), Interrupted> {
-        let ours = self.stop.child_token();
+    async fn attempt(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), Interrupted> {
+        let ours = stop.child_token();
         let handling = (self.handle)(batch.events.clone(), ours.clone());
         tokio::pin!(handling);
         let undeliverable = tokio::select! {
@@ -209,7 +201,7 @@ where
         };
         let refused: Vec<Reject> = undeliverable?.into_iter().map(reject_event).collect();
         let letters: Vec<&Reject> = batch.rejects.iter().chain(&refused).collect();
-        set_aside(self.pool, self.queue, &letters).await?;
+        set_aside(&self.pool, &self.queue, &letters).await?;
         self.monitor.metrics.dead_lettered(self.monitor.name, letters.len());
         Ok(())
     }
