@@ -145,24 +145,43 @@ fn uses(source: &Source, crate_name: &str) -> bool {
 
 const ALL: [&str; 4] = ["api/src", "shared", "tools", "workers/src"];
 
+/// Who does not depend on it does not know it.
 #[test]
-fn lapin_is_known_to_the_broker_and_who_consumes_only() {
-    for source in sources(&ALL) {
-        let allowed =
-            ["shared/broker/src/", "workers/src/crew/", "workers/src/events/", "workers/src/line/"];
-        let allowed = allowed.iter().any(|folder| source.path.starts_with(folder));
-        assert!(allowed || !uses(&source, "lapin"), "{} uses lapin", source.path);
+fn lapin_and_backoff_are_dependencies_of_shared_broker_alone() {
+    let mut manifests = 0;
+    for folder in ["api", "shared", "tests", "tools", "workers"] {
+        for path in manifests_below(&root().join(folder)) {
+            manifests += 1;
+            let manifest = fs::read_to_string(&path).unwrap();
+            // Tests may look into the broker themselves.
+            let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
+            for name in ["lapin", "backoff"] {
+                let depends = dependencies.lines().any(|line| line.starts_with(name));
+                let is_broker = path.ends_with("shared/broker/Cargo.toml");
+                assert_eq!(depends, is_broker, "{name} in {}", path.display());
+            }
+        }
     }
+    assert!(manifests >= 8, "this test does not see the manifests");
 }
 
+fn manifests_below(folder: &Path) -> Vec<PathBuf> {
+    let own = folder.join("Cargo.toml");
+    if own.exists() {
+        return vec![own];
+    }
+    let folders = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    folders.filter(|path| path.is_dir()).flat_map(|path| manifests_below(&path)).collect()
+}
+
+/// What a job is about is its handler's: the line asks the registry.
 #[test]
-fn backoff_is_known_to_one_file() {
-    for source in sources(&ALL) {
-        assert!(
-            source.path == "shared/broker/src/retry.rs" || !uses(&source, "backoff"),
-            "{} uses backoff",
-            source.path
-        );
+fn the_line_knows_no_coupon_and_no_order() {
+    for source in sources(&["workers/src/line"]) {
+        for word in ["coupon", "Coupon", "orders", "Order"] {
+            let line = code_lines(&source.text).find(|line| line.contains(word));
+            assert_eq!(line, None, "{}", source.path);
+        }
     }
 }
 

@@ -9,7 +9,11 @@ use firstcome_contract::{
     job::{Envelope, Idempotency, IssueCoupon, Job, JobId, JobKind},
     line::Place,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::{
+    BasicProperties,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable},
+};
 use sqlx::AssertSqlSafe;
 
 use firstcome_tests::{Options, Shop, eventually, shop};
@@ -126,13 +130,13 @@ async fn a_foreign_header_with_a_nul_does_not_stop_the_line() {
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         let queue = shop.queue_of(&job);
         let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
-        let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
         let mut headers = FieldTable::default();
         headers.insert("x-first-death-queue".into(), AMQPValue::LongString("a\0b".into()));
         headers.insert("x-attempts".into(), AMQPValue::LongInt(i32::MAX));
-        let address = Address::Queue(&queue);
-        publisher.publish_with(headers, address, MessageType::Jobs, b"garbage".to_vec(), ());
-        publisher.verdicts().await;
+        let properties = BasicProperties::default().with_headers(headers);
+        let (queue, options) = (queue.as_str().into(), BasicPublishOptions::default());
+        channel.basic_publish("".into(), queue, options, b"garbage", properties).await.unwrap();
         connect::close(&connection).await;
         let job = shop.accepted_issue(7, coupon).await;
         assert_eq!(shop.settled(7, &job).await["status"], "succeeded");
@@ -191,6 +195,30 @@ async fn a_job_that_the_database_refuses_is_found_and_set_aside_alone() {
         let numbers: Vec<(i64, i64)> = sqlx::query_as("SELECT user_id, issue_number FROM user_coupons ORDER BY issue_number").fetch_all(&shop.pool).await.unwrap();
         let expected: Vec<(i64, i64)> = (1..=100).filter(|user| *user != 42).zip(1..).collect();
         assert_eq!(numbers, expected);
+    })
+    .await;
+}
+
+/// A handler that owes an outcome is broken, which another attempt does not mend.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_handler_owes_its_outcome_fails_alone() {
+    shop(Options::default(), async |shop| {
+        // A coupon that is not stored, although nothing refused it.
+        shop.sql(
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN IF NEW.user_id = 2 THEN RETURN NULL; END IF; RETURN NEW; END';
+             CREATE TRIGGER swallow BEFORE INSERT ON user_coupons FOR EACH ROW EXECUTE FUNCTION swallow()",
+        )
+        .await;
+        let coupon = shop.campaign(10).await;
+        let (ids, parcel) = parcel_of([1, 2, 3], coupon);
+        publish(shop, coupon, parcel).await;
+        assert_eq!(outcome(shop, ids[0]).await.0, "succeeded");
+        assert_eq!(outcome(shop, ids[1]).await.1.as_deref(), Some("job-unprocessable"));
+        assert_eq!(outcome(shop, ids[2]).await.0, "succeeded");
+        let reason: String =
+            sqlx::query_scalar("SELECT reason FROM dead_letters").fetch_one(&shop.pool).await.unwrap();
+        assert!(reason.starts_with("the handler of issue-coupon is broken: "), "{reason}");
     })
     .await;
 }

@@ -1,9 +1,9 @@
 //! The database, as those use it who do not settle: no wait for it is without an end.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
+use firstcome_process::database::within;
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
-use tokio::time::timeout;
 
 /// How long a statement may take to answer: longer than the pool's `statement_timeout`, so that only a
 /// connection that is frozen, not closed, gets here.
@@ -13,10 +13,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(6);
 pub(crate) async fn answered<T>(
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    timeout(ANSWER_DEADLINE, answer).await.unwrap_or_else(|_| {
-        let silence = format!("no answer from the database within {ANSWER_DEADLINE:?}");
-        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, silence)))
-    })
+    within(ANSWER_DEADLINE, answer).await
 }
 
 /// Gives the connection back after what was done on it. One on which something failed is not used again,

@@ -3,8 +3,8 @@
 //!
 //! **Architecture invariants.** The queue gives order and calm; PostgreSQL alone gives correctness
 //! (constraints, row locks, one outcome row per job), so a duplicate delivery or a second consumer
-//! can cost time but never truth. A handler returns one outcome per job; `Err` means infrastructure
-//! only. There is deliberately no HTTP to customers here and no dependency on the `api` crate.
+//! can cost time but never truth. A handler returns one outcome per job; `Err` means infrastructure,
+//! or a bug of the handler. There is deliberately no HTTP to customers here and no dependency on the `api` crate.
 
 pub mod commands;
 pub mod config;

@@ -6,13 +6,10 @@ use std::{
 };
 
 use chrono::{DateTime, NaiveDate, Utc};
-use firstcome_process::database::Pool;
+use firstcome_process::database::{Pool, within};
 use redis::{AsyncTypedCommands, ExistenceCheck, SetExpiry, SetOptions};
 use serde::Serialize;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Mutex, time::Instant};
 use utoipa::ToSchema;
 
 use super::batched::Unavailable;
@@ -125,8 +122,7 @@ impl PopularBoard {
             return Ok(last);
         }
         let began = Instant::now();
-        let generating = timeout(REBUILD_DEADLINE, generate(pool, &self.time_zone)).await;
-        match generating.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        match within(REBUILD_DEADLINE, generate(pool, &self.time_zone)).await {
             Ok(popular) => {
                 let body = Arc::new(serde_json::to_vec(&popular).unwrap_or_default());
                 self.remember(&body, began + Duration::from_secs(self.seconds));

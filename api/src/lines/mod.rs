@@ -30,7 +30,7 @@ use firstcome_contract::{
     line::{Line, Place, Routing},
     lost::{self, MARGIN, Progress},
 };
-use firstcome_process::database::Pool;
+use firstcome_process::database::{Pool, within};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -328,8 +328,7 @@ async fn read(lines: Arc<Lines>, pool: Pool, mut memory: Memory, stop: Cancellat
         if telling.arrivals.is_empty() {
             telling = Telling { sequence: telling.sequence + 1, arrivals: lines.pending() };
         }
-        let looked = timeout(PATIENCE, look(&pool, api, &telling)).await;
-        let looked = looked.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let looked = within(PATIENCE, look(&pool, api, &telling)).await;
         *lock(&lines.schema_fault) = looked.as_ref().err().and_then(schema_fault);
         match looked {
             Ok(looked) => {

@@ -228,7 +228,7 @@ impl Publisher {
         loop {
             tokio::select! {
                 mut verdicts = publisher.verdicts() => return match verdicts.pop() {
-                    Some((_, Verdict::Unknown(error))) => Err(error.into()),
+                    Some((_, Verdict::Unknown(error))) => Err(error),
                     _ => Ok(()),
                 },
                 alarm = alarms.next() => match alarm? {
@@ -422,7 +422,7 @@ impl Publisher {
             let _ = submission.answer.send(answer);
         }
         match verdict {
-            Verdict::Unknown(error) => Err(error.into()),
+            Verdict::Unknown(error) => Err(error),
             Verdict::Confirmed | Verdict::Refused | Verdict::Unroutable => Ok(Vec::new()),
         }
     }

@@ -31,6 +31,8 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// them with a worker that hangs for three minutes; less than this takes a busy machine for a dead
 /// one.
 const HEARTBEAT_SECONDS: u16 = 4;
+/// How long the broker may take to answer; it does in milliseconds, unless it is about to lose us.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a session may take to end once it was told to: a batch in hand has 10 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(12);
 /// A session that lasted this long was healthy: its loss starts with the shortest delay again.
@@ -63,6 +65,18 @@ impl SessionError {
             Self::Timeout(_) | Self::Unusable(_) => false,
         }
     }
+}
+
+/// What the broker says, if it says it in time.
+///
+/// # Errors
+/// The answer's, or [`SessionError::Timeout`].
+pub async fn answered<T, E>(answer: impl Future<Output = Result<T, E>>) -> Result<T, SessionError>
+where
+    SessionError: From<E>,
+{
+    let answer = timeout(ANSWER_DEADLINE, answer).await;
+    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_DEADLINE))??)
 }
 
 /// Opens one connection.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use lapin::{Channel, Connection, options::QueueDeclareOptions, types::FieldTable};
 
+use crate::connect::SessionError;
+
 /// What waits in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
@@ -26,7 +28,7 @@ impl Gauge {
     ///
     /// # Errors
     /// The broker's or the connection's.
-    pub async fn open(connection: Arc<Connection>) -> lapin::Result<Self> {
+    pub async fn open(connection: Arc<Connection>) -> Result<Self, SessionError> {
         let channel = connection.create_channel().await?;
         Ok(Self { connection, channel })
     }
@@ -35,7 +37,7 @@ impl Gauge {
     ///
     /// # Errors
     /// The connection's.
-    pub async fn depth(&mut self, queue: &str) -> lapin::Result<Option<Depth>> {
+    pub async fn depth(&mut self, queue: &str) -> Result<Option<Depth>, SessionError> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         match self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
             Ok(found) => {
@@ -48,7 +50,7 @@ impl Gauge {
                 self.channel = self.connection.create_channel().await?;
                 Ok(None)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! RabbitMQ: connections, topology and confirmed publishing. Together with `workers` the
-//! only code that knows lapin.
+//! RabbitMQ: connections, topology, confirmed publishing and consuming. The only crate that knows
+//! lapin.
 
 pub mod connect;
+pub mod consume;
 pub mod depth;
 pub mod publish;
 pub mod retry;

@@ -7,9 +7,11 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
     options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use uuid::Uuid;
+
+use crate::connect::SessionError;
 
 /// The media type of every message of ours: a line of JSON per job or event.
 const CONTENT_TYPE: &str = "application/x-ndjson";
@@ -52,6 +54,52 @@ impl MessageType {
             Self::EndOfLine => "end-of-line",
         }
     }
+
+    /// The type with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Jobs, Self::Events, Self::Canary, Self::EndOfLine];
+        all.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// Tells canaries apart; never changed, since messages outlive deploys.
+const CANARY_HEADER: &str = "x-canary";
+/// Tells of a redriven message how often it was tried before; never changed, since messages outlive
+/// deploys.
+const ATTEMPTS_HEADER: &str = "x-attempts";
+
+/// What a message says of itself besides its type.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Headers {
+    /// Which canary it is.
+    pub canary: Option<Uuid>,
+    /// How often it was tried before it was redriven.
+    pub attempts: Option<i32>,
+}
+
+impl Headers {
+    /// Reads the headers of a message that came.
+    pub(crate) fn of(properties: &BasicProperties) -> Self {
+        let Some(table) = properties.headers() else { return Self::default() };
+        let canary = table.inner().get(CANARY_HEADER).and_then(AMQPValue::as_long_string);
+        Self {
+            canary: canary.and_then(|id| id.to_string().parse().ok()),
+            attempts: table.inner().get(ATTEMPTS_HEADER).and_then(AMQPValue::as_long_int),
+        }
+    }
+
+    fn table(self) -> FieldTable {
+        let mut table = FieldTable::default();
+        if let Some(id) = self.canary {
+            let id = AMQPValue::LongString(id.to_string().into());
+            table.insert(CANARY_HEADER.into(), id);
+        }
+        if let Some(attempts) = self.attempts {
+            table.insert(ATTEMPTS_HEADER.into(), AMQPValue::LongInt(attempts));
+        }
+        table
+    }
 }
 
 /// What became of a message.
@@ -64,7 +112,7 @@ pub enum Verdict {
     /// No queue of that name. Not stored.
     Unroutable,
     /// The connection was lost before the answer came: stored or not, nobody knows.
-    Unknown(lapin::Error),
+    Unknown(SessionError),
 }
 
 type InFlight = Pin<Box<dyn Future<Output = (Uuid, lapin::Result<Confirmation>)> + Send>>;
@@ -86,7 +134,7 @@ impl<T> ConfirmedPublisher<T> {
     ///
     /// # Errors
     /// The broker's or the connection's.
-    pub async fn open(connection: &Connection) -> lapin::Result<Self> {
+    pub async fn open(connection: &Connection) -> Result<Self, SessionError> {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(Self { channel, in_flight: FuturesUnordered::new(), tickets: HashMap::new() })
@@ -95,13 +143,13 @@ impl<T> ConfirmedPublisher<T> {
     /// Sends a message. Does not wait; the verdict comes from [`Self::verdicts`]. Messages to one
     /// queue arrive in the order of these calls.
     pub fn publish(&mut self, address: Address<'_>, kind: MessageType, body: Vec<u8>, ticket: T) {
-        self.publish_with(FieldTable::default(), address, kind, body, ticket);
+        self.publish_with(Headers::default(), address, kind, body, ticket);
     }
 
     /// The same with headers.
     pub fn publish_with(
         &mut self,
-        headers: FieldTable,
+        headers: Headers,
         address: Address<'_>,
         kind: MessageType,
         body: Vec<u8>,
@@ -119,7 +167,7 @@ impl<T> ConfirmedPublisher<T> {
                 .with_message_id(message_id.to_string().into())
                 .with_type(kind.as_str().into())
                 .with_content_type(CONTENT_TYPE.into())
-                .with_headers(headers)
+                .with_headers(headers.table())
                 .with_delivery_mode(2); // persistent: confirmed means on disk
             // Mandatory: a message without a queue comes back instead of vanishing.
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -179,7 +227,7 @@ impl<T> ConfirmedPublisher<T> {
                     Verdict::Confirmed
                 }
                 Ok(Confirmation::NotRequested) => Verdict::Confirmed,
-                Err(error) => Verdict::Unknown(error),
+                Err(error) => Verdict::Unknown(error.into()),
             };
             judged.push((message_id, verdict));
         }
@@ -197,5 +245,23 @@ impl<T> ConfirmedPublisher<T> {
             }
         }
         verdicts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_never_change() {
+        let types = ["jobs", "events", "canary", "end-of-line"];
+        let known = types.map(|name| MessageType::from_name(name).unwrap().as_str());
+        assert_eq!(known, types);
+        let id = Uuid::from_u128(7);
+        let written = Headers { canary: Some(id), attempts: Some(3) }.table();
+        let names: Vec<&str> = written.inner().keys().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["x-attempts", "x-canary"]);
+        let read = Headers::of(&BasicProperties::default().with_headers(written));
+        assert_eq!((read.canary, read.attempts), (Some(id), Some(3)));
     }
 }

@@ -72,7 +72,7 @@ pub fn event_queues(namespace: &str) -> [String; 2] {
 ///
 /// # Errors
 /// The broker's refusal: 406 if something of that name exists with other arguments.
-pub async fn declare(connection: &Connection, namespace: &str) -> lapin::Result<()> {
+pub async fn declare(connection: &Connection, namespace: &str) -> Result<(), SessionError> {
     let channel = &connection.create_channel().await?;
     // Durable: it must be there after a restart, or at-least-once dead-lettering would hold its
     // messages back forever.
@@ -144,7 +144,7 @@ pub async fn declare(connection: &Connection, namespace: &str) -> lapin::Result<
             )
             .await?;
     }
-    channel.close(200, "declared".into()).await
+    Ok(channel.close(200, "declared".into()).await?)
 }
 
 /// The lines of jobs in the broker: made, opened to publishers and closed again by whoever changes
@@ -160,7 +160,7 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// The broker's.
-    pub async fn open(connection: &Connection, namespace: &'a str) -> lapin::Result<Self> {
+    pub async fn open(connection: &Connection, namespace: &'a str) -> Result<Self, SessionError> {
         Ok(Self { channel: connection.create_channel().await?, namespace })
     }
 
@@ -168,7 +168,7 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// The broker's refusal: 406 if it exists with other arguments.
-    pub async fn declare(&self, line: Line, capacity: i32) -> lapin::Result<()> {
+    pub async fn declare(&self, line: Line, capacity: i32) -> Result<(), SessionError> {
         let arguments = line_arguments(&dead_letters(self.namespace), capacity);
         declare_queue(&self.channel, &line.queue(self.namespace), arguments).await
     }
@@ -196,10 +196,7 @@ impl<'a> Lines<'a> {
             self.declare(line, capacity).await?;
             if takes_jobs { self.bind(line).await } else { self.unbind(line).await }
         });
-        let mended = match mended.await {
-            Ok(mended) => mended.map_err(SessionError::from),
-            Err(_) => Err(SessionError::Timeout(MEND_DEADLINE)),
-        };
+        let mended = mended.await.unwrap_or(Err(SessionError::Timeout(MEND_DEADLINE)));
         if mended.is_err() {
             // Refused, or still waiting for its answer: the next line gets another one.
             self.channel = connection.create_channel().await?;
@@ -211,38 +208,36 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// The broker's.
-    pub async fn bind(&self, line: Line) -> lapin::Result<()> {
-        self.channel
-            .queue_bind(
-                line.queue(self.namespace).into(),
-                jobs(self.namespace, line.kind).into(),
-                line.routing_key().into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await
+    pub async fn bind(&self, line: Line) -> Result<(), SessionError> {
+        let bound = self.channel.queue_bind(
+            line.queue(self.namespace).into(),
+            jobs(self.namespace, line.kind).into(),
+            line.routing_key().into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        Ok(bound.await?)
     }
 
     /// From now on publishers get their messages back; idempotent.
     ///
     /// # Errors
     /// The broker's.
-    pub async fn unbind(&self, line: Line) -> lapin::Result<()> {
-        self.channel
-            .queue_unbind(
-                line.queue(self.namespace).into(),
-                jobs(self.namespace, line.kind).into(),
-                line.routing_key().into(),
-                FieldTable::default(),
-            )
-            .await
+    pub async fn unbind(&self, line: Line) -> Result<(), SessionError> {
+        let unbound = self.channel.queue_unbind(
+            line.queue(self.namespace).into(),
+            jobs(self.namespace, line.kind).into(),
+            line.routing_key().into(),
+            FieldTable::default(),
+        );
+        Ok(unbound.await?)
     }
 
     /// Deletes the queue with all that is in it; idempotent.
     ///
     /// # Errors
     /// The broker's.
-    pub async fn delete(&self, line: Line) -> lapin::Result<()> {
+    pub async fn delete(&self, line: Line) -> Result<(), SessionError> {
         let queue = line.queue(self.namespace);
         // Quorum queues know no if-empty: the caller has looked.
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
@@ -253,8 +248,8 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// The broker's.
-    pub async fn close(self) -> lapin::Result<()> {
-        self.channel.close(200, "done".into()).await
+    pub async fn close(self) -> Result<(), SessionError> {
+        Ok(self.channel.close(200, "done".into()).await?)
     }
 }
 
@@ -267,7 +262,7 @@ pub async fn delete(
     connection: &Connection,
     namespace: &str,
     lines: impl IntoIterator<Item = Line>,
-) -> lapin::Result<()> {
+) -> Result<(), SessionError> {
     let channel = connection.create_channel().await?;
     for line in lines {
         channel.queue_delete(line.queue(namespace).into(), QueueDeleteOptions::default()).await?;
@@ -283,7 +278,7 @@ pub async fn delete(
     let dead_letters = dead_letters(namespace);
     channel.queue_delete(dead_letters.as_str().into(), QueueDeleteOptions::default()).await?;
     channel.exchange_delete(dead_letters.into(), ExchangeDeleteOptions::default()).await?;
-    channel.close(200, "deleted".into()).await
+    Ok(channel.close(200, "deleted".into()).await?)
 }
 
 fn line_arguments(dead_letters: &str, capacity: i32) -> FieldTable {
@@ -305,7 +300,11 @@ fn line_arguments(dead_letters: &str, capacity: i32) -> FieldTable {
     arguments
 }
 
-async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+async fn declare_queue(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), SessionError> {
     // Durable and neither exclusive nor auto-delete: lines outlive their consumers.
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(name.into(), options, arguments).await?;

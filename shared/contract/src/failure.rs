@@ -7,7 +7,7 @@ codes! {
     pub enum Failure {
         /// The message holds no job that this version knows.
         Undecodable = "job-undecodable",
-        /// The database refuses this one job, deterministically.
+        /// The database refuses this one job, deterministically, or its handler is broken.
         Unprocessable = "job-unprocessable",
         /// It came so late that its outcome, had it one, would be forgotten: it may not run again.
         Overdue = "job-overdue",

@@ -13,18 +13,15 @@ use std::{
 use firstcome_broker::{
     BrokerArgs,
     connect::{self, Alarm, Alarms, Connection, SessionError},
-    publish::{Address, ConfirmedPublisher, MessageType, Verdict},
+    publish::{Address, ConfirmedPublisher, Headers, MessageType, Verdict},
 };
 use firstcome_contract::line::Line;
-use lapin::types::{AMQPValue, FieldTable};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-use crate::line::batch::{ATTEMPTS_HEADER, CANARY_HEADER};
 
 /// Messages that may wait for the connection; beyond it they are refused.
 const BACKLOG: usize = 256;
@@ -47,7 +44,7 @@ pub(crate) enum To {
 struct Message {
     to: To,
     kind: MessageType,
-    headers: FieldTable,
+    headers: Headers,
     body: Vec<u8>,
     confirmed: oneshot::Sender<bool>,
 }
@@ -90,8 +87,7 @@ impl Control {
     /// Shows that the line is alive, if it comes out at the other end: that, or what fills the line.
     /// Does not wait.
     pub(crate) fn canary(&self, queue: String, id: Uuid) -> oneshot::Receiver<bool> {
-        let mut headers = FieldTable::default();
-        headers.insert(CANARY_HEADER.into(), AMQPValue::LongString(id.to_string().into()));
+        let headers = Headers { canary: Some(id), ..Headers::default() };
         self.send(To::Queue(queue), MessageType::Canary, headers, Vec::new())
     }
 
@@ -103,7 +99,7 @@ impl Control {
 
     /// Puts the last message into a line; whether the broker has it.
     pub(crate) async fn end_line(&self, queue: String) -> bool {
-        let (kind, headers) = (MessageType::EndOfLine, FieldTable::default());
+        let (kind, headers) = (MessageType::EndOfLine, Headers::default());
         in_time(self.send(To::Queue(queue), kind, headers, Vec::new())).await
     }
 
@@ -115,8 +111,7 @@ impl Control {
         attempts: i32,
         body: Vec<u8>,
     ) -> bool {
-        let mut headers = FieldTable::default();
-        headers.insert(ATTEMPTS_HEADER.into(), AMQPValue::LongInt(attempts));
+        let headers = Headers { attempts: Some(attempts), ..Headers::default() };
         in_time(self.send(to, kind, headers, body)).await
     }
 
@@ -124,7 +119,7 @@ impl Control {
         &self,
         to: To,
         kind: MessageType,
-        headers: FieldTable,
+        headers: Headers,
         body: Vec<u8>,
     ) -> oneshot::Receiver<bool> {
         let (confirmed, answer) = oneshot::channel();
@@ -167,7 +162,7 @@ async fn session(
                         || (kind == MessageType::Canary && matches!(verdict, Verdict::Refused));
                     let _ = confirmed.send(is_there);
                     if let Verdict::Unknown(error) = verdict {
-                        return Err(error.into());
+                        return Err(error);
                     }
                 }
             }

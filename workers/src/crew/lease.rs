@@ -10,6 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use firstcome_contract::{job::JobKind, line::Line};
+use firstcome_process::database::within;
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -66,9 +67,7 @@ struct Identity {
 
 impl Identity {
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        timeout(CONNECT_DEADLINE, PgConnection::connect_with(&self.options))
-            .await
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        within(CONNECT_DEADLINE, PgConnection::connect_with(&self.options)).await
     }
 
     /// Says that this worker is alive. Deliberately waits for no other worker.
@@ -120,9 +119,7 @@ async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken
                 Some(connection) => connection,
                 None => identity.connect().await?,
             };
-            timeout(BEAT_DEADLINE, identity.beat(&mut on))
-                .await
-                .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+            within(BEAT_DEADLINE, identity.beat(&mut on)).await?;
             Ok::<_, sqlx::Error>(on)
         };
         match beaten.await {
@@ -239,7 +236,7 @@ impl Member {
             lease.epoch,
         )
         .execute(&mut on);
-        timeout(RELEASE_DEADLINE, released).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        within(RELEASE_DEADLINE, released).await?;
         self.keep(on);
         Ok(())
     }
@@ -257,7 +254,7 @@ impl Member {
             .await?;
             on.close().await
         };
-        timeout(RELEASE_DEADLINE, leaving).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        within(RELEASE_DEADLINE, leaving).await
     }
 }
 

@@ -8,8 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::{publish::MessageType, topology};
 use firstcome_contract::{job::Envelope, line::Line};
+use firstcome_process::database::within;
 use sqlx::{Connection, PgConnection};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -53,14 +54,11 @@ async fn all(
 ) -> Result<PgConnection, sqlx::Error> {
     let mut on = match connection {
         Some(connection) => connection,
-        None => timeout(DEADLINE, PgConnection::connect_with(&role.pool.connect_options()))
-            .await
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))?,
+        None => within(DEADLINE, PgConnection::connect_with(&role.pool.connect_options())).await?,
     };
     let mut seen = 0;
     loop {
-        let step = timeout(DEADLINE, one(&mut on, seen, role, control)).await;
-        match step.unwrap_or(Err(sqlx::Error::PoolTimedOut))? {
+        match within(DEADLINE, one(&mut on, seen, role, control)).await? {
             Some(id) => seen = id,
             None => return Ok(on),
         }

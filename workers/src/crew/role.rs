@@ -8,15 +8,16 @@ use std::{
 
 use firstcome_broker::{
     BrokerArgs,
-    connect::{self, Connection, SessionError},
+    connect::{self, Connection, SessionError, answered},
+    consume::ConsumeError,
     topology,
 };
 use firstcome_contract::{job::JobKind, line::Line};
-use firstcome_process::database::Pool;
+use firstcome_process::database::{Pool, within};
 use sqlx::PgConnection;
 use tokio::{
     task::{self, JoinError, JoinSet},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::line::{
     announce::Announcer,
-    consume::{ConsumeError, Source, answered, consume},
+    consume::{Source, consume},
     notify::Notifier,
     report::{self, Stats},
 };
@@ -230,8 +231,7 @@ impl Session {
             let share = self.member.share(&mut connection).await?;
             Ok((share, connection))
         };
-        let shared = timeout(SHARE_DEADLINE, sharing).await;
-        let (share, connection) = shared.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        let (share, connection) = within(SHARE_DEADLINE, sharing).await?;
         self.member.keep(connection);
         Ok(share)
     }
@@ -244,8 +244,7 @@ impl Session {
             report::store(&mut connection, lines).await?;
             Ok(connection)
         };
-        let told = timeout(TELL_DEADLINE, telling).await;
-        match told.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        match within(TELL_DEADLINE, telling).await {
             Ok(connection) => self.member.keep(connection),
             Err(error) => {
                 let kind = self.role.kind.as_str();
@@ -257,8 +256,7 @@ impl Session {
     /// Consumes from what is ours, up to a fair share; hands over the rest.
     async fn adopt(&mut self, share: &Share, stop: &CancellationToken) {
         if !self.consumed.values().any(Option::is_none) {
-            let queue = topology::dead_letters(&self.role.broker.queue_namespace);
-            self.consume(Source::DeadLetters, queue, None, stop);
+            self.consume(Source::DeadLetters, stop);
         }
         let ours: BTreeSet<Lease> = share.leases.iter().copied().collect();
         for serving in self.lines.values().filter(|serving| !ours.contains(&serving.lease)) {
@@ -273,22 +271,14 @@ impl Session {
                 Some(serving) if position >= share.fair => serving.stop.cancel(),
                 Some(_) => {}
                 None if position >= share.fair => self.release(&lease).await,
-                None => {
-                    let queue = lease.line.queue(&self.role.broker.queue_namespace);
-                    self.consume(Source::Line(lease), queue, Some(lease), stop);
-                }
+                None => self.consume(Source::Line(lease), stop),
             }
         }
         self.look_after_idle_lines();
     }
 
-    fn consume(
-        &mut self,
-        source: Source,
-        queue: String,
-        lease: Option<Lease>,
-        stop: &CancellationToken,
-    ) {
+    fn consume(&mut self, source: Source, stop: &CancellationToken) {
+        let (queue, lease) = (source.queue(&self.role.broker.queue_namespace), source.lease());
         let is_suspect = lease.is_some_and(|lease| self.suspects.lock().contains(&lease.line));
         let connection = Arc::clone(&self.connection);
         let (role, stop, stats) = (Arc::clone(&self.role), stop.child_token(), Stats::new());
@@ -303,20 +293,20 @@ impl Session {
             if lease.is_none() {
                 // Its queue is nobody's lease: it is made by whoever consumes it.
                 let declared = topology::declare(&connection, &role.broker.queue_namespace);
-                answered(declared).await.map_err(ConsumeError::Line)?;
+                answered(declared).await.map_err(ConsumeError::Queue)?;
             }
             if !is_suspect {
                 return consume(&connection, source, &queue, &role, &stats, &stop).await;
             }
             let name = format!("firstcome-worker {queue}");
             let own = connect::connect(&role.broker.amqp_url, &name).await;
-            let own = own.map_err(ConsumeError::Line)?;
+            let own = own.map_err(ConsumeError::Queue)?;
             let ended = consume(&own, source, &queue, &role, &stats, &stop).await;
             connect::close(&own).await;
             if ended.is_err() {
                 stop.run_until_cancelled(sleep(SUSPECT_PAUSE)).await;
             }
-            ended.map_err(|error| ConsumeError::Line(error.into()))
+            ended.map_err(|error| ConsumeError::Queue(error.into()))
         });
         self.consumed.insert(consumer.id(), lease);
     }
@@ -330,19 +320,19 @@ impl Session {
             Ok(ended) => ended,
             Err(panic) => {
                 let error = SessionError::Unusable(panic.to_string());
-                (panic.id(), Err(ConsumeError::Line(error)))
+                (panic.id(), Err(ConsumeError::Queue(error)))
             }
         };
         let lease = self.consumed.remove(&id).flatten();
         match result {
             Ok(()) => {}
-            Err(ConsumeError::Line(error)) if self.connection.status().connected() => {
+            Err(ConsumeError::Queue(error)) if self.connection.status().connected() => {
                 let queue = lease.map(|lease| lease.line.queue(&self.role.broker.queue_namespace));
                 tracing::warn!(queue, %error, "a line is given up, its neighbours go on");
                 self.role.monitor.doubt(error);
                 self.upkeep.damaged();
             }
-            Err(ConsumeError::Line(error) | ConsumeError::Connection(error)) => {
+            Err(ConsumeError::Queue(error) | ConsumeError::Connection(error)) => {
                 if error.is_failure() {
                     let silent =
                         self.lines.iter().filter(|(_, serving)| !serving.stats.is_proven());

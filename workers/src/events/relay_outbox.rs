@@ -206,7 +206,7 @@ fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
         Verdict::Refused | Verdict::Unroutable => {
             Err(SessionError::Unusable("an event found no queue".to_owned()))
         }
-        Verdict::Unknown(error) => Err(error.into()),
+        Verdict::Unknown(error) => Err(error),
     }
 }
 

@@ -9,19 +9,18 @@ use std::{
 use firstcome_broker::{
     BrokerArgs,
     connect::{self, Connection, SessionError},
+    consume::{self, Consumer, Receipt},
     depth::Gauge,
     retry::Retry,
     topology,
 };
 use firstcome_contract::{event::OrderCompleted, job::envelope};
-use lapin::{Channel, message::Delivery, options::BasicAckOptions};
 use sqlx::PgPool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::line::{
     batch::{Origin, Reject},
-    consume::{answered, pull, subscribe},
     record,
 };
 use crate::{database, monitor};
@@ -82,47 +81,78 @@ pub(crate) async fn run<F>(
 ) where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
-    let name = format!("firstcome-worker {queue}");
-    let context = Arc::new((broker, queue, pool, monitor, handle));
-    let url = context.0.amqp_url.clone();
+    let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {queue}"));
+    let subscription = Arc::new(Subscription { broker, queue, pool, monitor, handle });
     connect::supervise(&url, &name, &stop, |connection| {
-        let (context, stop) = (Arc::clone(&context), stop.clone());
+        let (subscription, stop) = (Arc::clone(&subscription), stop.clone());
         async move {
-            let (broker, queue, pool, monitor, handle) = &*context;
-            let ended = session(connection, broker, queue, pool, monitor, &stop, handle).await;
-            ended.inspect_err(|error| monitor.ails(error))
+            let ended = subscription.session(connection, &stop).await;
+            ended.inspect_err(|error| subscription.monitor.ails(error))
         }
     })
     .await;
 }
 
-async fn session<F>(
-    connection: Arc<Connection>,
-    broker: &BrokerArgs,
-    queue: &str,
-    pool: &PgPool,
-    monitor: &monitor::Role,
-    stop: &CancellationToken,
-    handle: &(impl Fn(Vec<Received>, CancellationToken) -> F + Send + Sync),
-) -> Result<(), SessionError>
+/// A queue of events that is being consumed.
+struct Subscription<H> {
+    broker: BrokerArgs,
+    queue: String,
+    pool: PgPool,
+    monitor: monitor::Role,
+    handle: H,
+}
+
+/// Events in hand.
+#[derive(Debug, Default)]
+struct Batch {
+    events: Vec<Received>,
+    rejects: Vec<Reject>,
+    /// Acknowledges all of it.
+    receipt: Option<Receipt>,
+}
+
+impl<H, F> Subscription<H>
 where
+    H: Fn(Vec<Received>, CancellationToken) -> F + Send + Sync,
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
-    topology::declare(&connection, &broker.queue_namespace).await?;
-    let channel = answered(connection.create_channel()).await?;
-    let mut consumer = subscribe(&channel, queue, PREFETCH).await?;
-    let mut gauge = Gauge::open(connection).await?;
-    let mut progress = Instant::now();
-    loop {
-        let (mut events, mut rejects, mut last) = (Vec::new(), Vec::new(), None);
-        let pulled = pull(&mut consumer, stop, |delivery| {
-            decode(&delivery, &mut events, &mut rejects);
-            last = Some(delivery);
-            events.len() >= MAX_EVENTS
-        });
-        // Nothing is taken when it is given up.
-        let Ok(pulled) = timeout(LOOK, pulled).await else {
-            if is_empty(&mut gauge, queue).await? {
+    /// Handles and acknowledges batch after batch, until `stop`.
+    async fn session(
+        &self,
+        connection: Arc<Connection>,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        topology::declare(&connection, &self.broker.queue_namespace).await?;
+        let mut consumer = Consumer::open(&connection, &self.queue, PREFETCH).await?;
+        let mut gauge = Gauge::open(Arc::clone(&connection)).await?;
+        while let Some(batch) = self.take(&mut consumer, &mut gauge, stop).await? {
+            self.monitor.well(BATCH_PROVES);
+            self.finish(&batch, stop).await?;
+            if let Some(receipt) = batch.receipt {
+                receipt.acknowledge().await?;
+            }
+            self.monitor.well(LOOK_PROVES);
+        }
+        Ok(consumer.close().await?)
+    }
+
+    /// The next batch; `None` on `stop`. While none comes it is looked whether one should.
+    async fn take(
+        &self,
+        consumer: &mut Consumer<'_>,
+        gauge: &mut Gauge,
+        stop: &CancellationToken,
+    ) -> Result<Option<Batch>, SessionError> {
+        let Self { queue, monitor, .. } = self;
+        let mut batch = Batch::default();
+        let mut progress = Instant::now();
+        loop {
+            // Nothing is taken when it is given up.
+            let next = consumer.next_batch(stop, |message| batch.take(message));
+            if let Ok(taken) = timeout(LOOK, next).await {
+                return Ok(taken?.then_some(batch));
+            }
+            if is_empty(gauge, queue).await? {
                 progress = Instant::now();
                 monitor.well(LOOK_PROVES);
             } else if progress.elapsed() > PATIENCE {
@@ -131,64 +161,81 @@ where
             } else {
                 monitor.doubt("messages wait and none comes");
             }
-            continue;
-        };
-        if !pulled? {
-            break;
         }
-        monitor.well(BATCH_PROVES);
+    }
+
+    /// Handles a batch, in place until it succeeds; as long as it is ours.
+    async fn finish(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), SessionError> {
+        let queue = &self.queue;
         // One line, however many: each is told by its dead letter.
-        if let Some(Reject { reason, .. }) = rejects.first() {
-            let count = rejects.len();
+        if let Some(Reject { reason, .. }) = batch.rejects.first() {
+            let count = batch.rejects.len();
             tracing::error!(queue, count, reason, "undecodable events, dead-lettering them");
         }
-        let attempt = async || -> Result<(), Interrupted> {
-            let ours = stop.child_token();
-            let handling = handle(events.clone(), ours.clone());
-            tokio::pin!(handling);
-            let undeliverable = tokio::select! {
-                biased;
-                undeliverable = &mut handling => undeliverable,
-                () = gone(&channel) => {
-                    ours.cancel();
-                    handling.await
-                }
-            };
-            let refused: Vec<Reject> = undeliverable?.into_iter().map(reject_event).collect();
-            let letters: Vec<&Reject> = rejects.iter().chain(&refused).collect();
-            set_aside(pool, queue, &letters).await?;
-            monitor.metrics.dead_lettered(monitor.name, letters.len());
-            Ok(())
-        };
         let mut retry = Retry::new(Duration::from_millis(10), Duration::from_secs(1));
-        while let Err(error) = attempt().await {
-            if stop.is_cancelled() || !channel.status().connected() {
-                return Err(SessionError::Unusable(format!(
-                    "{queue}: events not handled: {error}"
-                )));
+        while let Err(error) = self.attempt(batch, stop).await {
+            if stop.is_cancelled() || !batch.is_ours() {
+                let what = format!("{queue}: events not handled: {error}");
+                return Err(SessionError::Unusable(what));
             }
             let delay = retry.next_delay();
-            monitor.ails(&error);
+            self.monitor.ails(&error);
             tracing::warn!(queue, %error, ?delay, "events not handled, retrying in place");
             tokio::time::sleep(delay).await;
         }
-        if let Some(last) = last
-            && !last.ack(BasicAckOptions { multiple: true }).await?
-        {
-            return Err(SessionError::Unusable(format!("{queue}: ack of a channel that is gone")));
-        }
-        progress = Instant::now();
-        monitor.well(LOOK_PROVES);
+        Ok(())
     }
-    channel.close(200, "stopping".into()).await?;
-    Ok(())
+
+    /// Handles a batch once, and sets aside what is refused of it.
+    async fn attempt(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), Interrupted> {
+        let ours = stop.child_token();
+        let handling = (self.handle)(batch.events.clone(), ours.clone());
+        tokio::pin!(handling);
+        let undeliverable = tokio::select! {
+            biased;
+            undeliverable = &mut handling => undeliverable,
+            () = batch.lost() => {
+                ours.cancel();
+                handling.await
+            }
+        };
+        let refused: Vec<Reject> = undeliverable?.into_iter().map(reject_event).collect();
+        let letters: Vec<&Reject> = batch.rejects.iter().chain(&refused).collect();
+        set_aside(&self.pool, &self.queue, &letters).await?;
+        self.monitor.metrics.dead_lettered(self.monitor.name, letters.len());
+        Ok(())
+    }
 }
 
-/// When the broker has closed the channel (as it does to whoever acknowledges nothing for its
-/// `consumer_timeout`), or the connection is lost.
-async fn gone(channel: &Channel) {
-    while channel.status().connected() {
-        tokio::time::sleep(CHANNEL_LOOK).await;
+impl Batch {
+    /// Adds a message, and tells whether it is enough.
+    fn take(&mut self, message: consume::Received) -> bool {
+        let consume::Received { id, attempts, died_in, body, receipt, .. } = message;
+        let origin = Origin { message_id: id, line: 0, died_in, attempts };
+        for (number, line) in (0..).zip(envelope::lines(&body)) {
+            match OrderCompleted::decode(line) {
+                Ok(event) => self.events.push(Received { event, attempts }),
+                Err(reason) => {
+                    let origin = Origin { line: number, ..origin.clone() };
+                    let payload = line.to_vec();
+                    let reject = Reject { accepted: None, trace: None, reason, origin, payload };
+                    self.rejects.push(reject);
+                }
+            }
+        }
+        self.receipt = Some(receipt);
+        self.events.len() >= MAX_EVENTS
+    }
+
+    fn is_ours(&self) -> bool {
+        self.receipt.as_ref().is_some_and(Receipt::is_valid)
+    }
+
+    /// Waits until it is no longer ours: the broker has closed the channel, or the connection is lost.
+    async fn lost(&self) {
+        while self.is_ours() {
+            tokio::time::sleep(CHANNEL_LOOK).await;
+        }
     }
 }
 
@@ -224,19 +271,5 @@ fn reject_event(Undeliverable { received, reason }: Undeliverable) -> Reject {
         reason,
         origin: Origin { message_id, line: 0, died_in: None, attempts },
         payload: serde_json::to_vec(&event).unwrap_or_default(),
-    }
-}
-
-fn decode(delivery: &Delivery, events: &mut Vec<Received>, rejects: &mut Vec<Reject>) {
-    let message = Origin::of(delivery, 0);
-    for (number, line) in (0..).zip(envelope::lines(&delivery.data)) {
-        match OrderCompleted::decode(line) {
-            Ok(event) => events.push(Received { event, attempts: message.attempts }),
-            Err(reason) => {
-                let origin = Origin { line: number, ..message.clone() };
-                let payload = line.to_vec();
-                rejects.push(Reject { accepted: None, trace: None, reason, origin, payload });
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What a handler decides for one job.
+//! What a handler decides for one job, and why it may not.
 
 use firstcome_contract::{failure::Failure, job::Status, rejection::Rejection};
 use serde::Serialize;
@@ -14,6 +14,23 @@ pub enum Outcome {
     Rejected(Rejection, Option<Box<RawValue>>),
     /// Not processable; goes together with a dead letter.
     Failed(Failure),
+}
+
+/// Why a handler decided nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The database's word, which another attempt may change.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A bug of the handler, which no attempt changes: the job that brings it out fails.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<serde_json::Error> for HandlerError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Broken(format!("what it wrote is not JSON: {error}"))
+    }
 }
 
 impl Outcome {

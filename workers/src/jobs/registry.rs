@@ -1,10 +1,19 @@
-//! Which code decides which kind of job. The match is exhaustive: a new kind does not compile
+//! Which code decides which kind of job. Every match is exhaustive: a new kind does not compile
 //! until it has a handler, and a role that runs it.
 
-use firstcome_contract::job::{Envelope, JobKind};
+use std::collections::BTreeSet;
+
+use firstcome_contract::{
+    ids::CouponId,
+    job::{Envelope, Job, JobKind},
+};
 use sqlx::PgConnection;
 
-use super::{issue_coupon, outcome::Outcome, place_order};
+use super::{
+    issue_coupon,
+    outcome::{HandlerError, Outcome},
+    place_order,
+};
 
 /// Whether such a job's success appends to the outbox.
 #[must_use]
@@ -15,18 +24,62 @@ pub const fn has_events(kind: JobKind) -> bool {
     }
 }
 
+/// Whether a handler violates this constraint when it loses a race against another consumer.
+pub(crate) fn is_race(constraint: &str) -> bool {
+    let races = |kind| match kind {
+        JobKind::IssueCoupon => issue_coupon::RACES,
+        JobKind::PlaceOrder => place_order::RACES,
+    };
+    JobKind::ALL.into_iter().any(|kind| races(kind).contains(&constraint))
+}
+
+/// What is sold out, as these jobs and the codes of their outcomes say.
+pub(crate) fn sold_out<'a>(ended: impl Iterator<Item = (&'a Job, &'a str)>) -> Vec<CouponId> {
+    let coupon = |(job, code): (&'a Job, &'a str)| match job {
+        Job::IssueCoupon(job) => issue_coupon::sold_out(job, code),
+        // An order may ask for less of a product that is short.
+        Job::PlaceOrder(_) => None,
+    };
+    let coupons: BTreeSet<CouponId> = ended.filter_map(coupon).collect();
+    coupons.into_iter().collect()
+}
+
 /// Applies jobs of one kind, in order, inside the caller's transaction: one outcome per job, in
 /// the same order.
 ///
 /// # Errors
-/// Infrastructure only (the database's error); a business "no" is an outcome.
+/// [`HandlerError`]; a business "no" is an outcome.
 pub async fn apply(
     kind: JobKind,
     transaction: &mut PgConnection,
     jobs: &[&Envelope],
-) -> Result<Vec<Outcome>, sqlx::Error> {
-    match kind {
-        JobKind::IssueCoupon => issue_coupon::apply(transaction, jobs).await,
-        JobKind::PlaceOrder => place_order::apply(transaction, jobs).await,
+) -> Result<Vec<Outcome>, HandlerError> {
+    let outcomes = match kind {
+        JobKind::IssueCoupon => {
+            let jobs =
+                typed(jobs, |job| if let Job::IssueCoupon(job) = job { Some(job) } else { None })?;
+            issue_coupon::apply(transaction, &jobs).await?
+        }
+        JobKind::PlaceOrder => {
+            let jobs =
+                typed(jobs, |job| if let Job::PlaceOrder(job) = job { Some(job) } else { None })?;
+            place_order::apply(transaction, &jobs).await?
+        }
+    };
+    if outcomes.len() == jobs.len() {
+        Ok(outcomes)
+    } else {
+        let (jobs, outcomes) = (jobs.len(), outcomes.len());
+        Err(HandlerError::Broken(format!("{outcomes} outcomes for {jobs} jobs")))
     }
+}
+
+/// The jobs with their own fields.
+fn typed<'a, T>(
+    jobs: &[&'a Envelope],
+    of_kind: impl Fn(&'a Job) -> Option<&'a T>,
+) -> Result<Vec<(&'a Envelope, &'a T)>, HandlerError> {
+    let jobs = jobs.iter().map(|envelope| Some((*envelope, of_kind(&envelope.job)?)));
+    let jobs: Option<Vec<_>> = jobs.collect();
+    jobs.ok_or_else(|| HandlerError::Broken("it was given a job of another kind".to_owned()))
 }

@@ -2,12 +2,16 @@
 
 use std::{any::Any, io::ErrorKind, panic::AssertUnwindSafe, time::Duration};
 
+use firstcome_contract::job::JobKind;
 use firstcome_process::database::{PooledConnection, is_lost};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio::time::timeout;
 
-use crate::schema;
+use crate::{
+    jobs::{outcome::HandlerError, registry},
+    schema,
+};
 
 /// Twice the database's own `statement_timeout`: what gets here is a connection that is frozen, not closed,
 /// or a batch of many slow statements, which is settled in parts then. Its locks are free by then, too
@@ -30,6 +34,8 @@ pub(crate) enum AttemptError {
     Fenced,
     #[error("panicked: {0}")]
     Panicked(String),
+    #[error("the handler of {} is broken: {reason}", kind.as_str())]
+    Broken { kind: JobKind, reason: String },
     #[error("a newer release has migrated the database and asks for more: {0}")]
     Outdated(sqlx::Error),
 }
@@ -59,13 +65,24 @@ pub(crate) fn give_back<T>(mut connection: PooledConnection, outcome: &Result<T,
         // It was left in the middle of something.
         Err(AttemptError::Panicked(_)) => connection.discard(),
         Ok(_)
-        | Err(AttemptError::Database(_) | AttemptError::Fenced | AttemptError::Outdated(_)) => {
-            connection.answered();
-        }
+        | Err(
+            AttemptError::Database(_)
+            | AttemptError::Fenced
+            | AttemptError::Broken { .. }
+            | AttemptError::Outdated(_),
+        ) => connection.answered(),
     }
 }
 
 impl AttemptError {
+    /// What the handler of this kind said.
+    pub(crate) fn of_handler(kind: JobKind, error: HandlerError) -> Self {
+        match error {
+            HandlerError::Database(error) => Self::Database(error),
+            HandlerError::Broken(reason) => Self::Broken { kind, reason },
+        }
+    }
+
     /// Whether no further attempt of this process makes sense: the jobs are another's.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::Fenced)
@@ -81,7 +98,11 @@ impl AttemptError {
                 database.code().is_some_and(|code| TIMEOUTS.contains(&&*code))
             }
             Self::Database(sqlx::Error::Io(error)) => error.kind() == ErrorKind::TimedOut,
-            Self::Database(_) | Self::Fenced | Self::Panicked(_) | Self::Outdated(_) => false,
+            Self::Database(_)
+            | Self::Fenced
+            | Self::Panicked(_)
+            | Self::Broken { .. }
+            | Self::Outdated(_) => false,
         }
     }
 
@@ -105,14 +126,8 @@ impl AttemptError {
     /// Whether it is a race lost against another consumer of the same jobs, users or keys: the next
     /// attempt sees what the winner committed and decides accordingly.
     pub(crate) fn is_race(&self) -> bool {
-        const RACES: [&str; 5] = [
-            "job_outcomes_pkey",
-            TAKEN_KEY,
-            "user_coupons_one_per_user",
-            "user_coupons_issue_number_key",
-            "orders_job_id_key",
-        ];
-        self.violated().is_some_and(|name| RACES.contains(&name))
+        const RACES: [&str; 2] = ["job_outcomes_pkey", TAKEN_KEY];
+        self.violated().is_some_and(|name| RACES.contains(&name) || registry::is_race(name))
     }
 
     /// Whether one of the keys is another job's.
@@ -130,7 +145,7 @@ impl AttemptError {
     ///
     /// Deterministic are only the SQLSTATE classes that speak of the data: 22 (data exception), 23
     /// (integrity constraint), 54 (larger than an index or a row can hold), P0 (raised by a trigger),
-    /// XX001 and XX002 (a damaged row or index), and panics. Everything else, also a missing table (a
+    /// XX001 and XX002 (a damaged row or index), panics, and handlers that say so. Everything else, also a missing table (a
     /// migration that is still to come) or a value that this program leaves out and a newer one does not
     /// (23502), is the state of the system: failing a job for it would fail all of them.
     pub(crate) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
@@ -140,7 +155,7 @@ impl AttemptError {
         let database = match self {
             Self::Database(sqlx::Error::Database(database)) => database,
             Self::Database(_) | Self::Frozen | Self::Fenced | Self::Outdated(_) => return true,
-            Self::Panicked(_) => return false,
+            Self::Panicked(_) | Self::Broken { .. } => return false,
         };
         const NOT_NULL: &str = "23502";
         let code = database.code().unwrap_or_default();

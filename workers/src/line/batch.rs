@@ -1,31 +1,22 @@
 //! Natural batching: whatever is waiting, up to a bound, with no artificial delay.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::{HashMap, HashSet};
 
-use firstcome_broker::publish::MessageType;
+use firstcome_broker::{
+    consume::{Receipt, Received},
+    publish::MessageType,
+};
 use firstcome_contract::{
-    ids::{CouponId, UserId},
-    job::{Envelope, JobId, JobKind, Settled, Undecodable, envelope},
-    rejection::Rejection,
+    ids::UserId,
+    job::{self as contract, Envelope, JobId, JobKind, Settled, Undecodable, envelope},
     trace::TraceParent,
 };
-use lapin::message::Delivery;
 use uuid::Uuid;
 
 /// The most jobs in one transaction, but for the rest of the last message. By itself a job gets no
 /// cheaper beyond some hundreds; but where a storm and its settlement share the processors, every round
 /// trip waits for its turn.
 pub const MAX_JOBS: usize = 4_000;
-
-/// Tells of a redriven message how often it was tried before; never changed, since messages outlive
-/// deploys.
-pub(crate) const ATTEMPTS_HEADER: &str = "x-attempts";
-
-/// Tells canaries apart; never changed, since messages outlive deploys.
-pub(crate) const CANARY_HEADER: &str = "x-canary";
 
 /// Where in the broker something was found: what identifies a line across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,14 +27,6 @@ pub(crate) struct Origin {
     pub(crate) died_in: Option<String>,
     /// How often it was tried before it was redriven.
     pub(crate) attempts: i32,
-}
-
-impl Origin {
-    /// Line `line` of this message.
-    pub(crate) fn of(delivery: &Delivery, line: i32) -> Self {
-        let (died_in, attempts) = (died_in(delivery), attempts(delivery));
-        Self { message_id: message_id(delivery), line, died_in, attempts }
-    }
 }
 
 /// A job of the batch.
@@ -80,7 +63,9 @@ pub(crate) struct Batch {
     pub(crate) jobs: Vec<Job>,
     pub(crate) rejects: Vec<Reject>,
     seen: HashSet<JobId>,
-    last: Option<Delivery>,
+    /// Acknowledges its last message and all before it, and so the batch; there is one as soon as there is a
+    /// message.
+    pub(crate) receipt: Option<Receipt>,
     /// How many messages it came in.
     pub(crate) messages: usize,
     /// The canaries among them.
@@ -97,25 +82,22 @@ impl Batch {
             jobs: Vec::new(),
             rejects: Vec::new(),
             seen: HashSet::new(),
-            last: None,
+            receipt: None,
             messages: 0,
             canaries: Vec::new(),
             is_end_of_line: false,
         }
     }
 
-    /// Adds a message: every line is decoded alone, so that a bad one harms nobody else.
-    /// Jobs of another kind than `kind` are in the wrong line.
-    pub(crate) fn add(&mut self, kind: Option<JobKind>, mut delivery: Delivery) {
+    /// Adds a message, and tells whether it is enough. Every record is decoded alone, so that a bad one harms
+    /// nobody else. Jobs of another kind than `kind` are in the wrong line.
+    pub(crate) fn take(&mut self, kind: Option<JobKind>, message: Received) -> bool {
+        let Received { id, kind: name, canary, attempts, died_in, body, receipt } = message;
         self.messages += 1;
-        let name = delivery.properties.kind().as_ref().map(|name| name.as_str());
-        self.is_end_of_line |= name == Some(MessageType::EndOfLine.as_str());
-        if name == Some(MessageType::Canary.as_str()) {
-            self.canaries.extend(canary(&delivery));
-        }
-        let first = Origin::of(&delivery, 0);
-        let parcel = std::mem::take(&mut delivery.data);
-        for (line, payload) in (0..).zip(envelope::lines(&parcel)) {
+        self.is_end_of_line |= name == Some(MessageType::EndOfLine);
+        self.canaries.extend(canary.filter(|_| name == Some(MessageType::Canary)));
+        let first = Origin { message_id: id, line: 0, died_in, attempts };
+        for (line, payload) in (0..).zip(envelope::lines(&body)) {
             let origin = Origin { line, ..first.clone() };
             let payload = payload.to_vec();
             match decode(kind, &payload) {
@@ -127,12 +109,7 @@ impl Batch {
                 }
             }
         }
-        self.last = Some(delivery);
-    }
-
-    /// Adds a message; whether it is enough.
-    pub(crate) fn take(&mut self, kind: Option<JobKind>, delivery: Delivery) -> bool {
-        self.add(kind, delivery);
+        self.receipt = Some(receipt);
         self.is_full()
     }
 
@@ -140,52 +117,15 @@ impl Batch {
         self.jobs.len() + self.rejects.len() >= self.limit
     }
 
-    /// The coupons of which none was left for some of these outcomes' jobs.
-    pub(crate) fn sold_out(&self, settled: &[Settled]) -> Vec<CouponId> {
-        let code = Some(Rejection::CouponSoldOut.code());
-        let too_late = settled.iter().filter(|settled| settled.code.as_deref() == code);
-        let too_late: HashSet<JobId> = too_late.map(|settled| settled.job_id).collect();
-        let too_late = self.jobs.iter().filter(|job| too_late.contains(&job.envelope.id));
-        let coupons: BTreeSet<CouponId> =
-            too_late.flat_map(|job| job.envelope.job.keys()).map(CouponId::new).collect();
-        coupons.into_iter().collect()
-    }
-
-    /// The last message: acknowledging it and all before it acknowledges the batch.
-    pub(crate) fn last(&self) -> Option<&Delivery> {
-        self.last.as_ref()
-    }
-}
-
-fn died_in(delivery: &Delivery) -> Option<String> {
-    let header = delivery.properties.headers().as_ref()?.inner().get("x-first-death-queue")?;
-    // PostgreSQL's text holds no NUL; a foreign header might.
-    header.as_long_string().map(|queue| queue.to_string().replace('\0', "\u{fffd}"))
-}
-
-fn attempts(delivery: &Delivery) -> i32 {
-    let headers = delivery.properties.headers().as_ref();
-    let header = headers.and_then(|headers| headers.inner().get(ATTEMPTS_HEADER)?.as_long_int());
-    // Ours is never negative; a foreign one might be.
-    header.unwrap_or_default().max(0)
-}
-
-/// Which canary it is; those of older releases do not say.
-fn canary(delivery: &Delivery) -> Option<Uuid> {
-    let header = delivery.properties.headers().as_ref()?.inner().get(CANARY_HEADER)?;
-    header.as_long_string()?.to_string().parse().ok()
-}
-
-fn message_id(delivery: &Delivery) -> String {
-    match delivery.properties.message_id() {
-        // PostgreSQL's text holds no NUL; a foreign id might.
-        Some(id) => id.as_str().replace('\0', "\u{fffd}"),
-        // Not from our publisher: its content must do.
-        None => {
-            let mut content = DefaultHasher::new();
-            delivery.data.hash(&mut content);
-            format!("unnamed-{:016x}", content.finish())
-        }
+    /// The jobs among these that were not done, each with the code that says why.
+    pub(crate) fn rejected<'a>(
+        &'a self,
+        settled: &'a [Settled],
+    ) -> impl Iterator<Item = (&'a contract::Job, &'a str)> {
+        let codes = settled.iter().filter_map(|ended| Some((ended.job_id, ended.code.as_deref()?)));
+        let codes: HashMap<JobId, &str> = codes.collect();
+        let jobs = self.jobs.iter().map(|job| &job.envelope);
+        jobs.filter_map(move |job| Some((&job.job, *codes.get(&job.id)?)))
     }
 }
 

@@ -1,27 +1,21 @@
-//! One line: pull, settle, acknowledge.
+//! One line: take, settle, announce, acknowledge.
 
 use std::{
+    convert::Infallible,
+    future::pending,
     panic::AssertUnwindSafe,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use firstcome_broker::{
     connect::{Connection, SessionError},
-    topology::PREFETCH,
+    consume::{ConsumeError, Consumer, Receipt},
+    topology::{self, PREFETCH},
 };
 use firstcome_contract::job::{JobKind, Settled, SettledBatch, Status};
-use futures_util::{FutureExt, StreamExt};
-use lapin::{
-    Acker, Channel, Consumer,
-    message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use firstcome_process::database::within;
+use futures_util::FutureExt;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -40,13 +34,11 @@ use crate::jobs::registry;
 /// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
 /// if it is delivered again, its outcome is known.
 const ACK_PACE: Duration = Duration::from_millis(20);
-/// How long the broker may take to answer; it does in milliseconds, unless it is about to lose us.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a batch in hand may keep trying once its consumer was told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a queue holds.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Source {
     /// Jobs of the role's kind, in order; ours for as long as the lease says so.
     Line(Lease),
@@ -56,21 +48,18 @@ pub(crate) enum Source {
     DeadLetters,
 }
 
-/// Why a consumer has ended before it was told to.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConsumeError {
-    /// It concerns this line alone, whose channel is closed.
-    #[error(transparent)]
-    Line(SessionError),
-    /// The connection is of no use any more.
-    #[error(transparent)]
-    Connection(SessionError),
-}
+impl Source {
+    pub(crate) fn lease(self) -> Option<Lease> {
+        match self {
+            Self::Line(lease) => Some(lease),
+            Self::DeadLetters => None,
+        }
+    }
 
-impl From<ConsumeError> for SessionError {
-    fn from(error: ConsumeError) -> Self {
-        match error {
-            ConsumeError::Line(error) | ConsumeError::Connection(error) => error,
+    pub(crate) fn queue(self, namespace: &str) -> String {
+        match self {
+            Self::Line(lease) => lease.line.queue(namespace),
+            Self::DeadLetters => topology::dead_letters(namespace),
         }
     }
 }
@@ -82,188 +71,219 @@ pub(crate) async fn consume(
     source: Source,
     queue: &str,
     role: &Role,
-    stats: &Arc<Stats>,
+    stats: &Stats,
     stop: &CancellationToken,
 ) -> Result<(), ConsumeError> {
-    let channel = answered(connection.create_channel()).await.map_err(ConsumeError::Connection)?;
-    let mut consumer = subscribe(&channel, queue, PREFETCH).await;
-    let ended = match &mut consumer {
-        Ok(consumer) => survived(serve(&channel, consumer, source, queue, role, stats, stop)).await,
-        Err(_) => Ok(()),
-    };
-    // Whatever happened, the channel is closed first: that requeues what was prefetched at the head,
-    // in order. A consumer that is dropped before sends basic.cancel, which would let the next one
-    // start while messages of ours are still unacknowledged.
-    if let Err(silence) = close(&channel).await {
-        // A channel that the broker does not answer is its line's trouble, as long as it answers others:
-        // under an alarm a queue may not be consumed from.
-        let other =
-            answered(connection.create_channel()).await.map_err(ConsumeError::Connection)?;
-        close(&other).await.map_err(ConsumeError::Connection)?;
-        return Err(ConsumeError::Line(silence));
-    }
-    consumer.and(ended).map_err(ConsumeError::Line)
+    let mut consumer = Consumer::open(connection, queue, PREFETCH).await?;
+    let experience = Experience::default();
+    let settler = Settler { source, queue, role, stats, stop, experience };
+    let ended = survived(settler.run(&mut consumer)).await;
+    consumer.close().await?;
+    ended.map_err(ConsumeError::Queue)
 }
 
 /// A panic is its line's trouble, like any error.
 async fn survived<T>(
-    serving: impl Future<Output = Result<T, SessionError>>,
+    settling: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<T, SessionError> {
-    let served = AssertUnwindSafe(serving).catch_unwind().await;
-    served
+    let ended = AssertUnwindSafe(settling).catch_unwind().await;
+    ended
         .unwrap_or_else(|panic| Err(SessionError::Unusable(format!("panicked: {}", said(&*panic)))))
 }
 
-/// Begins to consume; the broker may push `prefetch` messages ahead.
-pub(crate) async fn subscribe(
-    channel: &Channel,
-    queue: &str,
-    prefetch: u16,
-) -> Result<Consumer, SessionError> {
-    // Per consumer, not global: RabbitMQ 4.3 denies global prefetch.
-    answered(channel.basic_qos(prefetch, BasicQosOptions { global: false })).await?;
-    // Manual acks: a message is the broker's until its batch is committed.
-    let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-    answered(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default())).await
-}
-
-/// Whatever the broker says of it, it is closed; unless the broker says nothing.
-async fn close(channel: &Channel) -> Result<(), SessionError> {
-    if channel.status().connected()
-        && let Err(silence @ SessionError::Timeout(_)) =
-            answered(channel.close(200, "handing over".into())).await
-    {
-        return Err(silence);
-    }
-    Ok(())
-}
-
-/// What the broker says, if it says it in time.
-pub(crate) async fn answered<T>(
-    answer: impl Future<Output = lapin::Result<T>>,
-) -> Result<T, SessionError> {
-    let answer = timeout(ANSWER_TIMEOUT, answer).await;
-    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_TIMEOUT))??)
-}
-
-async fn serve(
-    channel: &Channel,
-    consumer: &mut Consumer,
+/// Settles what comes out of a queue.
+struct Settler<'a> {
     source: Source,
-    queue: &str,
-    role: &Role,
-    stats: &Arc<Stats>,
-    stop: &CancellationToken,
-) -> Result<(), SessionError> {
-    let kind = match source {
-        Source::Line(_) => Some(role.kind),
-        Source::DeadLetters => None,
-    };
-    let (done, acks) = watch::channel(None);
-    let settling = async move {
-        // Decoded while the one before is settled.
-        let mut ahead = Ok(None);
-        let mut size = Experience::default();
-        loop {
-            let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
-                Some(batch) => batch,
-                None => match next_batch(consumer, kind, size.batch(), stop).await? {
-                    Some(batch) => batch,
-                    None => break,
-                },
-            };
-            // What was not begun goes back to the broker.
-            if stop.is_cancelled() {
-                break;
-            }
-            if !batch.is_full() {
-                drain(consumer, |delivery| batch.take(kind, delivery))?;
-            }
-            let keep_trying = || channel.status().connected() && !stop.is_cancelled();
-            stats.taken(&batch);
-            let (taken, limit) = (Instant::now(), size.batch());
-            let settled = {
-                let settling = settle_batch(&source, queue, role, &batch, &mut size, &keep_trying);
-                let settling = trace::settling(queue, &batch, settling);
-                tokio::pin!(settling);
-                let meanwhile = async {
-                    tokio::select! {
-                        biased;
-                        settled = &mut settling => settled,
-                        next = next_batch(consumer, kind, limit, stop) => {
-                            ahead = next;
-                            settling.await
-                        }
-                    }
-                };
-                tokio::select! {
-                    settled = meanwhile => settled,
-                    () = expired(stop) => return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch"))),
-                }
-            };
-            // Not acknowledged, so the broker keeps the messages for the next session.
-            let settled = match settled {
-                Ok(settled) => settled,
-                Err(error) if error.is_final() => {
-                    tracing::warn!(queue, %error, "batch abandoned");
-                    role.monitor.metrics.fenced(role.kind);
-                    break;
-                }
-                Err(error) => {
-                    return Err(SessionError::Unusable(format!(
-                        "{queue}: batch abandoned: {error}"
-                    )));
-                }
-            };
-            if !batch.jobs.is_empty() {
-                role.monitor.metrics.batch(role.kind, batch.jobs.len(), taken.elapsed());
-            }
-            if let Source::Line(lease) = &source
-                && batch.is_end_of_line
-            {
-                let storing = timeout(STOP_DEADLINE, routing::drained(&role.pool, lease.line));
-                let stored = storing.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-                stored.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
-                tracing::info!(queue, "drained");
-            }
-            tracing::debug!(queue, messages = batch.messages, jobs = settled.len(), "settled");
-            if settled.iter().any(has_event) {
-                role.notifier.notify();
-            }
-            let sold_out = batch.sold_out(&settled);
-            role.announcer.announce(SettledBatch { settled, sold_out });
+    queue: &'a str,
+    role: &'a Role,
+    stats: &'a Stats,
+    stop: &'a CancellationToken,
+    experience: Experience,
+}
 
-            stats.settled(&batch, size.batch());
-            let last = batch.last().map(|last| last.acker.clone());
-            if last.is_some() && done.send(last).is_err() {
+/// The batch that was decoded while the one before was settled, if there is one.
+type Ahead = Result<Option<Batch>, SessionError>;
+
+impl Settler<'_> {
+    /// Settles batch after batch, and acknowledges them beside it.
+    async fn run(self, consumer: &mut Consumer<'_>) -> Result<(), SessionError> {
+        let (done, receipts) = watch::channel(None);
+        let acknowledging = acknowledge(receipts, self.stop);
+        // Neither is given up in mid-way for the other's sake.
+        let (settled, acknowledged) = tokio::join!(self.settle_all(consumer, done), acknowledging);
+        settled.and(acknowledged)
+    }
+
+    /// The loop. A batch whose receipt is not sent stays the broker's, which keeps it for the next session.
+    async fn settle_all(
+        mut self,
+        consumer: &mut Consumer<'_>,
+        done: watch::Sender<Option<Receipt>>,
+    ) -> Result<(), SessionError> {
+        let mut ahead = Ok(None);
+        while let Some(batch) = self.take(consumer, ahead?).await? {
+            let settled;
+            (settled, ahead) = self.settle(consumer, &batch).await?;
+            let Some(settled) = settled else { break };
+            self.note_drained(&batch).await?;
+            self.announce(&batch, settled);
+            self.stats.settled(&batch, self.experience.batch());
+            if done.send(batch.receipt).is_err() {
                 break;
             }
         }
         Ok(())
-    };
-    // Neither is given up in mid-way for the other's sake.
-    let (settled, acknowledged) = tokio::join!(settling, acknowledge(queue, acks, stop));
-    settled.and(acknowledged)
+    }
+
+    /// The next batch, with what else is already there; `None` on `stop`.
+    async fn take(
+        &self,
+        consumer: &mut Consumer<'_>,
+        ahead: Option<Batch>,
+    ) -> Result<Option<Batch>, SessionError> {
+        let (kind, limit) = (self.kind(), self.experience.batch());
+        let next = match ahead {
+            Some(batch) => Some(batch),
+            None => decode(consumer, kind, limit, self.stop).await?,
+        };
+        // What was not begun goes back to the broker.
+        let Some(mut batch) = next.filter(|_| !self.stop.is_cancelled()) else { return Ok(None) };
+        if !batch.is_full() {
+            consumer.drain(|message| batch.take(kind, message))?;
+        }
+        self.stats.taken(&batch);
+        Ok(Some(batch))
+    }
+
+    /// Settles a batch, and decodes the next one meanwhile. Nothing is settled if the line is another
+    /// worker's.
+    async fn settle(
+        &mut self,
+        consumer: &mut Consumer<'_>,
+        batch: &Batch,
+    ) -> Result<(Option<Vec<Settled>>, Ahead), SessionError> {
+        let began = Instant::now();
+        let (queue, role, stop) = (self.queue, self.role, self.stop);
+        let (kind, limit) = (self.kind(), self.experience.batch());
+        let mut ahead = Ok(None);
+        let decoding = async {
+            ahead = decode(consumer, kind, limit, stop).await;
+            pending::<Infallible>().await
+        };
+        let settled = tokio::select! {
+            biased;
+            settled = trace::in_span(queue, batch, self.decide(batch)) => settled,
+            never = decoding => match never {},
+            () = expired(stop) => {
+                return Err(SessionError::Unusable(format!("{queue}: stopped in mid-batch")));
+            }
+        };
+        if settled.is_ok() && !batch.jobs.is_empty() {
+            role.monitor.metrics.batch(role.kind, batch.jobs.len(), began.elapsed());
+        }
+        Ok((self.unless_fenced(settled)?, ahead))
+    }
+
+    /// Gives every job its outcome: a line's jobs together, what the broker gave up on each alone.
+    async fn decide(&mut self, batch: &Batch) -> Result<Vec<Settled>, AttemptError> {
+        let Self { source, queue, role, stop, experience, .. } = self;
+        let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
+        let keep_trying = || is_ours() && !stop.is_cancelled();
+        let metrics = &role.monitor.metrics;
+        let desk = Desk { pool: &role.pool, kind: role.kind, queue, lease: None, metrics };
+        let (desk, parts): (Desk<'_>, Vec<(JobKind, &[Job])>) = match source {
+            Source::Line(lease) => {
+                (Desk { lease: Some(lease), ..desk }, vec![(role.kind, batch.jobs.as_slice())])
+            }
+            Source::DeadLetters => {
+                let alone = |job| (Job::kind(job), std::slice::from_ref(job));
+                (desk, batch.jobs.iter().map(alone).collect())
+            }
+        };
+        let mut settled = set_aside(desk, &batch.rejects, experience, &keep_trying).await?;
+        for (kind, jobs) in parts {
+            settled.extend(settle(Desk { kind, ..desk }, jobs, experience, &keep_trying).await?);
+        }
+        Ok(settled)
+    }
+
+    /// What was settled; `None` if the line is another worker's.
+    fn unless_fenced(
+        &self,
+        settled: Result<Vec<Settled>, AttemptError>,
+    ) -> Result<Option<Vec<Settled>>, SessionError> {
+        let queue = self.queue;
+        match settled {
+            Ok(settled) => Ok(Some(settled)),
+            Err(error) if error.is_final() => {
+                tracing::warn!(queue, %error, "batch abandoned");
+                self.role.monitor.metrics.fenced(self.role.kind);
+                Ok(None)
+            }
+            Err(error) => Err(SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))),
+        }
+    }
+
+    /// Notes that the line holds no more, if its last message was in the batch.
+    async fn note_drained(&self, batch: &Batch) -> Result<(), SessionError> {
+        let queue = self.queue;
+        if let Source::Line(lease) = &self.source
+            && batch.is_end_of_line
+        {
+            let noted = within(STOP_DEADLINE, routing::drained(&self.role.pool, lease.line)).await;
+            noted.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
+            tracing::info!(queue, "drained");
+        }
+        Ok(())
+    }
+
+    /// Tells those who wait for the outcomes, and the relay if there are events.
+    fn announce(&self, batch: &Batch, settled: Vec<Settled>) {
+        let (messages, jobs) = (batch.messages, settled.len());
+        tracing::debug!(queue = self.queue, messages, jobs, "settled");
+        if settled.iter().any(has_event) {
+            self.role.notifier.notify();
+        }
+        let sold_out = registry::sold_out(batch.rejected(&settled));
+        self.role.announcer.announce(SettledBatch { settled, sold_out });
+    }
+
+    /// Of which kind the jobs have to be.
+    fn kind(&self) -> Option<JobKind> {
+        match self.source {
+            Source::Line(_) => Some(self.role.kind),
+            Source::DeadLetters => None,
+        }
+    }
+}
+
+/// Waits for the next batch, of about `limit` jobs at most; `None` on `stop`.
+async fn decode(
+    consumer: &mut Consumer<'_>,
+    kind: Option<JobKind>,
+    limit: usize,
+    stop: &CancellationToken,
+) -> Result<Option<Batch>, SessionError> {
+    let mut batch = Batch::of(limit);
+    let taken = consumer.next_batch(stop, |message| batch.take(kind, message)).await?;
+    Ok(taken.then_some(batch))
 }
 
 /// Acknowledges what is done, at a pace and up to the last, until nothing more comes.
 async fn acknowledge(
-    queue: &str,
-    mut done: watch::Receiver<Option<Acker>>,
+    mut done: watch::Receiver<Option<Receipt>>,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
     while done.changed().await.is_ok() {
         let last = done.borrow_and_update().clone();
         if let Some(last) = last {
-            // Multiple: this message and all before it. While the broker has an alarm it may wait for as long:
-            // nothing is lost by that, unless this consumer is to end.
-            let acknowledged = tokio::select! {
-                acknowledged = last.ack(BasicAckOptions { multiple: true }) => acknowledged?,
-                () = expired(stop) => false,
-            };
-            if !acknowledged {
-                let what = "ack of a channel that is gone";
-                return Err(SessionError::Unusable(format!("{queue}: {what}")));
+            // While the broker has an alarm it may wait for as long: nothing is lost by that, unless this
+            // consumer is to end.
+            tokio::select! {
+                acknowledged = last.acknowledge() => acknowledged?,
+                () = expired(stop) => {
+                    return Err(SessionError::Unusable("stopped in mid-acknowledgement".to_owned()));
+                }
             }
         }
         sleep(ACK_PACE).await;
@@ -275,83 +295,9 @@ fn has_event(job: &Settled) -> bool {
     job.status == Status::Succeeded && job.job_id.kind().is_some_and(registry::has_events)
 }
 
-/// A line's jobs are settled together, what the broker gave up on each alone.
-async fn settle_batch(
-    source: &Source,
-    queue: &str,
-    role: &Role,
-    batch: &Batch,
-    size: &mut Experience,
-    keep_trying: &(impl Fn() -> bool + Sync),
-) -> Result<Vec<Settled>, AttemptError> {
-    let metrics = &role.monitor.metrics;
-    let desk = Desk { pool: &role.pool, kind: role.kind, queue, lease: None, metrics };
-    let (desk, parts): (Desk<'_>, Vec<(JobKind, &[Job])>) = match source {
-        Source::Line(lease) => {
-            (Desk { lease: Some(lease), ..desk }, vec![(role.kind, batch.jobs.as_slice())])
-        }
-        Source::DeadLetters => {
-            let alone = |job| (Job::kind(job), std::slice::from_ref(job));
-            (desk, batch.jobs.iter().map(alone).collect())
-        }
-    };
-    let mut settled = set_aside(desk, &batch.rejects, size, keep_trying).await?;
-    for (kind, jobs) in parts {
-        settled.extend(settle(Desk { kind, ..desk }, jobs, size, keep_trying).await?);
-    }
-    Ok(settled)
-}
-
-/// The next batch, of about `limit` jobs at most; `None` on `stop`.
-async fn next_batch(
-    consumer: &mut Consumer,
-    kind: Option<JobKind>,
-    limit: usize,
-    stop: &CancellationToken,
-) -> Result<Option<Batch>, SessionError> {
-    let mut batch = Batch::of(limit);
-    let pulled = pull(consumer, stop, |delivery| batch.take(kind, delivery));
-    Ok(pulled.await?.then_some(batch))
-}
-
-/// Waits for a message, then takes what else is already there, until `add` says that it is enough.
-/// `false` on `stop`, with nothing taken.
-pub(crate) async fn pull(
-    consumer: &mut Consumer,
-    stop: &CancellationToken,
-    mut add: impl FnMut(Delivery) -> bool,
-) -> Result<bool, SessionError> {
-    let first = tokio::select! {
-        biased;
-        () = stop.cancelled() => return Ok(false),
-        delivery = consumer.next() => delivery.ok_or_else(gone)??,
-    };
-    if !add(first) {
-        drain(consumer, add)?;
-    }
-    Ok(true)
-}
-
-/// Takes what is already there, until `add` says that it is enough.
-fn drain(
-    consumer: &mut Consumer,
-    mut add: impl FnMut(Delivery) -> bool,
-) -> Result<(), SessionError> {
-    while let Some(delivery) = consumer.next().now_or_never() {
-        if add(delivery.ok_or_else(gone)??) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn gone() -> SessionError {
-    SessionError::Unusable("the broker cancelled the consumer".to_owned())
-}
-
 async fn expired(stop: &CancellationToken) {
     stop.cancelled().await;
-    tokio::time::sleep(STOP_DEADLINE).await;
+    sleep(STOP_DEADLINE).await;
 }
 
 #[cfg(test)]

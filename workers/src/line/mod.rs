@@ -1,5 +1,8 @@
-//! The machinery around a handler: take what is waiting, settle it in one transaction, acknowledge,
-//! announce. Together with `shared/broker` the only code that knows lapin.
+//! The machinery around a handler: take what is waiting, settle it in one transaction, announce,
+//! acknowledge.
+//!
+//! **Architecture invariant:** nothing here knows what a job is about. What depends on its kind is asked of
+//! [`crate::jobs::registry`].
 
 pub(crate) mod announce;
 pub(crate) mod attempt;

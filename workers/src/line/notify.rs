@@ -6,11 +6,9 @@
 
 use std::time::Duration;
 
+use firstcome_process::database::within;
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, time::sleep};
 
 /// Time between two notifications: one wakes the relay for all that was committed before it.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(5);
@@ -45,8 +43,7 @@ async fn notify(options: PgConnectOptions, mut due: mpsc::Receiver<()>) {
     let mut kept = None;
     while due.recv().await.is_some() {
         let connection = kept.take();
-        let notified = timeout(NOTIFY_TIMEOUT, notify_on(connection, &options)).await;
-        match notified.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        match within(NOTIFY_TIMEOUT, notify_on(connection, &options)).await {
             Ok(connection) => kept = Some(connection),
             Err(error) => tracing::debug!(%error, "the relay was not notified"),
         }

@@ -10,7 +10,7 @@ use std::{
 use firstcome_contract::{
     failure::Failure,
     ids::UserId,
-    job::{Envelope, Idempotency, JobId, JobKind, Settled},
+    job::{Envelope, Idempotency, JobKind, Settled},
 };
 use firstcome_process::database::Pool;
 use sqlx::{Connection, PgConnection};
@@ -25,7 +25,10 @@ use super::{
 };
 use crate::crew::lease::Lease;
 use crate::{
-    jobs::{outcome::Outcome, registry},
+    jobs::{
+        outcome::{HandlerError, Outcome},
+        registry,
+    },
     monitor::Metrics,
 };
 
@@ -86,7 +89,7 @@ pub(crate) async fn settle(
             }
             (Then::GiveUp(_) | Then::Bisect, _) => {
                 let jobs = part.len();
-                tracing::warn!(queue, %error, jobs, "batch refused by the database, bisecting");
+                tracing::warn!(queue, %error, jobs, "batch refused, bisecting");
             }
         }
     }
@@ -176,56 +179,52 @@ async fn decide(
     kind: JobKind,
     jobs: &[&Envelope],
     is_wary: bool,
-) -> Result<Vec<Entry>, sqlx::Error> {
+) -> Result<Vec<Entry>, AttemptError> {
     let mut owners =
         if is_wary { record::key_owners(transaction, kind, jobs).await? } else { HashMap::new() };
 
     // The first job of the batch with a free key takes it; later ones with that key, if any, wait for it.
     let mut taken: HashSet<(UserId, &str)> = HashSet::new();
     let mut shared: HashSet<(UserId, &str)> = HashSet::new();
-    let fresh: Vec<&Envelope> = jobs
-        .iter()
-        .copied()
-        .filter(|job| match &job.idempotency {
-            Some(Idempotency { key, .. }) => {
-                let is_free =
-                    owners.is_empty() || !owners.contains_key(&(job.user_id, key.clone()));
-                let is_first = is_free && taken.insert((job.user_id, key));
-                if is_free && !is_first {
-                    shared.insert((job.user_id, key));
-                }
-                is_first
-            }
-            None => true,
-        })
-        .collect();
+    let fresh = jobs.iter().copied().filter(|job| {
+        let Some(Idempotency { key, .. }) = &job.idempotency else { return true };
+        let is_free = owners.is_empty() || !owners.contains_key(&(job.user_id, key.clone()));
+        let is_first = is_free && taken.insert((job.user_id, key));
+        if is_free && !is_first {
+            shared.insert((job.user_id, key));
+        }
+        is_first
+    });
+    let fresh: Vec<&Envelope> = fresh.collect();
+    let broken = |error| AttemptError::of_handler(kind, error);
     let outcomes = if fresh.is_empty() {
         Vec::new()
     } else {
-        registry::apply(kind, transaction, &fresh).await?
+        registry::apply(kind, transaction, &fresh).await.map_err(broken)?
     };
-    debug_assert_eq!(outcomes.len(), fresh.len(), "a handler owes one outcome per job");
-    let outcomes: HashMap<JobId, Outcome> = fresh.iter().map(|job| job.id).zip(outcomes).collect();
 
     // In the order of the line, so that an owner's entry exists before its replays.
+    let mut decided = fresh.iter().zip(&outcomes).peekable();
     let mut entries = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let decided = outcomes.get(&job.id).map(|outcome| Entry::new(job.id, job.user_id, outcome));
-        let entry = match (decided, &job.idempotency) {
-            (Some(entry), None) => entry,
-            (Some(mut entry), Some(idempotency)) => {
-                if shared.contains(&(job.user_id, idempotency.key.as_str())) {
-                    let owner = KeyOwner::of(&entry, &idempotency.fingerprint);
-                    owners.insert((job.user_id, idempotency.key.clone()), owner);
+        let key = job.idempotency.as_ref();
+        let entry = match decided.next_if(|(fresh, _)| fresh.id == job.id) {
+            Some((_, outcome)) => {
+                let entry = Entry::new(job.id, job.user_id, outcome);
+                if let Some(Idempotency { key, fingerprint }) = key
+                    && shared.contains(&(job.user_id, key.as_str()))
+                {
+                    let owner = KeyOwner::of(&entry, fingerprint);
+                    owners.insert((job.user_id, key.clone()), owner);
                 }
-                entry.idempotency = Some(idempotency.clone());
-                entry
+                Entry { idempotency: key.cloned(), ..entry }
             }
-            (None, Some(idempotency)) => {
-                let owner = owners.get(&(job.user_id, idempotency.key.clone()));
-                Entry::replay(job, idempotency, owner.ok_or(sqlx::Error::RowNotFound)?)
+            None => {
+                let owner = key.and_then(|key| owners.get(&(job.user_id, key.key.clone())));
+                let unowned = || HandlerError::Broken("a job that repeats none".to_owned());
+                let (key, owner) = key.zip(owner).ok_or_else(unowned).map_err(broken)?;
+                Entry::replay(job, key, owner)
             }
-            (None, None) => return Err(sqlx::Error::RowNotFound),
         };
         entries.push(entry);
     }

@@ -11,7 +11,7 @@ const MOST_LINKS: usize = 128;
 
 /// Settles a batch within a span of its own. It belongs to no trace of its jobs, since there are
 /// many of them, and points to each instead.
-pub(crate) async fn settling<E>(
+pub(crate) async fn in_span<E>(
     queue: &str,
     batch: &Batch,
     settling: impl Future<Output = Result<Vec<Settled>, E>>,

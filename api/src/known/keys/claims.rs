@@ -14,7 +14,7 @@ use firstcome_contract::{
         held_key::{self, PENDING, QUEUED, parse},
     },
 };
-use firstcome_process::database::Pool;
+use firstcome_process::database::{Pool, within};
 use futures_util::future::join_all;
 use redis::{AsyncTypedCommands, Pipeline};
 use sqlx::PgConnection;
@@ -23,7 +23,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::Claim;
@@ -292,7 +292,7 @@ impl Asking {
         let keys: Vec<String> = keys.collect();
         let looking =
             bounded(&self.pool, |connection| Box::pin(settled(connection, users, kinds, keys)));
-        match timeout(TIMEOUT, looking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        match within(TIMEOUT, looking).await {
             Ok(settled) => settled,
             Err(error) => {
                 tracing::warn!(%error, "keys not looked up; the worker decides");

@@ -13,5 +13,23 @@ mod pool;
 pub mod settings;
 mod time_zone;
 
+use std::{io, time::Duration};
+
+use tokio::time::timeout;
+
 pub use pool::{Pool, PooledConnection, Sessions, is_lost};
 pub use time_zone::check_time_zone;
+
+/// What the database says, if it says it in time: a connection that is frozen, not closed, says nothing.
+///
+/// # Errors
+/// The answer's, or one of I/O that says for how long there was none.
+pub async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, answer).await.unwrap_or_else(|_| {
+        let silence = format!("no answer from the database within {limit:?}");
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, silence)))
+    })
+}

@@ -320,9 +320,3 @@ impl From<StepError> for SessionError {
         }
     }
 }
-
-impl From<lapin::Error> for StepError {
-    fn from(error: lapin::Error) -> Self {
-        Self::Session(error.into())
-    }
-}

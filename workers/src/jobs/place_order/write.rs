@@ -14,13 +14,14 @@ use firstcome_contract::{
 use sqlx::PgConnection;
 
 use super::decide::{Placed, Request, World};
+use crate::jobs::outcome::HandlerError;
 
 /// Stores the placed orders; their ids, in the same order.
 pub(super) async fn write(
     transaction: &mut PgConnection,
     placed: &[(&Request<'_>, &Placed)],
     world: &World,
-) -> Result<Vec<OrderId>, sqlx::Error> {
+) -> Result<Vec<OrderId>, HandlerError> {
     if placed.is_empty() {
         return Ok(Vec::new());
     }
@@ -78,10 +79,10 @@ fn event(
 async fn append(
     transaction: &mut PgConnection,
     events: &[OrderCompleted],
-) -> Result<(), sqlx::Error> {
+) -> Result<(), HandlerError> {
     let ids: Vec<_> = events.iter().map(|event| event.id).collect();
     let json: Result<Vec<String>, _> = events.iter().map(serde_json::to_string).collect();
-    let json = json.map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let json = json?;
     sqlx::query!(
         "INSERT INTO outbox (event_id, event) SELECT * FROM UNNEST($1::uuid[], $2::text[])",
         &ids,
@@ -97,7 +98,7 @@ async fn insert(
     transaction: &mut PgConnection,
     placed: &[(&Request<'_>, &Placed)],
     ids: &[i64],
-) -> Result<(), sqlx::Error> {
+) -> Result<(), HandlerError> {
     let mut orders = Orders::default();
     let mut items = Items::default();
     for ((request, order), id) in placed.iter().zip(ids) {
@@ -110,10 +111,7 @@ async fn insert(
         orders.discount.push(order.discount.get());
         orders.paid.push(order.paid().get());
         orders.balance_after.push(order.balance_after.get());
-        orders.dropped.push(
-            serde_json::to_string(&order.dropped)
-                .map_err(|error| sqlx::Error::Encode(error.into()))?,
-        );
+        orders.dropped.push(serde_json::to_string(&order.dropped)?);
         orders.submitted_at.push(request.submitted_at);
         for item in &order.items {
             items.order.push(*id);
