@@ -3,7 +3,7 @@
 //! **Architecture invariant:** a file enters this crate only if both `api` and `workers` compile
 //! against it and it is vocabulary, a message or the wire. There is deliberately no SQL and no
 //! handler here, so the API cannot perform a contended write by calling shared code: that code
-//! lives where the API cannot reach it. `tests/tidy.rs` enforces this.
+//! lives where the API cannot reach it. `tests/tidy/main.rs` enforces this.
 
 mod codes;
 pub mod coupon;

@@ -1,5 +1,8 @@
 //! The architecture as a test: a rule that is only prose drifts.
 
+mod manifests;
+mod rooms;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -94,20 +97,6 @@ const WRITERS: [(&str, &[&str]); 25] = [
     ("daily_runs", &["workers/src/events/update_sales_stats", "workers/src/commands/purge.rs"]),
 ];
 
-/// The rooms of the API, floor by floor from the bottom: each uses those below it, and those beside it.
-const API_FLOORS: [&[&str]; 9] = [
-    &["cache", "config", "seldom"],
-    &["http"],
-    &["lines", "metrics", "server"],
-    &["publish"],
-    &["known"],
-    &["state"],
-    &["submit"],
-    &["admin", "balance", "cart", "coupon", "health", "job", "order", "product"],
-    // The document reads the routes, which are those of `lib.rs`.
-    &["openapi"],
-];
-
 struct Source {
     path: String,
     text: String,
@@ -139,40 +128,7 @@ fn code_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.starts_with("//"))
 }
 
-fn uses(source: &Source, crate_name: &str) -> bool {
-    code_lines(&source.text).any(|line| line.contains(&format!("{crate_name}::")))
-}
-
 const ALL: [&str; 4] = ["api/src", "shared", "tools", "workers/src"];
-
-/// Who does not depend on it does not know it.
-#[test]
-fn lapin_and_backoff_are_dependencies_of_shared_broker_alone() {
-    let mut manifests = 0;
-    for folder in ["api", "shared", "tests", "tools", "workers"] {
-        for path in manifests_below(&root().join(folder)) {
-            manifests += 1;
-            let manifest = fs::read_to_string(&path).unwrap();
-            // Tests may look into the broker themselves.
-            let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
-            for name in ["lapin", "backoff"] {
-                let depends = dependencies.lines().any(|line| line.starts_with(name));
-                let is_broker = path.ends_with("shared/broker/Cargo.toml");
-                assert_eq!(depends, is_broker, "{name} in {}", path.display());
-            }
-        }
-    }
-    assert!(manifests >= 8, "this test does not see the manifests");
-}
-
-fn manifests_below(folder: &Path) -> Vec<PathBuf> {
-    let own = folder.join("Cargo.toml");
-    if own.exists() {
-        return vec![own];
-    }
-    let folders = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    folders.filter(|path| path.is_dir()).flat_map(|path| manifests_below(&path)).collect()
-}
 
 /// What a job is about is its handler's: the line asks the registry.
 #[test]
@@ -186,29 +142,6 @@ fn the_line_knows_no_coupon_and_no_order() {
 }
 
 #[test]
-fn opentelemetry_is_known_to_one_file() {
-    for source in sources(&ALL) {
-        let uses = uses(&source, "opentelemetry") || uses(&source, "opentelemetry_sdk");
-        assert!(
-            source.path == "shared/process/src/telemetry.rs" || !uses,
-            "{} uses it",
-            source.path
-        );
-    }
-}
-
-#[test]
-fn shared_holds_no_sql_and_no_http() {
-    let manifest = fs::read_to_string(root().join("shared/contract/Cargo.toml")).unwrap();
-    for banned in ["sqlx", "axum", "redis", "firstcome-api", "firstcome-workers"] {
-        assert!(
-            !manifest.lines().any(|line| line.starts_with(banned)),
-            "shared depends on {banned}"
-        );
-    }
-}
-
-#[test]
 fn the_way_to_the_database_names_no_table() {
     for source in sources(&["shared/process/src/database"]) {
         for (table, _) in WRITERS {
@@ -218,65 +151,6 @@ fn the_way_to_the_database_names_no_table() {
             assert!(!code_lines(&source.text).any(named), "{} names {table}", source.path);
         }
     }
-}
-
-#[test]
-fn the_api_and_the_workers_do_not_know_each_other() {
-    for (crate_name, banned) in [
-        ("api", "firstcome-workers"),
-        ("workers", "firstcome-api"),
-        // Who starts the programs from outside is not linked with them.
-        ("tools/rig", "firstcome-api"),
-        ("tools/rig", "firstcome-workers"),
-    ] {
-        let manifest = fs::read_to_string(root().join(crate_name).join("Cargo.toml")).unwrap();
-        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
-        assert!(!dependencies.contains(banned), "{crate_name} depends on {banned}");
-    }
-}
-
-/// The first names behind `crate::`, also of groups.
-fn rooms_used(text: &str) -> BTreeSet<&str> {
-    let mut used = BTreeSet::new();
-    for behind in text.split("crate::").skip(1) {
-        let group = behind.strip_prefix('{');
-        let mut open = 1;
-        let group = group.map(|group| {
-            let end = group.find(|c| {
-                open += i32::from(c == '{') - i32::from(c == '}');
-                open == 0
-            });
-            &group[..end.unwrap()]
-        });
-        let mut depth = 0;
-        let names = group.unwrap_or(behind).split(|c| {
-            depth += i32::from(c == '{') - i32::from(c == '}');
-            c == ',' && depth == 0
-        });
-        let names = names.take(if group.is_some() { usize::MAX } else { 1 });
-        let words = names.map(|name| name.trim().split(|c: char| !c.is_alphanumeric() && c != '_'));
-        used.extend(words.filter_map(|mut words| words.next()).filter(|name| !name.is_empty()));
-    }
-    used
-}
-
-#[test]
-fn the_rooms_of_the_api_stand_on_each_other() {
-    let floor_of = |room: &str| API_FLOORS.iter().position(|floor| floor.contains(&room));
-    let mut seen = BTreeSet::new();
-    for source in sources(&["api/src"]) {
-        let room = source.path.strip_prefix("api/src/").unwrap().split(['/', '.']).next().unwrap();
-        if ["lib", "main"].contains(&room) {
-            continue;
-        }
-        let floor = floor_of(room).unwrap_or_else(|| panic!("on which floor is {room}?"));
-        seen.insert(room.to_owned());
-        for used in rooms_used(&code_lines(&source.text).collect::<String>()) {
-            let is_below = floor_of(used).is_none_or(|below| below <= floor);
-            assert!(is_below, "{} uses {used}, which stands above it", source.path);
-        }
-    }
-    assert_eq!(seen.len(), API_FLOORS.concat().len(), "a room of the list is not there: {seen:?}");
 }
 
 #[test]
