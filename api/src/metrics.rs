@@ -11,7 +11,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::Utc;
-use firstcome_contract::{job::JobKind, line::Line, rejection::Rejection};
+use firstcome_contract::{
+    family as contract,
+    job::JobKind,
+    line::{Line, LineName, Naming},
+    rejection::Rejection,
+};
 use firstcome_process::metrics::{self, LineLabels};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
@@ -61,18 +66,7 @@ pub struct Snapshot {
     /// PostgreSQL answers.
     pub database_is_up: bool,
     /// The lines.
-    pub lines: Vec<LineNow>,
-}
-
-/// A line at that moment.
-#[derive(Debug)]
-pub struct LineNow {
-    /// Its queue.
-    pub queue: String,
-    /// Of what kind its jobs are.
-    pub kind: JobKind,
-    /// What is known of it.
-    pub known: Known,
+    pub lines: Vec<(Line, Known)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,6 +84,11 @@ struct RouteLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabels {
+    family: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -227,12 +226,11 @@ impl Metrics {
         let help = "1 while the broker is there and takes none: its memory or disk alarm";
         gauge("broker_blocked", help, now.broker_is_blocked.into());
         gauge("database_up", "1 while PostgreSQL answers", now.database_is_up.into());
-        let lines = JobKind::ALL.map(|kind| {
-            let count = now.lines.iter().filter(|line| line.kind == kind && line.known.is_served());
-            (
-                KindLabels { kind: kind.as_str() },
-                f64::from(u32::try_from(count.count()).unwrap_or(u32::MAX)),
-            )
+        let lines = contract::Family::ALL.map(|family| {
+            let served =
+                |(line, known): &&(Line, Known)| line.family == family && known.is_served();
+            let count = u32::try_from(now.lines.iter().filter(served).count());
+            (FamilyLabels { family: family.as_str() }, f64::from(count.unwrap_or(u32::MAX)))
         });
         let help = "Lines that a worker should serve";
         metrics::gauge(&mut all, "lines", help, None, lines);
@@ -256,20 +254,25 @@ impl Metrics {
             broker_is_up: true,
             broker_is_blocked: false,
             database_is_up: true,
-            lines: vec![LineNow {
-                queue: "queue".to_owned(),
-                kind: JobKind::IssueCoupon,
-                known: line,
-            }],
+            lines: vec![(
+                Line {
+                    family: contract::Family::Coupon,
+                    generation: 1,
+                    name: LineName::Partition(0),
+                    naming: Naming::Family,
+                },
+                line,
+            )],
         })
     }
 }
 
 /// Of the broker's figures, what it has never told is left out.
-fn line_gauges(all: &mut Registry, lines: &[LineNow]) {
+fn line_gauges(all: &mut Registry, lines: &[(Line, Known)]) {
     let mut gauge = |name, help, unit, value: &dyn Fn(&Known) -> Option<f64>| {
-        let values = lines.iter().filter_map(|line| {
-            Some((LineLabels { queue: line.queue.clone() }, value(&line.known)?))
+        let values = lines.iter().filter_map(|(line, known)| {
+            let labels = LineLabels { family: line.family.as_str(), line: line.routing_key() };
+            Some((labels, value(known)?))
         });
         metrics::gauge(all, name, help, unit, values);
     };
@@ -303,12 +306,6 @@ fn line_gauges(all: &mut Registry, lines: &[LineNow]) {
     )),
 )]
 pub async fn get(State(state): State<AppState>) -> Result<Response, Problem> {
-    let namespace = &state.config.broker.queue_namespace;
-    let now = |(line, known): (Line, Known)| LineNow {
-        queue: line.queue(namespace),
-        kind: line.kind,
-        known,
-    };
     let registry = state.metrics.registry(&Snapshot {
         connections: state.connections.open(),
         connections_limit: state.connections.limit(),
@@ -317,7 +314,7 @@ pub async fn get(State(state): State<AppState>) -> Result<Response, Problem> {
         broker_is_up: state.enqueuer.is_up(),
         broker_is_blocked: state.enqueuer.is_blocked(),
         database_is_up: state.lines.database_is_up(),
-        lines: state.lines.all().into_iter().map(now).collect(),
+        lines: state.lines.all(),
     });
     let text = metrics::text(&registry).map_err(|error| {
         tracing::error!(%error, "the metrics cannot be written");

@@ -4,4 +4,4 @@ mod get;
 mod schema;
 
 pub use get::*;
-pub(crate) use schema::{Line, kinds};
+pub(crate) use schema::{Line, families, kinds};

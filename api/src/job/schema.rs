@@ -1,6 +1,7 @@
 //! What workers write and the API passes on as it is.
 
 use firstcome_contract::{
+    family::Family,
     ids::{CouponId, OrderId, ProductId, UserCouponId},
     job::{JobKind, Status, issue_coupon, place_order},
     money::Money,
@@ -16,6 +17,10 @@ use crate::{
 
 pub(crate) fn kinds() -> Object {
     one_of(JobKind::ALL.map(JobKind::as_str))
+}
+
+pub(crate) fn families() -> Object {
+    one_of(Family::ALL.map(Family::as_str))
 }
 
 pub(super) fn statuses() -> Object {

@@ -13,7 +13,7 @@ pub use serve::*;
 use std::{collections::HashSet, sync::LazyLock};
 
 use axum::http::Method;
-use firstcome_contract::job::JobKind;
+use firstcome_contract::family::Family;
 use serde_json::json;
 use utoipa::{
     Modify, OpenApi,
@@ -27,7 +27,7 @@ use utoipa::{
     },
 };
 
-use crate::{http::problem::Code, job::kinds, submit::Accepted};
+use crate::{http::problem::Code, job::families, submit::Accepted};
 use problems::Problems;
 
 /// What an endpoint says about the codes of its own, beyond those that many share.
@@ -193,7 +193,7 @@ fn path_parameters(path: &str) -> Vec<Parameter> {
                 let id = ObjectBuilder::new().schema_type(Type::String).format(Some(uuid));
                 (id.into(), json!(JOB_ID))
             }
-            "kind" => (kinds(), json!(JobKind::IssueCoupon.as_str())),
+            "family" => (families(), json!(Family::Coupon.as_str())),
             _ => {
                 let int64 = SchemaFormat::KnownFormat(KnownFormat::Int64);
                 let id = ObjectBuilder::new().schema_type(Type::Integer).format(Some(int64));

@@ -7,6 +7,7 @@
 
 pub mod coupon;
 pub mod event;
+pub mod family;
 pub mod ids;
 pub mod job;
 pub mod line;

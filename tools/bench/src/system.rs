@@ -40,9 +40,8 @@ const fn worker(name: &'static str, argument: &'static str) -> Program {
 /// As few processes as possible.
 pub const SMALL: [Program; 2] = [worker("worker", "all"), API];
 
-/// What settles jobs: a process per kind.
-pub const SETTLERS: [Program; 2] =
-    [worker("place-order", "place-order"), worker("issue-coupon", "issue-coupon")];
+/// What settles jobs: a process per family of lines.
+pub const SETTLERS: [Program; 2] = [worker("products", "products"), worker("coupons", "coupons")];
 
 /// Each role in a process of its own, orders in two; and a stand-in for the data platform.
 pub const LARGE: [Program; 8] = [
@@ -50,9 +49,9 @@ pub const LARGE: [Program; 8] = [
     worker("send-to-data-platform", "send-to-data-platform"),
     worker("update-sales-stats", "update-sales-stats"),
     worker("relay-outbox", "relay-outbox"),
-    worker("place-order-1", "place-order"),
-    worker("place-order-2", "place-order"),
-    worker("issue-coupon", "issue-coupon"),
+    worker("products-1", "products"),
+    worker("products-2", "products"),
+    worker("coupons", "coupons"),
     API,
 ];
 
@@ -245,6 +244,17 @@ fn end_of(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use firstcome_contract::family::Family;
+    use firstcome_workers::RoleName;
+
+    #[test]
+    fn every_role_runs_and_every_family_is_settled() {
+        let runs = |programs: &[Program], role: RoleName| {
+            programs.iter().any(|program| program.argument == role.as_str())
+        };
+        assert!(RoleName::ALL.into_iter().all(|role| runs(&LARGE, role)));
+        assert!(Family::ALL.into_iter().all(|family| runs(&SETTLERS, RoleName::of(family))));
+    }
 
     #[test]
     fn the_end_of_a_log_is_its_last_lines() {

@@ -10,7 +10,10 @@ use firstcome_broker::{
     connect::{Connection, SessionError},
     topology::PREFETCH,
 };
-use firstcome_contract::job::{JobKind, Settled, SettledBatch, Status};
+use firstcome_contract::{
+    family::Family,
+    job::{Settled, SettledBatch, Status},
+};
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Acker, Channel, Consumer,
@@ -26,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{AttemptError, said},
-    batch::{Batch, Job},
+    batch::Batch,
     dead_letter::set_aside,
     parts::Experience,
     report::Stats,
@@ -48,7 +51,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// What a queue holds.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// Jobs of the role's kind, in order; ours for as long as the lease says so.
+    /// Jobs of the role's family, in order; ours for as long as the lease says so.
     Line(Lease),
     /// What the broker gave up on (see `topology::DELIVERY_LIMIT`): jobs of any kind, one that
     /// brings its readers down perhaps, innocent neighbours surely. Each of them was accepted, so
@@ -155,8 +158,8 @@ async fn serve(
     stats: &Arc<Stats>,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
-    let kind = match source {
-        Source::Line(_) => Some(role.kind),
+    let family = match source {
+        Source::Line(_) => Some(role.family),
         Source::DeadLetters => None,
     };
     let (done, acks) = watch::channel(None);
@@ -167,7 +170,7 @@ async fn serve(
         loop {
             let mut batch = match std::mem::replace(&mut ahead, Ok(None))? {
                 Some(batch) => batch,
-                None => match next_batch(consumer, kind, size.batch(), stop).await? {
+                None => match next_batch(consumer, family, size.batch(), stop).await? {
                     Some(batch) => batch,
                     None => break,
                 },
@@ -177,7 +180,7 @@ async fn serve(
                 break;
             }
             if !batch.is_full() {
-                drain(consumer, |delivery| batch.take(kind, delivery))?;
+                drain(consumer, |delivery| batch.take(family, delivery))?;
             }
             let keep_trying = || channel.status().connected() && !stop.is_cancelled();
             stats.taken(&batch);
@@ -190,7 +193,7 @@ async fn serve(
                     tokio::select! {
                         biased;
                         settled = &mut settling => settled,
-                        next = next_batch(consumer, kind, limit, stop) => {
+                        next = next_batch(consumer, family, limit, stop) => {
                             ahead = next;
                             settling.await
                         }
@@ -206,7 +209,7 @@ async fn serve(
                 Ok(settled) => settled,
                 Err(error) if error.is_final() => {
                     tracing::warn!(queue, %error, "batch abandoned");
-                    role.monitor.metrics.fenced(role.kind);
+                    role.monitor.metrics.fenced(role.family);
                     break;
                 }
                 Err(error) => {
@@ -216,7 +219,7 @@ async fn serve(
                 }
             };
             if !batch.jobs.is_empty() {
-                role.monitor.metrics.batch(role.kind, batch.jobs.len(), taken.elapsed());
+                role.monitor.metrics.batch(role.family, batch.jobs.len(), taken.elapsed());
             }
             if let Source::Line(lease) = &source
                 && batch.is_end_of_line
@@ -285,19 +288,15 @@ async fn settle_batch(
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
     let metrics = &role.monitor.metrics;
-    let desk = Desk { pool: &role.pool, kind: role.kind, queue, lease: None, metrics };
-    let (desk, parts): (Desk<'_>, Vec<(JobKind, &[Job])>) = match source {
-        Source::Line(lease) => {
-            (Desk { lease: Some(lease), ..desk }, vec![(role.kind, batch.jobs.as_slice())])
-        }
-        Source::DeadLetters => {
-            let alone = |job| (Job::kind(job), std::slice::from_ref(job));
-            (desk, batch.jobs.iter().map(alone).collect())
-        }
+    let Role { pool, family, .. } = role;
+    let (lease, parts) = match source {
+        Source::Line(lease) => (Some(lease), batch.jobs.chunks(batch.jobs.len().max(1))),
+        Source::DeadLetters => (None, batch.jobs.chunks(1)),
     };
+    let desk = Desk { pool, family: *family, queue, lease, metrics };
     let mut settled = set_aside(desk, &batch.rejects, size, keep_trying).await?;
-    for (kind, jobs) in parts {
-        settled.extend(settle(Desk { kind, ..desk }, jobs, size, keep_trying).await?);
+    for jobs in parts {
+        settled.extend(settle(desk, jobs, size, keep_trying).await?);
     }
     Ok(settled)
 }
@@ -305,12 +304,12 @@ async fn settle_batch(
 /// The next batch, of about `limit` jobs at most; `None` on `stop`.
 async fn next_batch(
     consumer: &mut Consumer,
-    kind: Option<JobKind>,
+    family: Option<Family>,
     limit: usize,
     stop: &CancellationToken,
 ) -> Result<Option<Batch>, SessionError> {
     let mut batch = Batch::of(limit);
-    let pulled = pull(consumer, stop, |delivery| batch.take(kind, delivery));
+    let pulled = pull(consumer, stop, |delivery| batch.take(family, delivery));
     Ok(pulled.await?.then_some(batch))
 }
 
