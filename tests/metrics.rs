@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use firstcome_contract::{job::JobKind, rejection::Rejection};
+use firstcome_contract::{family::Family, job::JobKind, rejection::Rejection};
 use firstcome_process::metrics::text;
 use firstcome_workers::RoleName;
 use serde_json::Value;
@@ -137,6 +137,10 @@ fn series_of_counters_are_there_at_0() {
     for source in RoleName::ALL.map(RoleName::as_str) {
         expected.push(format!(r#"firstcome_dead_letters_total{{source="{source}"}} 0"#));
     }
+    for family in Family::ALL.map(Family::as_str) {
+        expected.push(format!(r#"firstcome_batch_retries_total{{family="{family}"}} 0"#));
+        expected.push(format!(r#"firstcome_leases_held{{family="{family}"}}"#));
+    }
     for kind in JobKind::ALL.map(JobKind::as_str) {
         let refusals =
             ["line-full", "broker-unavailable", "database-unavailable", "internal-error"];
@@ -152,6 +156,16 @@ fn series_of_counters_are_there_at_0() {
     }
     for series in expected {
         assert!([&api, &worker].into_iter().any(|told| told.contains(&series)), "no {series}");
+    }
+}
+
+/// A role that no process has is noticed.
+#[test]
+fn every_role_is_missed_when_it_is_absent() {
+    let alerts = fs::read_to_string(ALERTS).unwrap();
+    for role in RoleName::ALL.map(RoleName::as_str) {
+        let missed = format!(r#"absent(firstcome_role_ready{{role="{role}"}})"#);
+        assert!(alerts.contains(&missed), "{role}");
     }
 }
 

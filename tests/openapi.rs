@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use firstcome_contract::rejection::Rejection;
+use firstcome_contract::{job::JobKind, rejection::Rejection};
 use serde_json::{Value, json};
 
 const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../api/openapi.json");
@@ -47,6 +47,21 @@ fn every_code_is_in_the_document() {
     });
     let said: BTreeSet<String> = in_jobs.into_iter().chain(in_answers.cloned()).collect();
     assert_eq!(said, all);
+}
+
+/// The result of a kind of job that is not described here would be missed by nobody.
+#[test]
+fn the_result_of_every_kind_is_described() {
+    let schemas = &document()["components"]["schemas"];
+    let results = schemas["JobResult"]["oneOf"].as_array().unwrap();
+    let name =
+        |result: &Value| result["$ref"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let described: Vec<String> = results
+        .iter()
+        .map(|result| schemas[name(result)]["description"].as_str().unwrap().to_owned())
+        .collect();
+    let expected = JobKind::ALL.map(|kind| format!("Of `{}`.", kind.as_str()));
+    assert_eq!(described, expected);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;
+use firstcome_contract::family::Family;
+use firstcome_rig::system::{LARGE, Program, SETTLERS};
 use firstcome_workers::RoleName;
 use serde::Deserialize;
 use serde_json::Value;
@@ -215,4 +217,14 @@ fn prometheus_finds_every_program_that_lasts() {
         (name != "mock-data-platform").then_some((name, port))
     });
     assert_eq!(targets.collect::<BTreeMap<_, _>>(), checked.collect());
+}
+
+/// The demo and the benchmark start them by name.
+#[test]
+fn every_role_runs_and_every_family_is_settled() {
+    let runs = |programs: &[Program], role: RoleName| {
+        programs.iter().any(|program| program.argument == role.as_str())
+    };
+    assert!(RoleName::ALL.into_iter().all(|role| runs(&LARGE, role)));
+    assert!(Family::ALL.into_iter().all(|family| runs(&SETTLERS, RoleName::of(family))));
 }

@@ -230,7 +230,7 @@ async fn a_worker_that_cannot_settle_gives_its_lines_to_one_that_can() {
         let environment = environment(shop, 0).into_iter();
         let environment = environment.chain([("DATABASE_URL", link.proxied.clone())]);
         let cut_off =
-            Process::start("firstcome-worker", &["issue-coupon"], environment, &log(shop)).unwrap();
+            Process::start("firstcome-worker", &["coupons"], environment, &log(shop)).unwrap();
         have_lines(shop, &[1]).await;
         let other = worker(shop);
         have_lines(shop, &[0, 1]).await;

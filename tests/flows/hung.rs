@@ -29,7 +29,7 @@ use firstcome_tests::{Options, Shop, eventually, shop};
 async fn epochs(shop: &Shop, worker: &Process) -> BTreeMap<String, i64> {
     let epochs: Vec<(String, i64)> = sqlx::query_as(
         "SELECT line, epoch FROM partition_leases JOIN workers ON owner = id
-         WHERE name LIKE '%:' || $1 AND workers.kind = 'issue-coupon'",
+         WHERE name LIKE '%:' || $1 AND workers.family = 'coupon'",
     )
     .bind(worker.id().unwrap().to_string())
     .fetch_all(&shop.pool)
@@ -46,7 +46,7 @@ async fn the_lines_of_a_hung_worker_move_within_seconds_and_no_others() {
         let coupons = campaigns(shop, 24).await;
         let start = || {
             let environment = environment(shop, 0);
-            Process::start("firstcome-worker", &["issue-coupon"], environment, &log(shop)).unwrap()
+            Process::start("firstcome-worker", &["coupons"], environment, &log(shop)).unwrap()
         };
         let hung = start();
         shared_as(shop, &[8]).await;

@@ -78,7 +78,7 @@ async fn told(shop: &Shop, jobs: &[String], since: Instant, how_long: Duration) 
 async fn the_backlog_of_a_hung_worker_is_told_and_moves_to_the_next_one() {
     shop(options(), async |shop| {
         let coupon = shop.campaign(JOBS).await;
-        let hung = Watched::start(shop, "issue-coupon", Vec::new());
+        let hung = Watched::start(shop, "coupons", Vec::new());
         hung.becomes_ready(shop).await;
         hung.process.signal("STOP").await.unwrap();
         let since = Instant::now();
@@ -86,7 +86,7 @@ async fn the_backlog_of_a_hung_worker_is_told_and_moves_to_the_next_one() {
         tokio::time::sleep(TRUTH).await;
         told(shop, &jobs, since, Duration::from_secs(20)).await;
         let all = lines(shop).await;
-        let stalled = all.iter().filter(|line| line["kind"] == "issue-coupon");
+        let stalled = all.iter().filter(|line| line["family"] == "coupon");
         for line in stalled {
             assert_eq!(line["state"], "stalled", "{line}");
             assert!(line["owner"].is_string(), "{line}");
@@ -99,7 +99,7 @@ async fn the_backlog_of_a_hung_worker_is_told_and_moves_to_the_next_one() {
         assert_eq!(metric(shop, "line_waiting_jobs").await, jobs_waiting);
         assert_eq!(metric(shop, "line_stalled").await, 2.0 * 2.0, "nobody serves orders at all");
 
-        let healthy = Watched::start(shop, "issue-coupon", Vec::new());
+        let healthy = Watched::start(shop, "coupons", Vec::new());
         let moving = Instant::now();
         shop.settle_and_audit().await;
         assert!(moving.elapsed() < Duration::from_secs(15), "{:?}", moving.elapsed());
@@ -117,7 +117,7 @@ async fn the_backlog_of_a_hung_worker_is_told_and_moves_to_the_next_one() {
 async fn the_backlog_is_told_while_nobody_serves_the_line() {
     shop(options(), async |shop| {
         let coupon = shop.campaign(JOBS).await;
-        let killed = Watched::start(shop, "issue-coupon", Vec::new());
+        let killed = Watched::start(shop, "coupons", Vec::new());
         killed.becomes_ready(shop).await;
         killed.process.signal("STOP").await.unwrap();
         let since = Instant::now();
@@ -233,7 +233,7 @@ async fn miscounts_are_put_right() {
         let is_right = async || {
             let right: bool = sqlx::query_scalar(
                 "SELECT COALESCE(bool_and(abs(folded + arrived - progress.settled) <= 50), false)
-                 FROM line_reports JOIN line_progress AS progress USING (kind, generation, line)
+                 FROM line_reports JOIN line_progress AS progress USING (family, generation, line)
                  CROSS JOIN LATERAL (SELECT COALESCE(sum(jobs), 0)::bigint AS arrived FROM line_arrivals AS a
                                      WHERE (a.kind, a.generation, a.line) = (progress.kind, progress.generation, progress.line)) AS a",
             )

@@ -6,9 +6,10 @@ use chrono::{TimeDelta, Utc};
 use firstcome_api::known::keys::Claim;
 use firstcome_broker::connect;
 use firstcome_contract::{
+    family::Family,
     ids::{CouponId, UserId},
-    job::{Envelope, Idempotency, IssueCoupon, Job, JobId, JobKind, held_key},
-    line::{Place, Routing},
+    job::{Envelope, Idempotency, IssueCoupon, Job, JobId, held_key},
+    line::{Naming, Place, Routing},
 };
 use firstcome_rig::binary;
 use firstcome_workers::{
@@ -52,8 +53,12 @@ impl Accepted {
         key: Option<&str>,
     ) -> Self {
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
-        let routing =
-            Routing { generation: 1, partitions: shop.options.partitions, pins: BTreeMap::new() };
+        let routing = Routing {
+            generation: 1,
+            partitions: shop.options.partitions,
+            pins: BTreeMap::new(),
+            naming: Naming::Family,
+        };
         Self::at(shop, age, user, job.clone(), routing.place(job.keys()), key)
     }
 
@@ -147,7 +152,7 @@ async fn purge_queue(shop: &Shop, queue: &str) {
 async fn are_proven(shop: &Shop, lines: i64) {
     eventually("canaries came out", async || {
         let proven: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM line_reports WHERE kind = 'issue-coupon' AND cleared_until IS NOT NULL",
+            "SELECT count(*) FROM line_reports WHERE family = 'coupon' AND cleared_until IS NOT NULL",
         )
         .fetch_one(&shop.pool)
         .await
@@ -243,16 +248,16 @@ async fn what_may_still_be_in_a_line_is_not_lost() {
         still_waits().await;
 
         // The same in a line of an earlier routing, while all lines of the present one are far ahead.
-        set_partitions(&shop.pool, JobKind::IssueCoupon, 3).await.unwrap();
+        set_partitions(&shop.pool, Family::Coupon, 3).await.unwrap();
         eventually("new lines take over", async || {
-            let query = "SELECT generation FROM routing WHERE kind = 'issue-coupon'";
+            let query = "SELECT generation FROM routing WHERE family = 'coupon'";
             let generation = sqlx::query_scalar::<_, i32>(query).fetch_one(&shop.pool).await;
             generation.unwrap() == 2
         })
         .await;
         shop.sql(
             "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_per_message, progress_at, hottest, reported_at, cleared_until)
-             SELECT kind, generation, line, 0, 1, now(), '[]', now(), now() FROM partition_leases WHERE kind = 'issue-coupon' AND generation = 2
+             SELECT family, generation, line, 0, 1, now(), '[]', now(), now() FROM partition_leases WHERE family = 'coupon' AND generation = 2
              ON CONFLICT ON CONSTRAINT line_reports_pkey DO UPDATE SET cleared_until = now()",
         )
         .await;

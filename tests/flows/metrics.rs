@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use firstcome_broker::connect;
 use firstcome_contract::{
-    job::JobKind,
-    line::{Line, LineName},
+    family::Family,
+    line::{Line, LineName, Naming},
 };
 use firstcome_rig::Process;
 use lapin::{options::BasicConsumeOptions, types::FieldTable};
@@ -164,8 +164,8 @@ async fn the_figures_are_what_happened() {
         assert_eq!(told.get("outbox_events_relayed_total"), 3.0);
         assert_eq!(told.get("sales_events_counted_total"), 3.0);
         assert_eq!(told.sum("dead_letters_total"), 0.0);
-        for kind in JobKind::ALL.map(JobKind::as_str) {
-            assert_eq!(told.get(&format!(r#"leases_held{{kind="{kind}"}}"#)), 2.0);
+        for family in Family::ALL.map(Family::as_str) {
+            assert_eq!(told.get(&format!(r#"leases_held{{family="{family}"}}"#)), 2.0);
         }
         assert_eq!(told.get(r#"role_ready{role="relay-outbox"}"#), 1.0);
 
@@ -241,7 +241,7 @@ async fn a_worker_without_its_broker_is_not_ready_until_it_is_back() {
         assert!(worker.is_ready(shop).await);
 
         shop.broker.proxy.cut();
-        let roles = ["issue-coupon", "place-order", "relay-outbox", "update-sales-stats"];
+        let roles = ["coupons", "products", "relay-outbox", "update-sales-stats"];
         eventually("every role notices, with a reason", async || {
             let ails = worker.ails(shop).await;
             roles.iter().all(|role| ails.contains_key(*role))
@@ -264,16 +264,17 @@ async fn a_line_that_is_connected_but_dead_shows() {
     shop(options, async |shop| {
         let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        let line = Line { kind: JobKind::IssueCoupon, generation: 1, name: LineName::Partition(1) };
+        let (family, name) = (Family::Coupon, LineName::Partition(1));
+        let line = Line { family, generation: 1, name, naming: Naming::Family };
         let queue = line.queue(&shop.namespace);
         let options = BasicConsumeOptions::default();
         let consuming =
             channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default());
         let _intruder = consuming.await.unwrap();
 
-        let worker = Watched::start(shop, "issue-coupon", Vec::new());
+        let worker = Watched::start(shop, "coupons", Vec::new());
         eventually("it listens", async || worker.readiness(shop).await.is_some()).await;
-        let canary = format!(r#"line_canary_age_seconds{{queue="{queue}"}}"#);
+        let canary = r#"line_canary_age_seconds{family="coupon",line="1.01"}"#;
         eventually("the canary is overdue", async || {
             assert!(!worker.is_ready(shop).await);
             worker
@@ -285,7 +286,7 @@ async fn a_line_that_is_connected_but_dead_shows() {
         })
         .await;
         let ails = worker.ails(shop).await;
-        assert!(ails["issue-coupon"].starts_with(&queue), "{ails:?}");
+        assert!(ails["coupons"].starts_with(&queue), "{ails:?}");
         let restarted = "connected, but nothing comes out of the line";
         eventually("the worker starts over", async || {
             std::fs::read_to_string(log(shop)).unwrap().contains(restarted)

@@ -1,5 +1,12 @@
 //! Orders: every way they can end, and what they leave behind.
 
+use firstcome_contract::{
+    ids::{CouponId, ProductId, UserId},
+    job::{Envelope, Idempotency, IssueCoupon, Job, PlaceOrder},
+    line::Place,
+    order::{Fulfilment, Line},
+};
+use firstcome_workers::line::settle_directly;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -30,6 +37,61 @@ async fn coupon(shop: &Shop, user: i64, discount: Value) -> i64 {
     let job = shop.accepted_issue(user, id).await;
     assert_eq!(shop.settled(user, &job).await["status"], "succeeded");
     id
+}
+
+/// A batch may hold jobs of several kinds: they are settled in their order, in one transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_several_kinds_is_settled_in_order() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(10).await;
+        let signer = shop.signer();
+        let key = || Some(Idempotency { key: "one".to_owned(), fingerprint: "same".to_owned() });
+        let envelope = |user: i64, job: Job, idempotency| {
+            let user_id = UserId::new(user);
+            let id = signer.mint(user_id, job.kind(), Place::UNKNOWN);
+            Envelope { id, user_id, idempotency, trace: None, job }
+        };
+        let issue = || Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
+        let order = |coupon_id| {
+            let product_id = ProductId::new(1);
+            Job::PlaceOrder(PlaceOrder {
+                lines: vec![Line { product_id, quantity: 1 }],
+                coupon_id,
+                fulfilment: Fulfilment::All,
+                from_cart: false,
+            })
+        };
+        // The order needs the coupon that is issued just before it; the last job repeats the first one's key.
+        let jobs = vec![
+            envelope(7, issue(), key()),
+            envelope(7, order(Some(CouponId::new(coupon))), key()),
+            envelope(7, issue(), key()),
+            envelope(8, order(Some(CouponId::new(coupon))), None),
+        ];
+        let ids: Vec<uuid::Uuid> = jobs.iter().map(|job| job.id.get()).collect();
+        settle_directly(&shop.pool, jobs).await.unwrap();
+        let told: Vec<(String, Option<String>, bool, i64)> = sqlx::query_as(
+            "SELECT kind, code, (replay_of IS NOT NULL AND replay_of = ($1::uuid[])[1]), (SELECT count(DISTINCT xmin::text) FROM job_outcomes)
+             FROM UNNEST($1::uuid[]) WITH ORDINALITY AS asked (id, n) JOIN job_outcomes ON job_id = id ORDER BY n",
+        )
+        .bind(&ids)
+        .fetch_all(&shop.pool)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+        let expected = [
+            ("issue-coupon", None, false),
+            ("place-order", None, false),
+            ("issue-coupon", None, true),
+            ("place-order", Some("coupon-not-owned"), false),
+        ];
+        let found: Vec<_> = told
+            .iter()
+            .map(|(kind, code, replays, _)| (kind.as_str(), code.as_deref(), *replays))
+            .collect();
+        assert_eq!(found, expected);
+        assert_eq!(told[0].3, 1, "one transaction");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

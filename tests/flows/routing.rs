@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use firstcome_contract::{
+    family::Family,
     ids::CouponId,
-    job::{IssueCoupon, Job, JobKind},
+    job::{IssueCoupon, Job},
     line::LineName,
 };
 use firstcome_workers::crew::set_partitions;
@@ -33,8 +34,8 @@ async fn pins(shop: &Shop) -> Value {
 async fn only_lines(shop: &Shop, wanted: &[LineName]) {
     eventually(&format!("the lines are {wanted:?}"), async || {
         let rows: Vec<(String, bool)> = sqlx::query_as(
-            "SELECT line, opened_at IS NOT NULL FROM partition_leases JOIN routing USING (kind, generation)
-             WHERE kind = 'issue-coupon' ORDER BY generation, line",
+            "SELECT line, opened_at IS NOT NULL FROM partition_leases JOIN routing USING (family, generation)
+             WHERE family = 'coupon' ORDER BY generation, line",
         )
         .fetch_all(&shop.pool)
         .await
@@ -54,7 +55,7 @@ async fn the_number_of_partitions_changes_under_load() {
         let changing = async {
             for count in [7u16, 2, 16, 1, 4] {
                 tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-                set_partitions(&shop.pool, JobKind::IssueCoupon, count).await.unwrap();
+                set_partitions(&shop.pool, Family::Coupon, count).await.unwrap();
                 only_lines(shop, &(0..count).map(LineName::Partition).collect::<Vec<_>>()).await;
             }
             stop.cancel();
@@ -75,7 +76,7 @@ async fn a_hot_coupon_gets_a_line_of_its_own_and_gives_it_back() {
         let stop = CancellationToken::new();
         let pinning = async {
             for _ in 0..2 {
-                let answer = pin(shop, "issue-coupon", hot).await;
+                let answer = pin(shop, "coupon", hot).await;
                 assert_eq!(answer.status, 200, "{answer:?}");
                 only_lines(
                     shop,
@@ -92,7 +93,7 @@ async fn a_hot_coupon_gets_a_line_of_its_own_and_gives_it_back() {
                     })
                 })
                 .await;
-                let path = format!("/api/admin/pins/issue-coupon/{hot}");
+                let path = format!("/api/admin/pins/coupon/{hot}");
                 assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
                 only_lines(shop, &[LineName::Partition(0), LineName::Partition(1)]).await;
                 assert_eq!(pins(shop).await, json!([]));
@@ -110,7 +111,7 @@ async fn a_hot_coupon_gets_a_line_of_its_own_and_gives_it_back() {
 async fn an_order_stands_in_the_line_of_a_pinned_product() {
     shop(Options { users: 50, ..Options::default() }, async |shop| {
         let (plain, hot) = (shop.product(100, 1_000).await, shop.product(100, 30).await);
-        assert_eq!(pin(shop, "place-order", hot).await.status, 200);
+        assert_eq!(pin(shop, "product", hot).await.status, 200);
         eventually("the pin is active", async || pins(shop).await[0]["state"] == "active").await;
         let order = json!({"items": [{"productId": plain, "quantity": 1}, {"productId": hot, "quantity": 1}]});
         for user in 1..=50 {
@@ -132,20 +133,23 @@ async fn an_order_stands_in_the_line_of_a_pinned_product() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_pinned_is_refused() {
     shop(Options::default(), async |shop| {
+        pin(shop, "coupon", 999_999).await.is_problem(404, "coupon-not-found");
+        pin(shop, "product", 999_999).await.is_problem(404, "product-not-found");
+        // The former names are understood.
         pin(shop, "issue-coupon", 999_999).await.is_problem(404, "coupon-not-found");
         pin(shop, "place-order", 999_999).await.is_problem(404, "product-not-found");
         let wrong = pin(shop, "make-coffee", 1).await;
         wrong.is_problem(400, "validation-failed");
-        let path = "/api/admin/pins/issue-coupon/one";
+        let path = "/api/admin/pins/coupon/one";
         let wrong = Answer::of(shop.admin(Method::PUT, path)).await;
         wrong.is_problem(400, "validation-failed");
-        let path = "/api/admin/pins/issue-coupon/1";
+        let path = "/api/admin/pins/coupon/1";
         Answer::of(shop.admin(Method::DELETE, path)).await.is_problem(404, "pin-not-found");
-        sqlx::query("INSERT INTO pins (kind, key, number) SELECT 'issue-coupon', -n, n FROM generate_series(0, 62) AS n")
+        sqlx::query("INSERT INTO pins (family, key, number) SELECT 'coupon', -n, n FROM generate_series(0, 62) AS n")
             .execute(&shop.pool)
             .await
             .unwrap();
-        pin(shop, "issue-coupon", 1).await.is_problem(409, "too-many-pins");
+        pin(shop, "coupon", 1).await.is_problem(409, "too-many-pins");
         shop.sql("DELETE FROM pins WHERE key <= 0").await;
     })
     .await;
@@ -163,7 +167,7 @@ async fn depth_and_place_in_line_are_told() {
         }
         let line = async || {
             let queues = queues(shop).await;
-            queues.into_iter().find(|queue| queue["kind"] == "issue-coupon").unwrap()
+            queues.into_iter().find(|queue| queue["family"] == "coupon").unwrap()
         };
         eventually("the line is seen", async || line().await["ready"].as_u64() == Some(200)).await;
         let seen = line().await;
@@ -252,7 +256,7 @@ async fn a_pinned_backlog_holds_up_no_other_key() {
             })
             .await;
         };
-        assert_eq!(pin(shop, "issue-coupon", hot).await.status, 200);
+        assert_eq!(pin(shop, "coupon", hot).await.status, 200);
         is_active(hot).await;
         settles(shop, 1, hot, "on the pinned line").await;
         let held = hold(shop, hot).await;
@@ -262,18 +266,18 @@ async fn a_pinned_backlog_holds_up_no_other_key() {
         }
         tokio::time::sleep(LONG).await;
 
-        assert_eq!(pin(shop, "issue-coupon", other).await.status, 200);
+        assert_eq!(pin(shop, "coupon", other).await.status, 200);
         is_active(other).await;
         settles(shop, 1, unrelated, "after another one was pinned").await;
         settles(shop, 1, other, "once it is pinned").await;
-        set_partitions(&shop.pool, JobKind::IssueCoupon, 7).await.unwrap();
+        set_partitions(&shop.pool, Family::Coupon, 7).await.unwrap();
         let pinned = [LineName::Pin(hot.min(other)), LineName::Pin(hot.max(other))];
         let lines: Vec<LineName> = (0..7).map(LineName::Partition).chain(pinned).collect();
         let dealt = async |lines: &[LineName]| {
             eventually(&format!("jobs are dealt out to {lines:?}"), async || {
                 let now: Vec<String> = sqlx::query_scalar(
-                    "SELECT line FROM partition_leases JOIN routing USING (kind, generation)
-                     WHERE kind = 'issue-coupon' ORDER BY line",
+                    "SELECT line FROM partition_leases JOIN routing USING (family, generation)
+                     WHERE family = 'coupon' ORDER BY line",
                 )
                 .fetch_all(&shop.pool)
                 .await
@@ -291,7 +295,7 @@ async fn a_pinned_backlog_holds_up_no_other_key() {
         let place = told.body["position"].as_i64().unwrap_or_default();
         assert!((50..=59).contains(&place) && told.retry_after() >= 1, "{told:?}");
 
-        let path = format!("/api/admin/pins/issue-coupon/{hot}");
+        let path = format!("/api/admin/pins/coupon/{hot}");
         assert_eq!(Answer::of(shop.admin(Method::DELETE, &path)).await.status, 204);
         tokio::time::sleep(LONG).await;
         let neighbour = async |user: i64| {
@@ -326,7 +330,7 @@ async fn a_held_batch_holds_up_no_change() {
         let held = hold(shop, held_up).await;
         shop.accepted_issue(1, held_up).await;
         shop.is_waiting_for_a_row().await;
-        assert_eq!(pin(shop, "issue-coupon", other).await.status, 200);
+        assert_eq!(pin(shop, "coupon", other).await.status, 200);
         let mut user = 1;
         eventually("the pin is active", async || {
             user += 1;
@@ -351,13 +355,13 @@ async fn a_held_batch_holds_up_no_change() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_last_message_is_sent_again() {
     shop(Options { partitions: 2, ..Options::default() }, async |shop| {
-        set_partitions(&shop.pool, JobKind::IssueCoupon, 3).await.unwrap();
+        set_partitions(&shop.pool, Family::Coupon, 3).await.unwrap();
         only_lines(shop, &(0..3).map(LineName::Partition).collect::<Vec<_>>()).await;
         // As if it had not come out yet.
         shop.sql(
-            "UPDATE partition_leases SET opened_at = NULL WHERE kind = 'issue-coupon' AND generation = 2;
+            "UPDATE partition_leases SET opened_at = NULL WHERE family = 'coupon' AND generation = 2;
              UPDATE partition_leases SET drained_at = NULL, ended_at = clock_timestamp() - interval '1 minute'
-             WHERE kind = 'issue-coupon' AND generation = 1",
+             WHERE family = 'coupon' AND generation = 1",
         )
         .await;
         only_lines(shop, &(0..3).map(LineName::Partition).collect::<Vec<_>>()).await;
@@ -374,10 +378,10 @@ async fn the_capacity_of_the_lines_changes() {
     shop(Options { partitions: 2, ..Options::default() }, async |shop| {
         let lines = [LineName::Partition(0), LineName::Partition(1)];
         only_lines(shop, &lines).await;
-        shop.sql("UPDATE routing SET line_capacity = 500 WHERE kind = 'issue-coupon'").await;
+        shop.sql("UPDATE routing SET line_capacity = 500 WHERE family = 'coupon'").await;
         eventually("new lines took over", async || {
             let generation: i32 =
-                sqlx::query_scalar("SELECT generation FROM routing WHERE kind = 'issue-coupon'")
+                sqlx::query_scalar("SELECT generation FROM routing WHERE family = 'coupon'")
                     .fetch_one(&shop.pool)
                     .await
                     .unwrap();
@@ -398,16 +402,16 @@ async fn the_capacity_of_the_lines_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_line_of_a_dead_worker_is_deleted() {
     shop(Options { partitions: 2, ..Options::default() }, async |shop| {
-        set_partitions(&shop.pool, JobKind::IssueCoupon, 1).await.unwrap();
+        set_partitions(&shop.pool, Family::Coupon, 1).await.unwrap();
         only_lines(shop, &[LineName::Partition(0)]).await;
         shop.sql(
             "UPDATE partition_leases SET drained_at = drained_at - interval '1 minute', owner = gen_random_uuid()
-             WHERE kind = 'issue-coupon' AND generation = 1",
+             WHERE family = 'coupon' AND generation = 1",
         )
         .await;
         eventually("the old lines are deleted", async || {
             let left: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM partition_leases WHERE kind = 'issue-coupon' AND generation = 1",
+                "SELECT count(*) FROM partition_leases WHERE family = 'coupon' AND generation = 1",
             )
             .fetch_one(&shop.pool)
             .await

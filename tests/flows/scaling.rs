@@ -33,14 +33,14 @@ pub(super) fn worker_with(shop: &Shop, more: Vec<(&'static str, String)>) -> Pro
     // A paused process is found out by its heartbeats: within seconds here.
     let amqp_url = format!("{}?heartbeat=2", shop.broker.direct);
     let environment = environment(shop, 0).into_iter().chain([("AMQP_URL", amqp_url)]).chain(more);
-    Process::start("firstcome-worker", &["issue-coupon"], environment, &log(shop)).unwrap()
+    Process::start("firstcome-worker", &["coupons"], environment, &log(shop)).unwrap()
 }
 
 /// How many lines each live worker of the kind has.
 pub(super) async fn shares(shop: &Shop) -> Vec<i64> {
     sqlx::query_scalar(
         "SELECT count(line) FROM workers LEFT JOIN partition_leases ON owner = id
-         WHERE workers.kind = 'issue-coupon' AND expires_at > now() GROUP BY id ORDER BY 1",
+         WHERE workers.family = 'coupon' AND expires_at > now() GROUP BY id ORDER BY 1",
     )
     .fetch_all(&shop.pool)
     .await
@@ -48,7 +48,7 @@ pub(super) async fn shares(shop: &Shop) -> Vec<i64> {
 }
 
 async fn owner(shop: &Shop) -> Option<uuid::Uuid> {
-    sqlx::query_scalar("SELECT owner FROM partition_leases WHERE kind = 'issue-coupon'")
+    sqlx::query_scalar("SELECT owner FROM partition_leases WHERE family = 'coupon'")
         .fetch_one(&shop.pool)
         .await
         .unwrap()

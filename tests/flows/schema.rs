@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use firstcome_contract::family::Family;
 use firstcome_workers::{config::DatabaseArgs, schema::migrate};
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator};
 use tokio::time::timeout;
 
 use firstcome_tests::{DEADLINE, Options, run, shop, with_database};
@@ -58,6 +59,44 @@ async fn a_command_takes_the_time_that_it_takes_and_a_role_does_not() {
         };
         assert_eq!(limit(args.command_pool().unwrap()).await, "0");
         assert_eq!(limit(args.pool().unwrap()).await, "5s");
+    })
+    .await;
+}
+
+/// Without its row in `routing` a family gets no lines, and no worker of any family starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_family_has_its_routing() {
+    shop(Options { worker: false, lines: false, ..Options::default() }, async |shop| {
+        let families: Vec<String> =
+            sqlx::query_scalar("SELECT family FROM routing ORDER BY family")
+                .fetch_all(&shop.pool)
+                .await
+                .unwrap();
+        assert_eq!(families, Family::ALL.map(Family::as_str));
+    })
+    .await;
+}
+
+/// A row of either release is complete, whoever wrote it.
+#[tokio::test(flavor = "multi_thread")]
+async fn families_and_kinds_are_filled_in_from_each_other() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        for family in Family::ALL {
+            let kind = family.former_name();
+            for (column, name, key) in [("family", family.as_str(), 1_i64), ("kind", kind, 2)] {
+                let pin = format!("INSERT INTO pins ({column}, key, number) VALUES ($1, $2, $2)");
+                let pin = sqlx::query(AssertSqlSafe(pin)).bind(name).bind(key);
+                pin.execute(&shop.pool).await.unwrap();
+            }
+            let rows: Vec<(String, String)> =
+                sqlx::query_as("SELECT family, kind FROM pins WHERE family = $1")
+                    .bind(family.as_str())
+                    .fetch_all(&shop.pool)
+                    .await
+                    .unwrap();
+            assert_eq!(rows, vec![(family.as_str().to_owned(), kind.to_owned()); 2]);
+        }
+        shop.sql("DELETE FROM pins").await;
     })
     .await;
 }

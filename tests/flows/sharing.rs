@@ -6,7 +6,7 @@ use std::{
 };
 
 use firstcome_broker::{connect, topology};
-use firstcome_contract::job::JobKind;
+use firstcome_contract::family::Family;
 use firstcome_rig::Process;
 use lapin::{
     options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions},
@@ -32,7 +32,7 @@ const CONNECTIONS: usize = 20;
 async fn serves(shop: &Shop, worker: &Process) -> bool {
     let lines: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM partition_leases JOIN workers ON owner = id
-         WHERE workers.kind = 'issue-coupon' AND name LIKE '%:' || $1",
+         WHERE workers.family = 'coupon' AND name LIKE '%:' || $1",
     )
     .bind(worker.id().unwrap().to_string())
     .fetch_one(&shop.pool)
@@ -58,10 +58,10 @@ async fn under_a_long_alarm_lines_are_taken_over_and_connections_stay_few() {
         let (coupon, product) = (shop.campaign(100).await, shop.product(100, 10).await);
         let [lost, other] = [processes::worker(shop), processes::worker(shop)];
         shared_as(shop, &[2, 2]).await;
-        assert_eq!(pin(shop, "issue-coupon", coupon).await.status, 200);
+        assert_eq!(pin(shop, "coupon", coupon).await.status, 200);
         eventually("the old lines are drained, the new ones open", async || {
             let others: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM partition_leases WHERE kind = 'issue-coupon'
+                "SELECT count(*) FROM partition_leases WHERE family = 'coupon'
                  AND CASE generation WHEN 1 THEN drained_at IS NULL ELSE opened_at IS NULL END",
             )
             .fetch_one(&shop.pool)
@@ -94,7 +94,7 @@ async fn under_a_long_alarm_lines_are_taken_over_and_connections_stay_few() {
         locked.commit().await.unwrap();
         shop.sql(
             "UPDATE partition_leases SET drained_at = drained_at - interval '1 minute', owner = NULL
-             WHERE kind = 'issue-coupon' AND generation = 1",
+             WHERE family = 'coupon' AND generation = 1",
         )
         .await;
         // So long that nobody does anything for the first time any more.
@@ -124,7 +124,7 @@ async fn under_a_long_alarm_lines_are_taken_over_and_connections_stay_few() {
             shop.lines()
                 .await
                 .iter()
-                .all(|line| line.kind != JobKind::IssueCoupon || line.generation == 2)
+                .all(|line| line.family != Family::Coupon || line.generation == 2)
         })
         .await;
         let mut published = 0;
@@ -144,7 +144,7 @@ async fn under_a_long_alarm_lines_are_taken_over_and_connections_stay_few() {
     .await;
 }
 
-/// Another worker may be in the middle of a step, with the lines of any kind, for as long as the broker
+/// Another worker may be in the middle of a step, with the lines of any family, for as long as the broker
 /// takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_a_step_of_the_routing() {
@@ -152,9 +152,9 @@ async fn nobody_waits_for_a_step_of_the_routing() {
     shop(options, async |shop| {
         let coupon = shop.campaign(10).await;
         let mut stepping = shop.pool.begin().await.unwrap();
-        for kind in JobKind::ALL {
+        for family in Family::ALL {
             sqlx::query("SELECT pg_advisory_xact_lock(hashtext('firstcome.routing.' || $1))")
-                .bind(kind.as_str())
+                .bind(family.former_name())
                 .execute(&mut *stepping)
                 .await
                 .unwrap();
@@ -175,7 +175,7 @@ async fn nobody_waits_for_a_step_of_the_routing() {
 
 async fn epochs(shop: &Shop) -> BTreeMap<String, i64> {
     let epochs: Vec<(String, i64)> =
-        sqlx::query_as("SELECT line, epoch FROM partition_leases WHERE kind = 'issue-coupon'")
+        sqlx::query_as("SELECT line, epoch FROM partition_leases WHERE family = 'coupon'")
             .fetch_all(&shop.pool)
             .await
             .unwrap();

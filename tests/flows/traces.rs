@@ -7,8 +7,8 @@ use std::{
 
 use axum::{Router, body::Bytes, http::HeaderMap, routing::post};
 use firstcome_contract::{
-    job::JobKind,
-    line::{Line, LineName},
+    family::Family,
+    line::{Line, LineName, Naming},
 };
 use firstcome_rig::Process;
 use opentelemetry_proto::tonic::{
@@ -151,11 +151,11 @@ async fn a_trace_goes_through_the_shop_to_the_collector() {
         let counts = |span: &Span| {
             ["succeeded", "rejected", "failed"].map(|status| text(&span.attributes, status))
         };
-        for (kind, outcomes) in
-            [(JobKind::PlaceOrder, ["1", "0", "0"]), (JobKind::IssueCoupon, ["0", "0", "1"])]
+        for (family, outcomes) in
+            [(Family::Product, ["1", "0", "0"]), (Family::Coupon, ["0", "0", "1"])]
         {
-            let line = LineName::Partition(0);
-            let queue = Line { kind, generation: 1, name: line }.queue(&shop.namespace);
+            let (name, naming) = (LineName::Partition(0), Naming::Family);
+            let queue = Line { family, generation: 1, name, naming }.queue(&shop.namespace);
             let batch = batches.iter().find(|span| text(&span.attributes, "queue") == queue);
             let batch = batch.unwrap();
             assert_eq!(counts(batch), outcomes);

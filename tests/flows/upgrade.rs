@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use firstcome_contract::line::Naming;
 use firstcome_rig::Process;
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
@@ -24,11 +25,7 @@ async fn older_api(shop: &Shop, folder: &Path) -> (Process, String) {
     let port = free_port();
     let api = start(shop, folder, "firstcome-api", "serve", port);
     let url = format!("http://127.0.0.1:{port}");
-    eventually("the older API is ready", async || {
-        let ready = shop.anonymous(Method::GET, &format!("{url}/health/ready"));
-        ready.send().await.is_ok_and(|answer| answer.status() == 200)
-    })
-    .await;
+    eventually("the older API is ready", async || is_ready(shop, &url).await).await;
     (api, url)
 }
 
@@ -63,34 +60,78 @@ async fn sale(shop: &Shop, coupon: i64, product: i64, apis: [&str; 2], round: i6
     requests.buffer_unordered(32).collect::<Vec<()>>().await;
 }
 
+/// Whether all new jobs go into lines that are named so, each of them open, and all others are drained.
+async fn all_are_named(shop: &Shop, naming: Naming) -> bool {
+    let (current, others): (i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE l.generation = routing.generation AND naming = $1 AND opened_at IS NOT NULL),
+                count(*) FILTER (WHERE naming <> $1 AND drained_at IS NULL
+                                 OR l.generation = routing.generation AND opened_at IS NULL)
+         FROM partition_leases AS l JOIN routing USING (family)",
+    )
+    .bind(naming.as_str())
+    .fetch_one(&shop.pool)
+    .await
+    .unwrap();
+    current > 0 && others == 0
+}
+
+async fn named(shop: &Shop, naming: Naming) {
+    let what = format!("the lines are named after their {}", naming.as_str());
+    eventually(&what, async || all_are_named(shop, naming).await).await;
+}
+
+async fn is_ready(shop: &Shop, api: &str) -> bool {
+    let ready = shop.anonymous(Method::GET, &format!("{api}/health/ready"));
+    ready.send().await.is_ok_and(|answer| answer.status() == 200)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the programs of an older version: make upgrade-test"]
 async fn two_versions_serve_one_sale() {
     let folder = std::env::var("FIRSTCOME_OLDER").map(PathBuf::from);
     let folder = folder.expect("run it with `make upgrade-test`");
-    let options = Options { users: USERS, partitions: 4, worker: false, ..Options::default() };
+    let options =
+        Options { users: USERS, partitions: 4, worker: false, lines: false, ..Options::default() };
     shop(options, async |shop| {
-        let coupon = shop.campaign(USERS).await;
-        let product = shop.product(1, 3 * JOBS).await;
-        // The schema is the newer one: `migrate` comes first.
+        // The schema is the newer one: `migrate` comes first. The lines are of the older programs.
         let older_worker = start(shop, &folder, "firstcome-worker", "all", 0);
         let (older_api, older) = older_api(shop, &folder).await;
         let newer = shop.api.url.clone();
+        eventually("the newer API is ready", async || is_ready(shop, &newer).await).await;
+        let coupon = shop.campaign(USERS).await;
+        let product = shop.product(1, 5 * JOBS).await;
         sale(shop, coupon, product, [&older, &newer], 1).await;
         // Both share the lines, while these change.
         shop.start_worker();
-        let path = format!("/api/admin/pins/issue-coupon/{coupon}");
+        let path = format!("/api/admin/pins/coupon/{coupon}");
         assert_eq!(Answer::of(shop.admin(Method::PUT, &path)).await.status, 200);
         sale(shop, coupon, product, [&older, &newer], 2).await;
+        assert!(all_are_named(shop, Naming::Kind).await, "the older worker knows no other");
+        // Without the older worker the lines get their new names, while the sale goes on.
+        let takeover = async {
+            assert!(older_worker.stop().await.unwrap().success());
+            named(shop, Naming::Family).await;
+        };
+        tokio::join!(takeover, sale(shop, coupon, product, [&newer, &older], 3));
+        sale(shop, coupon, product, [&newer, &older], 4).await;
+        assert!(is_ready(shop, &older).await, "there is a queue that the older API knows");
+        // The deployment is rolled back: the lines get their former names, and the older worker serves them alone.
+        let older_worker = start(shop, &folder, "firstcome-worker", "all", 0);
+        let rollback = async {
+            named(shop, Naming::Kind).await;
+            shop.stop_workers().await;
+        };
+        tokio::join!(rollback, sale(shop, coupon, product, [&older, &newer], 5));
         assert!(older_worker.stop().await.unwrap().success());
-        sale(shop, coupon, product, [&newer, &older], 3).await;
+        shop.start_worker();
         assert!(older_api.stop().await.unwrap().success());
+        named(shop, Naming::Family).await;
         super::events::counted(shop).await;
         let outcomes = shop.outcomes().await;
         let known = ["succeeded", "coupon-already-issued", "coupon-sold-out"];
         assert!(outcomes.keys().all(|code| known.contains(&code.as_str())), "{outcomes:?}");
         // Two of three requests are for a coupon, again and again by the same two of three users.
-        assert_eq!(outcomes["succeeded"], USERS / 3 * 2 + JOBS, "{outcomes:?}");
+        assert_eq!(outcomes["succeeded"], USERS / 3 * 2 + 5 * JOBS / 3, "{outcomes:?}");
     })
     .await;
 }

@@ -7,8 +7,9 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::{
+    family::Family,
     ids::CouponId,
-    job::{IssueCoupon, Job, JobKind},
+    job::{IssueCoupon, Job},
 };
 use lapin::{
     ExchangeKind,
@@ -50,7 +51,9 @@ async fn bindings_and_exchanges_are_made_again() {
         let (connection, _) = unbind(shop, coupon).await;
         accepted_again(shop, coupon, "a binding").await;
 
-        delete_exchange(&connection, &topology::jobs(&shop.namespace, JobKind::IssueCoupon)).await;
+        for exchange in topology::exchanges(&shop.namespace, Family::Coupon) {
+            delete_exchange(&connection, &exchange).await;
+        }
         accepted_again(shop, coupon, "an exchange").await;
 
         // Nothing is published to it while all is well.
@@ -103,8 +106,8 @@ async fn a_line_that_nothing_reaches_is_told_of() {
 /// Takes the binding of a campaign's line away; the name of its queue.
 async fn unbind(shop: &Shop, coupon: i64) -> (Connection, String) {
     let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
-    let (queue, exchange) =
-        (shop.queue_of(&job), topology::jobs(&shop.namespace, JobKind::IssueCoupon));
+    let [exchange, _] = topology::exchanges(&shop.namespace, Family::Coupon);
+    let queue = shop.queue_of(&job);
     let key = queue.strip_prefix(&format!("{exchange}.")).unwrap();
     let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
     let channel = connection.create_channel().await.unwrap();

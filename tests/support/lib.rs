@@ -16,7 +16,7 @@ use firstcome_api::config::{SecretArgs, ServeArgs, TokenArgs};
 use firstcome_broker::{BrokerArgs, connect, topology};
 use firstcome_contract::{
     job::Job,
-    line::{Line, Routing},
+    line::{Line, Naming, Routing},
 };
 use firstcome_rig::Proxy;
 use firstcome_workers::{
@@ -49,6 +49,8 @@ pub struct Options {
     pub job_retention: u32,
     /// Without one, the test starts it when it wants.
     pub worker: bool,
+    /// Without them, the first worker makes the lines, and the API is not ready before.
+    pub lines: bool,
     /// Where completed orders are sent, if anywhere.
     pub data_platform_url: Option<String>,
     pub data_platform_ca_file: Option<PathBuf>,
@@ -87,6 +89,7 @@ impl Default for Options {
             confirm_deadline_ms: 3_000,
             job_retention: 24 * 3_600,
             worker: true,
+            lines: true,
             data_platform_url: None,
             data_platform_ca_file: None,
             services: Services::shared(),
@@ -168,8 +171,10 @@ impl Shop {
         // Whoever is first in this process: the workers do the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
-        let lines = broker_args(&namespace, &broker);
-        firstcome_workers::crew::make_lines(&lines, &pool).await.unwrap();
+        if options.lines {
+            let lines = broker_args(&namespace, &broker);
+            firstcome_workers::crew::make_lines(&lines, &pool).await.unwrap();
+        }
         let shop = Self {
             api: Api::start(config).await,
             options,
@@ -185,7 +190,9 @@ impl Shop {
         if shop.options.worker {
             shop.start_worker();
         }
-        shop.ready(&shop.api).await;
+        if shop.options.lines {
+            shop.ready(&shop.api).await;
+        }
         shop
     }
 
@@ -219,9 +226,9 @@ impl Shop {
             generation: 1,
             partitions: self.options.partitions,
             pins: std::collections::BTreeMap::new(),
+            naming: Naming::Family,
         };
-        let line = routing.line(job.keys());
-        Line { kind: job.kind(), generation: 1, name: line }.queue(&self.namespace)
+        routing.named(job.kind().family(), routing.line(job.keys())).queue(&self.namespace)
     }
 
     /// Waits until every accepted job has its outcome, then audits.

@@ -4,13 +4,15 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use firstcome_broker::{BrokerArgs, parse_namespace};
-use firstcome_contract::{job::JobKind, line::MAX_PARTITIONS};
+use firstcome_contract::{family::Family, line::MAX_PARTITIONS};
 use firstcome_process::database::{Pool, Sessions};
 use firstcome_process::{
     database::settings::{BY_KEY, PLANNED_ANEW},
     telemetry,
 };
 use sqlx::PgPool;
+
+use crate::roles::RoleCommand;
 
 /// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
 ///
@@ -26,16 +28,9 @@ pub struct Cli {
 /// What this process does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Role: issue coupons.
-    IssueCoupon(WorkerArgs),
-    /// Role: place orders.
-    PlaceOrder(WorkerArgs),
-    /// Role: publish the events of completed orders.
-    RelayOutbox(WorkerArgs),
-    /// Role: count completed orders into the sales statistics; the daily jobs (recount, purge).
-    UpdateSalesStats(WorkerArgs),
-    /// Role: send completed orders to the data platform.
-    SendToDataPlatform(WorkerArgs),
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the roles have their own help")]
+    Role(RoleCommand),
     /// A stand-in for the data platform, for development: records what it gets at POST /events, tells
     /// how much at GET /events and what at GET /orders, and misbehaves after PUT /mode (ok, slow,
     /// error, overloaded, hang, mute, elsewhere).
@@ -55,12 +50,12 @@ pub enum Command {
         #[expect(missing_docs, reason = "the text would replace the command's own help")]
         database: DatabaseArgs,
     },
-    /// Change how many partitions a kind of job has, also while it is running: no job is lost, none
+    /// Change how many partitions a family of lines has, also while it is running: no job is lost, none
     /// overtakes another of its key.
     Partitions {
-        /// issue-coupon or place-order.
-        #[arg(value_parser = parse_kind)]
-        kind: JobKind,
+        /// coupon or product.
+        #[arg(value_parser = Family::parse)]
+        family: Family,
         /// How many.
         #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_PARTITIONS)))]
         count: u16,
@@ -110,11 +105,6 @@ pub enum Command {
     /// Idempotency-Key that have no outcome and are in no line any more, end them (failed, job-lost) and
     /// free their keys. Jobs without a key end by themselves when they are polled.
     Reconcile(ReconcileArgs),
-}
-
-fn parse_kind(name: &str) -> Result<JobKind, String> {
-    let kind = JobKind::from_name(name);
-    kind.ok_or_else(|| format!("expected {}", JobKind::ALL.map(JobKind::as_str).join(" or ")))
 }
 
 /// The database.

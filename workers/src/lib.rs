@@ -14,12 +14,13 @@ pub mod events;
 pub mod jobs;
 pub mod line;
 pub mod monitor;
+mod roles;
 pub mod schema;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use firstcome_contract::job::JobKind;
+use firstcome_contract::family::Family;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -38,6 +39,7 @@ use events::{
 };
 use line::{Announcer, Notifier};
 use monitor::Monitor;
+pub use roles::{RoleCommand, RoleName};
 
 /// Does what the command line asks for.
 ///
@@ -45,15 +47,12 @@ use monitor::Monitor;
 /// With a hint for the operator.
 pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::IssueCoupon(args) => {
-            work(&[RoleName::Settle(JobKind::IssueCoupon)], &args).await?
-        }
-        Command::PlaceOrder(args) => work(&[RoleName::Settle(JobKind::PlaceOrder)], &args).await?,
-        Command::RelayOutbox(args) => work(&[RoleName::RelayOutbox], &args).await?,
-        Command::UpdateSalesStats(args) => work(&[RoleName::UpdateSalesStats], &args).await?,
-        Command::SendToDataPlatform(args) => {
-            anyhow::ensure!(args.data_platform_url.is_some(), "DATA_PLATFORM_URL is not set");
-            work(&[RoleName::SendToDataPlatform], &args).await?;
+        Command::Role(command) => {
+            let (role, args) = command.parts();
+            let has_its_url =
+                role != RoleName::SendToDataPlatform || args.data_platform_url.is_some();
+            anyhow::ensure!(has_its_url, "DATA_PLATFORM_URL is not set");
+            work(&[role], &args).await?;
         }
         Command::MockDataPlatform { address } => {
             let stop = CancellationToken::new();
@@ -86,14 +85,11 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             let pool = database.command_pool().context("DATABASE_URL")?;
             dead_letters::run(&pool, action).await?;
         }
-        Command::Partitions { kind, count, database } => {
+        Command::Partitions { family, count, database } => {
             let pool = database.command_pool().context("DATABASE_URL")?;
-            crew::set_partitions(&pool, kind, count).await?;
-            tracing::info!(
-                kind = kind.as_str(),
-                count,
-                "wanted; the running workers bring it about"
-            );
+            crew::set_partitions(&pool, family, count).await?;
+            let family = family.as_str();
+            tracing::info!(family, count, "wanted; the running workers bring it about");
         }
         Command::Migrate(database) => {
             let pool = database.command_pool().context("DATABASE_URL")?;
@@ -126,41 +122,6 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a process can do for as long as it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoleName {
-    /// Settle the jobs of a kind.
-    Settle(JobKind),
-    /// Publish the outbox.
-    RelayOutbox,
-    /// Count the sales; daily jobs.
-    UpdateSalesStats,
-    /// Send completed orders to the data platform, if there is one.
-    SendToDataPlatform,
-}
-
-impl RoleName {
-    /// Every role there is.
-    pub const ALL: [Self; 5] = [
-        Self::Settle(JobKind::IssueCoupon),
-        Self::Settle(JobKind::PlaceOrder),
-        Self::RelayOutbox,
-        Self::UpdateSalesStats,
-        Self::SendToDataPlatform,
-    ];
-
-    /// The name of its command.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Settle(kind) => kind.as_str(),
-            Self::RelayOutbox => "relay-outbox",
-            Self::UpdateSalesStats => "update-sales-stats",
-            Self::SendToDataPlatform => "send-to-data-platform",
-        }
-    }
-}
-
 /// Starts roles; they run until `stop`, and `monitor` tells how they are.
 ///
 /// # Errors
@@ -180,14 +141,15 @@ pub fn start(
     for role in roles {
         let (broker, pool, stop) = (args.broker.clone(), pool.clone(), stop.clone());
         let watched = || monitor.role(role.as_str());
+        let crew = |family| {
+            let (announcer, notifier) = (announcer.clone(), notifier.clone());
+            let (broker, pool) = (args.broker.clone(), settling_pool.clone());
+            let role = Role { family, broker, pool, announcer, notifier, monitor: watched() };
+            crew::run(Arc::new(role), stop.clone())
+        };
         match role {
-            RoleName::Settle(kind) => {
-                let (announcer, notifier) = (announcer.clone(), notifier.clone());
-                let pool = settling_pool.clone();
-                let (kind, monitor) = (*kind, watched());
-                let role = Role { kind, broker, pool, announcer, notifier, monitor };
-                running.spawn(crew::run(Arc::new(role), stop));
-            }
+            RoleName::Coupons => _ = running.spawn(crew(Family::Coupon)),
+            RoleName::Products => _ = running.spawn(crew(Family::Product)),
             RoleName::RelayOutbox => {
                 running.spawn(relay_outbox::run(broker, pool, watched(), stop));
             }

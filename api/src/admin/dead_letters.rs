@@ -33,7 +33,7 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetter, example = json!({
-    "id": 3, "queue": "firstcome.issue-coupon.1.05", "jobId": "0198a0f3-1c00-7000-8405-070000000009", "userId": 7,
+    "id": 3, "queue": "firstcome.coupon.1.05", "jobId": "0198a0f3-1c00-7000-8405-070000000009", "userId": 7,
     "reason": "unknown job kind \"from-the-future\"", "attempts": 1, "trace": null,
     "payload": "{\"id\":\"0198a0f3-1c00-7000-8405-070000000009\",…}",
     "deadLetteredAt": "2026-03-01T12:00:00Z", "redriveRequestedAt": null,

@@ -1,4 +1,4 @@
-//! `GET /api/admin/pins`, `PUT`, `DELETE /api/admin/pins/{kind}/{key}`
+//! `GET /api/admin/pins`, `PUT`, `DELETE /api/admin/pins/{family}/{key}`
 
 use axum::{
     extract::{FromRequestParts, RawPathParams, State},
@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, Utc};
-use firstcome_contract::{job::JobKind, line::MAX_PINS};
+use firstcome_contract::{family::Family, line::MAX_PINS};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use utoipa::{ToSchema, openapi::Object};
@@ -18,7 +18,7 @@ use crate::{
         json,
         page::List,
         problem::{Code, Problem},
-        schema::{kinds, one_of},
+        schema::{families, one_of},
     },
     state::AppState,
 };
@@ -26,11 +26,11 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Pin, example = json!({
-    "kind": "issue-coupon", "key": 1, "state": "active", "createdAt": "2026-03-01T12:00:00Z",
+    "family": "coupon", "key": 1, "state": "active", "createdAt": "2026-03-01T12:00:00Z",
 }))]
 struct PinView {
-    #[schema(schema_with = kinds)]
-    kind: String,
+    #[schema(schema_with = families)]
+    family: String,
     /// The coupon or product.
     key: i64,
     /// `pending` until its line takes and settles jobs: the workers make it within seconds, once
@@ -44,9 +44,9 @@ fn states() -> Object {
     one_of(["pending", "active"])
 }
 
-/// What a pin is about: `{kind}/{key}` in the path.
+/// What a pin is about: `{family}/{key}` in the path.
 pub struct Pinned {
-    kind: JobKind,
+    family: Family,
     key: i64,
 }
 
@@ -58,13 +58,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Pinned {
         let params = params.map_err(|_| Problem::invalid("key", "must be an integer"))?;
         let given =
             |wanted| params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
-        let kind = given("kind").and_then(JobKind::from_name);
-        let kind = kind.ok_or_else(|| {
-            Problem::invalid("kind", JobKind::ALL.map(JobKind::as_str).join(" or "))
-        })?;
+        let family = Family::parse(given("family").unwrap_or_default());
+        let family = family.map_err(|expected| Problem::invalid("family", expected))?;
         let key = given("key").filter(|key| is_digits(key));
         let key = key.ok_or_else(|| Problem::invalid("key", "must be an integer"))?;
-        Ok(Self { kind, key: key.parse().unwrap_or(i64::MAX) })
+        Ok(Self { family, key: key.parse().unwrap_or(i64::MAX) })
     }
 }
 
@@ -87,7 +85,7 @@ pub async fn list_pins(State(state): State<AppState>, _admin: Admin) -> Result<R
 /// # Errors
 /// 400, 401, 403, 404, 409 if there are as many as there can be, 503.
 #[utoipa::path(
-    put, path = "/api/admin/pins/{kind}/{key}", operation_id = "pin", tag = "Admin",
+    put, path = "/api/admin/pins/{family}/{key}", operation_id = "pin", tag = "Admin",
     responses((status = 200, description = "The pin.", body = PinView)),
     extensions(("x-codes" = json!([Code::CouponNotFound, Code::ProductNotFound, Code::TooManyPins]))),
 )]
@@ -96,18 +94,18 @@ pub async fn pin(
     _admin: Admin,
     pinned: Pinned,
 ) -> Result<Response, Problem> {
-    let Pinned { kind, key } = pinned;
+    let Pinned { family, key } = pinned;
     let mut connection = state.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    let missing = match kind {
-        JobKind::IssueCoupon => sqlx::query_scalar!(
+    let missing = match family {
+        Family::Coupon => sqlx::query_scalar!(
             r#"SELECT NOT EXISTS (SELECT FROM coupons WHERE id = $1 AND deleted_at IS NULL) AS "missing!""#,
             key
         )
         .fetch_one(&mut *transaction)
         .await?
         .then_some(Code::CouponNotFound),
-        JobKind::PlaceOrder => sqlx::query_scalar!(
+        Family::Product => sqlx::query_scalar!(
             r#"SELECT NOT EXISTS (SELECT FROM products WHERE id = $1 AND deleted_at IS NULL) AS "missing!""#,
             key
         )
@@ -119,22 +117,22 @@ pub async fn pin(
         return Err(Problem::new(code));
     }
     // One at a time: each takes the lowest number that is free.
-    sqlx::query!("SELECT FROM routing WHERE kind = $1 FOR UPDATE", kind.as_str())
+    sqlx::query!("SELECT FROM routing WHERE family = $1 FOR UPDATE", family.as_str())
         .execute(&mut *transaction)
         .await?;
     sqlx::query!(
-        "INSERT INTO pins (kind, key, number)
+        "INSERT INTO pins (family, key, number)
          SELECT $1, $2, number FROM generate_series(0, $3::int - 1) AS free (number)
-         WHERE number NOT IN (SELECT number FROM pins WHERE kind = $1)
+         WHERE number NOT IN (SELECT number FROM pins WHERE family = $1)
          ORDER BY number LIMIT 1
          ON CONFLICT ON CONSTRAINT pins_pkey DO NOTHING",
-        kind.as_str(),
+        family.as_str(),
         key,
         i32::from(MAX_PINS),
     )
     .execute(&mut *transaction)
     .await?;
-    let pin = select(&mut transaction, Some((kind, key))).await?.pop();
+    let pin = select(&mut transaction, Some((family, key))).await?.pop();
     transaction.commit().await?;
     Ok(json::ok(&pin.ok_or_else(|| Problem::new(Code::TooManyPins))?))
 }
@@ -144,18 +142,19 @@ pub async fn pin(
 /// # Errors
 /// 400, 401, 403, 404, 503.
 #[utoipa::path(
-    delete, path = "/api/admin/pins/{kind}/{key}", operation_id = "unpin", tag = "Admin",
+    delete, path = "/api/admin/pins/{family}/{key}", operation_id = "unpin", tag = "Admin",
     responses((status = 204, description = "It is not pinned any more.")),
     extensions(("x-codes" = json!([Code::PinNotFound]))),
 )]
 pub async fn unpin(
     State(state): State<AppState>,
     _admin: Admin,
-    Pinned { kind, key }: Pinned,
+    Pinned { family, key }: Pinned,
 ) -> Result<StatusCode, Problem> {
-    let deleted = sqlx::query!("DELETE FROM pins WHERE kind = $1 AND key = $2", kind.as_str(), key)
-        .execute(&state.pool)
-        .await?;
+    let deleted =
+        sqlx::query!("DELETE FROM pins WHERE family = $1 AND key = $2", family.as_str(), key)
+            .execute(&state.pool)
+            .await?;
     if deleted.rows_affected() == 0 {
         return Err(Problem::new(Code::PinNotFound));
     }
@@ -164,17 +163,17 @@ pub async fn unpin(
 
 async fn select(
     connection: &mut PgConnection,
-    one: Option<(JobKind, i64)>,
+    one: Option<(Family, i64)>,
 ) -> Result<Vec<PinView>, sqlx::Error> {
     sqlx::query_as!(
         PinView,
-        r#"SELECT kind, key, created_at,
+        r#"SELECT family, key, created_at,
                   CASE WHEN EXISTS (
-                      SELECT FROM partition_leases AS l JOIN routing USING (kind, generation)
-                      WHERE l.kind = pins.kind AND l.line = 'pin-' || pins.key AND l.opened_at IS NOT NULL
+                      SELECT FROM partition_leases AS l JOIN routing USING (family, generation)
+                      WHERE l.family = pins.family AND l.line = 'pin-' || pins.key AND l.opened_at IS NOT NULL
                   ) THEN 'active' ELSE 'pending' END AS "state!"
-           FROM pins WHERE $1::text IS NULL OR (kind = $1 AND key = $2) ORDER BY kind, key"#,
-        one.map(|(kind, _)| kind.as_str()),
+           FROM pins WHERE $1::text IS NULL OR (family = $1 AND key = $2) ORDER BY family, key"#,
+        one.map(|(family, _)| family.as_str()),
         one.map(|(_, key)| key),
     )
     .fetch_all(connection)

@@ -16,7 +16,7 @@ use crate::{
         json,
         page::List,
         problem::{Code, Problem},
-        schema::{kinds, one_of},
+        schema::{families, one_of},
     },
     lines::Known,
     state::AppState,
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Queue, example = json!({
-    "queue": "firstcome.issue-coupon.1.05", "kind": "issue-coupon", "partition": 5, "pinnedKey": null,
+    "queue": "firstcome.coupon.1.05", "family": "coupon", "partition": 5, "pinnedKey": null,
     "generation": 1, "state": "open", "ready": 120, "unacked": 256, "waitingJobs": 9_400, "consumers": 1,
     "owner": "worker-1:7", "oldestSeconds": 1, "settledPerSecond": 8_400.5,
     "lastProgressAt": "2026-03-01T12:00:01.250Z", "lastKnown": [], "hottest": [{"key": 1, "perSecond": 8_311.0}],
@@ -33,15 +33,15 @@ use crate::{
 struct QueueView {
     /// The queue's name in the broker.
     queue: String,
-    #[schema(schema_with = kinds)]
-    kind: &'static str,
+    #[schema(schema_with = families)]
+    family: &'static str,
     /// `null` for the line of a pinned key.
     #[schema(required)]
     partition: Option<u16>,
     /// The coupon or product that has this line of its own.
     #[schema(required)]
     pinned_key: Option<i64>,
-    /// Counts up when the routing of the kind changes; lines of older ones only drain.
+    /// Counts up when the routing of the family changes; lines of older ones only drain.
     generation: i32,
     /// `open`; `waiting` for older lines to drain; `closed` to new jobs; `stalled` while nobody serves it,
     /// or its worker has stopped telling.
@@ -130,7 +130,7 @@ fn view(line: Line, known: Known, namespace: &str) -> QueueView {
     let age = |oldest: TimeDelta| oldest.num_seconds();
     QueueView {
         queue: line.queue(namespace),
-        kind: line.kind.as_str(),
+        family: line.family.as_str(),
         partition,
         pinned_key,
         generation: line.generation,

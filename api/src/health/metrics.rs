@@ -9,9 +9,13 @@ use axum::{
 };
 use chrono::Utc;
 use firstcome_broker::depth::Depth;
-use firstcome_contract::{job::JobKind, line::Line};
+use firstcome_contract::{
+    family::Family,
+    line::{Line, LineName, Naming},
+};
 use firstcome_process::metrics::{self, LineLabels};
 use prometheus_client::{
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -22,7 +26,7 @@ use crate::{
         requests::Requests,
     },
     lines::Known,
-    metrics::{KindLabels, Metrics},
+    metrics::Metrics,
     state::AppState,
 };
 
@@ -38,12 +42,6 @@ use crate::{
     )),
 )]
 pub async fn scrape(State(state): State<AppState>) -> Result<Response, Problem> {
-    let namespace = &state.config.broker.queue_namespace;
-    let now = |(line, known): (Line, Known)| LineNow {
-        queue: line.queue(namespace),
-        kind: line.kind,
-        known,
-    };
     let snapshot = Snapshot {
         requests: state.requests.clone(),
         jobs: state.metrics.clone(),
@@ -54,7 +52,7 @@ pub async fn scrape(State(state): State<AppState>) -> Result<Response, Problem> 
         broker_is_up: state.enqueuer.is_up(),
         broker_is_blocked: state.enqueuer.is_blocked(),
         database_is_up: state.lines.database_is_up(),
-        lines: state.lines.all().into_iter().map(now).collect(),
+        lines: state.lines.all(),
     };
     let text = metrics::text(&snapshot.registry()).map_err(|error| {
         tracing::error!(%error, "the metrics cannot be written");
@@ -85,18 +83,12 @@ pub struct Snapshot {
     /// PostgreSQL answers.
     pub database_is_up: bool,
     /// The lines.
-    pub lines: Vec<LineNow>,
+    pub lines: Vec<(Line, Known)>,
 }
 
-/// A line at that moment.
-#[derive(Debug)]
-pub struct LineNow {
-    /// Its queue.
-    pub queue: String,
-    /// Of what kind its jobs are.
-    pub kind: JobKind,
-    /// What is known of it.
-    pub known: Known,
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabels {
+    family: &'static str,
 }
 
 impl Snapshot {
@@ -119,13 +111,11 @@ impl Snapshot {
         let help = "1 while the broker is there and takes none: its memory or disk alarm";
         gauge("broker_blocked", help, self.broker_is_blocked.into());
         gauge("database_up", "1 while PostgreSQL answers", self.database_is_up.into());
-        let lines = JobKind::ALL.map(|kind| {
-            let count =
-                self.lines.iter().filter(|line| line.kind == kind && line.known.is_served());
-            (
-                KindLabels { kind: kind.as_str() },
-                f64::from(u32::try_from(count.count()).unwrap_or(u32::MAX)),
-            )
+        let lines = Family::ALL.map(|family| {
+            let served =
+                |(line, known): &&(Line, Known)| line.family == family && known.is_served();
+            let count = u32::try_from(self.lines.iter().filter(served).count());
+            (FamilyLabels { family: family.as_str() }, f64::from(count.unwrap_or(u32::MAX)))
         });
         let help = "Lines that a worker should serve";
         metrics::gauge(&mut all, "lines", help, None, lines);
@@ -141,7 +131,8 @@ impl Snapshot {
         let depth = Some(Depth { ready: 0, consumers: 0 });
         let mut known = Known::default();
         known.depth = depth;
-        let line = LineNow { queue: "queue".to_owned(), kind: JobKind::IssueCoupon, known };
+        let name = LineName::Partition(0);
+        let line = Line { family: Family::Coupon, generation: 1, name, naming: Naming::Family };
         Self {
             requests,
             jobs: Metrics::default(),
@@ -152,16 +143,17 @@ impl Snapshot {
             broker_is_up: true,
             broker_is_blocked: false,
             database_is_up: true,
-            lines: vec![line],
+            lines: vec![(line, known)],
         }
     }
 }
 
 /// Of the broker's figures, what it has never told is left out.
-fn line_gauges(all: &mut Registry, lines: &[LineNow]) {
+fn line_gauges(all: &mut Registry, lines: &[(Line, Known)]) {
     let mut gauge = |name, help, unit, value: &dyn Fn(&Known) -> Option<f64>| {
-        let values = lines.iter().filter_map(|line| {
-            Some((LineLabels { queue: line.queue.clone() }, value(&line.known)?))
+        let values = lines.iter().filter_map(|(line, known)| {
+            let labels = LineLabels { family: line.family.as_str(), line: line.routing_key() };
+            Some((labels, value(known)?))
         });
         metrics::gauge(all, name, help, unit, values);
     };

@@ -1,6 +1,6 @@
 //! What the schemas of several endpoints have in common.
 
-use firstcome_contract::job::JobKind;
+use firstcome_contract::{family::Family, job::JobKind};
 use utoipa::{
     ToSchema,
     openapi::{Object, ObjectBuilder, Type},
@@ -17,6 +17,11 @@ pub(crate) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Object {
 /// The name of a kind of jobs.
 pub(crate) fn kinds() -> Object {
     one_of(JobKind::ALL.map(JobKind::as_str))
+}
+
+/// The name of a family of lines.
+pub(crate) fn families() -> Object {
+    one_of(Family::ALL.map(Family::as_str))
 }
 
 /// The body of a POST without fields, which may also be left out.

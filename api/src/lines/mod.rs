@@ -26,7 +26,8 @@ use firstcome_broker::{
     depth::Gauge,
 };
 use firstcome_contract::{
-    job::{Job, JobId, JobKind},
+    family::Family,
+    job::{Job, JobId},
     line::{Line, Place, Routing},
     lost::{self, MARGIN, Progress},
 };
@@ -53,8 +54,8 @@ const FRESH: Duration = Duration::from_secs(3);
 /// The longest that a client is asked to wait, in seconds.
 const LONGEST_WAIT: f64 = 60.0;
 
-/// Routings by kind; a kind is missing until one of its workers has made its lines.
-pub type Routes = BTreeMap<JobKind, Routing>;
+/// Routings by family; one is missing until a worker has made its lines.
+pub type Routes = BTreeMap<Family, Routing>;
 
 /// The lines of all kinds, as they were told of last.
 #[derive(Debug)]
@@ -114,39 +115,39 @@ impl Lines {
         self.rewound.subscribe()
     }
 
-    /// Whether every kind of job has its lines, in the broker too as far as that is known.
+    /// Whether every family has its lines, in the broker too as far as that is known.
     #[must_use]
     pub fn are_there(&self) -> bool {
-        JobKind::ALL.iter().all(|kind| self.has_lines(*kind) && !self.lacks_queues(*kind))
+        Family::ALL.iter().all(|family| self.has_lines(*family) && !self.lacks_queues(*family))
     }
 
     /// What is wrong with the set-up, each with a hint.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let schema = lock(&self.schema_fault).clone();
-        let kinds = JobKind::ALL.iter().filter_map(|kind| {
-            let name = kind.as_str();
-            if self.has_lines(*kind) {
-                self.lacks_queues(*kind).then(|| {
-                    format!("the broker has none of the queues of {name}: QUEUE_NAMESPACE and AMQP_URL have to be those of the workers")
+        let families = Family::ALL.iter().filter_map(|family| {
+            let name = family.as_str();
+            if self.has_lines(*family) {
+                self.lacks_queues(*family).then(|| {
+                    format!("the broker has none of the {name} lines' queues: QUEUE_NAMESPACE and AMQP_URL have to be those of the workers")
                 })
             } else {
                 let is_told = self.database_is_up() && schema.is_none();
-                is_told.then(|| format!("{name} has no lines: its first worker makes them"))
+                is_told.then(|| format!("there are no {name} lines: the first worker makes them"))
             }
         });
-        schema.clone().into_iter().chain(kinds).collect()
+        schema.clone().into_iter().chain(families).collect()
     }
 
-    fn has_lines(&self, kind: JobKind) -> bool {
-        self.routes.borrow().contains_key(&kind)
+    fn has_lines(&self, family: Family) -> bool {
+        self.routes.borrow().contains_key(&family)
     }
 
     /// Whether the broker says that there is none of these lines' queues.
-    fn lacks_queues(&self, kind: JobKind) -> bool {
+    fn lacks_queues(&self, family: Family) -> bool {
         let known = self.known();
-        let mut of_kind = known.iter().filter(|(line, _)| line.kind == kind).peekable();
-        of_kind.peek().is_some() && of_kind.all(|(_, line)| line.is_missing)
+        let mut lines = known.iter().filter(|(line, _)| line.family == family).peekable();
+        lines.peek().is_some() && lines.all(|(_, line)| line.is_missing)
     }
 
     /// Asks the database at once: the routing proved outdated.
@@ -159,7 +160,7 @@ impl Lines {
     #[must_use]
     pub fn deal(&self, job: &Job) -> (Place, Option<Line>) {
         let routes = self.routes.borrow();
-        let place = routes.get(&job.kind()).map(|routing| routing.place(job.keys()));
+        let place = routes.get(&job.kind().family()).map(|routing| routing.place(job.keys()));
         (place.unwrap_or(Place::UNKNOWN), line_of(&routes, job))
     }
 
@@ -204,20 +205,19 @@ impl Lines {
     /// Where a queued job stands, as far as can be told.
     #[must_use]
     pub fn position(&self, id: JobId) -> Option<Position> {
-        let kind = id.kind()?;
+        let family = id.kind()?.family();
         let routes = self.routes.borrow();
-        let routing = routes.get(&kind)?;
+        let routing = routes.get(&family)?;
         let line = routing.line_at(id.place())?;
         let known = self.known();
-        let of = |generation, line| known.get(&Line { kind, generation, name: line });
-        let current = of(routing.generation, line);
+        let current = known.get(&routing.named(family, line));
         let at = id.submitted_at();
         if current.is_some_and(|line| line.took(at)) {
             return current.map(|line| line.position(at));
         }
         // It may wait in a line of an earlier routing.
         let earlier = known.iter().filter(|(line, known)| {
-            line.kind == kind && line.generation < routing.generation && !known.is_drained
+            line.family == family && line.generation < routing.generation && !known.is_drained
         });
         let earlier = earlier.filter(|(line, known)| {
             let partitions = known.partitions;
@@ -315,9 +315,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The line of a job by this routing.
 #[must_use]
 pub fn line_of(routes: &Routes, job: &Job) -> Option<Line> {
-    let kind = job.kind();
-    let routing = routes.get(&kind)?;
-    Some(Line { kind, generation: routing.generation, name: routing.line(job.keys()) })
+    let family = job.kind().family();
+    let routing = routes.get(&family)?;
+    Some(routing.named(family, routing.line(job.keys())))
 }
 
 /// Looks until `stop`, then tells what was accepted meanwhile.

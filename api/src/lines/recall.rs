@@ -1,7 +1,7 @@
 //! The routing as it was known last, in Redis: an API that starts while the database is away accepts by it. It
 //! may be outdated; then the broker gives the jobs back, as to any API that missed a change.
 
-use firstcome_contract::{job::JobKind, line::Routing};
+use firstcome_contract::{family::Family, line::Routing};
 use redis::AsyncTypedCommands;
 
 use super::Routes;
@@ -10,6 +10,7 @@ use crate::cache::Cache;
 /// The routing in Redis.
 pub(super) struct Memory {
     cache: Cache,
+    /// Not that of the release before this one (`routes`), which knows no families.
     key: String,
     /// What is there, as far as this process put it.
     kept: Option<Routes>,
@@ -17,7 +18,7 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(cache: Cache, namespace: &str) -> Self {
-        Self { cache, key: format!("{namespace}:routes"), kept: None }
+        Self { cache, key: format!("{namespace}:routing"), kept: None }
     }
 
     /// Remembers what the database said.
@@ -26,7 +27,7 @@ impl Memory {
             return;
         }
         let named: Vec<(&str, &Routing)> =
-            routes.iter().map(|(kind, routing)| (kind.as_str(), routing)).collect();
+            routes.iter().map(|(family, routing)| (family.as_str(), routing)).collect();
         let Ok(json) = serde_json::to_string(&named) else { return };
         let keeping = async |mut redis| AsyncTypedCommands::set(&mut redis, &self.key, &json).await;
         if self.cache.ask(keeping).await.is_some() {
@@ -41,7 +42,7 @@ impl Memory {
         let routes: Vec<(String, Routing)> = serde_json::from_str(&routes).ok()?;
         routes
             .into_iter()
-            .map(|(kind, routing)| Some((JobKind::from_name(&kind)?, routing)))
+            .map(|(family, routing)| Some((Family::from_name(&family)?, routing)))
             .collect()
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
-    job::JobKind,
-    line::{Line, LineName, Routing},
+    family::Family,
+    line::{Line, LineName, Naming, Routing},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -42,7 +42,7 @@ pub(super) async fn tell(
     }
     // In one order: other APIs add to the same rows.
     all.sort_by_key(|(line, begins, _)| (*line, *begins));
-    let kinds: Vec<&str> = all.iter().map(|(line, ..)| line.kind.as_str()).collect();
+    let families: Vec<&str> = all.iter().map(|(line, ..)| line.family.as_str()).collect();
     let generations: Vec<i32> = all.iter().map(|(line, ..)| line.generation).collect();
     let names: Vec<String> = all.iter().map(|(line, ..)| line.name.to_string()).collect();
     let begins: Vec<DateTime<Utc>> = all.iter().map(|(_, begins, _)| *begins).collect();
@@ -56,14 +56,14 @@ pub(super) async fn tell(
              WHERE line_tellers.sequence < excluded.sequence
              RETURNING api
          )
-         INSERT INTO line_arrivals (kind, generation, line, bucket, first_at, last_at, jobs)
+         INSERT INTO line_arrivals (family, generation, line, bucket, first_at, last_at, jobs)
          SELECT * FROM UNNEST($1::text[], $2::int[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::bigint[])
          WHERE EXISTS (SELECT FROM new)
          ON CONFLICT ON CONSTRAINT line_arrivals_pkey DO UPDATE SET
              first_at = LEAST(line_arrivals.first_at, excluded.first_at),
              last_at = GREATEST(line_arrivals.last_at, excluded.last_at),
              jobs = line_arrivals.jobs + excluded.jobs",
-        &kinds as &[&str],
+        &families as &[&str],
         &generations,
         &names,
         &begins,
@@ -82,10 +82,10 @@ pub(super) async fn tell(
 /// settled and what is folded are of one instant.
 pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT l.kind, l.generation, l.line, l.partitions, routing.generation AS current,
+        r#"SELECT l.family, l.generation, l.line, l.naming, l.partitions, routing.generation AS current,
                   (l.opened_at IS NOT NULL) AS "is_open!", (l.generation < routing.generation) AS "is_closed!",
                   (l.drained_at IS NOT NULL) AS "is_drained!",
-                  (SELECT number FROM pins WHERE pins.kind = l.kind AND 'pin-' || pins.key = l.line) AS pin_number,
+                  (SELECT number FROM pins WHERE pins.family = l.family AND 'pin-' || pins.key = l.line) AS pin_number,
                   workers.name AS "owner?", COALESCE(p.settled, 0) AS "settled!", COALESCE(r.folded, 0) AS "folded!",
                   r.in_hand AS "in_hand?", r.jobs_in_hand AS "jobs_in_hand?", r.in_hand_seconds,
                   r.batch_limit AS "batch_limit?", r.batch_seconds AS "batch_seconds?", r.job_seconds AS "job_seconds?",
@@ -95,14 +95,14 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx:
                   (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS "database!",
                   a.buckets AS "buckets!", a.firsts AS "firsts!", a.lasts AS "lasts!", a.jobs AS "jobs!"
            FROM partition_leases AS l
-           JOIN routing ON routing.kind = l.kind AND l.generation <= routing.generation
+           JOIN routing ON routing.family = l.family AND l.generation <= routing.generation
            LEFT JOIN workers ON workers.id = l.owner
-           LEFT JOIN line_reports AS r ON r.kind = l.kind AND r.generation = l.generation AND r.line = l.line
-           LEFT JOIN line_progress AS p ON p.kind = l.kind AND p.generation = l.generation AND p.line = l.line
+           LEFT JOIN line_reports AS r ON r.family = l.family AND r.generation = l.generation AND r.line = l.line
+           LEFT JOIN line_progress AS p ON p.family = l.family AND p.generation = l.generation AND p.line = l.line
            CROSS JOIN LATERAL (
                SELECT COALESCE(array_agg(bucket), '{}') AS buckets, COALESCE(array_agg(first_at), '{}') AS firsts,
                       COALESCE(array_agg(last_at), '{}') AS lasts, COALESCE(array_agg(jobs), '{}') AS jobs
-               FROM line_arrivals WHERE kind = l.kind AND generation = l.generation AND line = l.line
+               FROM line_arrivals WHERE family = l.family AND generation = l.generation AND line = l.line
            ) AS a"#
     )
     .fetch_all(connection)
@@ -111,13 +111,16 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx:
     let mut routes = Routes::new();
     let mut lines = Rows::new();
     for row in rows {
-        let kind = JobKind::from_name(&row.kind);
-        let (Some(kind), Ok(line)) = (kind, row.line.parse::<LineName>()) else { continue };
+        let of = Family::from_name(&row.family).zip(Naming::from_name(&row.naming));
+        let (Some((family, naming)), Ok(line)) = (of, row.line.parse::<LineName>()) else {
+            continue;
+        };
         if row.generation == row.current {
-            let routing = routes.entry(kind).or_insert_with(|| Routing {
+            let routing = routes.entry(family).or_insert_with(|| Routing {
                 generation: row.generation,
                 partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
                 pins: BTreeMap::new(),
+                naming,
             });
             if let LineName::Pin(key) = line {
                 // A pin that is being removed has no number any more, but its line until then.
@@ -145,9 +148,8 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx:
         for (((begins, first_at), last_at), jobs) in times {
             arrivals.insert(begins, Bucket { first_at, last_at, jobs: jobs.unsigned_abs() });
         }
-        let partition = Line { kind, generation: row.generation, name: line };
         lines.insert(
-            partition,
+            Line { family, generation: row.generation, name: line, naming },
             Row {
                 partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
                 is_open: row.is_open,

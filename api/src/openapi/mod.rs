@@ -12,7 +12,7 @@ pub use serve::*;
 
 use std::collections::HashSet;
 
-use firstcome_contract::job::JobKind;
+use firstcome_contract::family::Family;
 use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi,
@@ -29,7 +29,7 @@ use utoipa::{
 use crate::{
     http::{
         problem::Code,
-        schema::{JOB_ID, kinds},
+        schema::{JOB_ID, families},
     },
     submit::Accepted,
 };
@@ -192,7 +192,7 @@ fn path_parameters(path: &str) -> Vec<Parameter> {
                 let id = ObjectBuilder::new().schema_type(Type::String).format(Some(uuid));
                 (id.into(), json!(JOB_ID))
             }
-            "kind" => (kinds(), json!(JobKind::IssueCoupon.as_str())),
+            "family" => (families(), json!(Family::Coupon.as_str())),
             _ => {
                 let int64 = SchemaFormat::KnownFormat(KnownFormat::Int64);
                 let id = ObjectBuilder::new().schema_type(Type::Integer).format(Some(int64));

@@ -23,8 +23,9 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::{
-    job::{Envelope, JobId, JobKind},
-    line::{Line, LineName},
+    family::Family,
+    job::{Envelope, JobId},
+    line::{Line, LineName, Naming},
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -221,8 +222,8 @@ impl Publisher {
         alarms: &mut Alarms,
     ) -> Result<(), SessionError> {
         let nowhere = format!("{}.probe", self.broker.queue_namespace);
-        let kind = JobKind::IssueCoupon;
-        let line = Line { kind, generation: 0, name: LineName::Partition(0) };
+        let (family, name) = (Family::Coupon, LineName::Partition(0));
+        let line = Line { family, generation: 0, name, naming: Naming::Family };
         let parcel = Parcel { line, submissions: Vec::new() };
         publisher.publish(Address::Queue(&nowhere), MessageType::Canary, Vec::new(), parcel);
         loop {
@@ -383,8 +384,7 @@ impl Publisher {
     /// Puts a submission behind the others of its line, or refuses it.
     fn stand(&self, lines: &mut BTreeMap<Line, Waiting>, submission: Submission) {
         let waiting = lines.entry(submission.line).or_insert_with_key(|line| {
-            let exchange = topology::jobs(&self.broker.queue_namespace, line.kind);
-            Waiting::new(exchange, line.routing_key())
+            Waiting::new(line.exchange(&self.broker.queue_namespace), line.routing_key())
         });
         waiting.push(submission);
     }
@@ -429,5 +429,5 @@ impl Publisher {
 }
 
 fn is_current(routes: &Routes, line: Line) -> bool {
-    routes.get(&line.kind).is_some_and(|routing| routing.generation == line.generation)
+    routes.get(&line.family).is_some_and(|routing| routing.generation == line.generation)
 }

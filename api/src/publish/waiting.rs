@@ -138,12 +138,19 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use firstcome_contract::{job::JobKind, line::LineName};
+    use firstcome_contract::{
+        family::Family,
+        line::{LineName, Naming},
+    };
 
     use super::*;
 
-    const HERE: Line =
-        Line { kind: JobKind::IssueCoupon, generation: 1, name: LineName::Partition(0) };
+    const HERE: Line = Line {
+        family: Family::Coupon,
+        generation: 1,
+        name: LineName::Partition(0),
+        naming: Naming::Family,
+    };
 
     fn line(next: Instant, in_flight: usize) -> Waiting {
         Waiting { in_flight, next, ..Waiting::new(String::new(), String::new()) }

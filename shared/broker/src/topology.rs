@@ -15,7 +15,11 @@ use lapin::{
 use tokio::time::timeout;
 
 use crate::connect::SessionError;
-use firstcome_contract::{event::order_completed, job::JobKind, line::Line};
+use firstcome_contract::{
+    event::order_completed,
+    family::Family,
+    line::{Line, Naming},
+};
 
 /// How often a message may come back before the broker sets it aside. Every lost connection and
 /// every killed worker counts once for all that it held, so the limit is far above what a bad day
@@ -30,12 +34,30 @@ pub const PREFETCH: u16 = 256;
 /// leader.
 const MEND_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The direct exchange for the jobs of a kind; the routing key is a line's, see
+/// The direct exchanges for the jobs of a family; the routing key is a line's, see
 /// [`Line::routing_key`]. Only current lines are bound: a publisher that missed a change of
 /// the routing gets its messages back instead of putting them into a line that is being closed.
+///
+/// The last one is that of the release before this one, whose APIs know no other.
 #[must_use]
-pub fn jobs(namespace: &str, kind: JobKind) -> String {
-    format!("{namespace}.{}", kind.as_str())
+pub fn exchanges(namespace: &str, family: Family) -> [String; 2] {
+    [Naming::Family, Naming::Kind].map(|naming| naming.exchange(namespace, family))
+}
+
+/// The line under its former name: a worker of the release before this one, where a deployment is rolled back, makes
+/// such a queue beside the real one, and binds it.
+fn twin(line: Line) -> Option<Line> {
+    let former = Line { naming: Naming::Kind, ..line };
+    (former != line).then_some(former)
+}
+
+/// The exchanges from which the line is reached. One that is named in the former way is known there only: nobody else
+/// publishes to it, and who bound it may know no other.
+fn sources(namespace: &str, line: Line) -> Vec<String> {
+    match line.naming {
+        Naming::Family => exchanges(namespace, line.family).into(),
+        Naming::Kind => vec![line.exchange(namespace)],
+    }
 }
 
 /// The exchange and the queue for messages that the broker itself gives up on.
@@ -78,14 +100,9 @@ pub async fn declare(connection: &Connection, namespace: &str) -> Result<(), Ses
     // messages back forever.
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     // First: no queue that does not answer keeps the lines waiting for it.
-    for kind in JobKind::ALL {
+    for exchange in Family::ALL.into_iter().flat_map(|family| exchanges(namespace, family)) {
         channel
-            .exchange_declare(
-                jobs(namespace, kind).into(),
-                ExchangeKind::Direct,
-                durable,
-                FieldTable::default(),
-            )
+            .exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default())
             .await?;
     }
 
@@ -209,14 +226,17 @@ impl<'a> Lines<'a> {
     /// # Errors
     /// The broker's.
     pub async fn bind(&self, line: Line) -> Result<(), SessionError> {
-        let bound = self.channel.queue_bind(
-            line.queue(self.namespace).into(),
-            jobs(self.namespace, line.kind).into(),
-            line.routing_key().into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        Ok(bound.await?)
+        for exchange in sources(self.namespace, line) {
+            let bound = self.channel.queue_bind(
+                line.queue(self.namespace).into(),
+                exchange.into(),
+                line.routing_key().into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            bound.await?;
+        }
+        Ok(())
     }
 
     /// From now on publishers get their messages back; idempotent.
@@ -224,13 +244,19 @@ impl<'a> Lines<'a> {
     /// # Errors
     /// The broker's.
     pub async fn unbind(&self, line: Line) -> Result<(), SessionError> {
-        let unbound = self.channel.queue_unbind(
-            line.queue(self.namespace).into(),
-            jobs(self.namespace, line.kind).into(),
-            line.routing_key().into(),
-            FieldTable::default(),
-        );
-        Ok(unbound.await?)
+        // First the one from which nobody consumes: what is routed to it is routed to the real one as well.
+        for line in twin(line).into_iter().chain([line]) {
+            for exchange in sources(self.namespace, line) {
+                let unbound = self.channel.queue_unbind(
+                    line.queue(self.namespace).into(),
+                    exchange.into(),
+                    line.routing_key().into(),
+                    FieldTable::default(),
+                );
+                unbound.await?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the queue with all that is in it; idempotent.
@@ -238,9 +264,11 @@ impl<'a> Lines<'a> {
     /// # Errors
     /// The broker's.
     pub async fn delete(&self, line: Line) -> Result<(), SessionError> {
-        let queue = line.queue(self.namespace);
-        // Quorum queues know no if-empty: the caller has looked.
-        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
+        for line in twin(line).into_iter().chain([line]) {
+            let queue = line.queue(self.namespace);
+            // Quorum queues know no if-empty: the caller has looked.
+            self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
+        }
         Ok(())
     }
 
@@ -267,8 +295,7 @@ pub async fn delete(
     for line in lines {
         channel.queue_delete(line.queue(namespace).into(), QueueDeleteOptions::default()).await?;
     }
-    for kind in JobKind::ALL {
-        let exchange = jobs(namespace, kind);
+    for exchange in Family::ALL.into_iter().flat_map(|family| exchanges(namespace, family)) {
         channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
     }
     for queue in event_queues(namespace) {

@@ -9,6 +9,7 @@ mod codes;
 pub mod coupon;
 pub mod event;
 pub mod failure;
+pub mod family;
 pub mod ids;
 pub mod job;
 pub mod line;

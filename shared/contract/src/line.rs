@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::JobKind;
+use crate::family::Family;
 
 /// Keys are hashed into so many slots, and slots are dealt out to partitions; divisible by every
 /// small number of partitions.
 pub const SLOTS: u16 = 960;
-/// The most partitions of a kind.
+/// The most partitions of a family.
 pub const MAX_PARTITIONS: u16 = 256;
-/// The most keys of a kind that have a line of their own.
+/// The most keys of a family that have a line of their own.
 pub const MAX_PINS: u8 = 63;
 
 /// The slot of a key (a coupon's or product's id), for ever.
@@ -31,7 +31,7 @@ pub fn slot(key: i64) -> u16 {
     slot
 }
 
-/// A line among those of its kind and generation.
+/// A line among those of its family and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LineName {
     /// For all keys of some slots; 0-based.
@@ -60,33 +60,82 @@ impl std::str::FromStr for LineName {
     }
 }
 
+/// After what a line's queue, and the exchange that leads to it, are named. What was made by the release before
+/// this one keeps its name until it is drained.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Naming {
+    /// After the family's [former name](Family::former_name): the release before this one knows no other.
+    Kind,
+    /// After its family.
+    #[default]
+    Family,
+}
+
+impl Naming {
+    /// The name in rows; never renamed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Family => "family",
+        }
+    }
+
+    /// The naming with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Kind, Self::Family].into_iter().find(|naming| naming.as_str() == name)
+    }
+
+    /// The exchange that leads to the family's lines that are named so: `<namespace>.<family>`.
+    #[must_use]
+    pub fn exchange(self, namespace: &str, family: Family) -> String {
+        let family = match self {
+            Self::Kind => family.former_name(),
+            Self::Family => family.as_str(),
+        };
+        format!("{namespace}.{family}")
+    }
+}
+
 /// One line: one queue and its one consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Line {
-    /// The kind of the jobs in this line.
-    pub kind: JobKind,
+    /// The family of the jobs in this line.
+    pub family: Family,
     /// Which generation of lines it belongs to.
     pub generation: i32,
     /// Which of them it is.
     pub name: LineName,
+    /// After what its queue is named: the same for all lines of a generation.
+    pub naming: Naming,
 }
 
 impl Line {
-    /// The queue's name: `<namespace>.<kind>.<generation>.<line>`. Messages outlive deploys: never
+    /// The queue's name: `<namespace>.<family>.<generation>.<line>`. Messages outlive deploys: never
     /// change it.
     #[must_use]
     pub fn queue(self, namespace: &str) -> String {
-        format!("{namespace}.{}.{}", self.kind.as_str(), self.routing_key())
+        format!("{}.{}", self.exchange(namespace), self.routing_key())
     }
 
-    /// What binds the queue to its kind's exchange.
+    /// The exchange that leads to it.
+    #[must_use]
+    pub fn exchange(self, namespace: &str) -> String {
+        self.naming.exchange(namespace, self.family)
+    }
+
+    /// What binds the queue to its family's exchange; the line's name among those of its family.
     #[must_use]
     pub fn routing_key(self) -> String {
         format!("{}.{}", self.generation, self.name)
     }
 }
 
-/// How the jobs of a kind are dealt out at present.
+/// How the jobs of a family are dealt out at present.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routing {
     /// Counts up with every change.
@@ -95,6 +144,8 @@ pub struct Routing {
     pub partitions: u16,
     /// The keys with a line of their own, each with its number (below [`MAX_PINS`]) in job ids.
     pub pins: BTreeMap<i64, u8>,
+    /// After what the queues of its lines are named.
+    pub naming: Naming,
 }
 
 impl Routing {
@@ -133,6 +184,12 @@ impl Routing {
                 key.map(|(key, _)| LineName::Pin(*key))
             }
         }
+    }
+
+    /// The line of this family and routing with that name.
+    #[must_use]
+    pub const fn named(&self, family: Family, name: LineName) -> Line {
+        Line { family, generation: self.generation, name, naming: self.naming }
     }
 
     /// All lines.
@@ -193,7 +250,7 @@ mod tests {
 
     fn routing(partitions: u16, pins: &[i64]) -> Routing {
         let pins = pins.iter().copied().zip(0..).collect();
-        Routing { generation: 1, partitions, pins }
+        Routing { generation: 1, partitions, pins, naming: Naming::Family }
     }
 
     #[test]
@@ -202,13 +259,15 @@ mod tests {
         assert_eq!(slots, GOLDEN);
         let of = |key| routing(16, &[]).line(std::iter::once(key));
         assert_eq!(of(1), LineName::Partition(GOLDEN[0] % 16));
-        for (line, queue) in [
-            (LineName::Partition(3), "firstcome.issue-coupon.1.03"),
-            (LineName::Pin(17), "firstcome.issue-coupon.1.pin-17"),
+        for (naming, name, queue) in [
+            (Naming::Family, LineName::Partition(3), "firstcome.coupon.1.03"),
+            (Naming::Family, LineName::Pin(17), "firstcome.coupon.1.pin-17"),
+            (Naming::Kind, LineName::Partition(3), "firstcome.issue-coupon.1.03"),
         ] {
-            let partition = Line { kind: JobKind::IssueCoupon, generation: 1, name: line };
-            assert_eq!(partition.queue("firstcome"), queue);
-            assert_eq!(line.to_string().parse(), Ok(line));
+            let line = Line { family: Family::Coupon, generation: 1, name, naming };
+            assert_eq!(line.queue("firstcome"), queue);
+            assert_eq!(name.to_string().parse(), Ok(name));
+            assert_eq!(Naming::from_name(naming.as_str()), Some(naming));
         }
     }
 

@@ -8,7 +8,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    job::JobId,
+    job::{JobId, JobKind},
     line::{Line, LineName, slot},
 };
 
@@ -57,13 +57,13 @@ pub fn has_come_out(
 /// submitted; the routing may have changed before it was published, and a pin's number may have been given to
 /// another key since.
 fn may_hold(line: &Progress, job: JobId) -> bool {
-    let Line { kind, name, .. } = line.line;
-    job.kind() == Some(kind)
+    let Line { family, name, .. } = line.line;
+    job.kind().map(JobKind::family) == Some(family)
         && match (job.place().slot(), name) {
             (None, _) => true,
             (Some(_), LineName::Partition(_)) if line.partitions == 0 => true,
             (Some(slot), LineName::Partition(index)) => slot % line.partitions == index,
-            (Some(first), LineName::Pin(key)) => kind.has_several_keys() || slot(key) == first,
+            (Some(first), LineName::Pin(key)) => family.has_several_keys() || slot(key) == first,
         }
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{job::JobKind, line::Routing};
+    use crate::line::{Naming, Routing};
     use proptest::prelude::*;
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -85,14 +85,15 @@ mod tests {
     }
 
     fn routing(generation: i32, partitions: u16, pins: &[i64]) -> Routing {
-        Routing { generation, partitions, pins: pins.iter().copied().zip(0..).collect() }
+        let pins = pins.iter().copied().zip(0..).collect();
+        Routing { generation, partitions, pins, naming: Naming::Family }
     }
 
     /// Every line of these routings, all of which have passed everything.
     fn passed(kind: JobKind, routings: &[&Routing]) -> BTreeMap<Line, Progress> {
         let lines = routings.iter().flat_map(|routing| {
             routing.lines().map(|line| {
-                let line = Line { kind, generation: routing.generation, name: line };
+                let line = routing.named(kind.family(), line);
                 let passed = Some(at(1_000));
                 (line, Progress { line, partitions: routing.partitions, is_drained: false, passed })
             })
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_other_kinds_and_drained_ones_tell_nothing() {
+    fn lines_of_other_families_and_drained_ones_tell_nothing() {
         let routing = routing(1, 2, &[]);
         let job = job(JobKind::IssueCoupon, &routing, &[7]);
         let mut lines = passed(JobKind::IssueCoupon, &[&routing]);
@@ -135,7 +136,7 @@ mod tests {
                 .map(|(line, progress)| (line, Progress { passed: None, ..progress })),
         );
         let line = routing.line(std::iter::once(7));
-        let older = Line { kind: JobKind::IssueCoupon, generation: 0, name: line };
+        let older = Line { generation: 0, ..routing.named(JobKind::IssueCoupon.family(), line) };
         let drained = Progress { line: older, partitions: 2, is_drained: true, passed: None };
         lines.insert(older, drained);
         assert!(is_out(job, &lines));
@@ -158,7 +159,7 @@ mod tests {
                 prop_assert!(is_out(job, &lines));
                 let stands = if moved { &next } else { &submitted };
                 let line = stands.line(keys.iter().copied());
-                let line = Line { kind, generation: stands.generation, name: line };
+                let line = stands.named(kind.family(), line);
                 lines.get_mut(&line).unwrap().passed = Some(at(-1));
                 prop_assert!(!is_out(job, &lines), "{keys:?} stand in {line:?}");
             }

@@ -15,8 +15,10 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// The labels of a line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LineLabels {
-    /// Its queue.
-    pub queue: String,
+    /// The family to which it belongs.
+    pub family: &'static str,
+    /// Which of the family's lines it is: generation and name.
+    pub line: String,
 }
 
 /// A registry for one scrape.

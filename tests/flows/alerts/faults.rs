@@ -143,8 +143,8 @@ pub(super) async fn the_broker_is_away(prometheus: &Prometheus) {
     shop(options(), async |shop| {
         let direct = || vec![("AMQP_URL", shop.broker.direct.clone())];
         let workers = [
-            Watched::start(shop, "issue-coupon", direct()),
-            Watched::start(shop, "place-order", direct()),
+            Watched::start(shop, "coupons", direct()),
+            Watched::start(shop, "products", direct()),
             Watched::start(shop, "relay-outbox", Vec::new()),
         ];
         for worker in &workers {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use firstcome_broker::{connect, topology};
-use firstcome_contract::{job::JobKind, line::Line};
+use firstcome_contract::{
+    family::Family,
+    line::{Line, Naming},
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio::time::timeout;
 
@@ -148,13 +151,13 @@ impl Stage {
 
 /// Every line that a program has opened on this database.
 async fn lines(pool: &PgPool) -> Result<Vec<Line>, sqlx::Error> {
-    let rows: Vec<(String, i32, String)> =
-        sqlx::query_as("SELECT kind, generation, line FROM partition_leases")
+    let rows: Vec<(String, i32, String, String)> =
+        sqlx::query_as("SELECT family, generation, line, naming FROM partition_leases")
             .fetch_all(pool)
             .await?;
-    let line = |(kind, generation, name): (String, i32, String)| {
-        let kind = JobKind::from_name(&kind)?;
-        Some(Line { kind, generation, name: name.parse().ok()? })
+    let line = |(family, generation, name, naming): (String, i32, String, String)| {
+        let (family, naming) = (Family::from_name(&family)?, Naming::from_name(&naming)?);
+        Some(Line { family, generation, name: name.parse().ok()?, naming })
     };
     Ok(rows.into_iter().filter_map(line).collect())
 }

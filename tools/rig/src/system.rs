@@ -30,7 +30,8 @@ pub struct Program {
     /// Its name, also that of its log.
     pub name: &'static str,
     binary: &'static str,
-    argument: &'static str,
+    /// Its command.
+    pub argument: &'static str,
 }
 
 /// What customers talk to.
@@ -43,9 +44,8 @@ const fn worker(name: &'static str, argument: &'static str) -> Program {
 /// As few processes as possible.
 pub const SMALL: [Program; 2] = [worker("worker", "all"), API];
 
-/// What settles jobs: a process per kind.
-pub const SETTLERS: [Program; 2] =
-    [worker("place-order", "place-order"), worker("issue-coupon", "issue-coupon")];
+/// What settles jobs: a process per family of lines.
+pub const SETTLERS: [Program; 2] = [worker("products", "products"), worker("coupons", "coupons")];
 
 /// Each role in a process of its own, orders in two; and a stand-in for the data platform.
 pub const LARGE: [Program; 8] = [
@@ -53,9 +53,9 @@ pub const LARGE: [Program; 8] = [
     worker("send-to-data-platform", "send-to-data-platform"),
     worker("update-sales-stats", "update-sales-stats"),
     worker("relay-outbox", "relay-outbox"),
-    worker("place-order-1", "place-order"),
-    worker("place-order-2", "place-order"),
-    worker("issue-coupon", "issue-coupon"),
+    worker("products-1", "products"),
+    worker("products-2", "products"),
+    worker("coupons", "coupons"),
     API,
 ];
 

@@ -10,9 +10,10 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
     failure::Failure,
+    family::Family,
     ids::UserId,
-    job::{JobId, JobKind, Settled, SettledBatch, held_key, outcome::settled_channel},
-    line::Line,
+    job::{JobId, Settled, SettledBatch, held_key, outcome::settled_channel},
+    line::{Line, Naming},
     lost::{MARGIN, Progress, has_come_out},
 };
 use redis::{AsyncTypedCommands, aio::MultiplexedConnection};
@@ -194,21 +195,21 @@ impl Lines {
 
 async fn lines(pool: &PgPool) -> Result<Lines, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT clock_timestamp() AS "now!", l.kind, l.generation, l.line, l.partitions, l.drained_at IS NOT NULL AS "is_drained!",
+        r#"SELECT clock_timestamp() AS "now!", l.family, l.generation, l.line, l.naming, l.partitions, l.drained_at IS NOT NULL AS "is_drained!",
                   GREATEST(p.until, r.cleared_until) AS passed
            FROM partition_leases AS l
-           JOIN routing ON routing.kind = l.kind AND l.generation <= routing.generation
-           LEFT JOIN line_reports AS r ON r.kind = l.kind AND r.generation = l.generation AND r.line = l.line
-           LEFT JOIN line_progress AS p ON p.kind = l.kind AND p.generation = l.generation AND p.line = l.line
-           ORDER BY l.kind, l.generation, l.line"#
+           JOIN routing ON routing.family = l.family AND l.generation <= routing.generation
+           LEFT JOIN line_reports AS r ON r.family = l.family AND r.generation = l.generation AND r.line = l.line
+           LEFT JOIN line_progress AS p ON p.family = l.family AND p.generation = l.generation AND p.line = l.line
+           ORDER BY l.family, l.generation, l.line"#
     )
     .fetch_all(pool)
     .await?;
     let now = rows.first().map_or_else(Utc::now, |row| row.now);
     let progress = rows.into_iter().filter_map(|row| {
-        let (kind, line) = (JobKind::from_name(&row.kind)?, row.line.parse().ok()?);
+        let (family, naming) = (Family::from_name(&row.family)?, Naming::from_name(&row.naming)?);
         Some(Progress {
-            line: Line { kind, generation: row.generation, name: line },
+            line: Line { family, generation: row.generation, name: row.line.parse().ok()?, naming },
             partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
             is_drained: row.is_drained,
             passed: row.passed,

@@ -59,9 +59,9 @@ pub(crate) struct Control {
 
 impl Control {
     /// Starts the task that publishes, until `stop`.
-    pub(crate) fn start(broker: &BrokerArgs, kind: &str, stop: &CancellationToken) -> Self {
+    pub(crate) fn start(broker: &BrokerArgs, role: &str, stop: &CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG);
-        let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {kind} control"));
+        let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {role} control"));
         let (stop, is_blocked) = (stop.clone(), Arc::new(AtomicBool::new(false)));
         let blocked = Arc::clone(&is_blocked);
         tokio::spawn(async move {

@@ -9,7 +9,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use firstcome_contract::{job::JobKind, line::Line};
+use firstcome_contract::{
+    family::Family,
+    line::{Line, Naming},
+};
 use firstcome_process::database::within;
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -47,7 +50,7 @@ pub(crate) struct Share {
     pub(crate) is_first: bool,
 }
 
-/// This process among the workers of a kind.
+/// This process among the workers of a family.
 #[derive(Debug)]
 pub(crate) struct Member {
     identity: Arc<Identity>,
@@ -60,7 +63,7 @@ pub(crate) struct Member {
 #[derive(Debug)]
 struct Identity {
     id: Uuid,
-    kind: JobKind,
+    family: Family,
     name: String,
     options: Arc<PgConnectOptions>,
 }
@@ -73,11 +76,11 @@ impl Identity {
     /// Says that this worker is alive. Deliberately waits for no other worker.
     async fn beat(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
         sqlx::query!(
-            "INSERT INTO workers (id, kind, name, expires_at)
-             VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
+            "INSERT INTO workers (id, family, name, expires_at, naming)
+             VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), 'family')
              ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at",
             self.id,
-            self.kind.as_str(),
+            self.family.as_str(),
             self.name,
             SECONDS_TO_LIVE,
         )
@@ -132,10 +135,10 @@ async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken
 
 impl Member {
     /// A member yet to be heard of.
-    pub(crate) fn new(kind: JobKind, pool: &PgPool) -> Self {
+    pub(crate) fn new(family: Family, pool: &PgPool) -> Self {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
         let (id, name) = (Uuid::new_v4(), format!("{host}:{}", std::process::id()));
-        let identity = Identity { id, kind, name, options: pool.connect_options() };
+        let identity = Identity { id, family, name, options: pool.connect_options() };
         Self { identity: Arc::new(identity), connection: None }
     }
 
@@ -159,17 +162,26 @@ impl Member {
 
     /// Takes what is free of the lines up to a fair share, and tells what is ours.
     pub(crate) async fn share(&self, on: &mut PgConnection) -> Result<Share, sqlx::Error> {
-        let Identity { id, kind, .. } = *self.identity;
-        let mut alive = self.alive(on).await?;
-        if !alive.contains(&id) {
+        let Identity { id, family, .. } = *self.identity;
+        let mut workers = self.alive(on).await?;
+        if !workers.iter().any(|(other, _)| *other == id) {
             // New, or paused for so long.
             self.identity.beat(on).await?;
-            alive = self.alive(on).await?;
+            workers = self.alive(on).await?;
         }
-        let rank = alive.iter().position(|other| *other == id).unwrap_or_default();
-        let rows = State::load(on, kind).await?.rows;
+        let alive: Vec<Uuid> = workers.iter().map(|(other, _)| *other).collect();
+        let rank = rank(&alive, id);
+        let rows = State::load(on, family).await?.rows;
         let open: Vec<_> = rows.iter().filter(|row| row.is_open).collect();
-        let fair = fair_share(open.len(), alive.len(), rank);
+        let mut fair = fair_share(open.len(), alive.len(), rank);
+        let knowing = workers.iter().filter(|(_, naming)| *naming == Naming::Family);
+        let knowing: Vec<Uuid> = knowing.map(|(other, _)| *other).collect();
+        if knowing.len() < alive.len() {
+            // Lines that workers of the release before this one do not know are left to the others.
+            let named = open.iter().filter(|row| row.line.naming == Naming::Family).count();
+            fair = fair_share(open.len() - named, alive.len(), rank)
+                + fair_share(named, knowing.len(), self::rank(&knowing, id));
+        }
 
         let ours = open.iter().filter(|row| row.owner == Some(id));
         let mut leases: Vec<Lease> = ours.map(|row| row.lease(id)).collect();
@@ -178,6 +190,7 @@ impl Member {
         // Others look at the same time: each begins elsewhere.
         let begin = (free.len() * rank).checked_div(alive.len()).unwrap_or_default();
         free.rotate_left(begin);
+        free.sort_by_key(|row| row.line.naming == Naming::Kind);
         let wanted = free.into_iter().take(fair.saturating_sub(leases.len()));
         let (generations, names): (Vec<i32>, Vec<String>) =
             wanted.map(|row| (row.line.generation, row.line.name.to_string())).unzip();
@@ -186,16 +199,16 @@ impl Member {
             // worker has taken meanwhile is not free any more.
             let taken = sqlx::query!(
                 r#"WITH free AS (
-                       SELECT kind, generation, line FROM partition_leases
+                       SELECT family, generation, line FROM partition_leases
                        JOIN UNNEST($3::int[], $4::text[]) AS wanted (g, l) ON generation = g AND line = l
-                       WHERE kind = $1 AND (owner IS NULL OR owner <> ALL ($5::uuid[]))
+                       WHERE family = $1 AND (owner IS NULL OR owner <> ALL ($5::uuid[]))
                        FOR UPDATE OF partition_leases SKIP LOCKED
                    )
                    UPDATE partition_leases AS taken SET owner = $2, epoch = epoch + 1
                    FROM free
-                   WHERE taken.kind = free.kind AND taken.generation = free.generation AND taken.line = free.line
-                   RETURNING taken.generation, taken.line, taken.epoch"#,
-                kind.as_str(),
+                   WHERE taken.family = free.family AND taken.generation = free.generation AND taken.line = free.line
+                   RETURNING taken.generation, taken.line, taken.naming, taken.epoch"#,
+                family.as_str(),
                 id,
                 &generations,
                 &names,
@@ -204,23 +217,25 @@ impl Member {
             .fetch_all(on)
             .await?;
             leases.extend(taken.into_iter().filter_map(|row| {
-                let line = row.line.parse().ok()?;
-                let line = Line { kind, generation: row.generation, name: line };
+                let (name, naming) = (row.line.parse().ok()?, Naming::from_name(&row.naming)?);
+                let line = Line { family, generation: row.generation, name, naming };
                 Some(Lease { line, owner: id, epoch: row.epoch })
             }));
         }
         Ok(Share { leases, fair, is_first: rank == 0 })
     }
 
-    /// The workers that count as alive, in an order that all of them know.
-    async fn alive(&self, on: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
-        sqlx::query_scalar!(
+    /// The workers that count as alive, in an order that all of them know, and the newest naming that each knows.
+    async fn alive(&self, on: &mut PgConnection) -> Result<Vec<(Uuid, Naming)>, sqlx::Error> {
+        let alive = sqlx::query!(
             "WITH dead AS (DELETE FROM workers WHERE expires_at < clock_timestamp())
-             SELECT id FROM workers WHERE kind = $1 AND expires_at >= clock_timestamp() ORDER BY id",
-            self.identity.kind.as_str(),
+             SELECT id, naming FROM workers WHERE family = $1 AND expires_at >= clock_timestamp() ORDER BY id",
+            self.identity.family.as_str(),
         )
         .fetch_all(on)
-        .await
+        .await?;
+        let naming = |name: &str| Naming::from_name(name).unwrap_or(Naming::Kind);
+        Ok(alive.into_iter().map(|row| (row.id, naming(&row.naming))).collect())
     }
 
     /// Gives a line back, so that another worker can take it at once.
@@ -228,8 +243,8 @@ impl Member {
         let mut on = self.connection().await?;
         let released = sqlx::query!(
             "UPDATE partition_leases SET owner = NULL
-             WHERE kind = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5",
-            lease.line.kind.as_str(),
+             WHERE family = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5",
+            lease.line.family.as_str(),
             lease.line.generation,
             lease.line.name.to_string(),
             lease.owner,
@@ -256,6 +271,11 @@ impl Member {
         };
         within(RELEASE_DEADLINE, leaving).await
     }
+}
+
+/// The place of a worker among these.
+fn rank(workers: &[Uuid], worker: Uuid) -> usize {
+    workers.iter().position(|other| *other == worker).unwrap_or_default()
 }
 
 /// How many of `lines` the `rank`-th of `workers` should have: all get the same, the first ones one

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::{publish::MessageType, topology};
-use firstcome_contract::{job::Envelope, line::Line};
+use firstcome_contract::job::Envelope;
 use firstcome_process::database::within;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{MissedTickBehavior, interval};
@@ -143,12 +143,11 @@ impl Letter {
             return Ok(Some((To::Queue(self.queue.clone()), MessageType::Events)));
         }
         let Ok(Envelope { job, .. }) = Envelope::decode(&self.payload) else { return Ok(None) };
-        let kind = job.kind();
+        let family = job.kind().family();
         // It had a line when it was accepted.
-        let routing = State::load(on, kind).await?.routing().ok_or(sqlx::Error::RowNotFound)?;
-        let line = routing.line(job.keys());
-        let line = Line { kind, generation: routing.generation, name: line };
-        let to = To::Line { exchange: topology::jobs(namespace, kind), line };
+        let routing = State::load(on, family).await?.routing().ok_or(sqlx::Error::RowNotFound)?;
+        let line = routing.named(family, routing.line(job.keys()));
+        let to = To::Line { exchange: line.exchange(namespace), line };
         Ok(Some((to, MessageType::Jobs)))
     }
 }

@@ -12,7 +12,7 @@ use firstcome_broker::{
     consume::ConsumeError,
     topology,
 };
-use firstcome_contract::{job::JobKind, line::Line};
+use firstcome_contract::{family::Family, line::Line};
 use firstcome_process::database::{Pool, within};
 use sqlx::PgConnection;
 use tokio::{
@@ -56,11 +56,11 @@ const TELL_DEADLINE: Duration = Duration::from_secs(5);
 /// those whose batches may. The attempts that it has under way are over some seconds later.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 
-/// All that a role needs to serve a kind of job.
+/// All that a role needs to serve a family of lines.
 #[derive(Debug)]
 pub struct Role {
-    /// Which jobs.
-    pub kind: JobKind,
+    /// Which lines.
+    pub family: Family,
     /// Where they wait.
     pub broker: BrokerArgs,
     /// Where they are settled.
@@ -73,11 +73,11 @@ pub struct Role {
     pub monitor: monitor::Role,
 }
 
-/// Serves a share of the kind's lines until `stop`, reconnecting as long as it takes. On `stop` it
+/// Serves a share of the family's lines until `stop`, reconnecting as long as it takes. On `stop` it
 /// pulls nothing more, settles what it has in hand, gives its lines back and closes the connection.
 pub async fn run(role: Arc<Role>, stop: CancellationToken) {
-    let name = format!("firstcome-worker {}", role.kind.as_str());
-    let control = Control::start(&role.broker, role.kind.as_str(), &stop);
+    let name = format!("firstcome-worker {}", role.monitor.name);
+    let control = Control::start(&role.broker, role.monitor.name, &stop);
     let redriving = redrive::run(Arc::clone(&role), control.clone(), stop.clone());
     let suspects = Suspects::default();
     let serving = connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
@@ -130,7 +130,7 @@ struct Means {
 impl Means {
     async fn of(role: &Role) -> Result<Self, sqlx::Error> {
         role.pool.prove().await?;
-        let mut member = Member::new(role.kind, &role.pool);
+        let mut member = Member::new(role.family, &role.pool);
         let (sharing, beating, keeping) =
             tokio::try_join!(member.connect(), member.connect(), member.connect())?;
         member.keep(sharing);
@@ -212,8 +212,8 @@ impl Session {
                 // What is in hand is retried by itself; what is lost meanwhile is fenced.
                 Err(error) => {
                     cut_off_at = None;
-                    let kind = self.role.kind.as_str();
-                    tracing::warn!(kind, %error, "lines not shared, trying again");
+                    let family = self.role.family.as_str();
+                    tracing::warn!(family, %error, "lines not shared, trying again");
                     if well_at.elapsed() > GIVE_UP_AFTER {
                         let reason = format!("the database is away: {error}");
                         return Err(SessionError::Unusable(reason));
@@ -247,8 +247,8 @@ impl Session {
         match within(TELL_DEADLINE, telling).await {
             Ok(connection) => self.member.keep(connection),
             Err(error) => {
-                let kind = self.role.kind.as_str();
-                tracing::warn!(kind, %error, "figures not stored, trying again");
+                let family = self.role.family.as_str();
+                tracing::warn!(family, %error, "figures not stored, trying again");
             }
         }
     }
@@ -285,7 +285,7 @@ impl Session {
         if let Some(lease) = lease {
             tracing::info!(queue, epoch = lease.epoch, "serving");
             let (stop, stats) = (stop.clone(), Arc::clone(&stats));
-            self.role.monitor.metrics.serves(queue.clone(), lease.line.kind, &stats);
+            self.role.monitor.metrics.serves(lease.line, &stats);
             self.lines
                 .insert(lease.line, Serving { lease, stop, stats, canaries: Canaries::default() });
         }
@@ -354,7 +354,7 @@ impl Session {
         match self.member.release(lease).await {
             Ok(()) => {
                 tracing::info!(queue, "handed over");
-                self.role.monitor.metrics.handed_over(self.role.kind);
+                self.role.monitor.metrics.handed_over(self.role.family);
             }
             Err(error) => tracing::warn!(queue, %error, "lease not released, it will expire"),
         }
@@ -402,7 +402,10 @@ impl Session {
         // Or it would count as alive again.
         self.heartbeat.end().await;
         if self.member.leave().await.is_err() {
-            tracing::warn!(kind = self.role.kind.as_str(), "leases not released, they will expire");
+            tracing::warn!(
+                family = self.role.family.as_str(),
+                "leases not released, they will expire"
+            );
         }
         ended
     }

@@ -1,4 +1,4 @@
-//! Looks after a kind's lines in the broker, and takes the steps of its routing: beside the sharing, which
+//! Looks after a family's lines in the broker, and takes the steps of its routing: beside the sharing, which
 //! waits for nothing of it.
 
 use std::{
@@ -15,7 +15,7 @@ use firstcome_broker::{
     connect::{self, Connection, SessionError},
     topology,
 };
-use firstcome_contract::job::JobKind;
+use firstcome_contract::family::Family;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::{
     sync::Notify,
@@ -31,7 +31,7 @@ use super::{
 
 /// How often it is looked for steps to take.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often one of the kind's workers makes sure that every line can be reached: somebody may have deleted
+/// How often one of the family's workers makes sure that every line can be reached: somebody may have deleted
 /// its queue, its exchange, or what binds them.
 const MEND: Duration = Duration::from_secs(5);
 /// How long a look may take: most of it is the broker's work.
@@ -41,7 +41,7 @@ const DECLARE_DEADLINE: Duration = Duration::from_secs(3);
 /// How often it is looked whether another worker is done with the lines.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Makes the lines of every kind, as its first worker would: then jobs are accepted before one
+/// Makes the lines of every family, as its first worker would: then jobs are accepted before one
 /// runs.
 ///
 /// # Errors
@@ -54,9 +54,10 @@ pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), Sessio
     let control = Control::start(broker, "lines", &stop);
     let made = async {
         let mut on = pool.acquire().await?;
-        for kind in JobKind::ALL {
+        for family in Family::ALL {
             // A worker may be at it.
-            while advance(&mut on, kind, &connection, namespace, &control, true).await?.is_none() {
+            while advance(&mut on, family, &connection, namespace, &control, true).await?.is_none()
+            {
                 sleep(AGAIN).await;
             }
         }
@@ -72,15 +73,15 @@ pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), Sessio
 /// is at it. `mends` the lines before, the first ones too.
 async fn advance(
     on: &mut PgConnection,
-    kind: JobKind,
+    family: Family,
     connection: &Arc<Connection>,
     namespace: &str,
     control: &Control,
     mut mends: bool,
 ) -> Result<Option<bool>, StepError> {
     let mut has_stepped = false;
-    while let Some(mut locked) = routing::lock(on, kind).await? {
-        let state = State::load(&mut locked, kind).await?;
+    while let Some(mut locked) = routing::lock(on, family).await? {
+        let state = State::load(&mut locked, family).await?;
         if std::mem::take(&mut mends) {
             state.restore(&mut locked, connection, namespace).await?;
         }
@@ -110,7 +111,7 @@ struct News {
 }
 
 impl Upkeep {
-    /// Begins with the lines of every kind: a worker of theirs may be yet to come.
+    /// Begins with the lines of every family: a worker of theirs may be yet to come.
     pub(crate) fn start(
         role: &Arc<Role>,
         connection: &Arc<Connection>,
@@ -123,12 +124,12 @@ impl Upkeep {
             connection: Arc::clone(connection),
             control: control.clone(),
             news: Arc::clone(&news),
-            due: BTreeSet::from(JobKind::ALL),
+            due: BTreeSet::from(Family::ALL),
         };
         Self { news, _keeping: AbortOnDropHandle::new(tokio::spawn(keeper.run(on))) }
     }
 
-    /// Whether this worker is the first of its kind, who looks after the lines for all of them.
+    /// Whether this worker is the first of its family, who looks after the lines for all of them.
     pub(crate) fn is_first(&self, is_first: bool) {
         self.news.is_first.store(is_first, Ordering::Relaxed);
     }
@@ -149,14 +150,14 @@ struct Keeper {
     connection: Arc<Connection>,
     control: Control,
     news: Arc<News>,
-    /// Kinds whose lines are to be mended.
-    due: BTreeSet<JobKind>,
+    /// Families whose lines are to be mended.
+    due: BTreeSet<Family>,
 }
 
 impl Keeper {
     /// Not on a connection of the pool: batches come first there, and one that freezes is just dropped.
     async fn run(mut self, on: PgConnection) {
-        let kind = self.role.kind;
+        let family = self.role.family;
         let mut kept = Some(on);
         let mut mended = Instant::now();
         let mut looks = interval(LOOK);
@@ -165,7 +166,7 @@ impl Keeper {
             looks.tick().await;
             let is_time = self.news.is_first.load(Ordering::Relaxed) && mended.elapsed() > MEND;
             if self.news.is_damaged.swap(false, Ordering::Relaxed) || is_time {
-                self.due.insert(kind);
+                self.due.insert(family);
                 mended = Instant::now();
             }
             let connection = kept.take();
@@ -173,7 +174,7 @@ impl Keeper {
             match looked.unwrap_or(Err(SessionError::Timeout(DEADLINE).into())) {
                 Ok(connection) => kept = Some(connection),
                 Err(error) => {
-                    tracing::warn!(kind = kind.as_str(), %error, "lines not looked after, trying again");
+                    tracing::warn!(family = family.as_str(), %error, "lines not looked after, trying again");
                 }
             }
         }
@@ -181,7 +182,7 @@ impl Keeper {
 
     /// Gives the connection back if it is good.
     async fn look(&mut self, connection: Option<PgConnection>) -> Result<PgConnection, StepError> {
-        let Role { kind: own, broker, pool, .. } = &*self.role;
+        let Role { family: own, broker, pool, .. } = &*self.role;
         let namespace = &broker.queue_namespace;
         let mut on = match connection {
             Some(connection) => connection,
@@ -194,17 +195,18 @@ impl Keeper {
                 Err(_) => tracing::warn!("no answer from the broker to what is declared"),
             }
         }
-        let others = JobKind::ALL.into_iter().filter(|kind| kind != own && self.due.contains(kind));
-        for kind in std::iter::once(*own).chain(others.collect::<Vec<_>>()) {
-            let mends = self.due.contains(&kind);
+        let others =
+            Family::ALL.into_iter().filter(|family| family != own && self.due.contains(family));
+        for family in std::iter::once(*own).chain(others.collect::<Vec<_>>()) {
+            let mends = self.due.contains(&family);
             let (connection, control) = (&self.connection, &self.control);
-            match advance(&mut on, kind, connection, namespace, control, mends).await? {
+            match advance(&mut on, family, connection, namespace, control, mends).await? {
                 // Another worker is at it: our turn comes with the next look.
                 None => continue,
                 Some(true) => self.news.stepped.notify_one(),
                 Some(false) => {}
             }
-            self.due.remove(&kind);
+            self.due.remove(&family);
         }
         Ok(on)
     }

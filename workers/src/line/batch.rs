@@ -7,6 +7,7 @@ use firstcome_broker::{
     publish::MessageType,
 };
 use firstcome_contract::{
+    family::Family,
     ids::UserId,
     job::{self as contract, Envelope, JobId, JobKind, Settled, Undecodable, envelope},
     trace::TraceParent,
@@ -90,8 +91,8 @@ impl Batch {
     }
 
     /// Adds a message, and tells whether it is enough. Every record is decoded alone, so that a bad one harms
-    /// nobody else. Jobs of another kind than `kind` are in the wrong line.
-    pub(crate) fn take(&mut self, kind: Option<JobKind>, message: Received) -> bool {
+    /// nobody else. Jobs of another family than this one are in the wrong line.
+    pub(crate) fn take(&mut self, family: Option<Family>, message: Received) -> bool {
         let Received { id, kind: name, canary, attempts, died_in, body, receipt } = message;
         self.messages += 1;
         self.is_end_of_line |= name == Some(MessageType::EndOfLine);
@@ -100,7 +101,7 @@ impl Batch {
         for (line, payload) in (0..).zip(envelope::lines(&body)) {
             let origin = Origin { line, ..first.clone() };
             let payload = payload.to_vec();
-            match decode(kind, &payload) {
+            match decode(family, &payload) {
                 // The same job published twice (a client's retry of an unconfirmed publish).
                 Ok(envelope) if !self.seen.insert(envelope.id) => {}
                 Ok(envelope) => self.jobs.push(Job { envelope, origin, payload }),
@@ -129,14 +130,40 @@ impl Batch {
     }
 }
 
-fn decode(kind: Option<JobKind>, line: &[u8]) -> Result<Envelope, Undecodable> {
+fn decode(family: Option<Family>, line: &[u8]) -> Result<Envelope, Undecodable> {
     let envelope = Envelope::decode(line)?;
-    match kind {
-        Some(kind) if envelope.job.kind() != kind => Err(Undecodable {
+    match family {
+        Some(family) if envelope.job.kind().family() != family => Err(Undecodable {
             accepted: Some((envelope.id, envelope.user_id)),
             trace: envelope.trace,
-            reason: format!("not a job of kind {}", kind.as_str()),
+            reason: format!("not a job of the {} lines", family.as_str()),
         }),
         Some(_) | None => Ok(envelope),
+    }
+}
+
+/// The jobs in runs of one kind, in order: a handler takes jobs of its kind only, and none may overtake another.
+pub(crate) fn runs<'a, T>(
+    jobs: &'a [T],
+    kind: impl Fn(&T) -> JobKind + Copy + 'a,
+) -> impl Iterator<Item = (JobKind, &'a [T])> {
+    let runs = jobs.chunk_by(move |one, next| kind(one) == kind(next));
+    runs.filter_map(move |run| Some((kind(run.first()?), run)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_of_one_kind_and_in_order(kinds in prop::collection::vec(prop::sample::select(&JobKind::ALL), 0..40)) {
+            let jobs: Vec<(usize, JobKind)> = kinds.into_iter().enumerate().collect();
+            let all: Vec<_> = runs(&jobs, |job| job.1).collect();
+            prop_assert_eq!(all.iter().flat_map(|(_, run)| *run).copied().collect::<Vec<_>>(), jobs.clone());
+            prop_assert!(all.iter().all(|(kind, run)| run.iter().all(|job| job.1 == *kind)));
+            prop_assert!(all.windows(2).all(|pair| pair[0].0 != pair[1].0), "a run per change of kind");
+        }
     }
 }

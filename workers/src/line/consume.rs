@@ -12,7 +12,10 @@ use firstcome_broker::{
     consume::{ConsumeError, Consumer, Receipt},
     topology::{self, PREFETCH},
 };
-use firstcome_contract::job::{JobKind, Settled, SettledBatch, Status};
+use firstcome_contract::{
+    family::Family,
+    job::{Settled, SettledBatch, Status},
+};
 use firstcome_process::database::within;
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::sleep};
@@ -20,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{AttemptError, said},
-    batch::{Batch, Job},
+    batch::Batch,
     dead_letter::set_aside,
     parts::Experience,
     report::Stats,
@@ -40,7 +43,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// What a queue holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source {
-    /// Jobs of the role's kind, in order; ours for as long as the lease says so.
+    /// Jobs of the role's family, in order; ours for as long as the lease says so.
     Line(Lease),
     /// What the broker gave up on (see `topology::DELIVERY_LIMIT`): jobs of any kind, one that
     /// brings its readers down perhaps, innocent neighbours surely. Each of them was accepted, so
@@ -141,15 +144,15 @@ impl Settler<'_> {
         consumer: &mut Consumer<'_>,
         ahead: Option<Batch>,
     ) -> Result<Option<Batch>, SessionError> {
-        let (kind, limit) = (self.kind(), self.experience.batch());
+        let (family, limit) = (self.family(), self.experience.batch());
         let next = match ahead {
             Some(batch) => Some(batch),
-            None => decode(consumer, kind, limit, self.stop).await?,
+            None => decode(consumer, family, limit, self.stop).await?,
         };
         // What was not begun goes back to the broker.
         let Some(mut batch) = next.filter(|_| !self.stop.is_cancelled()) else { return Ok(None) };
         if !batch.is_full() {
-            consumer.drain(|message| batch.take(kind, message))?;
+            consumer.drain(|message| batch.take(family, message))?;
         }
         self.stats.taken(&batch);
         Ok(Some(batch))
@@ -164,10 +167,10 @@ impl Settler<'_> {
     ) -> Result<(Option<Vec<Settled>>, Ahead), SessionError> {
         let began = Instant::now();
         let (queue, role, stop) = (self.queue, self.role, self.stop);
-        let (kind, limit) = (self.kind(), self.experience.batch());
+        let (family, limit) = (self.family(), self.experience.batch());
         let mut ahead = Ok(None);
         let decoding = async {
-            ahead = decode(consumer, kind, limit, stop).await;
+            ahead = decode(consumer, family, limit, stop).await;
             pending::<Infallible>().await
         };
         let settled = tokio::select! {
@@ -179,7 +182,7 @@ impl Settler<'_> {
             }
         };
         if settled.is_ok() && !batch.jobs.is_empty() {
-            role.monitor.metrics.batch(role.kind, batch.jobs.len(), began.elapsed());
+            role.monitor.metrics.batch(role.family, batch.jobs.len(), began.elapsed());
         }
         Ok((self.unless_fenced(settled)?, ahead))
     }
@@ -190,19 +193,14 @@ impl Settler<'_> {
         let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
         let keep_trying = || is_ours() && !stop.is_cancelled();
         let metrics = &role.monitor.metrics;
-        let desk = Desk { pool: &role.pool, kind: role.kind, queue, lease: None, metrics };
-        let (desk, parts): (Desk<'_>, Vec<(JobKind, &[Job])>) = match source {
-            Source::Line(lease) => {
-                (Desk { lease: Some(lease), ..desk }, vec![(role.kind, batch.jobs.as_slice())])
-            }
-            Source::DeadLetters => {
-                let alone = |job| (Job::kind(job), std::slice::from_ref(job));
-                (desk, batch.jobs.iter().map(alone).collect())
-            }
+        let (lease, parts) = match source {
+            Source::Line(lease) => (Some(&*lease), batch.jobs.chunks(batch.jobs.len().max(1))),
+            Source::DeadLetters => (None, batch.jobs.chunks(1)),
         };
+        let desk = Desk { pool: &role.pool, family: role.family, queue, lease, metrics };
         let mut settled = set_aside(desk, &batch.rejects, experience, &keep_trying).await?;
-        for (kind, jobs) in parts {
-            settled.extend(settle(Desk { kind, ..desk }, jobs, experience, &keep_trying).await?);
+        for jobs in parts {
+            settled.extend(settle(desk, jobs, experience, &keep_trying).await?);
         }
         Ok(settled)
     }
@@ -217,7 +215,7 @@ impl Settler<'_> {
             Ok(settled) => Ok(Some(settled)),
             Err(error) if error.is_final() => {
                 tracing::warn!(queue, %error, "batch abandoned");
-                self.role.monitor.metrics.fenced(self.role.kind);
+                self.role.monitor.metrics.fenced(self.role.family);
                 Ok(None)
             }
             Err(error) => Err(SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))),
@@ -248,10 +246,10 @@ impl Settler<'_> {
         self.role.announcer.announce(SettledBatch { settled, sold_out });
     }
 
-    /// Of which kind the jobs have to be.
-    fn kind(&self) -> Option<JobKind> {
+    /// Of which family the jobs have to be.
+    fn family(&self) -> Option<Family> {
         match self.source {
-            Source::Line(_) => Some(self.role.kind),
+            Source::Line(_) => Some(self.role.family),
             Source::DeadLetters => None,
         }
     }
@@ -260,12 +258,12 @@ impl Settler<'_> {
 /// Waits for the next batch, of about `limit` jobs at most; `None` on `stop`.
 async fn decode(
     consumer: &mut Consumer<'_>,
-    kind: Option<JobKind>,
+    family: Option<Family>,
     limit: usize,
     stop: &CancellationToken,
 ) -> Result<Option<Batch>, SessionError> {
     let mut batch = Batch::of(limit);
-    let taken = consumer.next_batch(stop, |message| batch.take(kind, message)).await?;
+    let taken = consumer.next_batch(stop, |message| batch.take(family, message)).await?;
     Ok(taken.then_some(batch))
 }
 

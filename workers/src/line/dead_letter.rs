@@ -17,7 +17,7 @@ use super::{
     record::{self, Entry, Settling},
     settle::{Desk, begin},
 };
-use crate::jobs::outcome::Outcome;
+use crate::{RoleName, jobs::outcome::Outcome};
 
 /// A dead letter to be.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub(crate) async fn fail(
             Then::Retry(delay) => delay,
             Then::GiveUp(_) => parts.again(part),
         };
-        desk.metrics.retried(desk.kind);
+        desk.metrics.retried(desk.family);
         tracing::warn!(queue, %error, ?delay, "dead letters not stored, retrying in place");
         tokio::time::sleep(delay).await;
     }
@@ -110,9 +110,11 @@ async fn fail_on(
     let mut settled = Vec::new();
     // The same job may have come twice.
     let mut seen = HashSet::new();
+    // Of a kind that this version does not know it is known where it stood.
+    let unknown = JobKind::ALL.into_iter().find(|kind| kind.family() == desk.family);
     for kind in JobKind::ALL {
         let of_kind = accepted()
-            .filter(|(_, (id, _))| id.kind().unwrap_or(desk.kind) == kind)
+            .filter(|(_, (id, _))| id.kind().or(unknown) == Some(kind))
             .filter(|(_, (id, _))| !past.is_settled(*id) && seen.insert(*id));
         let entries: Vec<Entry> = of_kind
             .map(|(letter, (id, user))| Entry::new(id, user, &Outcome::Failed(letter.failure)))
@@ -126,6 +128,6 @@ async fn fail_on(
     }
     transaction.commit().await?;
     desk.metrics.settled(&settled);
-    desk.metrics.dead_lettered(desk.kind.as_str(), letters.len());
+    desk.metrics.dead_lettered(RoleName::of(desk.family).as_str(), letters.len());
     Ok(settled)
 }

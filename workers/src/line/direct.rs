@@ -1,7 +1,7 @@
 //! Settling without a broker, for measuring what PostgreSQL alone can do.
 
 use anyhow::ensure;
-use firstcome_contract::job::{Envelope, JobKind};
+use firstcome_contract::job::Envelope;
 use firstcome_process::database::Pool;
 use sqlx::PgPool;
 
@@ -12,23 +12,21 @@ use super::{
 };
 use crate::monitor::Metrics;
 
-/// Settles a batch of jobs that stand in no line, in one transaction, exactly as a line's consumer
+/// Settles a batch of jobs, of whatever kinds, that stand in no line, in one transaction, exactly as a line's consumer
 /// does, and returns after the commit.
 ///
 /// # Errors
 /// The database's; and if any of these jobs was settled before.
-pub async fn settle_directly(
-    pool: &PgPool,
-    kind: JobKind,
-    envelopes: Vec<Envelope>,
-) -> anyhow::Result<()> {
+pub async fn settle_directly(pool: &PgPool, envelopes: Vec<Envelope>) -> anyhow::Result<()> {
     let job = |(line, envelope)| {
         let origin = Origin { message_id: "direct".to_owned(), line, died_in: None, attempts: 0 };
         Job { envelope, origin, payload: Vec::new() }
     };
     let jobs: Vec<Job> = (0..).zip(envelopes).map(job).collect();
     let (pool, metrics) = (&Pool::from(pool.clone()), &Metrics::default());
-    let desk = Desk { pool, kind, queue: "direct", lease: None, metrics };
+    let Some(first) = jobs.first() else { return Ok(()) };
+    let family = first.kind().family();
+    let desk = Desk { pool, family, queue: "direct", lease: None, metrics };
     let settled = settle(desk, &jobs, &mut Experience::default(), &|| false).await?;
     ensure!(settled.len() == jobs.len(), "{} of {} jobs settled", settled.len(), jobs.len());
     Ok(())

@@ -160,14 +160,14 @@ pub(crate) async fn begin(
     let row = sqlx::query!(
         r#"WITH lease AS MATERIALIZED (
                SELECT FROM partition_leases
-               WHERE kind = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5
+               WHERE family = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5
                FOR SHARE
            )
            SELECT EXISTS (SELECT FROM lease) AS "ours!", known.ids AS "ids!", known.redriven AS "redriven!",
                   (SELECT max(day) FROM daily_runs WHERE job = 'close-day') AS closed
            FROM (SELECT COALESCE(array_agg(job_id), '{}') AS ids, COALESCE(array_agg(redriven), '{}') AS redriven
                  FROM job_outcomes WHERE job_id = ANY($6)) AS known"#,
-        lease.map(|lease| lease.line.kind.as_str()),
+        lease.map(|lease| lease.line.family.as_str()),
         lease.map(|lease| lease.line.generation),
         lease.map(|lease| lease.line.name.to_string()),
         lease.map(|lease| lease.owner),
@@ -283,7 +283,7 @@ pub(crate) async fn insert(
                       UNNEST($9::text[]), UNNEST($10::uuid[]), now
                FROM stamp
            ), counted AS (
-               INSERT INTO line_progress (kind, generation, line, settled, until)
+               INSERT INTO line_progress (family, generation, line, settled, until)
                SELECT $11, $12, $13, $14::bigint, $15 WHERE $14::bigint > 0
                ON CONFLICT ON CONSTRAINT line_progress_pkey
                DO UPDATE SET settled = line_progress.settled + excluded.settled,
@@ -300,7 +300,7 @@ pub(crate) async fn insert(
         &keys as &[Option<&str>],
         &fingerprints as &[Option<&str>],
         &replays as &[Option<uuid::Uuid>],
-        line.map(|line| line.kind.as_str()),
+        line.map(|line| line.family.as_str()),
         line.map(|line| line.generation),
         line.map(|line| line.name.to_string()),
         settled,

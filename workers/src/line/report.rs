@@ -290,14 +290,14 @@ async fn tell(
     connection: &mut PgConnection,
     lines: impl Iterator<Item = (Line, Arc<Stats>)>,
 ) -> Result<(), sqlx::Error> {
-    let (mut kinds, mut generations, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut families, mut generations, mut names) = (Vec::new(), Vec::new(), Vec::new());
     let (mut in_hand, mut jobs_in_hand, mut since) = (Vec::new(), Vec::new(), Vec::new());
     let (mut limits, mut ratios) = (Vec::new(), Vec::new());
     let (mut per_batch, mut per_job) = (Vec::new(), Vec::new());
     let (mut progress, mut hottest, mut cleared) = (Vec::new(), Vec::new(), Vec::new());
     for (line, stats) in lines {
         let report = stats.report();
-        kinds.push(line.kind.as_str());
+        families.push(line.family.as_str());
         generations.push(line.generation);
         names.push(line.name.to_string());
         in_hand.push(report.in_hand);
@@ -311,11 +311,11 @@ async fn tell(
         hottest.push(Json(report.hottest));
         cleared.push(report.cleared_seconds);
     }
-    if kinds.is_empty() {
+    if families.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_in_hand, in_hand_seconds, batch_limit, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, cleared_until, reported_at)
+        "INSERT INTO line_reports (family, generation, line, in_hand, jobs_in_hand, in_hand_seconds, batch_limit, batch_seconds, job_seconds, jobs_per_message, progress_at, hottest, cleared_until, reported_at)
          SELECT k, g, l, messages, jobs, since, most, per_batch, per_job, ratio, progress, keys,
                 clock_timestamp() - make_interval(secs => cleared), clock_timestamp()
          FROM UNNEST($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::float8[], $7::int[], $8::float8[], $9::float8[], $10::float8[], $11::timestamptz[], $12::jsonb[], $13::float8[])
@@ -325,7 +325,7 @@ async fn tell(
              batch_limit = excluded.batch_limit, batch_seconds = excluded.batch_seconds, job_seconds = excluded.job_seconds, jobs_per_message = excluded.jobs_per_message,
              progress_at = excluded.progress_at, hottest = excluded.hottest,
              cleared_until = GREATEST(line_reports.cleared_until, excluded.cleared_until), reported_at = excluded.reported_at",
-        &kinds as &[&str],
+        &families as &[&str],
         &generations,
         &names,
         &in_hand,

@@ -9,6 +9,7 @@ use std::{
 
 use firstcome_contract::{
     failure::Failure,
+    family::Family,
     ids::UserId,
     job::{Envelope, Idempotency, JobKind, Settled},
 };
@@ -18,13 +19,14 @@ use tracing::field::display;
 
 use super::{
     attempt::{AttemptError, bounded, give_back},
-    batch::{Job, Reject},
+    batch::{Job, Reject, runs},
     dead_letter::{Letter, fail},
     parts::{Experience, Parts, Then},
     record::{self, Entry, KeyOwner, Past, Settling},
 };
 use crate::crew::lease::Lease;
 use crate::{
+    RoleName,
     jobs::{
         outcome::{HandlerError, Outcome},
         registry,
@@ -36,7 +38,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Desk<'a> {
     pub(crate) pool: &'a Pool,
-    pub(crate) kind: JobKind,
+    /// Whose lines these are, or whose worker it is.
+    pub(crate) family: Family,
     pub(crate) queue: &'a str,
     /// The line that they stood in; `None` for what the broker gave up on, which is nobody's.
     pub(crate) lease: Option<&'a Lease>,
@@ -72,7 +75,7 @@ pub(crate) async fn settle(
                 if error.is_final() || !keep_trying() {
                     return Err(error);
                 }
-                desk.metrics.retried(desk.kind);
+                desk.metrics.retried(desk.family);
                 let jobs = part.len();
                 tracing::warn!(queue, %error, ?delay, jobs, "batch not settled, retrying in place");
                 tokio::time::sleep(delay).await;
@@ -117,18 +120,41 @@ async fn settle_on(
     jobs: &[Job],
     is_wary: bool,
 ) -> Result<Vec<Settled>, AttemptError> {
-    let kind = desk.kind;
     let ids: Vec<_> = jobs.iter().map(|job| job.envelope.id.get()).collect();
     let mut transaction = connection.begin().await?;
     let past = begin(&mut transaction, desk, &ids).await?;
-    let new = jobs.iter().filter(|job| !past.is_settled(job.envelope.id));
-    let (overdue, waiting): (Vec<&Job>, Vec<&Job>) =
-        new.partition(|job| past.may_have_forgotten(job.envelope.id));
-    if overdue.is_empty() && waiting.is_empty() {
+    let new: Vec<&Job> = jobs.iter().filter(|job| !past.is_settled(job.envelope.id)).collect();
+    if new.is_empty() {
         return Ok(Vec::new());
     }
+    let mut settled = Vec::with_capacity(new.len());
+    for (kind, run) in runs(&new, |job| job.kind()) {
+        // Stored run by run: a later one finds the keys of an earlier one taken.
+        let entries = settle_run(&mut transaction, desk, kind, run, &past, is_wary).await?;
+        let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
+        let now = record::insert(&mut transaction, kind, &entries, line).await?;
+        settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
+    }
+    transaction.commit().await?;
+    let overdue = new.iter().filter(|job| past.may_have_forgotten(job.envelope.id)).count();
+    desk.metrics.settled(&settled);
+    desk.metrics.dead_lettered(RoleName::of(desk.family).as_str(), overdue);
+    Ok(settled)
+}
+
+/// Decides jobs of one kind, and sets aside what comes too late to be decided.
+async fn settle_run(
+    transaction: &mut PgConnection,
+    desk: Desk<'_>,
+    kind: JobKind,
+    jobs: &[&Job],
+    past: &Past,
+    is_wary: bool,
+) -> Result<Vec<Entry>, AttemptError> {
+    let (overdue, waiting): (Vec<&Job>, Vec<&Job>) =
+        jobs.iter().partition(|job| past.may_have_forgotten(job.envelope.id));
     let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
-    let mut entries = decide(&mut transaction, kind, &waiting, is_wary).await?;
+    let mut entries = decide(&mut *transaction, kind, &waiting, is_wary).await?;
     if let Some(first) = overdue.first() {
         let (queue, trace) = (desk.queue, first.envelope.trace.map(display));
         let (count, id) = (overdue.len(), first.envelope.id);
@@ -137,18 +163,12 @@ async fn settle_on(
         let rejects: Vec<Reject> =
             overdue.iter().map(|job| reject(job, reason.to_owned())).collect();
         let rejects = rejects.iter().map(|reject| (reject, 1));
-        record::insert_dead_letters(&mut transaction, queue, rejects).await?;
+        record::insert_dead_letters(transaction, queue, rejects).await?;
     }
     let failed = Outcome::Failed(Failure::Overdue);
     let late = overdue.iter().map(|job| (job.envelope.id, job.envelope.user_id));
     entries.extend(late.map(|(id, user)| Entry::new(id, user, &failed)));
-    let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
-    let now = record::insert(&mut transaction, kind, &entries, line).await?;
-    transaction.commit().await?;
-    let settled: Vec<Settled> = entries.into_iter().map(|entry| entry.settled(now)).collect();
-    desk.metrics.settled(&settled);
-    desk.metrics.dead_lettered(kind.as_str(), overdue.len());
-    Ok(settled)
+    Ok(entries)
 }
 
 /// See [`record::begin`].

@@ -8,7 +8,9 @@ use std::{
 
 use firstcome_contract::{
     failure::Failure,
+    family as contract,
     job::{JobKind, Settled, Status},
+    line::{Line, LineName, Naming},
     rejection::Rejection,
 };
 use firstcome_process::metrics::{self, LineLabels};
@@ -35,13 +37,13 @@ const SECONDS: [f64; 12] =
 #[derive(Debug)]
 pub struct Metrics {
     settled: Family<OutcomeLabels, Counter>,
-    batch_jobs: Family<KindLabels, Histogram, fn() -> Histogram>,
-    batch_seconds: Family<KindLabels, Histogram, fn() -> Histogram>,
-    retries: Family<KindLabels, Counter>,
-    fenced: Family<KindLabels, Counter>,
-    handovers: Family<KindLabels, Counter>,
+    batch_jobs: Family<FamilyLabels, Histogram, fn() -> Histogram>,
+    batch_seconds: Family<FamilyLabels, Histogram, fn() -> Histogram>,
+    retries: Family<FamilyLabels, Counter>,
+    fenced: Family<FamilyLabels, Counter>,
+    handovers: Family<FamilyLabels, Counter>,
     dead_letters: Family<SourceLabels, Counter>,
-    lines: Mutex<BTreeMap<String, (JobKind, Weak<Stats>)>>,
+    lines: Mutex<BTreeMap<Line, Weak<Stats>>>,
     /// Events in the outbox, about, when the relay last looked.
     pub(crate) outbox_events: Gauge,
     /// How many seconds the oldest of them had waited by then.
@@ -68,8 +70,8 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabels {
-    kind: &'static str,
+struct FamilyLabels {
+    family: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +82,12 @@ struct SourceLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RoleLabels {
     role: &'static str,
+}
+
+impl FamilyLabels {
+    const fn of(family: contract::Family) -> Self {
+        Self { family: family.as_str() }
+    }
 }
 
 impl Default for Metrics {
@@ -108,10 +116,12 @@ impl Default for Metrics {
                 let status = status.as_str();
                 metrics.settled.get_or_create(&OutcomeLabels { kind, status, code }).inc_by(0);
             }
-            drop(metrics.batch_jobs.get_or_create(&KindLabels { kind }));
-            drop(metrics.batch_seconds.get_or_create(&KindLabels { kind }));
-            for family in [&metrics.retries, &metrics.fenced, &metrics.handovers] {
-                family.get_or_create(&KindLabels { kind }).inc_by(0);
+        }
+        for labels in contract::Family::ALL.map(FamilyLabels::of) {
+            drop(metrics.batch_jobs.get_or_create(&labels));
+            drop(metrics.batch_seconds.get_or_create(&labels));
+            for counter in [&metrics.retries, &metrics.fenced, &metrics.handovers] {
+                counter.get_or_create(&labels).inc_by(0);
             }
         }
         for source in RoleName::ALL.map(RoleName::as_str) {
@@ -135,38 +145,38 @@ impl Metrics {
     }
 
     /// A batch is settled, after all its attempts.
-    pub(crate) fn batch(&self, kind: JobKind, jobs: usize, took: Duration) {
-        let labels = KindLabels { kind: kind.as_str() };
+    pub(crate) fn batch(&self, family: contract::Family, jobs: usize, took: Duration) {
+        let labels = FamilyLabels::of(family);
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
         self.batch_jobs.get_or_create(&labels).observe(jobs as f64);
         self.batch_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// An attempt failed and is made again.
-    pub(crate) fn retried(&self, kind: JobKind) {
-        self.retries.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    pub(crate) fn retried(&self, family: contract::Family) {
+        self.retries.get_or_create(&FamilyLabels::of(family)).inc();
     }
 
     /// A batch was abandoned: its line is another worker's.
-    pub(crate) fn fenced(&self, kind: JobKind) {
-        self.fenced.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    pub(crate) fn fenced(&self, family: contract::Family) {
+        self.fenced.get_or_create(&FamilyLabels::of(family)).inc();
     }
 
     /// A line was given back while the worker goes on.
-    pub(crate) fn handed_over(&self, kind: JobKind) {
-        self.handovers.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    pub(crate) fn handed_over(&self, family: contract::Family) {
+        self.handovers.get_or_create(&FamilyLabels::of(family)).inc();
     }
 
-    /// What was set aside, of a kind of jobs or for a consumer of events.
+    /// What was set aside by a role.
     pub(crate) fn dead_lettered(&self, source: &'static str, count: usize) {
         let count = u64::try_from(count).unwrap_or_default();
         self.dead_letters.get_or_create(&SourceLabels { source }).inc_by(count);
     }
 
     /// A line is served for as long as its figures live.
-    pub(crate) fn serves(&self, queue: String, kind: JobKind, stats: &Arc<Stats>) {
+    pub(crate) fn serves(&self, line: Line, stats: &Arc<Stats>) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.insert(queue, (kind, Arc::downgrade(stats)));
+        lines.insert(line, Arc::downgrade(stats));
     }
 
     /// All of it.
@@ -190,7 +200,7 @@ impl Metrics {
         all.register("batches_fenced", help, self.fenced.clone());
         let help = "Lines given to another worker while this one goes on";
         all.register("line_handovers", help, self.handovers.clone());
-        let help = "Jobs and events set aside, by kind or consumer";
+        let help = "Jobs and events set aside, by the role that did";
         all.register("dead_letters", help, self.dead_letters.clone());
         self.register_lines(&mut all);
 
@@ -218,17 +228,17 @@ impl Metrics {
 
     fn register_lines(&self, all: &mut Registry) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|_, (_, stats)| stats.strong_count() > 0);
-        let held = Family::<KindLabels, Gauge>::default();
-        for kind in JobKind::ALL.map(JobKind::as_str) {
-            held.get_or_create(&KindLabels { kind }).set(0);
+        lines.retain(|_, stats| stats.strong_count() > 0);
+        let held = Family::<FamilyLabels, Gauge>::default();
+        for labels in contract::Family::ALL.map(FamilyLabels::of) {
+            held.get_or_create(&labels).set(0);
         }
         let mut figures = Vec::new();
         let settled = Family::<LineLabels, Counter>::default();
-        for (queue, (kind, stats)) in &*lines {
+        for (line, stats) in &*lines {
             let Some(stats) = stats.upgrade() else { continue };
-            held.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
-            let labels = LineLabels { queue: queue.clone() };
+            held.get_or_create(&FamilyLabels::of(line.family)).inc();
+            let labels = LineLabels { family: line.family.as_str(), line: line.routing_key() };
             let line = stats.line();
             settled.get_or_create(&labels).inc_by(line.settled);
             figures.push((labels, line));
@@ -256,7 +266,9 @@ impl Metrics {
     pub fn example() -> Registry {
         let metrics = Self::default();
         let stats = Stats::new();
-        metrics.serves("queue".to_owned(), JobKind::IssueCoupon, &stats);
+        let first = LineName::Partition(0);
+        let (family, naming) = (contract::Family::Coupon, Naming::Family);
+        metrics.serves(Line { family, generation: 1, name: first, naming }, &stats);
         metrics.registry(&[Report { role: "role", ready: true, reason: None }])
     }
 }

@@ -15,50 +15,54 @@ pub use place_order::PlaceOrder;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::order::Line;
+use crate::{family::Family, order::Line};
 
-/// The kinds of jobs. Adding one is: add a variant here and follow the compiler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum JobKind {
+/// Declares the kinds of jobs from one table: the enum, every kind there is, and all look-ups.
+macro_rules! job_kinds {
+    ($($(#[$doc:meta])+ $variant:ident($name:literal, $number:literal, $family:ident),)+) => {
+        /// The kinds of jobs. Adding one is: add it to the table here and follow the compiler, then the tests.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum JobKind {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl JobKind {
+            /// Every kind there is.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// The name in messages, rows and answers; never renamed, since messages outlive deploys.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The kind's number in the bits of a job id (0..=15); never renumbered.
+            #[must_use]
+            pub const fn number(self) -> u8 {
+                match self { $(Self::$variant => $number,)+ }
+            }
+
+            /// The family of the lines in which its jobs stand.
+            #[must_use]
+            pub const fn family(self) -> Family {
+                match self { $(Self::$variant => Family::$family,)+ }
+            }
+        }
+    };
+}
+
+job_kinds! {
     /// Give one coupon of a campaign to a user.
-    IssueCoupon,
+    IssueCoupon("issue-coupon", 1, Coupon),
     /// Sell products to a user.
-    PlaceOrder,
+    PlaceOrder("place-order", 2, Product),
 }
 
 impl JobKind {
-    /// Every kind there is.
-    pub const ALL: [Self; 2] = [Self::IssueCoupon, Self::PlaceOrder];
-
-    /// The name in URLs, messages, rows and queue names; never renamed, since messages outlive
-    /// deploys.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::IssueCoupon => "issue-coupon",
-            Self::PlaceOrder => "place-order",
-        }
-    }
-
-    /// Whether a job of this kind may have several keys, of which the first one or a pinned one decides.
-    #[must_use]
-    pub const fn has_several_keys(self) -> bool {
-        matches!(self, Self::PlaceOrder)
-    }
-
     /// The kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    /// The kind's number in the bits of a job id (0..=15); never renumbered.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::IssueCoupon => 1,
-            Self::PlaceOrder => 2,
-        }
     }
 
     /// The kind with this number.
@@ -155,6 +159,7 @@ mod tests {
         for kind in JobKind::ALL {
             assert_eq!(JobKind::from_number(kind.number()), Some(kind));
             assert_eq!(JobKind::from_name(kind.as_str()), Some(kind));
+            assert!(kind.number() < 16, "it has four bits");
         }
     }
 }

@@ -5,7 +5,6 @@ use firstcome_broker::{
     BrokerArgs,
     connect::{self, Connection},
     publish::{Address, ConfirmedPublisher, MessageType, Verdict},
-    topology,
 };
 use firstcome_contract::job::JobKind;
 use firstcome_workers::crew;
@@ -28,11 +27,12 @@ impl Publisher {
     pub(super) async fn start(broker: &BrokerArgs, pool: &PgPool) -> anyhow::Result<Self> {
         crew::make_lines(broker, pool).await?;
         let lines = crew::lines(pool).await?;
-        let line = lines.into_iter().find(|line| line.kind == KIND).context("no line")?;
+        let line =
+            lines.into_iter().find(|line| line.family == KIND.family()).context("no line")?;
         let connection = connect::connect(&broker.amqp_url, "firstcome-bench publish").await?;
         let publisher = ConfirmedPublisher::open(&connection).await?;
         let (inbox, submissions) = mpsc::channel(BACKLOG);
-        let exchange = topology::jobs(&broker.queue_namespace, KIND);
+        let exchange = line.exchange(&broker.queue_namespace);
         tokio::spawn(run(publisher, submissions, exchange, line.routing_key()));
         Ok(Self { inbox, connection })
     }

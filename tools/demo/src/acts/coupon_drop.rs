@@ -57,7 +57,7 @@ impl CouponDrop {
             .await
             .unwrap_or_else(|_| bail!("it is not settled after {TRIAL_DEADLINE:?}"))
             .with_context(|| {
-                format!("the trial job failed; {}", watch.system.end_of_log("issue-coupon"))
+                format!("the trial job failed; {}", watch.system.end_of_log("coupons"))
             })?;
         let campaign = setup::create_coupon(settings, args.coupons).await?;
         let opening = Load::open(

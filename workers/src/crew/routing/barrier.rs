@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 
 use firstcome_contract::{
-    job::JobKind,
+    family::Family,
     line::{LineName, Routing, SLOTS, slot},
 };
 
 /// Whether a job could stand in this line by the older routing and in that one by the newer.
 pub(super) fn feeds(
-    kind: JobKind,
+    family: Family,
     (line, older): (LineName, &Routing),
     (later, newer): (LineName, &Routing),
 ) -> bool {
-    let several = kind.has_several_keys();
+    let several = family.has_several_keys();
     match (line, later) {
         (LineName::Partition(_), LineName::Partition(_)) => {
             slots(line, older).any(|slot| newer.shared_line(slot) == later)
@@ -60,14 +60,14 @@ fn slots(line: LineName, routing: &Routing) -> impl Iterator<Item = u16> {
 /// How much of what is wanted may be brought about while these lines are long: a line's backlog must not
 /// hold up keys that had nothing to do with it. The rest follows when they are short.
 pub(super) fn feasible(
-    kind: JobKind,
+    family: Family,
     current: &Routing,
     wanted: &Routing,
     long: &[(LineName, &Routing)],
 ) -> Routing {
     let held_up = |routing: &Routing| -> BTreeSet<(usize, LineName)> {
         let holds_up = |line: (LineName, &Routing), later| {
-            feeds(kind, line, (later, routing)) && has_strangers(line, (later, routing))
+            feeds(family, line, (later, routing)) && has_strangers(line, (later, routing))
         };
         let by = |(index, line)| {
             routing
@@ -104,10 +104,12 @@ pub(super) fn feasible(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use firstcome_contract::line::Naming;
     use proptest::prelude::*;
 
     fn routing(partitions: u16, pins: &[i64]) -> Routing {
-        Routing { generation: 1, partitions, pins: pins.iter().map(|key| (*key, 0)).collect() }
+        let pins = pins.iter().map(|key| (*key, 0)).collect();
+        Routing { generation: 1, partitions, pins, naming: Naming::Family }
     }
 
     fn any_routing() -> impl Strategy<Value = Routing> {
@@ -123,22 +125,22 @@ mod tests {
             older in any_routing(), newer in any_routing(), keys in prop::collection::btree_set(1i64..12, 1..4),
         ) {
             let first = keys.first().copied();
-            for (kind, keys) in [
-                (JobKind::IssueCoupon, first.into_iter().collect::<Vec<_>>()),
-                (JobKind::PlaceOrder, keys.into_iter().collect()),
+            for (family, keys) in [
+                (Family::Coupon, first.into_iter().collect::<Vec<_>>()),
+                (Family::Product, keys.into_iter().collect()),
             ] {
                 let stood = older.line(keys.iter().copied());
                 let stands = newer.line(keys.iter().copied());
-                prop_assert!(feeds(kind, (stood, &older), (stands, &newer)), "{keys:?}: {stood} {stands}");
+                prop_assert!(feeds(family, (stood, &older), (stands, &newer)), "{keys:?}: {stood} {stands}");
             }
         }
 
         #[test]
         fn a_line_waits_for_itself_alone_where_nothing_changes(routing in any_routing()) {
-            for kind in JobKind::ALL {
+            for family in Family::ALL {
                 for line in routing.lines() {
                     for later in routing.lines() {
-                        let is_fed = feeds(kind, (line, &routing), (later, &routing));
+                        let is_fed = feeds(family, (line, &routing), (later, &routing));
                         // A partition may have no key, and a pin is one.
                         prop_assert_eq!(is_fed, line == later, "{} {}", line, later);
                     }
@@ -152,12 +154,12 @@ mod tests {
         ) {
             let lines: Vec<LineName> = current.lines().collect();
             let long = [(*chosen.get(&lines), &current)];
-            for kind in JobKind::ALL {
-                let next = feasible(kind, &current, &wanted, &long);
+            for family in Family::ALL {
+                let next = feasible(family, &current, &wanted, &long);
                 let (stood, stands) = (current.line(std::iter::once(key)), next.line(std::iter::once(key)));
-                let waits = feeds(kind, long[0], (stands, &next));
+                let waits = feeds(family, long[0], (stands, &next));
                 prop_assert!(!waits || stood == long[0].0, "{key} waits for {}", long[0].0);
-                prop_assert_eq!(feasible(kind, &current, &wanted, &[]), wanted.clone());
+                prop_assert_eq!(feasible(family, &current, &wanted, &[]), wanted.clone());
             }
         }
     }
@@ -165,9 +167,8 @@ mod tests {
     #[test]
     fn a_pinned_backlog_holds_up_nobody() {
         let (current, backlog) = (routing(4, &[17]), LineName::Pin(17));
-        let of_coupons = |wanted: &Routing| {
-            feasible(JobKind::IssueCoupon, &current, wanted, &[(backlog, &current)])
-        };
+        let of_coupons =
+            |wanted: &Routing| feasible(Family::Coupon, &current, wanted, &[(backlog, &current)]);
         let all = [routing(4, &[17, 20]), routing(7, &[17]), routing(7, &[3, 17])];
         for wanted in all {
             assert_eq!(of_coupons(&wanted), wanted);
@@ -182,9 +183,8 @@ mod tests {
             routing(2, &[17, 20]),
             "and the rest is done at once"
         );
-        let orders = |wanted: &Routing| {
-            feasible(JobKind::PlaceOrder, &current, wanted, &[(backlog, &current)])
-        };
+        let orders =
+            |wanted: &Routing| feasible(Family::Product, &current, wanted, &[(backlog, &current)]);
         assert_eq!(orders(&routing(4, &[17, 20])), routing(4, &[17, 20]));
         assert_eq!(orders(&routing(4, &[3, 17])), current, "orders of both would move");
     }
@@ -193,9 +193,8 @@ mod tests {
     fn who_waited_for_a_backlog_anyway_may_move() {
         let current = routing(4, &[]);
         let backlog = current.line(std::iter::once(17));
-        let next = |wanted: &Routing| {
-            feasible(JobKind::IssueCoupon, &current, wanted, &[(backlog, &current)])
-        };
+        let next =
+            |wanted: &Routing| feasible(Family::Coupon, &current, wanted, &[(backlog, &current)]);
         assert_eq!(
             next(&routing(4, &[17])),
             routing(4, &[17]),

@@ -1,8 +1,8 @@
 //! Brings about the routing that operators want: how many partitions, and which keys have a line of
 //! their own.
 //!
-//! A change replaces the whole generation of lines, in steps that any worker of the kind takes or
-//! repeats, one at a time under the kind's advisory lock:
+//! A change replaces the whole generation of lines, in steps that any worker of the family takes or
+//! repeats, one at a time under the family's advisory lock:
 //! 1. *Plan*: store the next generation's lines.
 //! 2. *Switch*: make their queues, take the old ones out of the exchange, put the new ones in. A
 //!    publisher that does not know yet gets its messages back. Nothing is in the new lines that
@@ -12,6 +12,9 @@
 //! 4. *Open*: a new line is consumed when all old lines that could hold its keys are drained, so
 //!    that the order within a key survives the change.
 //! 5. *Retire*: delete what is drained.
+//!
+//! Queues that are named in the former way ([`Naming::Kind`]) are replaced like this, too, as soon as no worker
+//! is alive that knows no other way; and come back for one that joins after all.
 //!
 //! A change that would make keys wait for a backlog that they had nothing to do with is put off until that
 //! is short. No step waits for a line's row, which a batch may hold.
@@ -24,8 +27,8 @@ pub(crate) use steps::StepError;
 use std::{collections::BTreeMap, time::Duration};
 
 use firstcome_contract::{
-    job::JobKind,
-    line::{Line, LineName, Routing},
+    family::Family,
+    line::{Line, LineName, Naming, Routing},
 };
 use firstcome_process::database::Pool;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
@@ -65,10 +68,12 @@ impl Row {
     }
 }
 
-/// The routing of a kind: what is wanted and what is.
+/// The routing of a family: what is wanted and what is.
 #[derive(Debug)]
 pub(crate) struct State {
-    kind: JobKind,
+    family: Family,
+    /// After what new queues are named: as every worker that is alive knows.
+    naming: Naming,
     partitions: i32,
     capacity: i32,
     /// The generation that takes new jobs.
@@ -77,17 +82,20 @@ pub(crate) struct State {
     pub(crate) rows: Vec<Row>,
 }
 
-/// The kind's lock, for one transaction; `None` while another worker has it.
+/// The family's lock, for one transaction; `None` while another worker has it. Its name is the former one, by which
+/// workers of the release before this one take it.
 pub(crate) async fn lock(
     connection: &mut PgConnection,
-    kind: JobKind,
+    family: Family,
 ) -> Result<Option<Transaction<'_, Postgres>>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // A batch may hold a line's row for as long as its database connection is frozen.
     let locked = sqlx::query_scalar!(
         r#"SELECT set_config('lock_timeout', '2s', true) IS NOT NULL
+                  -- Who does not say so is of the release before this one.
+                  AND set_config('firstcome.naming', 'family', true) IS NOT NULL
                   AND pg_try_advisory_xact_lock(hashtext('firstcome.routing.' || $1)) AS "locked!""#,
-        kind.as_str()
+        family.former_name()
     )
     .fetch_one(&mut *transaction)
     .await?;
@@ -98,43 +106,51 @@ impl State {
     /// Reads it all: some dozens of rows.
     pub(crate) async fn load(
         connection: &mut PgConnection,
-        kind: JobKind,
+        family: Family,
     ) -> Result<Self, sqlx::Error> {
+        // Whatever it serves: a worker looks after the lines of every family.
         let routing = sqlx::query!(
-            "SELECT partitions, line_capacity, generation FROM routing WHERE kind = $1",
-            kind.as_str()
+            r#"SELECT partitions, line_capacity, generation,
+                      EXISTS (SELECT FROM workers WHERE naming = 'kind' AND expires_at > clock_timestamp()) AS "has_older_workers!"
+               FROM routing WHERE family = $1"#,
+            family.as_str()
         )
         .fetch_one(&mut *connection)
         .await?;
-        let pins =
-            sqlx::query_scalar!("SELECT key FROM pins WHERE kind = $1 ORDER BY key", kind.as_str())
-                .fetch_all(&mut *connection)
-                .await?;
+        let pins = sqlx::query_scalar!(
+            "SELECT key FROM pins WHERE family = $1 ORDER BY key",
+            family.as_str()
+        )
+        .fetch_all(&mut *connection)
+        .await?;
         let rows = sqlx::query!(
-            r#"SELECT l.generation, line, l.partitions, capacity, owner, epoch,
+            r#"SELECT l.generation, line, naming, l.partitions, capacity, owner, epoch,
                       opened_at IS NOT NULL AS "was_opened!",
                       (opened_at IS NOT NULL AND (drained_at IS NULL OR drained_at > clock_timestamp() - interval '15 seconds')) AS "is_open!",
                       drained_at IS NOT NULL AS "is_drained!",
                       (SELECT COALESCE(sum(jobs), 0) FROM line_arrivals AS a
-                       WHERE a.kind = l.kind AND a.generation = l.generation AND a.line = l.line
+                       WHERE a.family = l.family AND a.generation = l.generation AND a.line = l.line
                          AND last_at < clock_timestamp() - make_interval(secs => $2))
-                      + COALESCE((SELECT folded FROM line_reports AS r WHERE r.kind = l.kind AND r.generation = l.generation AND r.line = l.line), 0)
-                      > COALESCE((SELECT settled FROM line_progress AS p WHERE p.kind = l.kind AND p.generation = l.generation AND p.line = l.line), 0) AS "is_long!",
+                      + COALESCE((SELECT folded FROM line_reports AS r WHERE r.family = l.family AND r.generation = l.generation AND r.line = l.line), 0)
+                      > COALESCE((SELECT settled FROM line_progress AS p WHERE p.family = l.family AND p.generation = l.generation AND p.line = l.line), 0) AS "is_long!",
                       (drained_at IS NULL AND l.generation < routing.generation
                        AND COALESCE(closed_at, switched_at) < clock_timestamp() - interval '1 second'
                        -- Once more if it got lost with its queue.
                        AND (ended_at IS NULL OR ended_at < clock_timestamp() - interval '30 seconds')) IS TRUE AS "end_is_due!",
-                      (drained_at < clock_timestamp() - interval '30 seconds'
+                      -- An API of the release before this one that finds none of the queues that it knows counts itself
+                      -- as unready: some are left to it for as long as a deployment rolls.
+                      (drained_at < clock_timestamp() - CASE naming WHEN 'kind' THEN interval '1 hour' ELSE interval '30 seconds' END
                        AND NOT EXISTS (SELECT FROM workers WHERE id = owner AND expires_at > clock_timestamp())) IS TRUE AS "retirement_is_due!"
-               FROM partition_leases AS l JOIN routing USING (kind) WHERE kind = $1 ORDER BY l.generation, line"#,
-            kind.as_str(),
+               FROM partition_leases AS l JOIN routing USING (family) WHERE family = $1 ORDER BY l.generation, line"#,
+            family.as_str(),
             LONG_AFTER.as_secs_f64(),
         )
         .fetch_all(connection)
         .await?;
         let rows = rows.into_iter().filter_map(|row| {
+            let (name, naming) = (row.line.parse().ok()?, Naming::from_name(&row.naming)?);
             Some(Row {
-                line: Line { kind, generation: row.generation, name: row.line.parse().ok()? },
+                line: Line { family, generation: row.generation, name, naming },
                 partitions: row.partitions,
                 capacity: row.capacity,
                 owner: row.owner,
@@ -148,7 +164,8 @@ impl State {
             })
         });
         Ok(Self {
-            kind,
+            family,
+            naming: if routing.has_older_workers { Naming::Kind } else { Naming::Family },
             partitions: routing.partitions,
             capacity: routing.line_capacity,
             generation: routing.generation,
@@ -173,6 +190,7 @@ impl State {
                 generation,
                 partitions,
                 pins: BTreeMap::new(),
+                naming: row.line.naming,
             });
             if let LineName::Pin(key) = row.line.name {
                 // Numbers matter in job ids only.
@@ -183,14 +201,14 @@ impl State {
     }
 }
 
-/// Notes how many partitions are wanted; the kind's workers bring it about.
+/// Notes how many partitions are wanted; the family's workers bring it about.
 ///
 /// # Errors
 /// The database's.
-pub async fn set_partitions(pool: &PgPool, kind: JobKind, count: u16) -> Result<(), sqlx::Error> {
+pub async fn set_partitions(pool: &PgPool, family: Family, count: u16) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE routing SET partitions = $2 WHERE kind = $1",
-        kind.as_str(),
+        "UPDATE routing SET partitions = $2 WHERE family = $1",
+        family.as_str(),
         i32::from(count)
     )
     .execute(pool)
@@ -198,16 +216,17 @@ pub async fn set_partitions(pool: &PgPool, kind: JobKind, count: u16) -> Result<
     Ok(())
 }
 
-/// Every line there is, of every kind and generation.
+/// Every line there is, of every family and generation.
 ///
 /// # Errors
 /// The database's.
 pub async fn lines(pool: &PgPool) -> Result<Vec<Line>, sqlx::Error> {
-    let rows =
-        sqlx::query!("SELECT kind, generation, line FROM partition_leases").fetch_all(pool).await?;
+    let rows = sqlx::query!("SELECT family, generation, line, naming FROM partition_leases")
+        .fetch_all(pool)
+        .await?;
     let lines = rows.into_iter().filter_map(|row| {
-        let kind = JobKind::from_name(&row.kind)?;
-        Some(Line { kind, generation: row.generation, name: row.line.parse().ok()? })
+        let (family, naming) = (Family::from_name(&row.family)?, Naming::from_name(&row.naming)?);
+        Some(Line { family, generation: row.generation, name: row.line.parse().ok()?, naming })
     });
     Ok(lines.collect())
 }
@@ -218,9 +237,9 @@ pub(crate) async fn drained(pool: &Pool, line: Line) -> Result<(), sqlx::Error> 
         "UPDATE partition_leases
          SET drained_at = clock_timestamp(), ended_at = COALESCE(ended_at, clock_timestamp()),
              closed_at = COALESCE(closed_at, clock_timestamp())
-         WHERE kind = $1 AND generation = $2 AND line = $3
-           AND generation < (SELECT generation FROM routing WHERE kind = $1) AND drained_at IS NULL",
-        line.kind.as_str(),
+         WHERE family = $1 AND generation = $2 AND line = $3
+           AND generation < (SELECT generation FROM routing WHERE family = $1) AND drained_at IS NULL",
+        line.family.as_str(),
         line.generation,
         line.name.to_string(),
     )

@@ -7,7 +7,7 @@ use firstcome_broker::{
     depth::{Depth, Gauge},
     topology::Lines,
 };
-use firstcome_contract::line::{Line, LineName, Routing};
+use firstcome_contract::line::{Line, LineName, Naming, Routing};
 use sqlx::PgConnection;
 
 use super::{Row, State, barrier};
@@ -90,7 +90,7 @@ impl State {
                 && !older.is_drained
                 && dealt(older)
                     .zip(dealt(row))
-                    .is_none_or(|(older, row)| barrier::feeds(self.kind, older, row))
+                    .is_none_or(|(older, row)| barrier::feeds(self.family, older, row))
         };
         let is_openable =
             |row: &&Row| !row.was_opened && !self.rows.iter().any(|older| is_fed(row, older));
@@ -103,6 +103,7 @@ impl State {
             generation: self.generation + 1,
             partitions: u16::try_from(self.partitions).unwrap_or(u16::MAX),
             pins: self.pins.iter().map(|key| (*key, 0)).collect(),
+            naming: self.naming,
         };
         let routings = self.routings();
         let Some(current) = routings.get(&self.generation) else { return wanted };
@@ -113,29 +114,32 @@ impl State {
         let long: Vec<(LineName, &Routing)> = long
             .filter_map(|row| Some((row.line.name, routings.get(&row.line.generation)?)))
             .collect();
-        barrier::feasible(self.kind, current, &wanted, &long)
+        // A line waits for its own backlog alone, however its queue is named.
+        let feasible = barrier::feasible(self.family, current, &wanted, &long);
+        Routing { naming: self.naming, ..feasible }
     }
 
-    /// The lines, and the capacity of each.
-    fn lines_of(&self, routing: &Routing) -> BTreeSet<(LineName, i32)> {
-        routing.lines().map(|line| (line, self.capacity)).collect()
+    /// The lines, the naming and the capacity of each.
+    fn lines_of(&self, routing: &Routing) -> BTreeSet<(LineName, Naming, i32)> {
+        routing.lines().map(|line| (line, routing.naming, self.capacity)).collect()
     }
 
-    fn current(&self) -> BTreeSet<(LineName, i32)> {
+    fn current(&self) -> BTreeSet<(LineName, Naming, i32)> {
         let current = self.rows.iter().filter(|row| row.line.generation == self.generation);
-        current.map(|row| (row.line.name, row.capacity)).collect()
+        current.map(|row| (row.line.name, row.line.naming, row.capacity)).collect()
     }
 
     async fn plan(&self, locked: &mut PgConnection, wanted: &Routing) -> Result<(), sqlx::Error> {
         let lines: Vec<String> = wanted.lines().map(|line| line.to_string()).collect();
         sqlx::query!(
-            "INSERT INTO partition_leases (kind, generation, line, partitions, capacity)
-             SELECT $1, $2, line, $3, $4 FROM UNNEST($5::text[]) AS lines (line)",
-            self.kind.as_str(),
+            "INSERT INTO partition_leases (family, generation, line, partitions, capacity, naming)
+             SELECT $1, $2, line, $3, $4, $6 FROM UNNEST($5::text[]) AS lines (line)",
+            self.family.as_str(),
             self.generation + 1,
             i32::from(wanted.partitions),
             self.capacity,
             &lines,
+            wanted.naming.as_str(),
         )
         .execute(locked)
         .await?;
@@ -157,8 +161,8 @@ impl State {
         }
         // First what can fail: once the broker knows, the database must follow.
         sqlx::query!(
-            "UPDATE routing SET generation = $2, switched_at = clock_timestamp() WHERE kind = $1",
-            self.kind.as_str(),
+            "UPDATE routing SET generation = $2, switched_at = clock_timestamp() WHERE family = $1",
+            self.family.as_str(),
             next,
         )
         .execute(&mut *locked)
@@ -172,27 +176,27 @@ impl State {
         lines.close().await?;
         sqlx::query!(
             "WITH free AS (
-                 SELECT kind, generation, line FROM partition_leases
-                 WHERE kind = $1 AND generation < $2 AND closed_at IS NULL
+                 SELECT family, generation, line FROM partition_leases
+                 WHERE family = $1 AND generation < $2 AND closed_at IS NULL
                  FOR UPDATE SKIP LOCKED
              )
              UPDATE partition_leases AS closed SET closed_at = clock_timestamp() FROM free
-             WHERE closed.kind = free.kind AND closed.generation = free.generation AND closed.line = free.line",
-            self.kind.as_str(),
+             WHERE closed.family = free.family AND closed.generation = free.generation AND closed.line = free.line",
+            self.family.as_str(),
             next,
         )
         .execute(locked)
         .await?;
-        tracing::info!(kind = self.kind.as_str(), generation = next, "new lines take over");
+        tracing::info!(family = self.family.as_str(), generation = next, "new lines take over");
         Ok(())
     }
 
     /// Whether nobody holds the line's row; now we do.
     async fn is_free(&self, locked: &mut PgConnection, row: &Row) -> Result<bool, sqlx::Error> {
         let free = sqlx::query!(
-            "SELECT epoch FROM partition_leases WHERE kind = $1 AND generation = $2 AND line = $3
+            "SELECT epoch FROM partition_leases WHERE family = $1 AND generation = $2 AND line = $3
              FOR UPDATE SKIP LOCKED",
-            self.kind.as_str(),
+            self.family.as_str(),
             row.line.generation,
             row.line.name.to_string(),
         )
@@ -219,8 +223,8 @@ impl State {
                  ended_at = CASE $4 WHEN 'ended' THEN clock_timestamp() ELSE ended_at END,
                  closed_at = CASE $4 WHEN 'ended' THEN COALESCE(closed_at, clock_timestamp()) ELSE closed_at END
              FROM UNNEST($2::int[], $3::text[]) AS marked (g, l)
-             WHERE kind = $1 AND generation = g AND line = l",
-            self.kind.as_str(),
+             WHERE family = $1 AND generation = g AND line = l",
+            self.family.as_str(),
             &generations,
             &names,
             step,
@@ -265,14 +269,14 @@ impl State {
             lines.delete(row.line).await?;
             sqlx::query!(
                 "WITH forgotten AS (
-                     DELETE FROM line_reports WHERE kind = $1 AND generation = $2 AND line = $3
+                     DELETE FROM line_reports WHERE family = $1 AND generation = $2 AND line = $3
                  ), arrived AS (
-                     DELETE FROM line_arrivals WHERE kind = $1 AND generation = $2 AND line = $3
+                     DELETE FROM line_arrivals WHERE family = $1 AND generation = $2 AND line = $3
                  ), settled AS (
-                     DELETE FROM line_progress WHERE kind = $1 AND generation = $2 AND line = $3
+                     DELETE FROM line_progress WHERE family = $1 AND generation = $2 AND line = $3
                  )
-                 DELETE FROM partition_leases WHERE kind = $1 AND generation = $2 AND line = $3",
-                self.kind.as_str(),
+                 DELETE FROM partition_leases WHERE family = $1 AND generation = $2 AND line = $3",
+                self.family.as_str(),
                 row.line.generation,
                 row.line.name.to_string(),
             )
@@ -286,8 +290,8 @@ impl State {
     async fn reopen(&self, locked: &mut PgConnection, line: Line) -> Result<(), sqlx::Error> {
         sqlx::query!(
             "UPDATE partition_leases SET ended_at = NULL, drained_at = NULL
-             WHERE kind = $1 AND generation = $2 AND line = $3",
-            line.kind.as_str(),
+             WHERE family = $1 AND generation = $2 AND line = $3",
+            line.family.as_str(),
             line.generation,
             line.name.to_string(),
         )

@@ -20,17 +20,17 @@ pub(crate) async fn fold(
     lines: impl Iterator<Item = (Line, Arc<Stats>)>,
 ) -> Result<(), sqlx::Error> {
     let (lines, stats): (Vec<Line>, Vec<Arc<Stats>>) = lines.unzip();
-    let kinds: Vec<&str> = lines.iter().map(|line| line.kind.as_str()).collect();
+    let families: Vec<&str> = lines.iter().map(|line| line.family.as_str()).collect();
     let generations: Vec<i32> = lines.iter().map(|line| line.generation).collect();
     let names: Vec<String> = lines.iter().map(|line| line.name.to_string()).collect();
-    if kinds.is_empty() {
+    if families.is_empty() {
         return Ok(());
     }
     let rows = sqlx::query!(
         r#"SELECT position AS "position!", COALESCE(settled, 0) AS "settled!", until, clock_timestamp() AS "now!"
            FROM UNNEST($1::text[], $2::int[], $3::text[]) WITH ORDINALITY AS served (k, g, l, position)
-           LEFT JOIN LATERAL (SELECT * FROM line_progress WHERE kind = k AND generation = g AND line = l LIMIT 1) AS progress ON true"#,
-        &kinds as &[&str],
+           LEFT JOIN LATERAL (SELECT * FROM line_progress WHERE family = k AND generation = g AND line = l LIMIT 1) AS progress ON true"#,
+        &families as &[&str],
         &generations,
         &names,
     )
@@ -57,13 +57,13 @@ pub(crate) async fn fold(
              SELECT k, g, l, tolerated, by_then, known_settled, folded, COALESCE(settled, 0) AS settled, until
              FROM UNNEST($1::text[], $2::int[], $3::text[], $4::bigint[], $5::timestamptz[], $6::bigint[])
                AS served (k, g, l, known_settled, by_then, tolerated)
-             CROSS JOIN LATERAL (SELECT folded FROM line_reports WHERE kind = k AND generation = g AND line = l LIMIT 1) AS report
-             LEFT JOIN LATERAL (SELECT settled, until FROM line_progress WHERE kind = k AND generation = g AND line = l LIMIT 1) AS progress ON true
+             CROSS JOIN LATERAL (SELECT folded FROM line_reports WHERE family = k AND generation = g AND line = l LIMIT 1) AS report
+             LEFT JOIN LATERAL (SELECT settled, until FROM line_progress WHERE family = k AND generation = g AND line = l LIMIT 1) AS progress ON true
          ), arrived AS MATERIALIZED (
              SELECT k, g, l, arrivals.*, last_at <= by_then AS had_come, first_at <= by_then AND last_at > by_then AS were_coming
              FROM served
              CROSS JOIN LATERAL (
-                 SELECT bucket, first_at, last_at, jobs FROM line_arrivals WHERE kind = k AND generation = g AND line = l OFFSET 0
+                 SELECT bucket, first_at, last_at, jobs FROM line_arrivals WHERE family = k AND generation = g AND line = l OFFSET 0
              ) AS arrivals
          ), counted AS MATERIALIZED (
              SELECT served.*, known_settled - folded - came.jobs AS miscount, tolerated + came.coming AS tolerance, is_late
@@ -82,7 +82,7 @@ pub(crate) async fn fold(
              DELETE FROM line_arrivals USING (
                  SELECT arrived.*, sum(jobs) OVER (PARTITION BY k, g, l ORDER BY bucket) AS through FROM arrived
              ) AS buckets, corrected AS c
-             WHERE kind = buckets.k AND generation = buckets.g AND line = buckets.l
+             WHERE family = buckets.k AND generation = buckets.g AND line = buckets.l
                AND line_arrivals.bucket = buckets.bucket AND line_arrivals.jobs = buckets.jobs
                AND (c.k, c.g, c.l) = (buckets.k, buckets.g, buckets.l)
                AND through <= c.settled - c.folded - c.correction
@@ -95,8 +95,8 @@ pub(crate) async fn fold(
              FROM corrected AS c
          )
          UPDATE line_reports SET folded = folded + more FROM folding
-         WHERE kind = k AND generation = g AND line = l AND more <> 0",
-        &kinds as &[&str],
+         WHERE family = k AND generation = g AND line = l AND more <> 0",
+        &families as &[&str],
         &generations,
         &names,
         &settled as &[Option<i64>],

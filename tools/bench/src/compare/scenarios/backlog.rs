@@ -93,13 +93,13 @@ async fn raw(run: &mut Run<'_>, kind: JobKind) -> anyhow::Result<()> {
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.options(BY_KEY));
     let mut batches = batches(kind, &database, run.plan.backlog).await?.into_iter();
     let first = batches.next().context("no jobs")?;
-    settle_directly(&pool, kind, first).await?; // connects, prepares
+    settle_directly(&pool, first).await?; // connects, prepares
     database.settle_down().await;
     let (started, mut jobs) = (Instant::now(), 0.0);
     for batch in batches {
         #[expect(clippy::cast_precision_loss, reason = "a thousand")]
         let size = batch.len() as f64;
-        settle_directly(&pool, kind, batch).await?;
+        settle_directly(&pool, batch).await?;
         jobs += size;
     }
     pool.close().await;
