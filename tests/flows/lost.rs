@@ -256,7 +256,7 @@ async fn what_may_still_be_in_a_line_is_not_lost() {
         })
         .await;
         shop.sql(
-            "INSERT INTO line_reports (kind, generation, line, in_hand, jobs_per_message, progress_at, hottest, reported_at, cleared_until)
+            "INSERT INTO line_reports (family, generation, line, in_hand, jobs_per_message, progress_at, hottest, reported_at, cleared_until)
              SELECT family, generation, line, 0, 1, now(), '[]', now(), now() FROM partition_leases WHERE family = 'coupon' AND generation = 2
              ON CONFLICT ON CONSTRAINT line_reports_pkey DO UPDATE SET cleared_until = now()",
         )
