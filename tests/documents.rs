@@ -258,7 +258,7 @@ fn api() -> Command {
 }
 
 fn worker() -> Command {
-    firstcome_workers::config::Cli::command()
+    firstcome_workers::cli::Cli::command()
 }
 
 /// A document's table: the cells of each row, by the first one.

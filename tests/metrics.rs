@@ -15,7 +15,7 @@ const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/
 fn scrapes() -> [(&'static str, String); 2] {
     [
         ("firstcome-api", text(&firstcome_api::health::Snapshot::example().registry()).unwrap()),
-        ("firstcome-worker", text(&firstcome_workers::monitor::Metrics::example()).unwrap()),
+        ("firstcome-worker", text(&firstcome_workers::monitor::example()).unwrap()),
     ]
 }
 

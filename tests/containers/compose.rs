@@ -61,7 +61,7 @@ impl Service {
         let [program, command] = &self.command[..] else { panic!("{:?}", self.command) };
         let program = match program.as_str() {
             "firstcome-api" => firstcome_api::config::Cli::command(),
-            "firstcome-worker" => firstcome_workers::config::Cli::command(),
+            "firstcome-worker" => firstcome_workers::cli::Cli::command(),
             other => panic!("there is no program {other}"),
         };
         let found = program.find_subcommand(command).cloned();
@@ -84,7 +84,7 @@ pub(crate) fn programs() -> BTreeMap<String, Service> {
 #[test]
 fn every_role_has_a_service_that_can_be_scaled() {
     let services = services();
-    let worker = firstcome_workers::config::Cli::command();
+    let worker = firstcome_workers::cli::Cli::command();
     let roles: Vec<&str> = worker
         .get_subcommands()
         .filter(|command| command.get_about().unwrap().to_string().starts_with("Role: "))

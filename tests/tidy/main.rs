@@ -54,13 +54,14 @@ const WRITERS: [(&str, &[&str]); 25] = [
     // What operators want is theirs, what is so the workers'.
     ("routing", &["workers/src/crew/routing/mod.rs", "workers/src/crew/routing/steps.rs"]),
     ("pins", &["api/src/admin"]),
-    ("workers", &["workers/src/crew/lease.rs"]),
+    ("workers", &["workers/src/crew/member.rs"]),
     (
         "partition_leases",
         &[
-            "workers/src/crew/lease.rs",
+            "workers/src/crew/member.rs",
             "workers/src/crew/routing/mod.rs",
             "workers/src/crew/routing/steps.rs",
+            "workers/src/line/lease.rs",
         ],
     ),
     (

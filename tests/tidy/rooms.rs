@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Source, sources};
 
 /// The crates' sources.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "api/src",
     "shared/broker/src",
     "shared/contract/src",
@@ -13,24 +13,40 @@ const CRATES: [&str; 7] = [
     "tools/bench/src",
     "tools/demo/src",
     "tools/rig/src",
+    "workers/src",
 ];
 
 /// The rooms of a program, floor by floor from the bottom: each uses those below it, and those beside it.
-const FLOORS: [(&str, &[&[&str]]); 1] = [(
-    "api/src",
-    &[
-        &["cache", "config", "seldom"],
-        &["http"],
-        &["lines", "metrics", "server"],
-        &["publish"],
-        &["known"],
-        &["state"],
-        &["submit"],
-        &["admin", "balance", "cart", "coupon", "health", "job", "order", "product"],
-        // The document reads the routes, which are those of `lib.rs`.
-        &["openapi"],
-    ],
-)];
+const FLOORS: [(&str, &[&[&str]]); 2] = [
+    (
+        "api/src",
+        &[
+            &["cache", "config", "seldom"],
+            &["http"],
+            &["lines", "metrics", "server"],
+            &["publish"],
+            &["known"],
+            &["state"],
+            &["submit"],
+            &["admin", "balance", "cart", "coupon", "health", "job", "order", "product"],
+            // The document reads the routes, which are those of `lib.rs`.
+            &["openapi"],
+        ],
+    ),
+    (
+        "workers/src",
+        &[
+            &["config", "database", "jobs", "schema"],
+            &["roles"],
+            &["metrics"],
+            &["line"],
+            &["monitor"],
+            &["crew", "events"],
+            &["commands"],
+            &["cli"],
+        ],
+    ),
+];
 
 type Module = Vec<String>;
 type Graph = BTreeMap<Module, BTreeSet<Module>>;

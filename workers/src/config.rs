@@ -1,111 +1,12 @@
-//! Command line and environment.
+//! Settings, from the command line and the environment.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use firstcome_broker::{BrokerArgs, parse_namespace};
-use firstcome_contract::{family::Family, line::MAX_PARTITIONS};
+use firstcome_process::database::settings::{BY_KEY, PLANNED_ANEW};
 use firstcome_process::database::{Pool, Sessions};
-use firstcome_process::{
-    database::settings::{BY_KEY, PLANNED_ANEW},
-    telemetry,
-};
 use sqlx::PgPool;
-
-use crate::roles::RoleCommand;
-
-/// Settles what firstcome-api accepted. Run one role per process, or all roles in one.
-///
-/// Every process exits with 0 after SIGTERM or Ctrl-C, once the batches in hand are settled.
-#[derive(Debug, Parser)]
-#[command(version, after_help = telemetry::HELP)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What this process does.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "the roles have their own help")]
-    Role(RoleCommand),
-    /// A stand-in for the data platform, for development: records what it gets at POST /events, tells
-    /// how much at GET /events and what at GET /orders, and misbehaves after PUT /mode (ok, slow,
-    /// error, overloaded, hang, mute, elsewhere).
-    MockDataPlatform {
-        /// Where to listen.
-        #[arg(long, env = "MOCK_DATA_PLATFORM_ADDR", default_value = "127.0.0.1:9090")]
-        address: SocketAddr,
-    },
-    /// Every role, in one process (the default); without DATA_PLATFORM_URL, events for it wait in their queue.
-    All(WorkerArgs),
-    /// List, redrive or discard what could not be processed.
-    DeadLetters {
-        /// What to do.
-        #[command(subcommand)]
-        action: crate::commands::dead_letters::Action,
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        database: DatabaseArgs,
-    },
-    /// Change how many partitions a family of lines has, also while it is running: no job is lost, none
-    /// overtakes another of its key.
-    Partitions {
-        /// coupon or product.
-        #[arg(value_parser = Family::parse)]
-        family: Family,
-        /// How many.
-        #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_PARTITIONS)))]
-        count: u16,
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        database: DatabaseArgs,
-    },
-    /// Bring the database schema to this version, then exit.
-    Migrate(DatabaseArgs),
-    /// Create sample users and coupons for development, then exit. Keeps what exists.
-    SampleData {
-        /// How many users.
-        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=10_000_000))]
-        users: i64,
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        database: DatabaseArgs,
-    },
-    /// Recount the sales statistics from the completed orders, repair and print what differs.
-    RebuildStats {
-        /// How many days before today.
-        #[arg(long, default_value_t = crate::events::update_sales_stats::REBUILD_DAYS, value_parser = clap::value_parser!(i32).range(0..=3650))]
-        days: i32,
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        time_zone: TimeZoneArgs,
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        database: DatabaseArgs,
-    },
-    /// Delete what is older than JOB_RETENTION, then exit. The role update-sales-stats does it daily;
-    /// this also finds what came late.
-    Purge {
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        retention: RetentionArgs,
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        time_zone: TimeZoneArgs,
-        #[command(flatten)]
-        #[expect(missing_docs, reason = "the text would replace the command's own help")]
-        database: DatabaseArgs,
-    },
-    /// Check every invariant on a live database, then exit: 0 if all hold, 1 if one is violated.
-    Audit(DatabaseArgs),
-    /// After PostgreSQL went back to an earlier moment, or RabbitMQ lost its data: find jobs with an
-    /// Idempotency-Key that have no outcome and are in no line any more, end them (failed, job-lost) and
-    /// free their keys. Jobs without a key end by themselves when they are polled.
-    Reconcile(ReconcileArgs),
-}
 
 /// The database.
 #[derive(Debug, Clone, Args)]

@@ -6,6 +6,7 @@
 //! can cost time but never truth. A handler returns one outcome per job; `Err` means infrastructure,
 //! or a bug of the handler. There is deliberately no HTTP to customers here and no dependency on the `api` crate.
 
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod crew;
@@ -13,6 +14,7 @@ mod database;
 pub mod events;
 pub mod jobs;
 pub mod line;
+pub mod metrics;
 pub mod monitor;
 mod roles;
 pub mod schema;
@@ -24,13 +26,14 @@ use firstcome_contract::family::Family;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use cli::Command;
 use commands::{
     audit, dead_letters,
     mock_data_platform::MockDataPlatform,
     purge::{self, Since},
     reconcile, sample_data,
 };
-use config::{Command, WorkerArgs};
+use config::WorkerArgs;
 use crew::Role;
 use events::{
     relay_outbox,
@@ -144,7 +147,10 @@ pub fn start(
         let crew = |family| {
             let (announcer, notifier) = (announcer.clone(), notifier.clone());
             let (broker, pool) = (args.broker.clone(), settling_pool.clone());
-            let role = Role { family, broker, pool, announcer, notifier, monitor: watched() };
+            let monitor = watched();
+            let metrics = Arc::clone(&monitor.metrics);
+            let context = line::Context { family, pool, announcer, notifier, metrics };
+            let role = Role { context, broker, monitor };
             crew::run(Arc::new(role), stop.clone())
         };
         match role {

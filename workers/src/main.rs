@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use firstcome_workers::config::Cli;
+use firstcome_workers::cli::Cli;
 
 /// A job is a few dozen small allocations, in several threads.
 #[global_allocator]

@@ -72,8 +72,8 @@ mod tests {
 
     fn role(name: &str) -> RoleName {
         let url = "--database-url=postgres://localhost/x";
-        let cli = crate::config::Cli::try_parse_from(["firstcome-worker", name, url]).unwrap();
-        let crate::config::Command::Role(command) = cli.command else { panic!("no role: {name}") };
+        let cli = crate::cli::Cli::try_parse_from(["firstcome-worker", name, url]).unwrap();
+        let crate::cli::Command::Role(command) = cli.command else { panic!("no role: {name}") };
         command.parts().0
     }
 

@@ -2,12 +2,27 @@
 
 mod canary;
 pub(crate) mod control;
-pub(crate) mod lease;
+pub(crate) mod member;
 mod redrive;
 pub(crate) mod role;
 pub(crate) mod routing;
 mod upkeep;
 
-pub use role::{Role, run};
+pub use role::run;
 pub use routing::{lines, set_partitions};
 pub use upkeep::make_lines;
+
+use firstcome_broker::BrokerArgs;
+
+use crate::{line::Context, monitor};
+
+/// All that it takes to serve the lines of a family.
+#[derive(Debug)]
+pub struct Role {
+    /// How their jobs are settled.
+    pub context: Context,
+    /// Where they wait.
+    pub broker: BrokerArgs,
+    /// Who looks after the role.
+    pub monitor: monitor::Role,
+}

@@ -14,8 +14,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Role,
     control::{Control, To},
-    role::Role,
     routing::State,
 };
 use crate::line::record;
@@ -54,7 +54,10 @@ async fn all(
 ) -> Result<PgConnection, sqlx::Error> {
     let mut on = match connection {
         Some(connection) => connection,
-        None => within(DEADLINE, PgConnection::connect_with(&role.pool.connect_options())).await?,
+        None => {
+            within(DEADLINE, PgConnection::connect_with(&role.context.pool.connect_options()))
+                .await?
+        }
     };
     let mut seen = 0;
     loop {
@@ -107,12 +110,12 @@ async fn one(
             body.push(b'\n');
             // Committed, and before it is published, or the line would drop it as settled.
             if let Some(job) = next.job_id {
-                record::reopen(&mut *role.pool.acquire().await?, job, true).await?;
+                record::reopen(&mut *role.context.pool.acquire().await?, job, true).await?;
             }
             if !control.redrive(to, message, letter.attempts, body).await {
                 tracing::warn!(id = next.id, "the broker did not take it, not redriven yet");
                 if let Some(job) = next.job_id {
-                    record::reopen(&mut *role.pool.acquire().await?, job, false).await?;
+                    record::reopen(&mut *role.context.pool.acquire().await?, job, false).await?;
                 }
                 return Ok(Some(next.id));
             }

@@ -7,13 +7,12 @@ use std::{
 };
 
 use firstcome_broker::{
-    BrokerArgs,
     connect::{self, Connection, SessionError, answered},
     consume::ConsumeError,
     topology,
 };
-use firstcome_contract::{family::Family, line::Line};
-use firstcome_process::database::{Pool, within};
+use firstcome_contract::line::Line;
+use firstcome_process::database::within;
 use sqlx::PgConnection;
 use tokio::{
     task::{self, JoinError, JoinSet},
@@ -22,19 +21,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Role,
     canary::Canaries,
     control::Control,
-    lease::{Heartbeat, Lease, Member, Share},
+    member::{Heartbeat, Member, Share},
     redrive,
     upkeep::Upkeep,
 };
 use crate::line::{
-    announce::Announcer,
     consume::{Source, consume},
-    notify::Notifier,
+    lease::Lease,
     report::{self, Stats},
 };
-use crate::monitor;
 
 /// How often a worker looks for lines to take and give, and reports.
 const TICK: Duration = Duration::from_secs(1);
@@ -55,23 +53,6 @@ const TELL_DEADLINE: Duration = Duration::from_secs(5);
 /// A worker whose heartbeats reach the database for so long, and its batches do not, gives its lines up to
 /// those whose batches may. The attempts that it has under way are over some seconds later.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
-
-/// All that a role needs to serve a family of lines.
-#[derive(Debug)]
-pub struct Role {
-    /// Which lines.
-    pub family: Family,
-    /// Where they wait.
-    pub broker: BrokerArgs,
-    /// Where they are settled.
-    pub pool: Pool,
-    /// Who hears of it.
-    pub announcer: Announcer,
-    /// Wakes who publishes its events.
-    pub notifier: Notifier,
-    /// Who looks after it.
-    pub monitor: monitor::Role,
-}
 
 /// Serves a share of the family's lines until `stop`, reconnecting as long as it takes. On `stop` it
 /// pulls nothing more, settles what it has in hand, gives its lines back and closes the connection.
@@ -129,8 +110,8 @@ struct Means {
 
 impl Means {
     async fn of(role: &Role) -> Result<Self, sqlx::Error> {
-        role.pool.prove().await?;
-        let mut member = Member::new(role.family, &role.pool);
+        role.context.pool.prove().await?;
+        let mut member = Member::new(role.context.family, &role.context.pool);
         let (sharing, beating, keeping) =
             tokio::try_join!(member.connect(), member.connect(), member.connect())?;
         member.keep(sharing);
@@ -198,7 +179,7 @@ impl Session {
             match self.share().await {
                 Ok(share) => {
                     well_at = Instant::now();
-                    if !self.role.pool.is_lost() {
+                    if !self.role.context.pool.is_lost() {
                         cut_off_at = None;
                     } else if cut_off_at.get_or_insert(well_at).elapsed() > CUT_OFF_AFTER {
                         let reason = "the database answers heartbeats, and no batches";
@@ -212,7 +193,7 @@ impl Session {
                 // What is in hand is retried by itself; what is lost meanwhile is fenced.
                 Err(error) => {
                     cut_off_at = None;
-                    let family = self.role.family.as_str();
+                    let family = self.role.context.family.as_str();
                     tracing::warn!(family, %error, "lines not shared, trying again");
                     if well_at.elapsed() > GIVE_UP_AFTER {
                         let reason = format!("the database is away: {error}");
@@ -247,7 +228,7 @@ impl Session {
         match within(TELL_DEADLINE, telling).await {
             Ok(connection) => self.member.keep(connection),
             Err(error) => {
-                let family = self.role.family.as_str();
+                let family = self.role.context.family.as_str();
                 tracing::warn!(family, %error, "figures not stored, trying again");
             }
         }
@@ -285,7 +266,7 @@ impl Session {
         if let Some(lease) = lease {
             tracing::info!(queue, epoch = lease.epoch, "serving");
             let (stop, stats) = (stop.clone(), Arc::clone(&stats));
-            self.role.monitor.metrics.serves(lease.line, &stats);
+            self.role.monitor.serves(lease.line, &stats);
             self.lines
                 .insert(lease.line, Serving { lease, stop, stats, canaries: Canaries::default() });
         }
@@ -296,12 +277,12 @@ impl Session {
                 answered(declared).await.map_err(ConsumeError::Queue)?;
             }
             if !is_suspect {
-                return consume(&connection, source, &queue, &role, &stats, &stop).await;
+                return consume(&connection, source, &queue, &role.context, &stats, &stop).await;
             }
             let name = format!("firstcome-worker {queue}");
             let own = connect::connect(&role.broker.amqp_url, &name).await;
             let own = own.map_err(ConsumeError::Queue)?;
-            let ended = consume(&own, source, &queue, &role, &stats, &stop).await;
+            let ended = consume(&own, source, &queue, &role.context, &stats, &stop).await;
             connect::close(&own).await;
             if ended.is_err() {
                 stop.run_until_cancelled(sleep(SUSPECT_PAUSE)).await;
@@ -354,7 +335,7 @@ impl Session {
         match self.member.release(lease).await {
             Ok(()) => {
                 tracing::info!(queue, "handed over");
-                self.role.monitor.metrics.handed_over(self.role.family);
+                self.role.context.metrics.handed_over(self.role.context.family);
             }
             Err(error) => tracing::warn!(queue, %error, "lease not released, it will expire"),
         }
@@ -403,7 +384,7 @@ impl Session {
         self.heartbeat.end().await;
         if self.member.leave().await.is_err() {
             tracing::warn!(
-                family = self.role.family.as_str(),
+                family = self.role.context.family.as_str(),
                 "leases not released, they will expire"
             );
         }

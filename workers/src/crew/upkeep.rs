@@ -24,8 +24,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
+    Role,
     control::Control,
-    role::Role,
     routing::{self, State, StepError},
 };
 
@@ -157,7 +157,7 @@ struct Keeper {
 impl Keeper {
     /// Not on a connection of the pool: batches come first there, and one that freezes is just dropped.
     async fn run(mut self, on: PgConnection) {
-        let family = self.role.family;
+        let family = self.role.context.family;
         let mut kept = Some(on);
         let mut mended = Instant::now();
         let mut looks = interval(LOOK);
@@ -182,7 +182,8 @@ impl Keeper {
 
     /// Gives the connection back if it is good.
     async fn look(&mut self, connection: Option<PgConnection>) -> Result<PgConnection, StepError> {
-        let Role { family: own, broker, pool, .. } = &*self.role;
+        let Role { broker, context, .. } = &*self.role;
+        let (own, pool) = (&context.family, &context.pool);
         let namespace = &broker.queue_namespace;
         let mut on = match connection {
             Some(connection) => connection,

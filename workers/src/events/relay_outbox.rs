@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     database::{answered, give_back},
-    monitor::{self, Metrics},
+    metrics::Metrics,
+    monitor,
 };
 
 /// Events in one transaction.

@@ -24,13 +24,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::{AttemptError, said},
     batch::Batch,
+    context::Context,
     dead_letter::set_aside,
+    desk::Desk,
+    lease::{self, Lease},
     parts::Experience,
     report::Stats,
-    settle::{Desk, settle},
+    settle::settle,
     trace,
 };
-use crate::crew::{lease::Lease, role::Role, routing};
 use crate::jobs::registry;
 
 /// Time between two acknowledgements of a line. To the broker each is an entry of the queue's log, with a
@@ -43,7 +45,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// What a queue holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source {
-    /// Jobs of the role's family, in order; ours for as long as the lease says so.
+    /// Jobs of the family, in order; ours for as long as the lease says so.
     Line(Lease),
     /// What the broker gave up on (see `topology::DELIVERY_LIMIT`): jobs of any kind, one that
     /// brings its readers down perhaps, innocent neighbours surely. Each of them was accepted, so
@@ -73,13 +75,13 @@ pub(crate) async fn consume(
     connection: &Connection,
     source: Source,
     queue: &str,
-    role: &Role,
+    context: &Context,
     stats: &Stats,
     stop: &CancellationToken,
 ) -> Result<(), ConsumeError> {
     let mut consumer = Consumer::open(connection, queue, PREFETCH).await?;
     let experience = Experience::default();
-    let settler = Settler { source, queue, role, stats, stop, experience };
+    let settler = Settler { source, queue, context, stats, stop, experience };
     let ended = survived(settler.run(&mut consumer)).await;
     consumer.close().await?;
     ended.map_err(ConsumeError::Queue)
@@ -98,7 +100,7 @@ async fn survived<T>(
 struct Settler<'a> {
     source: Source,
     queue: &'a str,
-    role: &'a Role,
+    context: &'a Context,
     stats: &'a Stats,
     stop: &'a CancellationToken,
     experience: Experience,
@@ -166,7 +168,7 @@ impl Settler<'_> {
         batch: &Batch,
     ) -> Result<(Option<Vec<Settled>>, Ahead), SessionError> {
         let began = Instant::now();
-        let (queue, role, stop) = (self.queue, self.role, self.stop);
+        let (queue, context, stop) = (self.queue, self.context, self.stop);
         let (family, limit) = (self.family(), self.experience.batch());
         let mut ahead = Ok(None);
         let decoding = async {
@@ -182,22 +184,22 @@ impl Settler<'_> {
             }
         };
         if settled.is_ok() && !batch.jobs.is_empty() {
-            role.monitor.metrics.batch(role.family, batch.jobs.len(), began.elapsed());
+            context.metrics.batch(context.family, batch.jobs.len(), began.elapsed());
         }
         Ok((self.unless_fenced(settled)?, ahead))
     }
 
     /// Gives every job its outcome: a line's jobs together, what the broker gave up on each alone.
     async fn decide(&mut self, batch: &Batch) -> Result<Vec<Settled>, AttemptError> {
-        let Self { source, queue, role, stop, experience, .. } = self;
+        let Self { source, queue, context, stop, experience, .. } = self;
         let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
         let keep_trying = || is_ours() && !stop.is_cancelled();
-        let metrics = &role.monitor.metrics;
+        let metrics = &context.metrics;
         let (lease, parts) = match source {
             Source::Line(lease) => (Some(&*lease), batch.jobs.chunks(batch.jobs.len().max(1))),
             Source::DeadLetters => (None, batch.jobs.chunks(1)),
         };
-        let desk = Desk { pool: &role.pool, family: role.family, queue, lease, metrics };
+        let desk = Desk { pool: &context.pool, family: context.family, queue, lease, metrics };
         let mut settled = set_aside(desk, &batch.rejects, experience, &keep_trying).await?;
         for jobs in parts {
             settled.extend(settle(desk, jobs, experience, &keep_trying).await?);
@@ -215,7 +217,7 @@ impl Settler<'_> {
             Ok(settled) => Ok(Some(settled)),
             Err(error) if error.is_final() => {
                 tracing::warn!(queue, %error, "batch abandoned");
-                self.role.monitor.metrics.fenced(self.role.family);
+                self.context.metrics.fenced(self.context.family);
                 Ok(None)
             }
             Err(error) => Err(SessionError::Unusable(format!("{queue}: batch abandoned: {error}"))),
@@ -228,7 +230,7 @@ impl Settler<'_> {
         if let Source::Line(lease) = &self.source
             && batch.is_end_of_line
         {
-            let noted = within(STOP_DEADLINE, routing::drained(&self.role.pool, lease.line)).await;
+            let noted = within(STOP_DEADLINE, lease::drained(&self.context.pool, lease.line)).await;
             noted.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
             tracing::info!(queue, "drained");
         }
@@ -240,16 +242,16 @@ impl Settler<'_> {
         let (messages, jobs) = (batch.messages, settled.len());
         tracing::debug!(queue = self.queue, messages, jobs, "settled");
         if settled.iter().any(has_event) {
-            self.role.notifier.notify();
+            self.context.notifier.notify();
         }
         let sold_out = registry::sold_out(batch.rejected(&settled));
-        self.role.announcer.announce(SettledBatch { settled, sold_out });
+        self.context.announcer.announce(SettledBatch { settled, sold_out });
     }
 
     /// Of which family the jobs have to be.
     fn family(&self) -> Option<Family> {
         match self.source {
-            Source::Line(_) => Some(self.role.family),
+            Source::Line(_) => Some(self.context.family),
             Source::DeadLetters => None,
         }
     }

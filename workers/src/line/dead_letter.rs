@@ -13,9 +13,9 @@ use tracing::field::display;
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
+    desk::{Desk, begin},
     parts::{Experience, Parts, Then},
     record::{self, Entry, Settling},
-    settle::{Desk, begin},
 };
 use crate::{RoleName, jobs::outcome::Outcome};
 

@@ -7,10 +7,11 @@ use sqlx::PgPool;
 
 use super::{
     batch::{Job, Origin},
+    desk::Desk,
     parts::Experience,
-    settle::{Desk, settle},
+    settle::settle,
 };
-use crate::monitor::Metrics;
+use crate::metrics::Metrics;
 
 /// Settles a batch of jobs, of whatever kinds, that stand in no line, in one transaction, exactly as a line's consumer
 /// does, and returns after the commit.

@@ -12,8 +12,7 @@ use firstcome_contract::{
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, PgPool, types::Json};
 
-use super::batch::Reject;
-use crate::crew::lease::Lease;
+use super::{batch::Reject, lease::Lease};
 use crate::jobs::outcome::Outcome;
 
 /// One row to be.

@@ -9,11 +9,9 @@ use std::{
 
 use firstcome_contract::{
     failure::Failure,
-    family::Family,
     ids::UserId,
     job::{Envelope, Idempotency, JobKind, Settled},
 };
-use firstcome_process::database::Pool;
 use sqlx::{Connection, PgConnection};
 use tracing::field::display;
 
@@ -21,30 +19,17 @@ use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::{Job, Reject, runs},
     dead_letter::{Letter, fail},
+    desk::{Desk, begin},
     parts::{Experience, Parts, Then},
     record::{self, Entry, KeyOwner, Past, Settling},
 };
-use crate::crew::lease::Lease;
 use crate::{
     RoleName,
     jobs::{
         outcome::{HandlerError, Outcome},
         registry,
     },
-    monitor::Metrics,
 };
-
-/// Where and on whose behalf jobs are settled.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Desk<'a> {
-    pub(crate) pool: &'a Pool,
-    /// Whose lines these are, or whose worker it is.
-    pub(crate) family: Family,
-    pub(crate) queue: &'a str,
-    /// The line that they stood in; `None` for what the broker gave up on, which is nobody's.
-    pub(crate) lease: Option<&'a Lease>,
-    pub(crate) metrics: &'a Metrics,
-}
 
 /// Settles the jobs, in order, however long the database is away; `keep_trying`
 /// says whether another attempt makes sense.
@@ -169,15 +154,6 @@ async fn settle_run(
     let late = overdue.iter().map(|job| (job.envelope.id, job.envelope.user_id));
     entries.extend(late.map(|(id, user)| Entry::new(id, user, &failed)));
     Ok(entries)
-}
-
-/// See [`record::begin`].
-pub(crate) async fn begin(
-    transaction: &mut PgConnection,
-    desk: Desk<'_>,
-    ids: &[uuid::Uuid],
-) -> Result<Past, AttemptError> {
-    record::begin(transaction, desk.lease, ids).await?.ok_or(AttemptError::Fenced)
 }
 
 /// A job that is set aside.

@@ -5,7 +5,7 @@ mod health;
 mod metrics;
 
 pub use health::Report;
-pub use metrics::Metrics;
+pub use metrics::example;
 
 use std::{
     net::SocketAddr,
@@ -21,15 +21,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use firstcome_contract::line::Line;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use health::Health;
+use metrics::Served;
+
+use crate::{line::Stats, metrics::Metrics};
 
 /// All roles of a process.
 #[derive(Debug, Default)]
 pub struct Monitor {
     metrics: Arc<Metrics>,
+    served: Arc<Served>,
     roles: Mutex<Vec<(&'static str, Arc<Health>)>>,
 }
 
@@ -41,6 +46,14 @@ pub struct Role {
     health: Arc<Health>,
     /// What is counted, by all roles of the process.
     pub metrics: Arc<Metrics>,
+    served: Arc<Served>,
+}
+
+impl Role {
+    /// A line is served for as long as its figures live.
+    pub(crate) fn serves(&self, line: Line, stats: &Arc<Stats>) {
+        self.served.add(line, stats);
+    }
 }
 
 impl Deref for Role {
@@ -64,7 +77,8 @@ impl Monitor {
         let health = Arc::new(Health::default());
         let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         roles.push((name, Arc::clone(&health)));
-        Role { name, health, metrics: Arc::clone(&self.metrics) }
+        let served = Arc::clone(&self.served);
+        Role { name, health, metrics: Arc::clone(&self.metrics), served }
     }
 
     /// Takes the address.
@@ -108,7 +122,7 @@ async fn ready(State(monitor): State<Arc<Monitor>>) -> Response {
 
 async fn scrape(State(monitor): State<Arc<Monitor>>) -> Response {
     use firstcome_process::metrics::{CONTENT_TYPE, text};
-    match text(&monitor.metrics.registry(&monitor.reports())) {
+    match text(&metrics::registry(&monitor.metrics, &monitor.served, &monitor.reports())) {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be written");

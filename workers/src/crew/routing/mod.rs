@@ -30,11 +30,10 @@ use firstcome_contract::{
     family::Family,
     line::{Line, LineName, Naming, Routing},
 };
-use firstcome_process::database::Pool;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::lease::Lease;
+use crate::line::lease::Lease;
 
 /// A line with a job that has waited for so long makes others wait: a change of the routing that would do
 /// so is put off.
@@ -229,21 +228,4 @@ pub async fn lines(pool: &PgPool) -> Result<Vec<Line>, sqlx::Error> {
         Some(Line { family, generation: row.generation, name: row.line.parse().ok()?, naming })
     });
     Ok(lines.collect())
-}
-
-/// Its last message was consumed: everything before it is settled.
-pub(crate) async fn drained(pool: &Pool, line: Line) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE partition_leases
-         SET drained_at = clock_timestamp(), ended_at = COALESCE(ended_at, clock_timestamp()),
-             closed_at = COALESCE(closed_at, clock_timestamp())
-         WHERE family = $1 AND generation = $2 AND line = $3
-           AND generation < (SELECT generation FROM routing WHERE family = $1) AND drained_at IS NULL",
-        line.family.as_str(),
-        line.generation,
-        line.name.to_string(),
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
 }

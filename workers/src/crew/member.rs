@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use super::routing::State;
+use crate::line::lease::Lease;
 
 /// How long a worker counts as alive after its last heartbeat: several missed ones, and still
 /// well below what an operator would call an outage.
@@ -32,14 +33,6 @@ const BEAT_DEADLINE: Duration = Duration::from_secs(2);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long giving lines back may take; without it the others wait until the leases expire.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
-
-/// A line that is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Lease {
-    pub(crate) line: Line,
-    pub(crate) owner: Uuid,
-    pub(crate) epoch: i64,
-}
 
 /// What a worker has, and how much it should have.
 #[derive(Debug)]

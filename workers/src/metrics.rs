@@ -1,0 +1,209 @@
+//! What a worker counts. `monitor/metrics.rs` tells of it.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use firstcome_contract::{
+    failure::Failure,
+    family as contract,
+    job::{JobKind, Settled, Status},
+    rejection::Rejection,
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::RoleName;
+
+/// Jobs in a batch, up to about `MAX_JOBS`: a message is never split.
+const SIZES: [f64; 12] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
+/// From one row to a batch that was retried for a while.
+const SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// What was counted since the process started.
+#[derive(Debug)]
+pub struct Metrics {
+    settled: Family<OutcomeLabels, Counter>,
+    batch_jobs: Family<FamilyLabels, Histogram, fn() -> Histogram>,
+    batch_seconds: Family<FamilyLabels, Histogram, fn() -> Histogram>,
+    retries: Family<FamilyLabels, Counter>,
+    fenced: Family<FamilyLabels, Counter>,
+    handovers: Family<FamilyLabels, Counter>,
+    dead_letters: Family<SourceLabels, Counter>,
+    /// Events in the outbox, about, when the relay last looked.
+    pub(crate) outbox_events: Gauge,
+    /// How many seconds the oldest of them had waited by then.
+    pub(crate) outbox_age: Gauge<f64, AtomicU64>,
+    /// Events that the relay published.
+    pub(crate) relayed: Counter,
+    /// Events in the batches that were counted into the statistics; again when they come again.
+    pub(crate) counted: Counter,
+    /// Events that the data platform took.
+    pub(crate) delivered: Counter,
+    /// Events that it refused for their content.
+    pub(crate) refused: Counter,
+    /// Requests that it did not take.
+    pub(crate) failed_deliveries: Counter,
+    /// 1 while the circuit to it is open.
+    pub(crate) circuit_open: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    kind: &'static str,
+    status: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct FamilyLabels {
+    family: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+}
+
+impl FamilyLabels {
+    pub(crate) const fn of(family: contract::Family) -> Self {
+        Self { family: family.as_str() }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            settled: Family::default(),
+            batch_jobs: Family::new_with_constructor(|| Histogram::new(SIZES)),
+            batch_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            retries: Family::default(),
+            fenced: Family::default(),
+            handovers: Family::default(),
+            dead_letters: Family::default(),
+            outbox_events: Gauge::default(),
+            outbox_age: Gauge::default(),
+            relayed: Counter::default(),
+            counted: Counter::default(),
+            delivered: Counter::default(),
+            refused: Counter::default(),
+            failed_deliveries: Counter::default(),
+            circuit_open: Gauge::default(),
+        };
+        // A rate needs a first value: a series that begins with its first event hides that one.
+        for kind in JobKind::ALL.map(JobKind::as_str) {
+            for (status, code) in outcomes() {
+                let status = status.as_str();
+                metrics.settled.get_or_create(&OutcomeLabels { kind, status, code }).inc_by(0);
+            }
+        }
+        for labels in contract::Family::ALL.map(FamilyLabels::of) {
+            drop(metrics.batch_jobs.get_or_create(&labels));
+            drop(metrics.batch_seconds.get_or_create(&labels));
+            for counter in [&metrics.retries, &metrics.fenced, &metrics.handovers] {
+                counter.get_or_create(&labels).inc_by(0);
+            }
+        }
+        for source in RoleName::ALL.map(RoleName::as_str) {
+            metrics.dead_letters.get_or_create(&SourceLabels { source }).inc_by(0);
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    /// These outcomes are committed.
+    pub(crate) fn settled(&self, jobs: &[Settled]) {
+        for job in jobs {
+            let labels = OutcomeLabels {
+                kind: job.job_id.kind().map_or("unknown", JobKind::as_str),
+                status: job.status.as_str(),
+                code: job.code.as_deref().map_or("", known_code),
+            };
+            self.settled.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A batch is settled, after all its attempts.
+    pub(crate) fn batch(&self, family: contract::Family, jobs: usize, took: Duration) {
+        let labels = FamilyLabels::of(family);
+        #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
+        self.batch_jobs.get_or_create(&labels).observe(jobs as f64);
+        self.batch_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// An attempt failed and is made again.
+    pub(crate) fn retried(&self, family: contract::Family) {
+        self.retries.get_or_create(&FamilyLabels::of(family)).inc();
+    }
+
+    /// A batch was abandoned: its line is another worker's.
+    pub(crate) fn fenced(&self, family: contract::Family) {
+        self.fenced.get_or_create(&FamilyLabels::of(family)).inc();
+    }
+
+    /// A line was given back while the worker goes on.
+    pub(crate) fn handed_over(&self, family: contract::Family) {
+        self.handovers.get_or_create(&FamilyLabels::of(family)).inc();
+    }
+
+    /// What was set aside by a role.
+    pub(crate) fn dead_lettered(&self, source: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or_default();
+        self.dead_letters.get_or_create(&SourceLabels { source }).inc_by(count);
+    }
+
+    /// What Prometheus reads of it.
+    pub(crate) fn register(&self, all: &mut Registry) {
+        let help = "Jobs with a committed outcome; the code is empty for a success";
+        all.register("jobs_settled", help, self.settled.clone());
+        all.register("batch_jobs", "Jobs in a batch", self.batch_jobs.clone());
+        let help = "From a batch in hand to its commit, with all attempts";
+        all.register_with_unit("batch_duration", help, Unit::Seconds, self.batch_seconds.clone());
+        let help = "Attempts at a batch that failed and were made again: the database";
+        all.register("batch_retries", help, self.retries.clone());
+        let help = "Batches abandoned because their line was another worker's by then";
+        all.register("batches_fenced", help, self.fenced.clone());
+        let help = "Lines given to another worker while this one goes on";
+        all.register("line_handovers", help, self.handovers.clone());
+        let help = "Jobs and events set aside, by the role that did";
+        all.register("dead_letters", help, self.dead_letters.clone());
+
+        let help =
+            "Events that wait in the outbox, about, as the relay sees it; 0 from other roles";
+        all.register("outbox_waiting_events", help, self.outbox_events.clone());
+        let help = "How long the oldest of them has waited";
+        let age = self.outbox_age.clone();
+        all.register_with_unit("outbox_oldest_event_age", help, Unit::Seconds, age);
+        let help = "Events of completed orders that the broker has";
+        all.register("outbox_events_relayed", help, self.relayed.clone());
+        let help = "Events given to the sales statistics; an event that comes twice counts twice here, never there";
+        all.register("sales_events_counted", help, self.counted.clone());
+        let help = "Events that the data platform took";
+        all.register("data_platform_events_delivered", help, self.delivered.clone());
+        let help = "Events that the data platform refused for their content";
+        all.register("data_platform_events_refused", help, self.refused.clone());
+        let help = "Requests that the data platform did not answer, or not well";
+        all.register("data_platform_failures", help, self.failed_deliveries.clone());
+        let help =
+            "1 while the circuit to the data platform is open: only a probe goes out now and then";
+        all.register("data_platform_circuit_open", help, self.circuit_open.clone());
+    }
+}
+
+/// Every way in which a worker ends a job, with its code.
+fn outcomes() -> impl Iterator<Item = (Status, &'static str)> {
+    let rejected = Rejection::ALL.map(|rejection| (Status::Rejected, rejection.code()));
+    // Lost jobs are in no worker's hand: the API counts them.
+    let failed = Failure::ALL.into_iter().filter(|failure| *failure != Failure::Lost);
+    let failed = failed.map(|failure| (Status::Failed, failure.code()));
+    std::iter::once((Status::Succeeded, "")).chain(rejected).chain(failed)
+}
+
+/// The code as one of those that there are: whatever else would be a series of its own.
+fn known_code(code: &str) -> &'static str {
+    outcomes().map(|(_, known)| known).find(|known| *known == code).unwrap_or("other")
+}
