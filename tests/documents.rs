@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Command, CommandFactory, error::ErrorKind};
+use firstcome_contract::{failure::Failure, job::JobKind, rejection::Rejection};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 
@@ -306,6 +307,18 @@ fn every_setting_is_told_with_its_default() {
     }
     for cell in rows.keys().filter(|cell| cell.to_uppercase() == **cell && cell.starts_with('`')) {
         assert!(sources.contains(cell.trim_matches('`')), "nobody reads {cell}");
+    }
+}
+
+/// How a job can end is for callers to know, whichever kind it is of.
+#[test]
+fn every_kind_and_every_ending_is_told() {
+    let told = text(ENDPOINTS);
+    let kinds = JobKind::ALL.map(JobKind::as_str);
+    let codes = Rejection::ALL.map(Rejection::code);
+    let failures = Failure::ALL.map(Failure::code);
+    for name in kinds.into_iter().chain(codes).chain(failures) {
+        assert!(told.contains(&format!("`{name}`")), "{ENDPOINTS} has no {name}");
     }
 }
 
