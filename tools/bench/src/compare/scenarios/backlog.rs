@@ -112,6 +112,7 @@ const fn scenario(kind: JobKind) -> &'static str {
     match kind {
         JobKind::IssueCoupon => "drain_coupon",
         JobKind::PlaceOrder => "drain_order",
+        JobKind::CancelOrder => "drain_cancel",
     }
 }
 
@@ -149,6 +150,7 @@ async fn batches(
                 fulfilment: Fulfilment::All,
                 from_cart: false,
             }),
+            JobKind::CancelOrder => unreachable!("cancels are not measured"),
         };
         Envelope {
             id: JobId::compose(now, kind, Place::UNKNOWN, number, 0),
