@@ -137,7 +137,7 @@ async fn complete(state: &AppState, user_id: UserId, job: &mut Job) -> Result<()
             order.lines = cart(state, user_id).await?;
             Ok(())
         }
-        Job::PlaceOrder(_) | Job::IssueCoupon(_) | Job::CancelOrder(_) => Ok(()),
+        Job::PlaceOrder(_) | Job::IssueCoupon(_) => Ok(()),
     }
 }
 
@@ -152,7 +152,6 @@ async fn judge(state: &AppState, envelope: &Envelope) -> Result<(), Problem> {
             let lacks_any = state.known_products.lacks_any(&order.lines).await;
             lacks_any.then_some(Rejection::ProductNotFound)
         }
-        Job::CancelOrder(_) => None,
     };
     certain.map_or(Ok(()), |rejection| Err(Problem::new(rejection.into())))
 }

@@ -1,8 +1,8 @@
 //! Orders: every way they can end, and what they leave behind.
 
 use firstcome_contract::{
-    ids::{CouponId, OrderId, ProductId, UserId},
-    job::{CancelOrder, Envelope, Idempotency, IssueCoupon, Job, JobKind, PlaceOrder},
+    ids::{CouponId, ProductId, UserId},
+    job::{Envelope, Idempotency, IssueCoupon, Job, PlaceOrder},
     line::Place,
     order::{Fulfilment, Line},
 };
@@ -40,26 +40,6 @@ async fn coupon(shop: &Shop, user: i64, discount: Value) -> i64 {
 }
 
 /// A batch may hold jobs of several kinds: they are settled in their order, in one transaction.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_is_not_implemented() {
-    shop(Options::default(), async |shop| {
-        let user_id = UserId::new(7);
-        let id = shop.signer().mint(user_id, JobKind::CancelOrder, Place::UNKNOWN);
-        let (order_id, product_ids) = (OrderId::new(1), vec![ProductId::new(1)]);
-        let job = Job::CancelOrder(CancelOrder { order_id, product_ids });
-        let queue = shop.queue_of(&job);
-        let envelope = Envelope { id, user_id, idempotency: None, trace: None, job };
-        let mut record = Vec::new();
-        envelope.encode(&mut record).unwrap();
-        super::poison::publish_to(shop, &queue, record).await;
-        let outcome = shop.settled(7, &id.get().to_string()).await;
-        assert_eq!(outcome["status"], "rejected", "{outcome}");
-        assert_eq!(outcome["error"]["code"], "not-implemented", "{outcome}");
-        assert_eq!(outcome["kind"], "cancel-order", "{outcome}");
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_several_kinds_is_settled_in_order() {
     shop(Options { worker: false, ..Options::default() }, async |shop| {

@@ -95,7 +95,6 @@ codes! {
     CartEmpty = "cart-empty", BAD_REQUEST, "The cart is empty";
     OrderNotFound = "order-not-found", NOT_FOUND, "There is no such order";
     TotalBelowIssued = "total-below-issued", CONFLICT, "More coupons than that are issued";
-    NotImplemented = Rejection::NotImplemented, NOT_IMPLEMENTED, "This cannot be done yet";
     IdempotencyKeyReused = Rejection::IdempotencyKeyReused, UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
     JobNotFound = "job-not-found", NOT_FOUND, "There is no such job";
     JobExpired = "job-expired", GONE, "The job's outcome is no longer kept";

@@ -61,7 +61,7 @@ struct JobView<'a> {
 /// `issue-coupon` further with `coupon-not-found`, `coupon-not-started`, `coupon-ended`,
 /// `coupon-already-issued`, `coupon-sold-out`; `place-order` with `product-not-found`,
 /// `out-of-stock` (which adds `lines`), `coupon-not-owned`, `coupon-already-used`,
-/// `coupon-expired`, `insufficient-balance`; `cancel-order` with `not-implemented`; each with `idempotency-key-reused`, where Redis had
+/// `coupon-expired`, `insufficient-balance`; either with `idempotency-key-reused`, where Redis had
 /// forgotten the key while its first job was queued. Jobs that failed have `job-undecodable`,
 /// `job-unprocessable` or `job-overdue`; or `job-lost`, if we lost them: nothing of such a job was done, and its
 /// request may be repeated, with its key as well.

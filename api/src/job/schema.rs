@@ -27,7 +27,6 @@ pub(super) fn statuses() -> Object {
 pub(super) enum JobResult {
     CouponIssued(CouponIssued),
     OrderPlaced(OrderPlaced),
-    OrderCancelled(OrderCancelled),
 }
 
 /// Of `issue-coupon`.
@@ -52,14 +51,6 @@ pub(super) struct OrderPlaced {
     paid: i64,
     /// The lines of a partial order that were short.
     dropped: Vec<Line>,
-}
-
-/// Of `cancel-order`.
-#[derive(ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "nothing writes it yet")]
-pub(super) struct OrderCancelled {
-    cancelled_order_id: i64,
 }
 
 /// So many of a product.

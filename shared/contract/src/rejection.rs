@@ -32,8 +32,6 @@ codes! {
         InsufficientBalance = "insufficient-balance",
         /// The idempotency key was used before, with another request.
         IdempotencyKeyReused = "idempotency-key-reused",
-        /// Nobody can do that yet.
-        NotImplemented = "not-implemented",
     }
 }
 

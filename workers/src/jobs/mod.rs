@@ -3,7 +3,6 @@
 //! **Architecture invariant:** nothing here knows the broker, a line, a lease or a role. A handler decides in
 //! memory and returns one outcome per job.
 
-mod cancel_order;
 pub mod issue_coupon;
 pub mod outcome;
 pub mod place_order;

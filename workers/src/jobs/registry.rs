@@ -10,7 +10,7 @@ use firstcome_contract::{
 use sqlx::PgConnection;
 
 use super::{
-    cancel_order, issue_coupon,
+    issue_coupon,
     outcome::{HandlerError, Outcome},
     place_order,
 };
@@ -19,7 +19,7 @@ use super::{
 #[must_use]
 pub const fn has_events(kind: JobKind) -> bool {
     match kind {
-        JobKind::IssueCoupon | JobKind::CancelOrder => false,
+        JobKind::IssueCoupon => false,
         JobKind::PlaceOrder => true,
     }
 }
@@ -29,7 +29,6 @@ pub(crate) fn is_race(constraint: &str) -> bool {
     let races = |kind| match kind {
         JobKind::IssueCoupon => issue_coupon::RACES,
         JobKind::PlaceOrder => place_order::RACES,
-        JobKind::CancelOrder => cancel_order::RACES,
     };
     JobKind::ALL.into_iter().any(|kind| races(kind).contains(&constraint))
 }
@@ -39,7 +38,7 @@ pub(crate) fn sold_out<'a>(ended: impl Iterator<Item = (&'a Job, &'a str)>) -> V
     let coupon = |(job, code): (&'a Job, &'a str)| match job {
         Job::IssueCoupon(job) => issue_coupon::sold_out(job, code),
         // An order may ask for less of a product that is short.
-        Job::PlaceOrder(_) | Job::CancelOrder(_) => None,
+        Job::PlaceOrder(_) => None,
     };
     let coupons: BTreeSet<CouponId> = ended.filter_map(coupon).collect();
     coupons.into_iter().collect()
@@ -65,11 +64,6 @@ pub async fn apply(
             let jobs =
                 typed(jobs, |job| if let Job::PlaceOrder(job) = job { Some(job) } else { None })?;
             place_order::apply(transaction, &jobs).await?
-        }
-        JobKind::CancelOrder => {
-            let jobs =
-                typed(jobs, |job| if let Job::CancelOrder(job) = job { Some(job) } else { None })?;
-            cancel_order::apply(&jobs)
         }
     };
     if outcomes.len() == jobs.len() {

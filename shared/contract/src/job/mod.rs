@@ -1,6 +1,5 @@
 //! Jobs: contended writes that were accepted but not yet decided, and how they travel.
 
-pub mod cancel_order;
 pub mod envelope;
 pub mod held_key;
 pub mod id;
@@ -8,7 +7,6 @@ pub mod issue_coupon;
 pub mod outcome;
 pub mod place_order;
 
-pub use cancel_order::CancelOrder;
 pub use envelope::{Envelope, Idempotency, Undecodable};
 pub use id::JobId;
 pub use issue_coupon::IssueCoupon;
@@ -17,7 +15,7 @@ pub use place_order::PlaceOrder;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{family::Family, ids::ProductId, order::Line};
+use crate::{family::Family, order::Line};
 
 /// Declares the kinds of jobs from one table: the enum, every kind there is, and all look-ups.
 macro_rules! job_kinds {
@@ -58,8 +56,6 @@ job_kinds! {
     IssueCoupon("issue-coupon", 1, Coupon),
     /// Sell products to a user.
     PlaceOrder("place-order", 2, Product),
-    /// Take a completed order back.
-    CancelOrder("cancel-order", 3, Product),
 }
 
 impl JobKind {
@@ -83,8 +79,6 @@ pub enum Job {
     IssueCoupon(IssueCoupon),
     /// See [`JobKind::PlaceOrder`].
     PlaceOrder(PlaceOrder),
-    /// See [`JobKind::CancelOrder`].
-    CancelOrder(CancelOrder),
 }
 
 impl Job {
@@ -94,7 +88,6 @@ impl Job {
         match self {
             Self::IssueCoupon(_) => JobKind::IssueCoupon,
             Self::PlaceOrder(_) => JobKind::PlaceOrder,
-            Self::CancelOrder(_) => JobKind::CancelOrder,
         }
     }
 
@@ -106,7 +99,6 @@ impl Job {
         match self {
             Self::IssueCoupon(job) => to_raw_value(job),
             Self::PlaceOrder(job) => to_raw_value(job),
-            Self::CancelOrder(job) => to_raw_value(job),
         }
     }
 
@@ -118,12 +110,11 @@ impl Job {
         let job = match kind {
             JobKind::IssueCoupon => serde_json::from_str(json.get()).map(Self::IssueCoupon),
             JobKind::PlaceOrder => serde_json::from_str(json.get()).map(Self::PlaceOrder),
-            JobKind::CancelOrder => serde_json::from_str(json.get()).map(Self::CancelOrder),
         };
         let job = job.map_err(|error| error.to_string())?;
         match &job {
             Self::PlaceOrder(order) if !order.is_valid() => Err("no valid lines".to_owned()),
-            Self::IssueCoupon(_) | Self::PlaceOrder(_) | Self::CancelOrder(_) => Ok(job),
+            Self::IssueCoupon(_) | Self::PlaceOrder(_) => Ok(job),
         }
     }
 
@@ -133,7 +124,6 @@ impl Job {
         match self {
             Self::IssueCoupon(job) => Keys::Coupon(Some(job.coupon_id.get())),
             Self::PlaceOrder(job) => Keys::Products(job.lines.iter()),
-            Self::CancelOrder(job) => Keys::Cancelled(job.product_ids.iter()),
         }
     }
 }
@@ -145,8 +135,6 @@ pub enum Keys<'a> {
     Coupon(Option<i64>),
     /// The lines of the order.
     Products(std::slice::Iter<'a, Line>),
-    /// The products of the order.
-    Cancelled(std::slice::Iter<'a, ProductId>),
 }
 
 impl Iterator for Keys<'_> {
@@ -156,7 +144,6 @@ impl Iterator for Keys<'_> {
         match self {
             Self::Coupon(id) => id.take(),
             Self::Products(lines) => lines.next().map(|line| line.product_id.get()),
-            Self::Cancelled(ids) => ids.next().map(|id| id.get()),
         }
     }
 }
@@ -168,7 +155,7 @@ mod tests {
     #[test]
     fn names_and_numbers_never_change() {
         let pinned: Vec<_> = JobKind::ALL.map(|kind| (kind.as_str(), kind.number())).to_vec();
-        assert_eq!(pinned, [("issue-coupon", 1), ("place-order", 2), ("cancel-order", 3)]);
+        assert_eq!(pinned, [("issue-coupon", 1), ("place-order", 2)]);
         for kind in JobKind::ALL {
             assert_eq!(JobKind::from_number(kind.number()), Some(kind));
             assert_eq!(JobKind::from_name(kind.as_str()), Some(kind));

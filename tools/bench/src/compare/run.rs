@@ -64,7 +64,6 @@ impl<'a> Run<'a> {
                 let products = Goods::Products(vec![requests::HOT_PRODUCT]);
                 Ok((requests::hot_orders(bearers, None), products))
             }
-            JobKind::CancelOrder => anyhow::bail!("cancels are not measured"),
         }
     }
 

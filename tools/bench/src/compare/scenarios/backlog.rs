@@ -112,7 +112,6 @@ const fn scenario(kind: JobKind) -> &'static str {
     match kind {
         JobKind::IssueCoupon => "drain_coupon",
         JobKind::PlaceOrder => "drain_order",
-        JobKind::CancelOrder => "drain_cancel",
     }
 }
 
@@ -150,7 +149,6 @@ async fn batches(
                 fulfilment: Fulfilment::All,
                 from_cart: false,
             }),
-            JobKind::CancelOrder => unreachable!("cancels are not measured"),
         };
         Envelope {
             id: JobId::compose(now, kind, Place::UNKNOWN, number, 0),

@@ -52,7 +52,6 @@ impl Mix {
         match self.kind {
             JobKind::IssueCoupon => "fresh_coupon",
             JobKind::PlaceOrder => "fresh_order",
-            JobKind::CancelOrder => "fresh_cancel",
         }
     }
 }
@@ -111,7 +110,6 @@ async fn fresh_drain(run: &mut Run<'_>, mix: Mix) -> anyhow::Result<()> {
 async fn asked(run: &Run<'_>, mix: Mix, database: &Database, users: i64) -> anyhow::Result<Asked> {
     let bearers = &run.databases.bearers;
     let (requests, goods, settled) = match mix.kind {
-        JobKind::CancelOrder => anyhow::bail!("cancels are not measured"),
         JobKind::IssueCoupon => {
             let campaign = vec![database.campaign().await?];
             (requests::coupons(bearers, &campaign)?, Goods::Coupons(campaign), 0)
