@@ -26,9 +26,9 @@ const BACKLOG: usize = 65_536;
 /// With so many keys a query costs little for each of them.
 const ENOUGH: usize = 32;
 /// How long after the last one a query for fewer leaves. Who asks after a quiet moment asks at once.
-const PACE: Duration = Duration::from_millis(2);
+const QUERY_INTERVAL: Duration = Duration::from_millis(2);
 /// How long one look-up may take in all, and one query.
-const DEADLINE: Duration = Duration::from_secs(3);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The answer did not come: the database is away or too slow.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ impl From<Unavailable> for Problem {
 
 type Question<K, V> = (K, oneshot::Sender<Option<V>>);
 
-/// What a query finds.
+/// What a query finds, by key; a key that is missing does not exist.
 pub type Found<'c, K, V> = BoxFuture<'c, Result<HashMap<K, V>, sqlx::Error>>;
 
 /// Looks things up by key, many at a time.
@@ -71,7 +71,7 @@ where
                 if keys.is_empty() {
                     continue;
                 }
-                let (asked, next) = (keys.len(), Instant::now() + PACE);
+                let (asked, next) = (keys.len(), Instant::now() + QUERY_INTERVAL);
                 match bounded(&pool, |connection| query(connection, keys)).await {
                     Ok(found) => {
                         for (key, answer) in questions.drain(..) {
@@ -99,16 +99,16 @@ where
     pub async fn get(&self, key: K) -> Result<Option<V>, Unavailable> {
         let (answer, answered) = oneshot::channel();
         self.0.try_send((key, answer)).map_err(|_| Unavailable)?;
-        timeout(DEADLINE, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+        timeout(LOOK_UP_TIMEOUT, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
     }
 }
 
-/// A query that does not hang.
+/// Runs a query on a connection that is given up where no answer comes in time.
 pub(crate) async fn bounded<T>(
     pool: &Pool,
     query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let answer = timeout(DEADLINE, query(&mut connection)).await;
+    let answer = timeout(LOOK_UP_TIMEOUT, query(&mut connection)).await;
     connection.judge(answer)
 }

@@ -37,7 +37,7 @@ use super::campaigns::{self, Campaigns};
 /// How many recent outcomes are kept in memory, some 400 bytes each.
 const RECENT: usize = 50_000;
 /// How often PostgreSQL is asked for all that wait.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How old a job must be before a waiting poll asks PostgreSQL at once instead of trusting that
 /// its announcement is still to come.
 const YOUNG: TimeDelta = TimeDelta::seconds(1);
@@ -45,7 +45,7 @@ const YOUNG: TimeDelta = TimeDelta::seconds(1);
 /// A poll's place: the sender and how many polls wait on it.
 type Places = HashMap<JobId, (watch::Sender<Option<Arc<Settled>>>, usize)>;
 
-/// A recent outcome.
+/// An outcome that this process heard of, or read, lately.
 #[derive(Debug, Clone)]
 enum Recent {
     /// As it was announced: the JSON of a [`Settled`].
@@ -53,7 +53,7 @@ enum Recent {
     Read(Arc<Settled>),
 }
 
-/// Outcomes, known and awaited.
+/// Outcomes that are known, and the polls that wait for one.
 #[derive(Debug)]
 pub struct Outcomes {
     recent: Cache<JobId, Recent>,
@@ -126,7 +126,7 @@ impl Outcomes {
         self.recent.contains_key(&id)
     }
 
-    /// How many polls wait.
+    /// How many polls wait for an outcome at present.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.places().values().map(|(_, waiting)| waiting).sum()
@@ -334,7 +334,7 @@ fn timed_out() -> redis::RedisError {
 
 /// Asks PostgreSQL once per second for every poll that still waits.
 async fn sweep(board: Arc<Outcomes>) {
-    let mut ticks = interval(SWEEP);
+    let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

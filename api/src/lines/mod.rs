@@ -46,11 +46,11 @@ use recall::Memory;
 use store::Telling;
 
 /// How often the database and the broker are asked: what is told is at most a second old.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long either may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the database or the broker may take to answer.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// What was told longer ago than this is not the present any more: several looks.
-const FRESH: Duration = Duration::from_secs(3);
+const LOOK_TTL: Duration = Duration::from_secs(3);
 /// The longest that a client is asked to wait, in seconds.
 const LONGEST_WAIT: f64 = 60.0;
 
@@ -62,11 +62,11 @@ pub type Routes = BTreeMap<Family, Routing>;
 pub struct Lines {
     routes: watch::Sender<Arc<Routes>>,
     known: Mutex<HashMap<Line, Known>>,
-    /// When the database told of them.
+    /// When the database last told of the lines.
     read: Mutex<Option<Instant>>,
-    /// Why it never will, as it is.
+    /// Why the database cannot tell of them until an operator changes something.
     schema_fault: Mutex<Option<String>>,
-    /// Who told it.
+    /// Which database told of them: another one may know less.
     source: Mutex<Option<Source>>,
     /// Notices when the database may have gone back to an earlier moment.
     rewound: watch::Sender<()>,
@@ -102,7 +102,7 @@ impl Lines {
         lines
     }
 
-    /// The routing, now and as it changes.
+    /// The routing of each family; the receiver is told of every change.
     #[must_use]
     pub fn routes(&self) -> watch::Receiver<Arc<Routes>> {
         self.routes.subscribe()
@@ -246,7 +246,7 @@ impl Lines {
         lost::has_come_out(job, now, progress)
     }
 
-    /// Every line, as known at present.
+    /// Every line and what is known of it, in their order.
     #[must_use]
     pub fn all(&self) -> Vec<(Line, Known)> {
         let known = self.known();
@@ -258,10 +258,10 @@ impl Lines {
     /// Whether the database has told of the lines lately.
     #[must_use]
     pub fn database_is_up(&self) -> bool {
-        lock(&self.read).is_some_and(|read| read.elapsed() < FRESH)
+        lock(&self.read).is_some_and(|read| read.elapsed() < LOOK_TTL)
     }
 
-    /// What the database is to be told.
+    /// What this process has accepted and the database was not told of yet, by line.
     fn pending(&self) -> HashMap<Line, Arrivals> {
         let known = self.known();
         let all = known.iter().filter(|(_, line)| line.pending().jobs() > 0);
@@ -328,7 +328,7 @@ async fn read(lines: Arc<Lines>, pool: Pool, mut memory: Memory, stop: Cancellat
         if telling.arrivals.is_empty() {
             telling = Telling { sequence: telling.sequence + 1, arrivals: lines.pending() };
         }
-        let looked = within(PATIENCE, look(&pool, api, &telling)).await;
+        let looked = within(LOOK_TIMEOUT, look(&pool, api, &telling)).await;
         *lock(&lines.schema_fault) = looked.as_ref().err().and_then(schema_fault);
         match looked {
             Ok(looked) => {
@@ -361,7 +361,7 @@ async fn read(lines: Arc<Lines>, pool: Pool, mut memory: Memory, stop: Cancellat
                 // Several may ask in a row while a change is under way.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -386,7 +386,7 @@ type Rows = HashMap<Line, Row>;
 /// standby, is another one.
 type Source = (DateTime<Utc>, i64);
 
-/// What the database said.
+/// What one look at the database found.
 struct Looked {
     routes: Routes,
     rows: Rows,
@@ -421,15 +421,15 @@ async fn gauge(
     namespace: &str,
 ) -> Result<(), SessionError> {
     let mut gauge = Gauge::open(connection).await?;
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let started = Instant::now();
         let all: Vec<Line> = lines.known().keys().copied().collect();
         for line in all {
-            let depth = timeout(PATIENCE, gauge.depth(&line.queue(namespace))).await;
-            let depth = depth.map_err(|_| SessionError::Timeout(PATIENCE))??;
+            let depth = timeout(LOOK_TIMEOUT, gauge.depth(&line.queue(namespace))).await;
+            let depth = depth.map_err(|_| SessionError::Timeout(LOOK_TIMEOUT))??;
             let mut known = lines.known();
             let Some(known) = known.get_mut(&line) else { continue };
             known.note_depth(depth);

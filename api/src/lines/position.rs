@@ -8,14 +8,14 @@ use super::whole;
 /// The longest that a poller is asked to wait: it may be wrong, and nobody likes to miss his turn.
 const LONGEST_WAIT: f64 = 30.0;
 /// The longest that a poller of a line that does not move is asked to wait: it may move any moment.
-const LONGEST_PATIENCE: f64 = 10.0;
+const LONGEST_RETRY_AFTER: f64 = 10.0;
 
 /// A job's place in its line: an estimate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Position {
-    /// 1 is next.
+    /// The place in the line, counted from 1: that one is next.
     pub position: u64,
-    /// Until it is settled; unknown while the line does not move.
+    /// Seconds until it is settled; unknown while the line does not move.
     pub seconds: Option<f64>,
 }
 
@@ -28,7 +28,7 @@ pub fn seconds_to_wait(id: JobId, place: Option<Position>) -> u64 {
         Some(seconds) if waited > 1.0 => seconds.max(1.0),
         Some(seconds) => seconds,
         // Nobody knows: seldom, and more seldom the longer it lasts.
-        None => (waited / 2.0).clamp(1.0, LONGEST_PATIENCE),
+        None => (waited / 2.0).clamp(1.0, LONGEST_RETRY_AFTER),
     };
     let seconds = if seconds < 1.0 { 0.0 } else { seconds.ceil() };
     whole(seconds.min(LONGEST_WAIT))

@@ -25,23 +25,23 @@ use crate::retry::Retry;
 pub use lapin::Connection;
 
 /// Bound on TCP connect plus AMQP handshake, and on a clean close.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A broker that is silent for twice this is gone; it looks itself once per interval, and lets go of a
 /// silent connection and its lines after two to three. RabbitMQ's own default of 60 s would leave
 /// them with a worker that hangs for three minutes; less than this takes a busy machine for a dead
 /// one.
 const HEARTBEAT_SECONDS: u16 = 4;
 /// How long the broker may take to answer; it does in milliseconds, unless it is about to lose us.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session may take to end once it was told to: a batch in hand has 10 s.
-const STOP_DEADLINE: Duration = Duration::from_secs(12);
+const STOP_TIMEOUT: Duration = Duration::from_secs(12);
 /// A session that lasted this long was healthy: its loss starts with the shortest delay again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// What ends a session early.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// lapin or the broker said so.
+    /// lapin gave up, or the broker closed the channel or the connection.
     #[error(transparent)]
     Broker(#[from] lapin::Error),
     /// The broker did not answer in time.
@@ -75,8 +75,8 @@ pub async fn answered<T, E>(answer: impl Future<Output = Result<T, E>>) -> Resul
 where
     SessionError: From<E>,
 {
-    let answer = timeout(ANSWER_DEADLINE, answer).await;
-    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_DEADLINE))??)
+    let answer = timeout(ANSWER_TIMEOUT, answer).await;
+    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_TIMEOUT))??)
 }
 
 /// Opens one connection.
@@ -111,8 +111,8 @@ async fn open(url: &str, name: &str, socket: &Socket) -> Result<Connection, Sess
         },
         properties,
     );
-    let connected = timeout(HANDSHAKE_DEADLINE, connecting).await;
-    connected.map_err(|_| SessionError::Timeout(HANDSHAKE_DEADLINE))?.map_err(SessionError::from)
+    let connected = timeout(HANDSHAKE_TIMEOUT, connecting).await;
+    connected.map_err(|_| SessionError::Timeout(HANDSHAKE_TIMEOUT))?.map_err(SessionError::from)
 }
 
 /// A second handle of a connection's socket. With a broker that does not take part, lapin ends no
@@ -125,7 +125,7 @@ impl Socket {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
     }
 
-    /// Ends it, whatever the broker says.
+    /// Closes the TCP connection without a word to the broker.
     fn shut(&self) {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stream) = stream {
@@ -187,10 +187,10 @@ pub async fn supervise<F>(
     }
 }
 
-/// Some time after `cancel`.
+/// Returns when a session should have ended since `cancel`, and has not.
 async fn overdue(cancel: &CancellationToken) {
     cancel.cancelled().await;
-    tokio::time::sleep(STOP_DEADLINE).await;
+    tokio::time::sleep(STOP_TIMEOUT).await;
 }
 
 /// Waits until the broker hears what is said on the connection. While it has an alarm it does not, not even
@@ -207,7 +207,7 @@ async fn unblocked(connection: &Connection, name: &str) {
 pub async fn close(connection: &Connection) {
     if connection.status().connected() {
         // A broker that does not answer is left to notice by itself.
-        let _ = timeout(HANDSHAKE_DEADLINE, connection.close(200, "bye".into())).await;
+        let _ = timeout(HANDSHAKE_TIMEOUT, connection.close(200, "bye".into())).await;
     }
 }
 
@@ -217,15 +217,15 @@ pub enum Alarm {
     /// It takes no more messages (memory or disk alarm): lapin's publishes hang from now on, and go
     /// out when it ends.
     Raised(String),
-    /// It takes messages again.
+    /// The broker takes messages again: what hung goes out now.
     Cleared,
 }
 
-/// The alarms of a connection.
+/// The alarms that the broker raises on a connection, as a stream.
 pub struct Alarms(std::pin::Pin<Box<dyn Stream<Item = Event> + Send>>);
 
 impl Alarms {
-    /// Listens from now on.
+    /// Listens to the connection; alarms of before are not told.
     #[must_use]
     pub fn of(connection: &Connection) -> Self {
         Self(Box::pin(connection.events_listener()))

@@ -25,27 +25,27 @@ use tokio::time::{error::Elapsed, timeout};
 use super::check::Check;
 
 /// How long a connection may take to answer when it is looked at before its use.
-const LOOK_DEADLINE: Duration = Duration::from_secs(1);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection that is given back may take to be ready for the next one: what was given up in
 /// the middle is rolled back first.
-const RETURN_DEADLINE: Duration = Duration::from_secs(2);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a statement may take that is run on the pool itself. The API's are ended by the server before.
-const STATEMENT_DEADLINE: Duration = Duration::from_secs(6);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What the sessions of a pool have in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Sessions<'a> {
-    /// As PostgreSQL lists them.
+    /// The name under which PostgreSQL lists them in `pg_stat_activity`.
     pub application_name: &'a str,
-    /// How many there may be.
+    /// The most connections at a time.
     pub connections: u32,
-    /// How long to wait for one.
+    /// How long to wait for a free connection before the caller gets an error.
     pub patience: Duration,
     /// One that was used so lately is not looked at again, which saves a round trip.
     pub trusted_for: Duration,
     /// The longest that the server works at a statement.
     pub statement_timeout: &'static str,
-    /// How statements are planned.
+    /// Server settings by name, on how statements are planned.
     pub planning: &'a [(&'static str, &'static str)],
     /// Whether the server may be one that cannot be written to.
     pub may_be_read_only: bool,
@@ -59,7 +59,7 @@ pub struct Pool {
     known: Arc<Known>,
 }
 
-/// What is known of its connections.
+/// What is known of the server, from how the pool's connections fared.
 #[derive(Debug, Default)]
 struct Known {
     check: Check,
@@ -128,7 +128,7 @@ impl Pool {
     /// Nothing does.
     pub async fn prove(&self) -> Result<(), sqlx::Error> {
         let mut connection = self.acquire().await?;
-        let answer = timeout(LOOK_DEADLINE, connection.ping()).await;
+        let answer = timeout(LOOK_TIMEOUT, connection.ping()).await;
         connection.judge(answer)
     }
 
@@ -170,7 +170,7 @@ impl Known {
         if idle_for < trusted_for {
             return Ok(());
         }
-        let looked = timeout(LOOK_DEADLINE, connection.ping()).await;
+        let looked = timeout(LOOK_TIMEOUT, connection.ping()).await;
         looked.unwrap_or(Err(sqlx::Error::PoolTimedOut)).inspect_err(|_| self.doubt())
     }
 
@@ -213,7 +213,7 @@ impl PooledConnection {
         answer
     }
 
-    /// Something came back over it.
+    /// Notes that the server answered over this connection: it is not lost.
     pub fn answered(&self) {
         self.known.note(false);
     }
@@ -226,7 +226,7 @@ impl PooledConnection {
         self.known.doubt();
     }
 
-    /// It is not used again.
+    /// Closes the connection when it is given back, instead of keeping it for the next one.
     pub fn discard(&mut self) {
         self.is_good = false;
     }
@@ -237,7 +237,7 @@ impl Drop for PooledConnection {
         let returning = self.connection.return_to_pool();
         // Otherwise it is closed here, as it is, and its place is free.
         if self.is_good {
-            tokio::spawn(timeout(RETURN_DEADLINE, returning));
+            tokio::spawn(timeout(RETURN_TIMEOUT, returning));
         }
     }
 }
@@ -289,7 +289,7 @@ impl<'c> Executor<'c> for &'c Pool {
         let all = async move {
             let mut connection = self.acquire().await?;
             let all = connection.fetch_many(query).try_collect::<Vec<_>>();
-            let answer = timeout(STATEMENT_DEADLINE, all).await;
+            let answer = timeout(STATEMENT_TIMEOUT, all).await;
             let all = connection.judge(answer)?;
             Ok::<_, sqlx::Error>(stream::iter(all.into_iter().map(Ok)))
         };
@@ -306,7 +306,7 @@ impl<'c> Executor<'c> for &'c Pool {
     {
         Box::pin(async move {
             let mut connection = self.acquire().await?;
-            let answer = timeout(STATEMENT_DEADLINE, connection.fetch_optional(query)).await;
+            let answer = timeout(STATEMENT_TIMEOUT, connection.fetch_optional(query)).await;
             connection.judge(answer)
         })
     }
