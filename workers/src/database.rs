@@ -7,13 +7,13 @@ use sqlx::{PgPool, Postgres, pool::PoolConnection};
 
 /// How long a statement may take to answer: longer than the pool's `statement_timeout`, so that only a
 /// connection that is frozen, not closed, gets here.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(6);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What the database says, if it says it in time.
 pub(crate) async fn answered<T>(
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    within(ANSWER_DEADLINE, answer).await
+    within(ANSWER_TIMEOUT, answer).await
 }
 
 /// Gives the connection back after what was done on it. One on which something failed is not used again,

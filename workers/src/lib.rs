@@ -167,11 +167,11 @@ pub fn start(
                 running.spawn(counting);
             }
             RoleName::SendToDataPlatform => {
-                let patience = Duration::from_millis(args.data_platform_timeout_ms.into());
+                let timeout = Duration::from_millis(args.data_platform_timeout_ms.into());
                 match &args.data_platform_url {
                     Some(url) => {
                         let ca_file = args.data_platform_ca_file.as_deref();
-                        let platform = Platform::new(url, ca_file, patience)?;
+                        let platform = Platform::new(url, ca_file, timeout)?;
                         let monitor = watched();
                         let sending =
                             send_to_data_platform::run(broker, pool, platform, monitor, stop);

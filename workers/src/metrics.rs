@@ -17,10 +17,10 @@ use prometheus_client::{
 use crate::RoleName;
 
 /// Jobs in a batch, up to about `MAX_JOBS`: a message is never split.
-const SIZES: [f64; 12] =
+const JOB_BUCKETS: [f64; 12] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
 /// From one row to a batch that was retried for a while.
-const SECONDS: [f64; 12] =
+const SECOND_BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// What was counted since the process started.
@@ -78,8 +78,8 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             settled: Family::default(),
-            batch_jobs: Family::new_with_constructor(|| Histogram::new(SIZES)),
-            batch_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            batch_jobs: Family::new_with_constructor(|| Histogram::new(JOB_BUCKETS)),
+            batch_seconds: Family::new_with_constructor(|| Histogram::new(SECOND_BUCKETS)),
             retries: Family::default(),
             fenced: Family::default(),
             handovers: Family::default(),

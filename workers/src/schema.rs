@@ -22,9 +22,9 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 /// How long a migration waits for a table that is in use: for so long others wait behind it.
 const LOCK_TIMEOUT: &str = "1s";
 /// Pauses between attempts, in which those others go on.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// How long it is tried.
-const PATIENCE: Duration = Duration::from_secs(600);
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Brings the schema to this version, or leaves it at a newer one that this version can run on. A migration
 /// that meets a table in use is tried again.
@@ -41,12 +41,12 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     );
     let options = PgConnectOptions::clone(&pool.connect_options());
     let options = options.options([("lock_timeout", LOCK_TIMEOUT)]);
-    let (began, mut retry) = (Instant::now(), Retry::new(PAUSES.0, PAUSES.1));
+    let (began, mut retry) = (Instant::now(), Retry::new(RETRY_DELAYS.0, RETRY_DELAYS.1));
     loop {
         // A new connection each time: sqlx's own lock ends with it.
         let own = pool.options().clone().max_connections(1).connect_lazy_with(options.clone());
         match MIGRATIONS.run(&own).await {
-            Err(error) if is_locked(&error) && began.elapsed() < PATIENCE => {
+            Err(error) if is_locked(&error) && began.elapsed() < MIGRATE_TIMEOUT => {
                 let delay = retry.next_delay();
                 tracing::warn!(%error, ?delay, "what is to be migrated is in use, trying again");
                 own.close().await;

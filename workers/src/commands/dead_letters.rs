@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use sqlx::PgPool;
 
 /// What is printed of a reason, in characters.
-const LONGEST_REASON: i32 = 200;
+const MAX_REASON: i32 = 200;
 
 /// What to do with dead letters.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -40,7 +40,7 @@ pub async fn run(pool: &PgPool, action: Action) -> anyhow::Result<()> {
                 r#"SELECT id, queue, job_id, left(reason, $1) AS "reason!", attempts, payload, dead_lettered_at,
                           redrive_requested_at
                    FROM dead_letters WHERE discarded_at IS NULL ORDER BY id"#,
-                LONGEST_REASON,
+                MAX_REASON,
             )
             .fetch(pool);
             while let Some(letter) = letters.try_next().await? {

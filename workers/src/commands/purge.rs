@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// Rows that one statement looks through, or deletes.
-const BATCH: i64 = 5_000;
+const MAX_ROWS: i64 = 5_000;
 /// Pages of a table (8 KiB each) that one statement looks through.
-const PAGES: i64 = 1_000;
+const MAX_PAGES: i64 = 1_000;
 /// How often it is looked whether a purge is due.
-const LOOK: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,7 +55,7 @@ pub enum Since {
 /// Purges whenever another day has passed its retention, until `stop`. Several processes may: they
 /// share the work.
 pub async fn run(pool: PgPool, time_zone: String, retention: u32, stop: CancellationToken) {
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let purging = purge(&pool, &time_zone, retention, Since::LastPurge);
@@ -145,7 +145,7 @@ async fn delete_outcomes(on: &mut PgConnection, jobs: Range<Uuid>) -> Result<u64
         let next = sqlx::query_scalar!(
             "SELECT job_id FROM job_outcomes WHERE job_id >= $1 ORDER BY job_id OFFSET $2 LIMIT 1",
             from,
-            BATCH,
+            MAX_ROWS,
         );
         let next = answered(next.fetch_optional(&mut *on)).await?;
         let to = next.map_or(jobs.end, |next| next.min(jobs.end));
@@ -177,11 +177,11 @@ async fn delete_answers(on: &mut PgConnection, end: DateTime<Utc>) -> Result<u64
              WHERE ctid >= format('(%s,0)', $1::bigint)::tid AND ctid < format('(%s,0)', $1 + $2::bigint)::tid
                AND created_at < $3",
             page,
-            PAGES,
+            MAX_PAGES,
             end,
         );
         count += answered(deleted.execute(&mut *on)).await?.rows_affected();
-        page += PAGES;
+        page += MAX_PAGES;
     }
     Ok(count)
 }

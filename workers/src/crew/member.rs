@@ -24,15 +24,15 @@ use crate::line::lease::Lease;
 
 /// How long a worker counts as alive after its last heartbeat: several missed ones, and still
 /// well below what an operator would call an outage.
-const SECONDS_TO_LIVE: f64 = 5.0;
+const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
 /// How often it says that it is.
-const BEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long that may take. A connection that is frozen costs one beat of those that may be missed.
-const BEAT_DEADLINE: Duration = Duration::from_secs(2);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long connecting may take.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long giving lines back may take; without it the others wait until the leases expire.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a worker has, and how much it should have.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ struct Identity {
 
 impl Identity {
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        within(CONNECT_DEADLINE, PgConnection::connect_with(&self.options)).await
+        within(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await
     }
 
     /// Says that this worker is alive. Deliberately waits for no other worker.
@@ -75,7 +75,7 @@ impl Identity {
             self.id,
             self.family.as_str(),
             self.name,
-            SECONDS_TO_LIVE,
+            HEARTBEAT_TTL.as_secs_f64(),
         )
         .execute(on)
         .await?;
@@ -101,13 +101,13 @@ impl Heartbeat {
     /// The last beat is over, and no other comes.
     pub(crate) async fn end(self) {
         self.stop.cancel();
-        let _ = timeout(BEAT_DEADLINE, self.beating).await;
+        let _ = timeout(HEARTBEAT_TIMEOUT, self.beating).await;
     }
 }
 
 async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken) {
     let mut kept = Some(on);
-    let mut beats = interval(BEAT);
+    let mut beats = interval(HEARTBEAT_INTERVAL);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(beats.tick()).await.is_some() {
         let beaten = async {
@@ -115,7 +115,7 @@ async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken
                 Some(connection) => connection,
                 None => identity.connect().await?,
             };
-            within(BEAT_DEADLINE, identity.beat(&mut on)).await?;
+            within(HEARTBEAT_TIMEOUT, identity.beat(&mut on)).await?;
             Ok::<_, sqlx::Error>(on)
         };
         match beaten.await {
@@ -244,7 +244,7 @@ impl Member {
             lease.epoch,
         )
         .execute(&mut on);
-        within(RELEASE_DEADLINE, released).await?;
+        within(RELEASE_TIMEOUT, released).await?;
         self.keep(on);
         Ok(())
     }
@@ -262,7 +262,7 @@ impl Member {
             .await?;
             on.close().await
         };
-        within(RELEASE_DEADLINE, leaving).await
+        within(RELEASE_TIMEOUT, leaving).await
     }
 }
 

@@ -30,15 +30,15 @@ use crate::{
 };
 
 /// Events in one transaction.
-const BATCH: i64 = 512;
+const MAX_EVENTS: i64 = 512;
 /// How often the outbox is looked at unasked: the backstop for a lost notification.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often its backlog is looked at, also while the broker is away: below the interval of scrapes.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a look at the outbox proves that the role is well: above the bound on the next one.
-const LOOK_PROVES: Duration = Duration::from_secs(15);
+const READY_TTL: Duration = Duration::from_secs(15);
 /// How long the broker may take to confirm a batch.
-const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Relays until `stop`.
 pub async fn run(
@@ -129,10 +129,10 @@ async fn session(
         if link.is_blocked {
             continue;
         }
-        monitor.well(LOOK_PROVES);
+        monitor.well(READY_TTL);
         if relayed == 0 {
             tokio::select! {
-                notified = timeout(SWEEP, notifications.recv()) => {
+                notified = timeout(SWEEP_INTERVAL, notifications.recv()) => {
                     if let Ok(Err(error)) = notified {
                         return Err(database(error));
                     }
@@ -181,7 +181,7 @@ impl Link {
     /// Waits for what is under way, unless the broker has an alarm; the ids of what it has.
     async fn confirmed(&mut self) -> Result<Vec<i64>, SessionError> {
         let mut confirmed = Vec::new();
-        let deadline = Instant::now() + CONFIRM_DEADLINE;
+        let deadline = Instant::now() + CONFIRM_TIMEOUT;
         while self.publisher.in_flight() > 0 && !self.is_blocked {
             tokio::select! {
                 verdicts = self.publisher.verdicts() => {
@@ -190,7 +190,7 @@ impl Link {
                     }
                 }
                 alarm = self.alarms.next() => self.note(alarm?),
-                () = sleep_until(deadline) => return Err(SessionError::Timeout(CONFIRM_DEADLINE)),
+                () = sleep_until(deadline) => return Err(SessionError::Timeout(CONFIRM_TIMEOUT)),
             }
         }
         Ok(confirmed)
@@ -240,7 +240,7 @@ async fn relay_on(connection: &mut PgConnection, link: &mut Link) -> Result<usiz
     // Rows that another relay is publishing are skipped; if it dies, their locks die with it.
     let rows = sqlx::query!(
         "SELECT id, event FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
-        BATCH
+        MAX_EVENTS
     )
     .fetch_all(&mut *transaction);
     let rows = answered(rows).await.map_err(database)?;

@@ -30,17 +30,17 @@ const MAX_EVENTS: usize = 1_000;
 /// Messages that the broker may push ahead.
 const PREFETCH: u16 = 64;
 /// How long nothing may come until the queue is looked at, whether it is empty.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the broker may take to answer that.
-const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a batch handled, or an empty queue, proves that the role is well.
-const LOOK_PROVES: Duration = Duration::from_secs(10);
+const READY_TTL: Duration = Duration::from_secs(10);
 /// How long a batch may be in hand.
-const BATCH_PROVES: Duration = Duration::from_secs(60);
+const BATCH_TTL: Duration = Duration::from_secs(60);
 /// Messages that wait for so long while none comes mean: connected, but not consuming.
-const PATIENCE: Duration = Duration::from_secs(15);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often it is looked whether the broker still knows the channel of a batch in hand.
-const CHANNEL_LOOK: Duration = Duration::from_millis(500);
+const CHANNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// An event in hand.
 #[derive(Debug, Clone)]
@@ -126,12 +126,12 @@ where
         let mut consumer = Consumer::open(&connection, &self.queue, PREFETCH).await?;
         let mut gauge = Gauge::open(Arc::clone(&connection)).await?;
         while let Some(batch) = self.take(&mut consumer, &mut gauge, stop).await? {
-            self.monitor.well(BATCH_PROVES);
+            self.monitor.well(BATCH_TTL);
             self.finish(&batch, stop).await?;
             if let Some(receipt) = batch.receipt {
                 receipt.acknowledge().await?;
             }
-            self.monitor.well(LOOK_PROVES);
+            self.monitor.well(READY_TTL);
         }
         Ok(consumer.close().await?)
     }
@@ -149,13 +149,13 @@ where
         loop {
             // Nothing is taken when it is given up.
             let next = consumer.next_batch(stop, |message| batch.take(message));
-            if let Ok(taken) = timeout(LOOK, next).await {
+            if let Ok(taken) = timeout(CHECK_INTERVAL, next).await {
                 return Ok(taken?.then_some(batch));
             }
             if is_empty(gauge, queue).await? {
                 progress = Instant::now();
-                monitor.well(LOOK_PROVES);
-            } else if progress.elapsed() > PATIENCE {
+                monitor.well(READY_TTL);
+            } else if progress.elapsed() > SILENCE_TIMEOUT {
                 let what = "connected, but nothing comes out of the queue";
                 return Err(SessionError::Unusable(format!("{queue}: {what}")));
             } else {
@@ -234,7 +234,7 @@ impl Batch {
     /// Waits until it is no longer ours: the broker has closed the channel, or the connection is lost.
     async fn lost(&self) {
         while self.is_ours() {
-            tokio::time::sleep(CHANNEL_LOOK).await;
+            tokio::time::sleep(CHANNEL_CHECK_INTERVAL).await;
         }
     }
 }
@@ -251,8 +251,8 @@ async fn set_aside(pool: &PgPool, queue: &str, letters: &[&Reject]) -> Result<()
 }
 
 async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> {
-    let depth = timeout(LOOK_DEADLINE, gauge.depth(queue)).await;
-    let depth = depth.map_err(|_| SessionError::Timeout(LOOK_DEADLINE))??;
+    let depth = timeout(DEPTH_TIMEOUT, gauge.depth(queue)).await;
+    let depth = depth.map_err(|_| SessionError::Timeout(DEPTH_TIMEOUT))??;
     // We consume from it: a broker that knows of no consumer cannot tell.
     Ok(depth.is_some_and(|depth| depth.ready == 0 && depth.consumers > 0))
 }

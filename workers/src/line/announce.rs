@@ -11,9 +11,9 @@ use redis::{
 use tokio::sync::mpsc;
 
 /// Batches that may wait for a slow Redis; beyond it they are dropped.
-const BACKLOG: usize = 64;
+const MAX_WAITING: usize = 64;
 /// On purpose: a Redis slower than this is of no use to a waiting poll.
-const REDIS_DEADLINE: Duration = Duration::from_millis(500);
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The sending end; cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,11 +26,11 @@ impl Announcer {
     /// A malformed URL. A Redis that is away is no error.
     pub fn start(url: &str, namespace: &str) -> redis::RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(REDIS_DEADLINE))
-            .set_connection_timeout(Some(REDIS_DEADLINE))
+            .set_response_timeout(Some(REDIS_TIMEOUT))
+            .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_number_of_retries(1);
         let redis = ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
-        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
         tokio::spawn(publish(redis, settled_channel(namespace), receiver));
         Ok(Self(sender))
     }

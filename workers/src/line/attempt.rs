@@ -16,9 +16,9 @@ use crate::{
 /// Twice the database's own `statement_timeout`: what gets here is a connection that is frozen, not closed,
 /// or a batch of many slow statements, which is settled in parts then. Its locks are free by then, too
 /// (`idle_in_transaction_session_timeout`).
-const DEADLINE: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a lost race is run again before it counts as a contradiction in the data.
-const MOST_RACES: u32 = 10;
+const MAX_RACES: u32 = 10;
 
 /// The index by which a key belongs to one job.
 const TAKEN_KEY: &str = "job_outcomes_idempotency_key";
@@ -28,7 +28,7 @@ const TAKEN_KEY: &str = "job_outcomes_idempotency_key";
 pub(crate) enum AttemptError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("the database did not answer within {DEADLINE:?}")]
+    #[error("the database did not answer within {ATTEMPT_TIMEOUT:?}")]
     Frozen,
     #[error("the line is another worker's by now")]
     Fenced,
@@ -44,7 +44,7 @@ pub(crate) enum AttemptError {
 pub(crate) async fn bounded<T>(
     transaction: impl Future<Output = Result<T, AttemptError>>,
 ) -> Result<T, AttemptError> {
-    match timeout(DEADLINE, AssertUnwindSafe(transaction).catch_unwind()).await {
+    match timeout(ATTEMPT_TIMEOUT, AssertUnwindSafe(transaction).catch_unwind()).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(AttemptError::Panicked(said(&*panic))),
         Err(_) => Err(AttemptError::Frozen),
@@ -150,7 +150,7 @@ impl AttemptError {
     /// (23502), is the state of the system: failing a job for it would fail all of them.
     pub(crate) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
         if self.is_race() {
-            return races < if is_bisected { 2 } else { MOST_RACES };
+            return races < if is_bisected { 2 } else { MAX_RACES };
         }
         let database = match self {
             Self::Database(sqlx::Error::Database(database)) => database,

@@ -38,9 +38,9 @@ use crate::jobs::registry;
 /// Time between two acknowledgements of a line. To the broker each is an entry of the queue's log, with a
 /// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
 /// if it is delivered again, its outcome is known.
-const ACK_PACE: Duration = Duration::from_millis(20);
+const ACK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a batch in hand may keep trying once its consumer was told to stop.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a queue holds.
 #[derive(Debug, Clone, Copy)]
@@ -230,7 +230,7 @@ impl Settler<'_> {
         if let Source::Line(lease) = &self.source
             && batch.is_end_of_line
         {
-            let noted = within(STOP_DEADLINE, lease::drained(&self.context.pool, lease.line)).await;
+            let noted = within(STOP_TIMEOUT, lease::drained(&self.context.pool, lease.line)).await;
             noted.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
             tracing::info!(queue, "drained");
         }
@@ -286,7 +286,7 @@ async fn acknowledge(
                 }
             }
         }
-        sleep(ACK_PACE).await;
+        sleep(ACK_INTERVAL).await;
     }
     Ok(())
 }
@@ -297,7 +297,7 @@ fn has_event(job: &Settled) -> bool {
 
 async fn expired(stop: &CancellationToken) {
     stop.cancelled().await;
-    sleep(STOP_DEADLINE).await;
+    sleep(STOP_TIMEOUT).await;
 }
 
 #[cfg(test)]

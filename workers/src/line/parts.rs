@@ -12,13 +12,13 @@ use super::{attempt::AttemptError, batch::MAX_JOBS};
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// A full part that took no longer says that twice as much can be done in time: a quarter
 /// of what a statement may take (see `config`).
-const QUICK: Duration = Duration::from_millis(1_250);
+const MAX_QUICK: Duration = Duration::from_millis(1_250);
 /// The most in one transaction: a batch with the rest of its last message. A message that did not come
 /// from our publisher may hold any number.
 const MAX_PART: usize = MAX_JOBS + MAX_PARCEL;
 /// After a part in which a key was taken: for so many parts keys are looked up first. Where each of
 /// them has one (which takes a client that repeats itself, and no Redis), one of so many is done twice.
-const WARY: u32 = 100;
+const LOOKUP_PARTS: u32 = 100;
 
 /// What a line's last batches taught about the next one.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl<'a, T> Parts<'a, T> {
 
     /// This part is done.
     pub(crate) fn done(&mut self, part: &[T], took: Duration) {
-        if part.len() >= self.experience.size && took < QUICK {
+        if part.len() >= self.experience.size && took < MAX_QUICK {
             self.experience.size = (2 * self.experience.size).min(MAX_PART);
         }
         self.experience.wary = self.experience.wary.saturating_sub(1);
@@ -110,7 +110,7 @@ impl<'a, T> Parts<'a, T> {
     /// This part has failed.
     pub(crate) fn failed(&mut self, part: &'a [T], error: &AttemptError) -> Then {
         if error.is_taken_key() && !self.is_wary() {
-            self.experience.wary = WARY;
+            self.experience.wary = LOOKUP_PARTS;
             self.waiting.push(part);
             return Then::LookUpKeys;
         }
@@ -161,7 +161,7 @@ mod tests {
             } else {
                 done.extend_from_slice(part);
                 // The first ones take a while.
-                let took = if done.len() <= 500 { QUICK } else { Duration::ZERO };
+                let took = if done.len() <= 500 { MAX_QUICK } else { Duration::ZERO };
                 parts.done(part, took);
             }
         }

@@ -20,20 +20,20 @@ use super::{
 };
 
 /// Keys that are counted per line; when there are more, the coldest are forgotten.
-const MOST_KEYS: usize = 1_000;
+const MAX_KEYS: usize = 1_000;
 /// Keys that are told.
-const HOTTEST: usize = 5;
+const MAX_HOT_KEYS: usize = 5;
 /// Weight of the past second in what is smoothed.
-const FRESH: f64 = 0.3;
+const SMOOTHING: f64 = 0.3;
 
 /// How long after its submission a job is surely told of: the publisher's deadline, and the time between two
 /// of an API's looks. Until then its bucket may still grow.
-pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A line that is alive is not silent for longer: it gets canaries.
-const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a batch may be in hand until its line counts as dead.
-const LONGEST_BATCH: Duration = Duration::from_secs(60);
+const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The figures of one line; shared between its consumer and who reports.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Stats {
         if jobs > 0 {
             #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
             let ratio = jobs as f64 / batch.messages.max(1) as f64;
-            figures.jobs_per_message += (ratio - figures.jobs_per_message) * FRESH;
+            figures.jobs_per_message += (ratio - figures.jobs_per_message) * SMOOTHING;
         }
         for key in batch.jobs.iter().filter_map(|job| job.envelope.job.keys().next()) {
             *figures.keys.entry(key).or_default() += 1.0;
@@ -199,8 +199,8 @@ impl Stats {
     /// not for ever.
     pub(crate) fn is_alive(&self) -> bool {
         let figures = self.lock();
-        let patience = if figures.messages_in_hand > 0 { LONGEST_BATCH } else { LONGEST_SILENCE };
-        figures.is_proven && figures.progress.elapsed() < patience
+        let timeout = if figures.messages_in_hand > 0 { BATCH_TIMEOUT } else { SILENCE_TIMEOUT };
+        figures.is_proven && figures.progress.elapsed() < timeout
     }
 
     /// This canary is under way since then, or none.
@@ -215,13 +215,13 @@ impl Stats {
         let mut figures = self.lock();
         if let Some(sent) = figures.calm {
             figures.marks.clear();
-            return Some(Known::Exactly { settled, ago: sent.elapsed() + TOLD_WITHIN });
+            return Some(Known::Exactly { settled, ago: sent.elapsed() + ARRIVAL_TIMEOUT });
         }
         let now = Instant::now();
         if let Some(until) = until {
             figures.marks.push_back(Mark { at: now, settled, until });
         }
-        let is_due = |mark: &Mark| now - mark.at > TOLD_WITHIN;
+        let is_due = |mark: &Mark| now - mark.at > ARRIVAL_TIMEOUT;
         let mut due = None;
         while figures.marks.front().is_some_and(is_due) {
             due = figures.marks.pop_front();
@@ -245,17 +245,18 @@ impl Stats {
         // What was counted since the last report weighs like the rate does.
         let mut hottest: Vec<HotKey> = Vec::with_capacity(figures.keys.len());
         figures.keys.retain(|key, count| {
-            hottest.push(HotKey { key: *key, per_second: (*count * FRESH * 10.0).round() / 10.0 });
-            *count *= 1.0 - FRESH;
+            hottest
+                .push(HotKey { key: *key, per_second: (*count * SMOOTHING * 10.0).round() / 10.0 });
+            *count *= 1.0 - SMOOTHING;
             *count >= 0.1
         });
         hottest.sort_by(|a, b| b.per_second.total_cmp(&a.per_second));
-        if figures.keys.len() > MOST_KEYS {
-            let kept = hottest.iter().take(MOST_KEYS / 2).map(|hot| hot.key);
+        if figures.keys.len() > MAX_KEYS {
+            let kept = hottest.iter().take(MAX_KEYS / 2).map(|hot| hot.key);
             let kept: std::collections::HashSet<i64> = kept.collect();
             figures.keys.retain(|key, _| kept.contains(key));
         }
-        hottest.truncate(HOTTEST);
+        hottest.truncate(MAX_HOT_KEYS);
         let (batch_seconds, job_seconds) = figures.speed.per_batch_and_job();
         Report {
             in_hand: i32::try_from(figures.messages_in_hand).unwrap_or(i32::MAX),

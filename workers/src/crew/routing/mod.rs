@@ -37,7 +37,7 @@ use crate::line::lease::Lease;
 
 /// A line with a job that has waited for so long makes others wait: a change of the routing that would do
 /// so is put off.
-const LONG_AFTER: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// A line as it is stored.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl State {
                        AND NOT EXISTS (SELECT FROM workers WHERE id = owner AND expires_at > clock_timestamp())) IS TRUE AS "retirement_is_due!"
                FROM partition_leases AS l JOIN routing USING (family) WHERE family = $1 ORDER BY l.generation, line"#,
             family.as_str(),
-            LONG_AFTER.as_secs_f64(),
+            MAX_WAIT.as_secs_f64(),
         )
         .fetch_all(connection)
         .await?;

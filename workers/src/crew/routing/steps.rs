@@ -14,7 +14,7 @@ use super::{Row, State, barrier};
 use crate::crew::control::Control;
 
 /// Lines that one step deletes; the broker takes its time for each.
-const RETIRED_AT_ONCE: usize = 8;
+const MAX_RETIRED: usize = 8;
 
 impl State {
     /// Makes the queues that should be there and connects those that take jobs, where a broker has
@@ -243,7 +243,7 @@ impl State {
         control: &Control,
     ) -> Result<(), StepError> {
         let due = self.rows.iter().filter(|row| row.retirement_is_due);
-        let due: Vec<&Row> = due.take(RETIRED_AT_ONCE).collect();
+        let due: Vec<&Row> = due.take(MAX_RETIRED).collect();
         if due.is_empty() {
             return Ok(());
         }

@@ -7,9 +7,9 @@ use firstcome_broker::retry::Retry;
 use prometheus_client::metrics::gauge::Gauge;
 
 /// Failures in a row that open the circuit.
-const THRESHOLD: u32 = 5;
+const MAX_FAILURES: u32 = 5;
 /// First and longest pause between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Events in one request.
 const MAX_EVENTS: usize = 100;
 
@@ -24,7 +24,7 @@ pub(super) struct Circuit {
 impl Circuit {
     /// A closed one; `shown` is 1 while it is open.
     pub(super) fn new(shown: Gauge) -> Self {
-        Self { failures: 0, retry: Retry::new(PAUSES.0, PAUSES.1), shown }
+        Self { failures: 0, retry: Retry::new(RETRY_DELAYS.0, RETRY_DELAYS.1), shown }
     }
 
     /// How many of so many events may go out in the next request.
@@ -54,7 +54,7 @@ impl Circuit {
     }
 
     fn is_open(&self) -> bool {
-        self.failures >= THRESHOLD
+        self.failures >= MAX_FAILURES
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!((circuit.state(), circuit.admits(1_000)), ("open", 1));
         assert_eq!(shown.get(), 1);
         assert!(delays[0] < Duration::from_secs(1));
-        assert!(delays.iter().all(|delay| *delay <= PAUSES.1 * 3 / 2));
+        assert!(delays.iter().all(|delay| *delay <= RETRY_DELAYS.1 * 3 / 2));
         circuit.succeeded();
         assert_eq!((circuit.state(), circuit.admits(1_000)), ("closed", MAX_EVENTS));
         assert_eq!(shown.get(), 0);

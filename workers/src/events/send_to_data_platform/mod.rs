@@ -22,7 +22,7 @@ use circuit::Circuit;
 use deliver::Delivery;
 
 /// Added to what an attempt or a pause may take, for the role to count as doing its work.
-const MARGIN: Duration = Duration::from_secs(10);
+const READY_MARGIN: Duration = Duration::from_secs(10);
 
 /// Sends until `stop`.
 pub async fn run(
@@ -63,7 +63,7 @@ async fn send(
     while let Some(part) = parts.pop() {
         // After a pause one event is the probe: a platform that just came back is not flooded.
         let (now, later) = part.split_at(circuit.admits(part.len()));
-        monitor.well(platform.patience() + MARGIN);
+        monitor.well(platform.timeout() + READY_MARGIN);
         let delay = match platform.deliver(now).await {
             Delivery::Accepted => {
                 circuit.succeeded();
@@ -105,7 +105,7 @@ async fn send(
             }
         };
         parts.push(part);
-        monitor.well(delay + MARGIN);
+        monitor.well(delay + READY_MARGIN);
         sleep(delay).await;
     }
     refused

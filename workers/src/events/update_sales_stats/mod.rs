@@ -25,7 +25,7 @@ const CONSUMER: &str = "sales-stats";
 /// How many days the daily job recounts.
 pub const REBUILD_DAYS: i32 = 7;
 /// How often it is looked whether the daily job is due.
-const LOOK: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Counts until `stop`. Several processes may: an event is counted by one of them.
 pub async fn run(
@@ -65,7 +65,7 @@ pub async fn run(
 
 /// Recounts once per business day, by one of the processes.
 async fn daily(pool: PgPool, time_zone: String) {
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -21,13 +21,13 @@ use super::{
 use crate::database::{answered, give_back};
 
 /// Orders that one statement looks through.
-const PIECE: i64 = 1_000;
+const MAX_ORDERS: i64 = 1_000;
 /// Notes that one statement deletes.
-const NOTES: i64 = 5_000;
+const MAX_NOTES: i64 = 5_000;
 /// How often a day is compared anew because somebody has counted something of it in between.
-const MOST_RACES: u32 = 10;
+const MAX_RACES: u32 = 10;
 /// Within which a day's instants are, around the two midnights of the calendar: no clock is set by more.
-const CLOCK_CHANGE: TimeDelta = TimeDelta::hours(3);
+const MAX_CLOCK_CHANGE: TimeDelta = TimeDelta::hours(3);
 
 /// A count that was not what the orders say, and was repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub async fn forget(on: &mut PgConnection, events: Range<Uuid>) -> Result<u64, s
              ORDER BY consumer, event_id OFFSET $3 LIMIT 1",
             CONSUMER,
             from,
-            NOTES,
+            MAX_NOTES,
         );
         let next = answered(next.fetch_optional(&mut *on)).await?;
         let next = next.filter(|next| next.consumer == CONSUMER);
@@ -209,7 +209,7 @@ async fn count_missing(
         let next = sqlx::query_scalar!(
             "SELECT job_id FROM orders WHERE job_id >= $1 ORDER BY job_id OFFSET $2 LIMIT 1",
             from,
-            PIECE,
+            MAX_ORDERS,
         );
         let next = answered(next.fetch_optional(&mut *on)).await?;
         let to = next.map_or(jobs.end, |next| next.min(jobs.end));
@@ -254,7 +254,7 @@ pub(super) async fn recount(
 ) -> Result<Vec<Drift>, sqlx::Error> {
     let mut repaired = Vec::new();
     for day in days {
-        for _ in 0..MOST_RACES {
+        for _ in 0..MAX_RACES {
             let mut drifts = drifts(on, time_zone, *day).await?;
             let all = drifts.len();
             let done = repair(on, *day, &drifts).await?;
@@ -281,7 +281,7 @@ async fn instants(
         time_zone,
     );
     let midnights = answered(midnights.fetch_one(on)).await?;
-    Ok(midnights.first - CLOCK_CHANGE..midnights.last + CLOCK_CHANGE)
+    Ok(midnights.first - MAX_CLOCK_CHANGE..midnights.last + MAX_CLOCK_CHANGE)
 }
 
 /// Where the counts of a day are not the sums of the orders that were counted, in one snapshot.
@@ -299,7 +299,7 @@ async fn drifts(
         let next = sqlx::query_scalar!(
             "SELECT completed_at FROM orders WHERE completed_at >= $1 ORDER BY completed_at OFFSET $2 LIMIT 1",
             from,
-            PIECE,
+            MAX_ORDERS,
         );
         let next = answered(next.fetch_optional(&mut *snapshot)).await?;
         // The orders of a batch have one instant.
