@@ -1,4 +1,4 @@
-//! The settling side of Firstcome: one consumer per partition takes what is waiting, decides it in
+//! The settling side of Firstcome: one consumer per line takes what is waiting, decides it in
 //! memory, and commits the whole batch in one PostgreSQL transaction.
 //!
 //! **Architecture invariants.** The queue gives order and calm; PostgreSQL alone gives correctness

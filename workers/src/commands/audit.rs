@@ -43,7 +43,7 @@ macro_rules! invariant {
     }};
 }
 
-/// Checks everything. Exact on a system at rest; on a live one each line is one snapshot.
+/// Checks everything. Exact on a system at rest; on a live one each finding is one snapshot.
 ///
 /// # Errors
 /// The database's.

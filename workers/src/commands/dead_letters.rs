@@ -53,7 +53,7 @@ pub async fn run(pool: &PgPool, action: Action) -> anyhow::Result<()> {
                     None if letter.job_id.is_some() && !readable => " (undecodable)",
                     None => "",
                 };
-                // One line each, whatever the reason quotes.
+                // One row each, whatever the reason quotes.
                 let reason = letter.reason.escape_debug();
                 let (id, queue, attempts) = (letter.id, letter.queue, letter.attempts);
                 println!("{id} {at} {queue} {job} {attempts} {reason}{note}");

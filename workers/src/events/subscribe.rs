@@ -167,7 +167,7 @@ where
     /// Handles a batch, in place until it succeeds; as long as it is ours.
     async fn finish(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), SessionError> {
         let queue = &self.queue;
-        // One line, however many: each is told by its dead letter.
+        // One log entry, however many: each is told by its dead letter.
         if let Some(Reject { reason, .. }) = batch.rejects.first() {
             let count = batch.rejects.len();
             tracing::error!(queue, count, reason, "undecodable events, dead-lettering them");
@@ -211,13 +211,13 @@ impl Batch {
     /// Adds a message, and tells whether it is enough.
     fn take(&mut self, message: consume::Received) -> bool {
         let consume::Received { id, attempts, died_in, body, receipt, .. } = message;
-        let origin = Origin { message_id: id, line: 0, died_in, attempts };
-        for (number, line) in (0..).zip(envelope::lines(&body)) {
-            match OrderCompleted::decode(line) {
+        let origin = Origin { message_id: id, record: 0, died_in, attempts };
+        for (number, record) in (0..).zip(envelope::lines(&body)) {
+            match OrderCompleted::decode(record) {
                 Ok(event) => self.events.push(Received { event, attempts }),
                 Err(reason) => {
-                    let origin = Origin { line: number, ..origin.clone() };
-                    let payload = line.to_vec();
+                    let origin = Origin { record: number, ..origin.clone() };
+                    let payload = record.to_vec();
                     let reject = Reject { accepted: None, trace: None, reason, origin, payload };
                     self.rejects.push(reject);
                 }
@@ -269,7 +269,7 @@ fn reject_event(Undeliverable { received, reason }: Undeliverable) -> Reject {
         accepted: None,
         trace: None,
         reason,
-        origin: Origin { message_id, line: 0, died_in: None, attempts },
+        origin: Origin { message_id, record: 0, died_in: None, attempts },
         payload: serde_json::to_vec(&event).unwrap_or_default(),
     }
 }

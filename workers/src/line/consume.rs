@@ -24,11 +24,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::{AttemptError, said},
     batch::Batch,
-    context::Context,
+    context::{Context, QueueContext},
     dead_letter::set_aside,
-    desk::Desk,
     lease::{self, Lease},
-    parts::Experience,
+    parts::Tuning,
     report::Stats,
     settle::settle,
     trace,
@@ -80,8 +79,8 @@ pub(crate) async fn consume(
     stop: &CancellationToken,
 ) -> Result<(), ConsumeError> {
     let mut consumer = Consumer::open(connection, queue, PREFETCH).await?;
-    let experience = Experience::default();
-    let settler = Settler { source, queue, context, stats, stop, experience };
+    let tuning = Tuning::default();
+    let settler = Settler { source, queue, context, stats, stop, tuning };
     let ended = survived(settler.run(&mut consumer)).await;
     consumer.close().await?;
     ended.map_err(ConsumeError::Queue)
@@ -103,7 +102,7 @@ struct Settler<'a> {
     context: &'a Context,
     stats: &'a Stats,
     stop: &'a CancellationToken,
-    experience: Experience,
+    tuning: Tuning,
 }
 
 /// The batch that was decoded while the one before was settled, if there is one.
@@ -132,7 +131,7 @@ impl Settler<'_> {
             let Some(settled) = settled else { break };
             self.note_drained(&batch).await?;
             self.announce(&batch, settled);
-            self.stats.settled(&batch, self.experience.batch());
+            self.stats.settled(&batch, self.tuning.batch_limit());
             if done.send(batch.receipt).is_err() {
                 break;
             }
@@ -146,7 +145,7 @@ impl Settler<'_> {
         consumer: &mut Consumer<'_>,
         ahead: Option<Batch>,
     ) -> Result<Option<Batch>, SessionError> {
-        let (family, limit) = (self.family(), self.experience.batch());
+        let (family, limit) = (self.family(), self.tuning.batch_limit());
         let next = match ahead {
             Some(batch) => Some(batch),
             None => decode(consumer, family, limit, self.stop).await?,
@@ -169,7 +168,7 @@ impl Settler<'_> {
     ) -> Result<(Option<Vec<Settled>>, Ahead), SessionError> {
         let began = Instant::now();
         let (queue, context, stop) = (self.queue, self.context, self.stop);
-        let (family, limit) = (self.family(), self.experience.batch());
+        let (family, limit) = (self.family(), self.tuning.batch_limit());
         let mut ahead = Ok(None);
         let decoding = async {
             ahead = decode(consumer, family, limit, stop).await;
@@ -191,7 +190,7 @@ impl Settler<'_> {
 
     /// Gives every job its outcome: a line's jobs together, what the broker gave up on each alone.
     async fn decide(&mut self, batch: &Batch) -> Result<Vec<Settled>, AttemptError> {
-        let Self { source, queue, context, stop, experience, .. } = self;
+        let Self { source, queue, context, stop, tuning, .. } = self;
         let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
         let keep_trying = || is_ours() && !stop.is_cancelled();
         let metrics = &context.metrics;
@@ -199,10 +198,11 @@ impl Settler<'_> {
             Source::Line(lease) => (Some(&*lease), batch.jobs.chunks(batch.jobs.len().max(1))),
             Source::DeadLetters => (None, batch.jobs.chunks(1)),
         };
-        let desk = Desk { pool: &context.pool, family: context.family, queue, lease, metrics };
-        let mut settled = set_aside(desk, &batch.rejects, experience, &keep_trying).await?;
+        let context =
+            QueueContext { pool: &context.pool, family: context.family, queue, lease, metrics };
+        let mut settled = set_aside(context, &batch.rejects, tuning, &keep_trying).await?;
         for jobs in parts {
-            settled.extend(settle(desk, jobs, experience, &keep_trying).await?);
+            settled.extend(settle(context, jobs, tuning, &keep_trying).await?);
         }
         Ok(settled)
     }

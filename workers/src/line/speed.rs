@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-/// What a batch counts for, against the one after it: some ten batches tell.
+/// What a batch counts for, against the one after it: in effect the last ten or so tell.
 const BATCH_DECAY: f64 = 0.85;
 /// A batch that took a second tells more of the present than many that took none: all before it count for so
 /// many e-folds less.
 const SECOND_DECAY: f64 = 2.0;
-/// What a job takes, as long as all batches held the same number of jobs and cannot tell it from what a batch
-/// takes: about what it does on an idle machine.
+/// What a job takes, in seconds, as long as all batches held the same number of jobs and cannot tell it from
+/// what a batch takes: about what it does on an idle machine.
 const PRIOR_JOB_SECONDS: f64 = 0.000_1;
-/// How much that is believed: as much as batches whose sizes differ by so many jobs.
+/// The weight of that assumption: that of batches whose sizes differ by so many jobs.
 const PRIOR_SPREAD: f64 = 30.0;
 
-/// A line through the batches of late, by least squares; the newer ones weigh more.
+/// Seconds over jobs, fitted to the batches of late by least squares; the newer ones weigh more.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Speed {
     weight: f64,
@@ -107,7 +107,7 @@ mod tests {
         }
 
         #[test]
-        fn a_line_is_found(a in 0.0f64..0.02, b in 0.0f64..0.000_02, sizes in prop::collection::vec(1usize..4_000, 30..60)) {
+        fn what_batches_follow_is_found(a in 0.0f64..0.02, b in 0.0f64..0.000_02, sizes in prop::collection::vec(1usize..4_000, 30..60)) {
             prop_assume!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() > 1_000);
             #[expect(clippy::cast_precision_loss, reason = "small")]
             let batches: Vec<_> = sizes.iter().map(|n| (*n, a + b * *n as f64)).collect();

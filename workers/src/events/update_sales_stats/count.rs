@@ -11,7 +11,7 @@ use super::{
 use crate::{
     database::give_back,
     events::subscribe::{Interrupted, Received, Undeliverable},
-    line::{AttemptError, Experience, Parts, Then},
+    line::{AttemptError, Parts, Then, Tuning},
 };
 
 /// Counts these events. Those that the database refuses are found by bisection and returned, each
@@ -20,10 +20,10 @@ pub(super) async fn count(
     pool: &PgPool,
     events: &[Received],
     time_zone: &str,
-    size: &mut Experience,
+    tuning: &mut Tuning,
 ) -> Result<Vec<Undeliverable>, Interrupted> {
     let mut refused = Vec::new();
-    let mut parts = Parts::of(events, size);
+    let mut parts = Parts::of(events, tuning);
     while let Some(part) = parts.next() {
         let began = Instant::now();
         let error = match try_count(pool, part, time_zone).await {
@@ -68,12 +68,12 @@ async fn count_on(
     let mut seen = HashSet::new();
     let new = events.iter().map(|received| &received.event).filter(|event| seen.insert(event.id));
     let sales = new.flat_map(|event| {
-        event.data.lines.iter().map(|line| Sale {
+        event.data.lines.iter().map(|item| Sale {
             event: event.id,
             at: event.time,
-            product: line.product_id.get(),
-            quantity: line.quantity,
-            amount: line.unit_price.times(line.quantity).get(),
+            product: item.product_id.get(),
+            quantity: item.quantity,
+            amount: item.unit_price.times(item.quantity).get(),
         })
     });
     let sales: Vec<Sale> = sales.collect();

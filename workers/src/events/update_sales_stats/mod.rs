@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::subscribe::{self, Received};
-use crate::{line::Experience, monitor};
+use crate::{line::Tuning, monitor};
 
 /// Who counts, in `event_inbox`.
 const CONSUMER: &str = "sales-stats";
@@ -38,7 +38,7 @@ pub async fn run(
     let queue = topology::sales_stats(&broker.queue_namespace);
     let counting = {
         let (pool, time_zone) = (pool.clone(), Arc::new(time_zone.clone()));
-        let size = Arc::new(Mutex::new(Experience::default()));
+        let tuning = Arc::new(Mutex::new(Tuning::default()));
         let metrics = Arc::clone(&monitor.metrics);
         subscribe::run(
             broker,
@@ -49,10 +49,10 @@ pub async fn run(
             // Also when they are no longer ours to acknowledge: when they come again, they are known.
             move |events: Vec<Received>, _| {
                 let (pool, time_zone) = (pool.clone(), Arc::clone(&time_zone));
-                let (metrics, size) = (Arc::clone(&metrics), Arc::clone(&size));
+                let (metrics, tuning) = (Arc::clone(&metrics), Arc::clone(&tuning));
                 async move {
-                    let mut size = size.lock().await;
-                    let refused = count::count(&pool, &events, &time_zone, &mut size).await?;
+                    let mut tuning = tuning.lock().await;
+                    let refused = count::count(&pool, &events, &time_zone, &mut tuning).await?;
                     let counted = events.len() - refused.len();
                     metrics.counted.inc_by(u64::try_from(counted).unwrap_or_default());
                     Ok(refused)
