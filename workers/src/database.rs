@@ -5,11 +5,11 @@ use std::time::Duration;
 use firstcome_process::database::within;
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 
-/// How long a statement may take to answer: longer than the pool's `statement_timeout`, so that only a
+/// The longest wait for the answer to a statement: longer than the pool's `statement_timeout`, so that only a
 /// connection that is frozen, not closed, gets here.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// What the database says, if it says it in time.
+/// What the database says, if it does so within [`ANSWER_TIMEOUT`].
 pub(crate) async fn answered<T>(
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {

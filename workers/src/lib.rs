@@ -44,7 +44,7 @@ use line::{Announcer, Notifier};
 use monitor::Monitor;
 pub use roles::{RoleCommand, RoleName};
 
-/// Does what the command line asks for.
+/// Runs the command, until it is done or, for a role, until a signal comes.
 ///
 /// # Errors
 /// With a hint for the operator.

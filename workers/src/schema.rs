@@ -1,4 +1,4 @@
-//! The schema.
+//! Brings the database's schema to this release's version, and tells whether a newer one was there.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -21,9 +21,9 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// How long a migration waits for a table that is in use: for so long others wait behind it.
 const LOCK_TIMEOUT: &str = "1s";
-/// Pauses between attempts, in which those others go on.
+/// The first and the longest pause between two attempts, in which those others go on.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// How long it is tried.
+/// The longest time from the first attempt at the migrations to the last.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Brings the schema to this version, or leaves it at a newer one that this version can run on. A migration
@@ -72,7 +72,7 @@ async fn oldest_program(pool: &PgPool) -> Result<Option<i64>, sqlx::Error> {
     }
 }
 
-/// Whether a migration of this program names it.
+/// Whether a migration of this program names the constraint.
 pub(crate) fn mentions(constraint: &str) -> bool {
     MIGRATIONS.iter().any(|migration| migration.sql.as_str().contains(constraint))
 }

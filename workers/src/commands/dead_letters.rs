@@ -7,7 +7,7 @@ use firstcome_contract::job::Envelope;
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 
-/// What is printed of a reason, in characters.
+/// The most characters of a reason that are printed.
 const MAX_REASON: i32 = 200;
 
 /// What to do with dead letters.
@@ -27,7 +27,7 @@ pub enum Action {
     },
 }
 
-/// Does it.
+/// Carries the action out, and prints what came of it.
 ///
 /// # Errors
 /// The database's; with a hint if there is no such dead letter.

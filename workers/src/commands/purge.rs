@@ -7,7 +7,7 @@
 //! **Architecture invariant.** What was forgotten must not happen again. So a day of submission
 //! (UTC) is first closed, for good and in the database, and then its rows are deleted: a job of a
 //! closed day that comes without an outcome may have had one and is not run
-//! (`runtime::record::Past`), and an event of a closed day is not added to the statistics, its
+//! (`line::record::Past`), and an event of a closed day is not added to the statistics, its
 //! orders are counted anew (`update_sales_stats::count`). A `JOB_RETENTION` that is raised later, or
 //! differs between processes, changes nothing about that.
 
@@ -25,14 +25,14 @@ use crate::{
     events::update_sales_stats,
 };
 
-/// Rows that one statement looks through, or deletes.
+/// The most rows that one statement looks through, or deletes.
 const MAX_ROWS: i64 = 5_000;
-/// Pages of a table (8 KiB each) that one statement looks through.
+/// The most pages of a table (8 KiB each) that one statement looks through.
 const MAX_PAGES: i64 = 1_000;
-/// How often it is looked whether a purge is due.
+/// Time between two looks whether a purge is due.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was deleted.
+/// How many rows a purge has deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Purged {
     /// Outcomes of jobs that were rejected or failed.

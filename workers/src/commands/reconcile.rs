@@ -21,20 +21,20 @@ use sqlx::PgPool;
 
 use crate::line::end_lost;
 
-/// Keys that are looked at in one go, about.
+/// About how many keys of Redis one `SCAN` looks at.
 const SCAN_COUNT: usize = 1_000;
-/// Frees a key, unless it is another job's by now.
+/// The script that frees a key, unless it is another job's by now.
 const FREE_KEY: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
-/// What was found.
+/// How many keys and jobs a run has looked at, by what it found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
     /// Keys of jobs that were in their lines.
     pub looked_at: usize,
     /// Of those, the jobs that have an outcome.
     pub settled: usize,
-    /// Lost ones, which have one now.
+    /// Lost jobs that this run gave an outcome.
     pub ended: usize,
     /// Lost ones that were ended before, whose keys are free now.
     pub freed: usize,
@@ -46,7 +46,7 @@ pub struct Reconciled {
     pub behind: Vec<Line>,
 }
 
-/// A key that a job has.
+/// An idempotency key in Redis, and the job that it belongs to.
 struct Held {
     name: String,
     entry: String,

@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::control::Control;
 use crate::line::report::Stats;
 
-/// A line without work for so long is sent a canary.
+/// How long a line may be without work until it is sent a canary.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A canary that did not come out for so long means: connected, but not consuming.
+/// The longest wait for a canary to come out: then the line is connected, but not consumed.
 const CANARY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Sends canaries into a line and waits for them.

@@ -23,14 +23,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Messages that may wait for the connection; beyond it they are refused.
+/// The most messages that wait for the connection; more are refused.
 const MAX_WAITING: usize = 256;
-/// Messages under way at once.
+/// The most messages that are published and not yet confirmed.
 const MAX_IN_FLIGHT: usize = 64;
-/// How long a confirm may take; nothing confirmed for so long ends the session.
+/// The longest wait for a confirm; nothing confirmed for so long ends the session.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where a message goes.
+/// The destination of a message.
 #[derive(Debug)]
 pub(crate) enum To {
     Queue(String),
@@ -53,12 +53,12 @@ struct Message {
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
     messages: mpsc::Sender<Message>,
-    /// The broker has an alarm.
+    /// Whether the broker has an alarm, and blocks publishers.
     is_blocked: Arc<AtomicBool>,
 }
 
 impl Control {
-    /// Starts the task that publishes, until `stop`.
+    /// Starts the task that publishes, which ends on `stop`.
     pub(crate) fn start(broker: &BrokerArgs, role: &str, stop: &CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {role} control"));

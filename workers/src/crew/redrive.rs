@@ -20,9 +20,9 @@ use super::{
 };
 use crate::line::record;
 
-/// How often it is looked whether there are letters to redrive.
+/// Time between two looks for letters to redrive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one letter may take.
+/// The longest that connecting, or one letter, may take.
 const LETTER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Puts what operators ask for back into its line or queue, until `stop`. Several workers may: a

@@ -34,24 +34,25 @@ use crate::line::{
     report::{self, Stats},
 };
 
-/// How often a worker looks for lines to take and give, and reports.
+/// Time between two looks for lines to take and give, and between two reports.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
-/// A worker that has not reached the database for so long gives its lines up: others may reach it,
-/// and have leases by now. Longer than the leases last, so that a short outage is sat out in place.
+/// How long a worker keeps its lines without reaching the database: others may reach it, and have leases by
+/// now. Longer than the leases last, so that a short outage is sat out in place.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Heartbeats after which the broker has surely let go of a silent consumer: it counts whole intervals.
+/// The heartbeats (of AMQP) that a silent consumer can miss until the broker has surely let go of it: it counts
+/// whole intervals.
 const MAX_MISSED_HEARTBEATS: u32 = 3;
-/// How long a good tick proves that the role is well.
+/// How long the role counts as ready after a tick without trouble.
 const READY_TTL: Duration = Duration::from_secs(10);
-/// How long sharing the lines may take. Less than [`DATABASE_TIMEOUT`], so that one slow tick is no
+/// The longest that sharing the lines may take. Less than [`DATABASE_TIMEOUT`], so that one slow tick is no
 /// reason to give up.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two attempts at a line that the broker fails at.
+/// Time between two attempts to consume a line that the broker fails at.
 const SUSPECT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long it may take to store how they fare.
+/// The longest that storing the reports of the lines may take.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A worker whose heartbeats reach the database for so long, and its batches do not, gives its lines up to
-/// those whose batches may. The attempts that it has under way are over some seconds later.
+/// How long a worker keeps its lines while its heartbeats reach the database and its batches do not: those of
+/// others may. The attempts that it has under way are over some seconds later.
 const POOL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a share of the family's lines until `stop`, reconnecting as long as it takes. On `stop` it
@@ -102,9 +103,9 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
 /// takes no lines from those who do not.
 struct Means {
     member: Member,
-    /// For its heartbeat.
+    /// The connection of its heartbeat.
     beating: PgConnection,
-    /// For its upkeep.
+    /// The connection of its upkeep.
     keeping: PgConnection,
 }
 
@@ -148,7 +149,7 @@ impl Suspects {
     }
 }
 
-/// A line that is being consumed.
+/// A line that this worker consumes.
 struct Serving {
     lease: Lease,
     stop: CancellationToken,

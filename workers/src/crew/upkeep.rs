@@ -29,16 +29,16 @@ use super::{
     routing::{self, State, StepError},
 };
 
-/// How often it is looked for steps to take.
+/// Time between two looks for steps to take.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often one of the family's workers makes sure that every line can be reached: somebody may have deleted
-/// its queue, its exchange, or what binds them.
+/// Time between two times that the family's first worker makes sure that every line can be reached: somebody
+/// may have deleted its queue, its exchange, or what binds them.
 const MEND_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a look may take: most of it is the broker's work.
+/// The longest that a look may take, steps included: most of it is the broker's work.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the broker may take to make what is not a line.
+/// The longest wait for the broker to declare what is not a line.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often it is looked whether another worker is done with the lines.
+/// Time between two attempts at the family's lock, which another worker has.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Makes the lines of every family, as its first worker would: then jobs are accepted before one
@@ -102,7 +102,7 @@ pub(crate) struct Upkeep {
     _keeping: AbortOnDropHandle<()>,
 }
 
-/// What it and the session tell each other.
+/// What the task and its session tell each other.
 #[derive(Debug, Default)]
 struct News {
     is_first: AtomicBool,
@@ -150,7 +150,7 @@ struct Keeper {
     connection: Arc<Connection>,
     control: Control,
     news: Arc<News>,
-    /// Families whose lines are to be mended.
+    /// The families whose lines are to be mended.
     due: BTreeSet<Family>,
 }
 

@@ -29,18 +29,18 @@ use crate::{
     monitor,
 };
 
-/// Events in one transaction.
+/// The most events in one transaction.
 const MAX_EVENTS: i64 = 512;
-/// How often the outbox is looked at unasked: the backstop for a lost notification.
+/// Time between two looks at the outbox without a notification, which may be lost.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How often its backlog is looked at, also while the broker is away: below the interval of scrapes.
+/// Time between two looks at the backlog, also while the broker is away: less than between two scrapes.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a look at the outbox proves that the role is well: above the bound on the next one.
+/// How long the role counts as ready after a look at the outbox: longer than the next look can take.
 const READY_TTL: Duration = Duration::from_secs(15);
-/// How long the broker may take to confirm a batch.
+/// The longest wait for the broker to confirm a batch; then the session ends.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Relays until `stop`.
+/// Publishes events until `stop`, and reconnects as long as it takes.
 pub async fn run(
     broker: BrokerArgs,
     pool: PgPool,
@@ -145,14 +145,14 @@ async fn session(
     Ok(())
 }
 
-/// The way to the broker.
+/// What a session publishes with.
 struct Link {
     publisher: ConfirmedPublisher<Vec<i64>>,
     alarms: Alarms,
     /// The broker has an alarm: what is under way goes out when it ends.
     is_blocked: bool,
     exchange: String,
-    /// A queue that there is not.
+    /// The name of a queue that does not exist, to which probes go.
     nowhere: String,
 }
 
@@ -197,7 +197,7 @@ impl Link {
     }
 }
 
-/// The ids, if the broker has what they stand for.
+/// The ids of the events that the broker has; an error if it does not have them.
 fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
     match verdict {
         Verdict::Confirmed => Ok(ids),
@@ -211,8 +211,8 @@ fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
     }
 }
 
-/// Hears of new events. On a connection of its own, which ends with the session: nobody would notice by
-/// waiting for it that it is frozen.
+/// Listens for notifications of new events. On a connection of its own, which ends with the session: nobody
+/// would notice by waiting for it that it is frozen.
 async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
     let options = PgConnectOptions::clone(&pool.connect_options());
     let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);

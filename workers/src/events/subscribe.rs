@@ -25,28 +25,28 @@ use crate::line::{
 };
 use crate::{database, monitor};
 
-/// Events in one batch.
+/// The events that fill a batch; the last message may bring more.
 const MAX_EVENTS: usize = 1_000;
-/// Messages that the broker may push ahead.
+/// The most messages that the broker pushes before they are acknowledged.
 const PREFETCH: u16 = 64;
-/// How long nothing may come until the queue is looked at, whether it is empty.
+/// Time between two looks whether the queue is empty, while nothing comes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the broker may take to answer that.
+/// The longest wait for the broker to tell how much the queue holds.
 const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a batch handled, or an empty queue, proves that the role is well.
+/// How long the role counts as ready after a batch, or a look at an empty queue.
 const READY_TTL: Duration = Duration::from_secs(10);
-/// How long a batch may be in hand.
+/// How long the role counts as ready with a batch in hand.
 const BATCH_TTL: Duration = Duration::from_secs(60);
-/// Messages that wait for so long while none comes mean: connected, but not consuming.
+/// The longest that messages may wait while none comes: then it is connected, but does not consume.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often it is looked whether the broker still knows the channel of a batch in hand.
+/// Time between two looks whether the broker still knows the channel of a batch in hand.
 const CHANNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An event in hand.
+/// An event that was consumed and is not yet acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) event: OrderCompleted,
-    /// How often it was tried before it was redriven.
+    /// Attempts at the event before it was redriven.
     pub(crate) attempts: i32,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Undeliverable {
     pub(crate) reason: String,
 }
 
-/// Why a batch was not handled: the next attempt may succeed.
+/// Why a batch was not handled, for the log: the next attempt may succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Interrupted(pub(crate) String);
@@ -102,12 +102,12 @@ struct Subscription<H> {
     handle: H,
 }
 
-/// Events in hand.
+/// Events and undecodable records that are acknowledged together.
 #[derive(Debug, Default)]
 struct Batch {
     events: Vec<Received>,
     rejects: Vec<Reject>,
-    /// Acknowledges all of it.
+    /// Acknowledges the last message and all before it.
     receipt: Option<Receipt>,
 }
 

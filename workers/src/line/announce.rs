@@ -10,9 +10,9 @@ use redis::{
 };
 use tokio::sync::mpsc;
 
-/// Batches that may wait for a slow Redis; beyond it they are dropped.
+/// The most batches that wait for a slow Redis; more are dropped.
 const MAX_WAITING: usize = 64;
-/// On purpose: a Redis slower than this is of no use to a waiting poll.
+/// The longest wait for Redis: a slower one is of no use to a waiting poll.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The sending end; cheap to clone.
@@ -23,7 +23,7 @@ impl Announcer {
     /// Starts the task that publishes. It ends when every clone is dropped.
     ///
     /// # Errors
-    /// A malformed URL. A Redis that is away is no error.
+    /// The URL is malformed. A Redis that is away is no error.
     pub fn start(url: &str, namespace: &str) -> redis::RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(REDIS_TIMEOUT))

@@ -27,7 +27,7 @@ pub(crate) struct Origin {
     pub(crate) record: i32,
     /// The queue in which the broker gave up on it, if it did.
     pub(crate) died_in: Option<String>,
-    /// How often it was tried before it was redriven.
+    /// Attempts at the record before it was redriven.
     pub(crate) attempts: i32,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Reject {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What one transaction settles.
+/// What is settled and acknowledged together: by one transaction, unless that takes too long.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// How many records fill it; the last message may bring more.

@@ -34,14 +34,14 @@ use super::{
 };
 use crate::jobs::registry;
 
-/// Time between two acknowledgements of a line. To the broker each is an entry of the queue's log, with a
+/// Time between two acknowledgements of a queue. To the broker each is an entry of the queue's log, with a
 /// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
 /// if it is delivered again, its outcome is known.
 const ACK_INTERVAL: Duration = Duration::from_millis(20);
-/// How long a batch in hand may keep trying once its consumer was told to stop.
+/// The longest that a batch in hand may keep trying once its consumer was told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a queue holds.
+/// The queue that is consumed, by what it holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source {
     /// Jobs of the family, in order; ours for as long as the lease says so.
@@ -86,7 +86,7 @@ pub(crate) async fn consume(
     ended.map_err(ConsumeError::Queue)
 }
 
-/// A panic is its line's trouble, like any error.
+/// Makes an error of a panic: then it ends its line only, like any error.
 async fn survived<T>(
     settling: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<T, SessionError> {
@@ -95,7 +95,7 @@ async fn survived<T>(
         .unwrap_or_else(|panic| Err(SessionError::Unusable(format!("panicked: {}", said(&*panic)))))
 }
 
-/// Settles what comes out of a queue.
+/// The consumer of a queue: settles what comes out of it.
 struct Settler<'a> {
     source: Source,
     queue: &'a str,
@@ -248,7 +248,7 @@ impl Settler<'_> {
         self.context.announcer.announce(SettledBatch { settled, sold_out });
     }
 
-    /// Of which family the jobs have to be.
+    /// The family that the jobs have to be of; `None` if any will do.
     fn family(&self) -> Option<Family> {
         match self.source {
             Source::Line(_) => Some(self.context.family),

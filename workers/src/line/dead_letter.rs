@@ -19,12 +19,12 @@ use super::{
 };
 use crate::{RoleName, jobs::outcome::Outcome};
 
-/// A dead letter to be.
+/// A dead letter that is to be stored.
 #[derive(Debug)]
 pub(crate) struct Letter<'a> {
     pub(crate) reject: &'a Reject,
     pub(crate) failure: Failure,
-    /// Of this time: those before it was last redriven are added.
+    /// Attempts of this time; those before it was last redriven are added.
     pub(crate) attempts: i32,
 }
 

@@ -15,7 +15,7 @@ use sqlx::{PgConnection, PgPool, types::Json};
 use super::{batch::Reject, lease::Lease};
 use crate::jobs::outcome::Outcome;
 
-/// One row to be.
+/// A row of `job_outcomes` that is to be stored.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) job_id: JobId,
@@ -94,7 +94,7 @@ pub(crate) struct KeyOwner {
 }
 
 impl KeyOwner {
-    /// The owner that this entry makes of its job.
+    /// The owner of a key that the job of this entry uses first.
     pub(crate) fn of(entry: &Entry, fingerprint: &str) -> Self {
         Self {
             job_id: entry.job_id,
@@ -107,7 +107,7 @@ impl KeyOwner {
     }
 }
 
-/// What is known of jobs that come (again).
+/// What the database knows of the jobs of a batch, which may come again.
 #[derive(Debug)]
 pub(crate) struct Past {
     /// Those that have an outcome, and whether an operator gave them another attempt.

@@ -19,20 +19,20 @@ use super::{
     speed::Speed,
 };
 
-/// Keys that are counted per line; when there are more, the coldest are forgotten.
+/// The most keys that are counted per line; of more, the coldest are forgotten.
 const MAX_KEYS: usize = 1_000;
-/// Keys that are told.
+/// The most keys that a report names.
 const MAX_HOT_KEYS: usize = 5;
-/// Weight of the past second in what is smoothed.
+/// Weight of the latest second, or batch, in what is smoothed exponentially.
 const SMOOTHING: f64 = 0.3;
 
-/// How long after its submission a job is surely told of: the publisher's deadline, and the time between two
-/// of an API's looks. Until then its bucket may still grow.
+/// How long after its submission an API has surely told of a job's arrival: the publisher's deadline, and the
+/// time between two of an API's looks. Until then its bucket may still grow.
 pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A line that is alive is not silent for longer: it gets canaries.
+/// How long a line counts as alive while nothing comes out of it: it gets canaries.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a batch may be in hand until its line counts as dead.
+/// How long a line counts as alive with a batch in hand.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The figures of one line; shared between its consumer and who reports.
@@ -43,7 +43,7 @@ pub(crate) struct Stats(Mutex<Figures>);
 struct Figures {
     messages_in_hand: usize,
     jobs_in_hand: usize,
-    /// Since when.
+    /// When the batch in hand was taken; `None` without one.
     taken: Option<Instant>,
     speed: Speed,
     /// The most jobs in a batch at present.
@@ -56,12 +56,12 @@ struct Figures {
     cleared: Option<Instant>,
     /// How many of the line were settled, and up to which submission, at the last looks.
     marks: VecDeque<Mark>,
-    /// Since the line is served.
+    /// Jobs that this worker has settled since it serves the line.
     settled_in_all: u64,
     jobs_per_message: f64,
     keys: HashMap<i64, f64>,
     progress: Instant,
-    /// Something came out of the line since it is served.
+    /// Whether something came out of the line since it is served.
     is_proven: bool,
     /// The canary under way, and when it was sent.
     canary: Option<(Uuid, Instant)>,
@@ -85,7 +85,7 @@ pub(crate) enum Known {
     About { settled: i64, until: DateTime<Utc> },
 }
 
-/// A busy key.
+/// A key of the line's jobs (a coupon, a product), and how many jobs a second it has.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct HotKey {
@@ -93,7 +93,7 @@ struct HotKey {
     per_second: f64,
 }
 
-/// What a scrape tells of a line.
+/// The figures of a line that Prometheus scrapes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LineFigures {
     pub(crate) in_hand: i32,
@@ -102,7 +102,7 @@ pub(crate) struct LineFigures {
     pub(crate) canary: Duration,
 }
 
-/// The figures at one instant.
+/// The figures at one instant, as they are stored in `line_reports`.
 #[derive(Debug)]
 struct Report {
     in_hand: i32,
@@ -141,7 +141,7 @@ impl Stats {
         })))
     }
 
-    /// A batch is in hand.
+    /// Notes that this batch is in hand.
     pub(crate) fn taken(&self, batch: &Batch) {
         let mut figures = self.lock();
         figures.messages_in_hand = batch.messages;
@@ -156,7 +156,7 @@ impl Stats {
         figures.is_proven = true;
     }
 
-    /// It is settled, and the next one may be so large; its acknowledgement follows.
+    /// Notes that this batch is settled, and how many jobs the next one may hold; its acknowledgement follows.
     pub(crate) fn settled(&self, batch: &Batch, batch_limit: usize) {
         let jobs = batch.jobs.len();
         let mut figures = self.lock();
@@ -203,7 +203,7 @@ impl Stats {
         figures.is_proven && figures.progress.elapsed() < timeout
     }
 
-    /// This canary is under way since then, or none.
+    /// Notes the canary that is under way, and when it was sent; `None` if none is.
     pub(crate) fn canary(&self, canary: Option<(Uuid, Instant)>) {
         self.lock().canary = canary;
     }

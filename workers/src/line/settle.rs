@@ -84,7 +84,7 @@ pub(crate) async fn settle(
     Ok(settled)
 }
 
-/// One attempt: one transaction.
+/// Makes one attempt, in one transaction, to settle these jobs.
 async fn try_settle(
     context: QueueContext<'_>,
     jobs: &[Job],
@@ -157,7 +157,7 @@ async fn settle_run(
     Ok(entries)
 }
 
-/// A job that is set aside.
+/// The record of a job that is set aside, for its dead letter.
 fn reject(job: &Job, reason: String) -> Reject {
     Reject {
         accepted: Some((job.envelope.id, job.envelope.user_id)),

@@ -1,4 +1,4 @@
-//! The span of a batch.
+//! The span of a batch, for OpenTelemetry.
 
 use firstcome_contract::job::{Settled, Status};
 use firstcome_process::telemetry;
@@ -6,7 +6,7 @@ use tracing::{Instrument, field::Empty};
 
 use super::batch::Batch;
 
-/// More links than that, a span would not keep by default.
+/// The most links of a span: it would not keep more by default.
 const MAX_LINKS: usize = 128;
 
 /// Settles a batch within a span of its own. It belongs to no trace of its jobs, since there are

@@ -1,4 +1,4 @@
-//! The steps: see the parent.
+//! The steps by which a new routing replaces the one before; [the parent](super) says which and why.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use super::{Row, State, barrier};
 use crate::crew::control::Control;
 
-/// Lines that one step deletes; the broker takes its time for each.
+/// The most lines that one step deletes; the broker takes its time for each.
 const MAX_RETIRED: usize = 8;
 
 impl State {
@@ -81,7 +81,7 @@ impl State {
         Ok(stepped)
     }
 
-    /// Lines that may be consumed from now on.
+    /// The lines that no line with older jobs of their keys holds back any more.
     fn openable(&self) -> Vec<&Row> {
         let routings = self.routings();
         let dealt = |row: &Row| Some((row.line.name, routings.get(&row.line.generation)?));
@@ -119,7 +119,7 @@ impl State {
         Routing { naming: self.naming, ..feasible }
     }
 
-    /// The lines, the naming and the capacity of each.
+    /// The lines of this routing, each with its naming and its capacity in messages.
     fn lines_of(&self, routing: &Routing) -> BTreeSet<(LineName, Naming, i32)> {
         routing.lines().map(|line| (line, routing.naming, self.capacity)).collect()
     }

@@ -11,10 +11,10 @@ use tracing::{Instrument, field::Empty};
 
 use crate::events::subscribe::Received;
 
-/// The longest `Retry-After` that is honoured.
+/// The longest `Retry-After` that is honoured: a mistaken one must not stop deliveries for days.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Where the events go.
+/// The data platform: an HTTP client, and the URL that it posts events to.
 #[derive(Debug)]
 pub struct Platform {
     client: Client,
@@ -22,7 +22,7 @@ pub struct Platform {
     timeout: Duration,
 }
 
-/// What became of a request.
+/// How the data platform answered a request.
 #[derive(Debug)]
 pub(super) enum Delivery {
     /// 2xx.
@@ -39,7 +39,7 @@ impl Platform {
     /// `ca_file` (PEM) are trusted and no others; without a file, the public ones that browsers trust.
     ///
     /// # Errors
-    /// A URL that is none, or a file without certificates.
+    /// The URL is malformed or not of HTTP; the file cannot be read or holds no certificate.
     pub fn new(url: &str, ca_file: Option<&Path>, timeout: Duration) -> anyhow::Result<Self> {
         let url: Url = url.parse().context("DATA_PLATFORM_URL")?;
         anyhow::ensure!(
@@ -66,7 +66,7 @@ impl Platform {
         Ok(Self { client: client.context("cannot make an HTTP client")?, url, timeout })
     }
 
-    /// How long a delivery takes at most.
+    /// The longest that one delivery takes, from connecting to the answer.
     pub(super) const fn timeout(&self) -> Duration {
         self.timeout
     }

@@ -21,10 +21,10 @@ use crate::monitor;
 use circuit::Circuit;
 use deliver::Delivery;
 
-/// Added to what an attempt or a pause may take, for the role to count as doing its work.
+/// How much longer than an attempt or a pause may take the role counts as ready.
 const READY_MARGIN: Duration = Duration::from_secs(10);
 
-/// Sends until `stop`.
+/// Sends events until `stop`, and reconnects as long as it takes.
 pub async fn run(
     broker: BrokerArgs,
     pool: PgPool,
@@ -49,7 +49,8 @@ pub async fn run(
     .await;
 }
 
-/// Sends all events, however long it takes: a platform that is away is not what ails this role. Returns those that the platform refuses.
+/// Sends all events, however long it takes: a platform that is away is not what ails this role. Returns those
+/// that the platform refuses.
 async fn send(
     platform: &Platform,
     circuit: &mut Circuit,

@@ -1,4 +1,4 @@
-//! The statement that counts, each event once.
+//! The statement that counts sales, those of each event once.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use firstcome_contract::job::JobId;

@@ -1,4 +1,4 @@
-//! Counting events, each once.
+//! Counts a batch of events into the statistics, and finds those that the database refuses.
 
 use std::{collections::HashSet, time::Instant};
 

@@ -20,14 +20,14 @@ use tokio_util::sync::CancellationToken;
 use super::subscribe::{self, Received};
 use crate::{line::Tuning, monitor};
 
-/// Who counts, in `event_inbox`.
+/// The name of this consumer in `event_inbox`.
 const CONSUMER: &str = "sales-stats";
-/// How many days the daily job recounts.
+/// How many days before today the daily job recounts.
 pub const REBUILD_DAYS: i32 = 7;
-/// How often it is looked whether the daily job is due.
+/// Time between two looks whether the daily job is due.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Counts until `stop`. Several processes may: an event is counted by one of them.
+/// Counts events until `stop`. Several processes may: an event is counted by one of them.
 pub async fn run(
     broker: BrokerArgs,
     pool: PgPool,

@@ -20,29 +20,29 @@ use super::{
 };
 use crate::database::{answered, give_back};
 
-/// Orders that one statement looks through.
+/// The most orders that one statement looks through, so that it ends in time.
 const MAX_ORDERS: i64 = 1_000;
-/// Notes that one statement deletes.
+/// The most notes that one statement deletes, so that it ends in time.
 const MAX_NOTES: i64 = 5_000;
 /// How often a day is compared anew because somebody has counted something of it in between.
 const MAX_RACES: u32 = 10;
-/// Within which a day's instants are, around the two midnights of the calendar: no clock is set by more.
+/// The most by which a clock is set: so far beyond the two midnights of the calendar may a day reach.
 const MAX_CLOCK_CHANGE: TimeDelta = TimeDelta::hours(3);
 
 /// A count that was not what the orders say, and was repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// Of which day.
+    /// The day of the business time zone.
     pub day: NaiveDate,
-    /// Of which product.
+    /// The id of the product.
     pub product_id: i64,
-    /// Quantity and amount that were counted.
+    /// Quantity and amount (won) as they were counted.
     pub counted: (i64, i64),
-    /// Quantity and amount that the orders say.
+    /// Quantity and amount (won) as the completed orders say.
     pub sold: (i64, i64),
 }
 
-/// Quantity and amount by product.
+/// Quantity and amount (won) by the product's id.
 type Counts = BTreeMap<i64, (i64, i64)>;
 
 /// Recounts the last `days` days and today (of the business time zone), repairs what differs and

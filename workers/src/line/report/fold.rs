@@ -12,7 +12,8 @@ use sqlx::PgConnection;
 
 use super::{ARRIVAL_TIMEOUT, Known, Stats};
 
-/// Jobs that may overtake each other on their way into a busy line without being taken for a miscount.
+/// The most jobs by which a busy line's count may be off, since jobs overtake each other on their way into it,
+/// without being taken for a miscount.
 const MAX_OVERTAKING: i64 = 20;
 
 pub(crate) async fn fold(
