@@ -15,15 +15,13 @@ use std::{ops::Range, time::Duration};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use firstcome_contract::job::JobId;
-use sqlx::{PgConnection, PgPool, postgres::types::PgInterval};
+use firstcome_process::database::Pool;
+use sqlx::{PgConnection, postgres::types::PgInterval};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{
-    database::{answered, give_back},
-    events::update_sales_stats,
-};
+use crate::{database::answered, events::update_sales_stats};
 
 /// The most rows that one statement looks through, or deletes.
 const MAX_ROWS: i64 = 5_000;
@@ -54,7 +52,7 @@ pub enum Since {
 
 /// Purges whenever another day has passed its retention, until `stop`. Several processes may: they
 /// share the work.
-pub async fn run(pool: PgPool, time_zone: String, retention: u32, stop: CancellationToken) {
+pub async fn run(pool: Pool, time_zone: String, retention: u32, stop: CancellationToken) {
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -72,14 +70,14 @@ pub async fn run(pool: PgPool, time_zone: String, retention: u32, stop: Cancella
 /// # Errors
 /// The database's; the next purge goes on where this one ended.
 pub async fn purge(
-    pool: &PgPool,
+    pool: &Pool,
     time_zone: &str,
     retention: u32,
     since: Since,
 ) -> Result<Option<Purged>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let purged = purge_on(&mut connection, time_zone, retention, since).await;
-    give_back(pool, connection, purged)
+    connection.judge(Ok(purged))
 }
 
 async fn purge_on(

@@ -16,18 +16,15 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::{event::order_completed, job::envelope::MAX_PARCEL};
+use firstcome_process::database::Pool;
 use sqlx::{
-    Connection as _, PgConnection, PgPool,
+    Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    database::{answered, give_back},
-    metrics::Metrics,
-    monitor,
-};
+use crate::{database::answered, metrics::Metrics, monitor};
 
 /// The most events in one transaction.
 const MAX_EVENTS: i64 = 512;
@@ -41,12 +38,7 @@ const READY_TTL: Duration = Duration::from_secs(15);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Publishes events until `stop`, and reconnects as long as it takes.
-pub async fn run(
-    broker: BrokerArgs,
-    pool: PgPool,
-    monitor: monitor::Role,
-    stop: CancellationToken,
-) {
+pub async fn run(broker: BrokerArgs, pool: Pool, monitor: monitor::Role, stop: CancellationToken) {
     let broker = Arc::new(broker);
     let url = broker.amqp_url.clone();
     let gauging = stop.run_until_cancelled(gauge(&pool, &monitor.metrics));
@@ -62,7 +54,7 @@ pub async fn run(
 }
 
 /// Shows how much waits. Not a part of relaying, which may be what stands still.
-async fn gauge(pool: &PgPool, metrics: &Metrics) {
+async fn gauge(pool: &Pool, metrics: &Metrics) {
     let mut ticks = interval(GAUGE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -79,7 +71,7 @@ async fn gauge(pool: &PgPool, metrics: &Metrics) {
 }
 
 /// How many events wait, about, and for how many seconds the first one has.
-async fn backlog(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
+async fn backlog(pool: &Pool) -> Result<(i64, f64), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     // By the ends of the key, since counting a long outbox takes long. Ids that were never used, of
     // orders that were rolled back, count as well.
@@ -90,14 +82,14 @@ async fn backlog(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
                 (SELECT id FROM outbox ORDER BY id DESC LIMIT 1) AS last"#
     );
     let waiting = answered(waiting.fetch_optional(&mut *connection)).await;
-    let waiting = give_back(pool, connection, waiting)?;
+    let waiting = connection.judge(Ok(waiting))?;
     Ok(waiting.map_or((0, 0.0), |row| (row.events, row.age)))
 }
 
 async fn session(
     connection: Arc<Connection>,
     broker: Arc<BrokerArgs>,
-    pool: PgPool,
+    pool: Pool,
     monitor: &monitor::Role,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
@@ -213,7 +205,7 @@ fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
 
 /// Listens for notifications of new events. On a connection of its own, which ends with the session: nobody
 /// would notice by waiting for it that it is frozen.
-async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+async fn listen(pool: &Pool) -> Result<PgListener, sqlx::Error> {
     let options = PgConnectOptions::clone(&pool.connect_options());
     let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     let mut notifications = answered(PgListener::connect_with(&own)).await?;
@@ -226,10 +218,10 @@ fn database(error: sqlx::Error) -> SessionError {
 }
 
 /// Publishes one batch and deletes what the broker confirmed; how many that were.
-async fn relay(pool: &PgPool, link: &mut Link) -> Result<usize, SessionError> {
+async fn relay(pool: &Pool, link: &mut Link) -> Result<usize, SessionError> {
     let mut connection = pool.acquire().await.map_err(database)?;
     let relayed = relay_on(&mut connection, link).await;
-    give_back(pool, connection, relayed)
+    relayed.inspect_err(|_| connection.give_up())
 }
 
 async fn relay_on(connection: &mut PgConnection, link: &mut Link) -> Result<usize, SessionError> {

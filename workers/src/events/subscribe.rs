@@ -15,15 +15,18 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::{event::OrderCompleted, job::envelope};
-use sqlx::PgPool;
+use firstcome_process::database::Pool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::line::{
-    batch::{Origin, Reject},
-    record,
+use crate::{
+    database::answered,
+    line::{
+        batch::{Origin, Reject},
+        record,
+    },
+    monitor,
 };
-use crate::{database, monitor};
 
 /// The events that fill a batch; the last message may bring more.
 const MAX_EVENTS: usize = 1_000;
@@ -74,7 +77,7 @@ impl From<sqlx::Error> for Interrupted {
 pub(crate) async fn run<F>(
     broker: BrokerArgs,
     queue: String,
-    pool: PgPool,
+    pool: Pool,
     monitor: monitor::Role,
     stop: CancellationToken,
     handle: impl Fn(Vec<Received>, CancellationToken) -> F + Send + Sync + 'static,
@@ -97,7 +100,7 @@ pub(crate) async fn run<F>(
 struct Subscription<H> {
     broker: BrokerArgs,
     queue: String,
-    pool: PgPool,
+    pool: Pool,
     monitor: monitor::Role,
     handle: H,
 }
@@ -239,13 +242,13 @@ impl Batch {
     }
 }
 
-async fn set_aside(pool: &PgPool, queue: &str, letters: &[&Reject]) -> Result<(), sqlx::Error> {
+async fn set_aside(pool: &Pool, queue: &str, letters: &[&Reject]) -> Result<(), sqlx::Error> {
     for part in letters.chunks(MAX_EVENTS) {
         let mut connection = pool.acquire().await?;
         let part = part.iter().map(|reject| (*reject, 1));
         let stored = record::insert_dead_letters(&mut connection, queue, part);
-        let stored = database::answered(stored).await;
-        database::give_back(pool, connection, stored)?;
+        let stored = answered(stored).await;
+        connection.judge(Ok(stored))?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ pub use deliver::Platform;
 use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::{BrokerArgs, topology};
-use sqlx::PgPool;
+use firstcome_process::database::Pool;
 use tokio::{sync::Mutex, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ const READY_MARGIN: Duration = Duration::from_secs(10);
 /// Sends events until `stop`, and reconnects as long as it takes.
 pub async fn run(
     broker: BrokerArgs,
-    pool: PgPool,
+    pool: Pool,
     platform: Platform,
     monitor: monitor::Role,
     stop: CancellationToken,

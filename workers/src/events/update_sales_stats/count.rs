@@ -2,14 +2,14 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use sqlx::{PgConnection, PgPool};
+use firstcome_process::database::Pool;
+use sqlx::PgConnection;
 
 use super::{
     add::{Sale, add},
     rebuild,
 };
 use crate::{
-    database::give_back,
     events::subscribe::{Interrupted, Received, Undeliverable},
     line::{AttemptError, Parts, Then, Tuning},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// Counts these events. Those that the database refuses are found by bisection and returned, each
 /// alone; what was counted before an error is not counted again.
 pub(super) async fn count(
-    pool: &PgPool,
+    pool: &Pool,
     events: &[Received],
     time_zone: &str,
     tuning: &mut Tuning,
@@ -53,10 +53,10 @@ pub(super) async fn count(
     Ok(refused)
 }
 
-async fn try_count(pool: &PgPool, events: &[Received], time_zone: &str) -> Result<(), sqlx::Error> {
+async fn try_count(pool: &Pool, events: &[Received], time_zone: &str) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let counted = count_on(&mut connection, events, time_zone).await;
-    give_back(pool, connection, counted)
+    connection.judge(Ok(counted))
 }
 
 async fn count_on(

@@ -10,7 +10,7 @@ pub use rebuild::{Drift, close, forget, rebuild};
 use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::{BrokerArgs, topology};
-use sqlx::PgPool;
+use firstcome_process::database::Pool;
 use tokio::{
     sync::Mutex,
     time::{MissedTickBehavior, interval},
@@ -30,7 +30,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Counts events until `stop`. Several processes may: an event is counted by one of them.
 pub async fn run(
     broker: BrokerArgs,
-    pool: PgPool,
+    pool: Pool,
     time_zone: String,
     monitor: monitor::Role,
     stop: CancellationToken,
@@ -64,7 +64,7 @@ pub async fn run(
 }
 
 /// Recounts once per business day, by one of the processes.
-async fn daily(pool: PgPool, time_zone: String) {
+async fn daily(pool: Pool, time_zone: String) {
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

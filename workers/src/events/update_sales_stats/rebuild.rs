@@ -11,14 +11,15 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use firstcome_contract::job::JobId;
-use sqlx::{Connection, PgConnection, PgPool};
+use firstcome_process::database::Pool;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
     CONSUMER,
     add::{Sale, add},
 };
-use crate::database::{answered, give_back};
+use crate::database::answered;
 
 /// The most orders that one statement looks through, so that it ends in time.
 const MAX_ORDERS: i64 = 1_000;
@@ -50,25 +51,25 @@ type Counts = BTreeMap<i64, (i64, i64)>;
 ///
 /// # Errors
 /// The database's; what was repaired by then stays so.
-pub async fn rebuild(pool: &PgPool, time_zone: &str, days: i32) -> Result<Vec<Drift>, sqlx::Error> {
+pub async fn rebuild(pool: &Pool, time_zone: &str, days: i32) -> Result<Vec<Drift>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let drifts = async {
         let days = last_days(&mut connection, time_zone, days).await?;
         rebuild_on(&mut connection, time_zone, &days).await
     };
     let drifts = drifts.await;
-    give_back(pool, connection, drifts)
+    connection.judge(Ok(drifts))
 }
 
 /// The same once per business day, after midnight; `None` if it is not due, or another process does it.
 pub(super) async fn rebuild_daily(
-    pool: &PgPool,
+    pool: &Pool,
     time_zone: &str,
     days: i32,
 ) -> Result<Option<Vec<Drift>>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let drifts = rebuild_if_due(&mut connection, time_zone, days).await;
-    give_back(pool, connection, drifts)
+    connection.judge(Ok(drifts))
 }
 
 async fn rebuild_if_due(
