@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use firstcome_process::database::Pool;
 use firstcome_workers::events::update_sales_stats;
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
@@ -142,7 +143,7 @@ async fn the_recount_finds_and_repairs_drift() {
             shop.ordered(7, &one(product, 2)).await;
         }
         counted(shop).await;
-        let rebuild = async || update_sales_stats::rebuild(&shop.pool, "Asia/Seoul", 3).await.unwrap();
+        let rebuild = async || update_sales_stats::rebuild(&Pool::from(shop.pool.clone()), "Asia/Seoul", 3).await.unwrap();
         assert_eq!(rebuild().await, []);
         shop.sql("UPDATE product_sales SET quantity = 99 WHERE product_id = 1; DELETE FROM product_sales WHERE product_id = 2").await;
         let drifts: Vec<_> = rebuild().await.into_iter().map(|drift| (drift.product_id, drift.counted.0, drift.sold.0)).collect();
@@ -159,7 +160,7 @@ async fn an_order_that_the_recount_saw_first_is_not_counted_again() {
         shop.start_worker();
         shop.settled(7, accepted.job_id()).await;
         // At the same time as the event may be on its way.
-        update_sales_stats::rebuild(&shop.pool, "Asia/Seoul", 3).await.unwrap();
+        update_sales_stats::rebuild(&Pool::from(shop.pool.clone()), "Asia/Seoul", 3).await.unwrap();
         counted(shop).await;
         eventually("the event has arrived", async || {
             let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")

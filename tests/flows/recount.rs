@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::NaiveDate;
 use firstcome_broker::topology;
+use firstcome_process::database::Pool;
 use firstcome_workers::events::update_sales_stats::{Drift, rebuild};
 use serde_json::json;
 use tokio::time::timeout;
@@ -54,7 +55,7 @@ async fn a_large_day_is_recounted_piece_by_piece() {
              COMMIT",
         )
         .await;
-        let recount = async || rebuild(&shop.pool, "Asia/Seoul", 3).await.unwrap();
+        let recount = async || rebuild(&Pool::from(shop.pool.clone()), "Asia/Seoul", 3).await.unwrap();
         assert_eq!(recount().await, []);
         let expected: Vec<(NaiveDate, i64, i64)> = sqlx::query_as(
             "SELECT (completed_at AT TIME ZONE 'Asia/Seoul')::date, product_id, sum(quantity)::bigint
@@ -107,7 +108,7 @@ async fn a_midnight_that_comes_twice_is_of_one_day() {
         .fetch_one(&shop.pool)
         .await
         .unwrap();
-        let recount = async || rebuild(&shop.pool, "America/Havana", since).await.unwrap();
+        let recount = async || rebuild(&Pool::from(shop.pool.clone()), "America/Havana", since).await.unwrap();
         recount().await;
         let day = |day| NaiveDate::from_ymd_opt(2024, 11, day).unwrap();
         assert_eq!(sales(shop).await, BTreeMap::from([((day(2), 1), 1), ((day(3), 1), 2)]));
@@ -131,7 +132,8 @@ async fn counting_does_not_wait_for_a_recount() {
         let event = serde_json::to_vec(&event).unwrap();
         let mut locked = shop.pool.begin().await.unwrap();
         sqlx::query("LOCK TABLE order_items").execute(&mut *locked).await.unwrap();
-        let recounting = rebuild(&shop.pool, "Asia/Seoul", 3);
+        let pool = Pool::from(shop.pool.clone());
+        let recounting = rebuild(&pool, "Asia/Seoul", 3);
         let counting = async {
             eventually("the recount waits", async || {
                 let waiting: i64 = sqlx::query_scalar(

@@ -13,6 +13,7 @@ use firstcome_contract::{
     money::Money,
     order::{Fulfilment, Item},
 };
+use firstcome_process::database::Pool;
 use firstcome_workers::commands::purge::{Purged, Since, purge};
 use serde_json::{Value, json};
 
@@ -64,7 +65,7 @@ async fn deliver(shop: &Shop, job: &Job, line: &[u8]) {
 }
 
 async fn purge_week(shop: &Shop, since: Since) -> Option<Purged> {
-    purge(&shop.pool, "Asia/Seoul", WEEK, since).await.unwrap()
+    purge(&Pool::from(shop.pool.clone()), "Asia/Seoul", WEEK, since).await.unwrap()
 }
 
 async fn number(shop: &Shop, query: &'static str) -> i64 {
@@ -172,7 +173,7 @@ async fn what_was_purged_never_happens_again() {
         assert_eq!(number(shop, letters).await, 2);
         // By hand, what came late is found too; a longer retention reopens nothing.
         assert_eq!(purge_week(shop, Since::Ever).await.map(|purged| purged.outcomes), Some(2));
-        purge(&shop.pool, "Asia/Seoul", 100 * WEEK, Since::Ever).await.unwrap();
+        purge(&Pool::from(shop.pool.clone()), "Asia/Seoul", 100 * WEEK, Since::Ever).await.unwrap();
         deliver(shop, &jobs[1].0, &jobs[1].1.1).await;
         assert_eq!(outcome(shop, jobs[1].1.0).await.1.as_deref(), Some("job-overdue"));
     })

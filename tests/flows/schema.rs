@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use firstcome_contract::family::Family;
+use firstcome_process::database::Pool;
 use firstcome_workers::{config::DatabaseArgs, schema::migrate};
 use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator};
 use tokio::time::timeout;
@@ -54,7 +55,7 @@ async fn a_command_takes_the_time_that_it_takes_and_a_role_does_not() {
     shop(Options { worker: false, ..Options::default() }, async |shop| {
         let database_url = shop.database.direct.clone();
         let args = DatabaseArgs { database_url, database_connections: 1 };
-        let limit = async |pool: PgPool| -> String {
+        let limit = async |pool: Pool| -> String {
             sqlx::query_scalar("SHOW statement_timeout").fetch_one(&pool).await.unwrap()
         };
         assert_eq!(limit(args.command_pool().unwrap()).await, "0");

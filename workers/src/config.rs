@@ -6,7 +6,6 @@ use clap::Args;
 use firstcome_broker::{BrokerArgs, parse_namespace};
 use firstcome_process::database::settings::{BY_KEY, PLANNED_ANEW};
 use firstcome_process::database::{Pool, Sessions};
-use sqlx::PgPool;
 
 /// The database.
 #[derive(Debug, Clone, Args)]
@@ -98,25 +97,25 @@ impl DatabaseArgs {
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
+    pub fn pool(&self) -> Result<Pool, sqlx::Error> {
         // See `database::answered`: whatever they do is done in pieces.
-        self.pool_of("5s", &PLANNED_ANEW, false).map(|pool| PgPool::clone(&pool))
+        self.pool_of("5s", &PLANNED_ANEW, false)
     }
 
     /// The same for commands that end: somebody waits for them, and they take what they take.
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn command_pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_of("0", &PLANNED_ANEW, false).map(|pool| PgPool::clone(&pool))
+    pub fn command_pool(&self) -> Result<Pool, sqlx::Error> {
+        self.pool_of("0", &PLANNED_ANEW, false)
     }
 
     /// The same for those that change nothing: a standby will do.
     ///
     /// # Errors
     /// A malformed URL.
-    pub fn reading_pool(&self) -> Result<PgPool, sqlx::Error> {
-        self.pool_of("0", &PLANNED_ANEW, true).map(|pool| PgPool::clone(&pool))
+    pub fn reading_pool(&self) -> Result<Pool, sqlx::Error> {
+        self.pool_of("0", &PLANNED_ANEW, true)
     }
 
     /// The same for those who settle, in batches of all sizes.

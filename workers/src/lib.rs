@@ -1,4 +1,4 @@
-//! The settling side of Firstcome: one consumer per partition takes what is waiting, decides it in
+//! The settling side of Firstcome: one consumer per line takes what is waiting, decides it in
 //! memory, and commits the whole batch in one PostgreSQL transaction.
 //!
 //! **Architecture invariants.** The queue gives order and calm; PostgreSQL alone gives correctness
@@ -44,7 +44,7 @@ use line::{Announcer, Notifier};
 use monitor::Monitor;
 pub use roles::{RoleCommand, RoleName};
 
-/// Does what the command line asks for.
+/// Runs the command, until it is done or, for a role, until a signal comes.
 ///
 /// # Errors
 /// With a hint for the operator.
@@ -167,11 +167,11 @@ pub fn start(
                 running.spawn(counting);
             }
             RoleName::SendToDataPlatform => {
-                let patience = Duration::from_millis(args.data_platform_timeout_ms.into());
+                let timeout = Duration::from_millis(args.data_platform_timeout_ms.into());
                 match &args.data_platform_url {
                     Some(url) => {
                         let ca_file = args.data_platform_ca_file.as_deref();
-                        let platform = Platform::new(url, ca_file, patience)?;
+                        let platform = Platform::new(url, ca_file, timeout)?;
                         let monitor = watched();
                         let sending =
                             send_to_data_platform::run(broker, pool, platform, monitor, stop);

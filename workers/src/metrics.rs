@@ -1,4 +1,4 @@
-//! What a worker counts. `monitor/metrics.rs` tells of it.
+//! The counters and histograms of a worker; `monitor/metrics.rs` writes them out for Prometheus.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -16,11 +16,11 @@ use prometheus_client::{
 
 use crate::RoleName;
 
-/// Jobs in a batch, up to about `MAX_JOBS`: a message is never split.
-const SIZES: [f64; 12] =
+/// Upper bounds of the buckets for jobs in a batch, up to about `MAX_JOBS`: a message is never split.
+const JOB_BUCKETS: [f64; 12] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
-/// From one row to a batch that was retried for a while.
-const SECONDS: [f64; 12] =
+/// Upper bounds of the buckets for seconds: from one row to a batch that was retried for a while.
+const SECOND_BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// What was counted since the process started.
@@ -43,11 +43,11 @@ pub struct Metrics {
     pub(crate) counted: Counter,
     /// Events that the data platform took.
     pub(crate) delivered: Counter,
-    /// Events that it refused for their content.
+    /// Events that the data platform refused for their content.
     pub(crate) refused: Counter,
-    /// Requests that it did not take.
+    /// Requests that the data platform did not answer, or not well.
     pub(crate) failed_deliveries: Counter,
-    /// 1 while the circuit to it is open.
+    /// 1 while the circuit to the data platform is open, else 0.
     pub(crate) circuit_open: Gauge,
 }
 
@@ -78,8 +78,8 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             settled: Family::default(),
-            batch_jobs: Family::new_with_constructor(|| Histogram::new(SIZES)),
-            batch_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            batch_jobs: Family::new_with_constructor(|| Histogram::new(JOB_BUCKETS)),
+            batch_seconds: Family::new_with_constructor(|| Histogram::new(SECOND_BUCKETS)),
             retries: Family::default(),
             fenced: Family::default(),
             handovers: Family::default(),
@@ -115,7 +115,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// These outcomes are committed.
+    /// Counts these outcomes, which are committed.
     pub(crate) fn settled(&self, jobs: &[Settled]) {
         for job in jobs {
             let labels = OutcomeLabels {
@@ -127,7 +127,7 @@ impl Metrics {
         }
     }
 
-    /// A batch is settled, after all its attempts.
+    /// Observes a batch that is settled: its jobs, and how long all of its attempts took.
     pub(crate) fn batch(&self, family: contract::Family, jobs: usize, took: Duration) {
         let labels = FamilyLabels::of(family);
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
@@ -135,28 +135,28 @@ impl Metrics {
         self.batch_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// An attempt failed and is made again.
+    /// Counts an attempt that failed and is made again.
     pub(crate) fn retried(&self, family: contract::Family) {
         self.retries.get_or_create(&FamilyLabels::of(family)).inc();
     }
 
-    /// A batch was abandoned: its line is another worker's.
+    /// Counts a batch that was abandoned, since its line is another worker's.
     pub(crate) fn fenced(&self, family: contract::Family) {
         self.fenced.get_or_create(&FamilyLabels::of(family)).inc();
     }
 
-    /// A line was given back while the worker goes on.
+    /// Counts a line that was given back while the worker goes on.
     pub(crate) fn handed_over(&self, family: contract::Family) {
         self.handovers.get_or_create(&FamilyLabels::of(family)).inc();
     }
 
-    /// What was set aside by a role.
+    /// Counts dead letters, by the role that set them aside.
     pub(crate) fn dead_lettered(&self, source: &'static str, count: usize) {
         let count = u64::try_from(count).unwrap_or_default();
         self.dead_letters.get_or_create(&SourceLabels { source }).inc_by(count);
     }
 
-    /// What Prometheus reads of it.
+    /// Registers all of them, with the names and help texts that Prometheus reads.
     pub(crate) fn register(&self, all: &mut Registry) {
         let help = "Jobs with a committed outcome; the code is empty for a success";
         all.register("jobs_settled", help, self.settled.clone());

@@ -1,4 +1,4 @@
-//! The schema.
+//! Brings the database's schema to this release's version, and tells whether a newer one was there.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -21,10 +21,10 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// How long a migration waits for a table that is in use: for so long others wait behind it.
 const LOCK_TIMEOUT: &str = "1s";
-/// Pauses between attempts, in which those others go on.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// How long it is tried.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The first and the longest pause between two attempts, in which those others go on.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// The longest time from the first attempt at the migrations to the last.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Brings the schema to this version, or leaves it at a newer one that this version can run on. A migration
 /// that meets a table in use is tried again.
@@ -41,12 +41,12 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     );
     let options = PgConnectOptions::clone(&pool.connect_options());
     let options = options.options([("lock_timeout", LOCK_TIMEOUT)]);
-    let (began, mut retry) = (Instant::now(), Retry::new(PAUSES.0, PAUSES.1));
+    let (began, mut retry) = (Instant::now(), Retry::new(RETRY_DELAYS.0, RETRY_DELAYS.1));
     loop {
         // A new connection each time: sqlx's own lock ends with it.
         let own = pool.options().clone().max_connections(1).connect_lazy_with(options.clone());
         match MIGRATIONS.run(&own).await {
-            Err(error) if is_locked(&error) && began.elapsed() < PATIENCE => {
+            Err(error) if is_locked(&error) && began.elapsed() < MIGRATE_TIMEOUT => {
                 let delay = retry.next_delay();
                 tracing::warn!(%error, ?delay, "what is to be migrated is in use, trying again");
                 own.close().await;
@@ -72,7 +72,7 @@ async fn oldest_program(pool: &PgPool) -> Result<Option<i64>, sqlx::Error> {
     }
 }
 
-/// Whether a migration of this program names it.
+/// Whether a migration of this program names the constraint.
 pub(crate) fn mentions(constraint: &str) -> bool {
     MIGRATIONS.iter().any(|migration| migration.sql.as_str().contains(constraint))
 }

@@ -2,10 +2,10 @@
 
 use sqlx::PgPool;
 
-/// One invariant and what was found.
+/// An invariant, and how many rows violate it.
 #[derive(Debug)]
 pub struct Finding {
-    /// What must hold.
+    /// The invariant, as a sentence.
     pub invariant: &'static str,
     /// How many rows (coupons, users, jobs …) were looked at.
     pub checked: i64,
@@ -15,7 +15,7 @@ pub struct Finding {
     pub violating: Vec<String>,
 }
 
-/// Violations that are named; their number is told anyhow.
+/// The most violations that are named; their number is told anyhow.
 pub const MAX_TOLD: i64 = 10;
 
 /// `$rows`: what is looked at, and whether it violates the invariant.
@@ -43,7 +43,7 @@ macro_rules! invariant {
     }};
 }
 
-/// Checks everything. Exact on a system at rest; on a live one each line is one snapshot.
+/// Checks everything. Exact on a system at rest; on a live one each finding is one snapshot.
 ///
 /// # Errors
 /// The database's.

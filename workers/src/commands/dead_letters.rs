@@ -7,8 +7,8 @@ use firstcome_contract::job::Envelope;
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 
-/// What is printed of a reason, in characters.
-const LONGEST_REASON: i32 = 200;
+/// The most characters of a reason that are printed.
+const MAX_REASON: i32 = 200;
 
 /// What to do with dead letters.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -27,7 +27,7 @@ pub enum Action {
     },
 }
 
-/// Does it.
+/// Carries the action out, and prints what came of it.
 ///
 /// # Errors
 /// The database's; with a hint if there is no such dead letter.
@@ -40,7 +40,7 @@ pub async fn run(pool: &PgPool, action: Action) -> anyhow::Result<()> {
                 r#"SELECT id, queue, job_id, left(reason, $1) AS "reason!", attempts, payload, dead_lettered_at,
                           redrive_requested_at
                    FROM dead_letters WHERE discarded_at IS NULL ORDER BY id"#,
-                LONGEST_REASON,
+                MAX_REASON,
             )
             .fetch(pool);
             while let Some(letter) = letters.try_next().await? {
@@ -53,7 +53,7 @@ pub async fn run(pool: &PgPool, action: Action) -> anyhow::Result<()> {
                     None if letter.job_id.is_some() && !readable => " (undecodable)",
                     None => "",
                 };
-                // One line each, whatever the reason quotes.
+                // One row each, whatever the reason quotes.
                 let reason = letter.reason.escape_debug();
                 let (id, queue, attempts) = (letter.id, letter.queue, letter.attempts);
                 println!("{id} {at} {queue} {job} {attempts} {reason}{note}");

@@ -42,10 +42,10 @@ pub enum Mode {
     Elsewhere(StatusCode),
 }
 
-/// Where it redirects to.
+/// The path that the mode `elsewhere` redirects to.
 const ELSEWHERE: &str = "/elsewhere";
 
-/// What it got, and how it behaves.
+/// The stand-in: what it got so far, and how it behaves.
 #[derive(Debug, Clone, Default)]
 pub struct MockDataPlatform(Arc<Mutex<Inner>>);
 

@@ -7,7 +7,7 @@
 //! **Architecture invariant.** What was forgotten must not happen again. So a day of submission
 //! (UTC) is first closed, for good and in the database, and then its rows are deleted: a job of a
 //! closed day that comes without an outcome may have had one and is not run
-//! (`runtime::record::Past`), and an event of a closed day is not added to the statistics, its
+//! (`line::record::Past`), and an event of a closed day is not added to the statistics, its
 //! orders are counted anew (`update_sales_stats::count`). A `JOB_RETENTION` that is raised later, or
 //! differs between processes, changes nothing about that.
 
@@ -15,24 +15,22 @@ use std::{ops::Range, time::Duration};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use firstcome_contract::job::JobId;
-use sqlx::{PgConnection, PgPool, postgres::types::PgInterval};
+use firstcome_process::database::Pool;
+use sqlx::{PgConnection, postgres::types::PgInterval};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{
-    database::{answered, give_back},
-    events::update_sales_stats,
-};
+use crate::{database::answered, events::update_sales_stats};
 
-/// Rows that one statement looks through, or deletes.
-const BATCH: i64 = 5_000;
-/// Pages of a table (8 KiB each) that one statement looks through.
-const PAGES: i64 = 1_000;
-/// How often it is looked whether a purge is due.
-const LOOK: Duration = Duration::from_secs(60);
+/// The most rows that one statement looks through, or deletes.
+const MAX_ROWS: i64 = 5_000;
+/// The most pages of a table (8 KiB each) that one statement looks through.
+const MAX_PAGES: i64 = 1_000;
+/// Time between two looks whether a purge is due.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was deleted.
+/// How many rows a purge has deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Purged {
     /// Outcomes of jobs that were rejected or failed.
@@ -54,8 +52,8 @@ pub enum Since {
 
 /// Purges whenever another day has passed its retention, until `stop`. Several processes may: they
 /// share the work.
-pub async fn run(pool: PgPool, time_zone: String, retention: u32, stop: CancellationToken) {
-    let mut ticks = interval(LOOK);
+pub async fn run(pool: Pool, time_zone: String, retention: u32, stop: CancellationToken) {
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let purging = purge(&pool, &time_zone, retention, Since::LastPurge);
@@ -72,14 +70,14 @@ pub async fn run(pool: PgPool, time_zone: String, retention: u32, stop: Cancella
 /// # Errors
 /// The database's; the next purge goes on where this one ended.
 pub async fn purge(
-    pool: &PgPool,
+    pool: &Pool,
     time_zone: &str,
     retention: u32,
     since: Since,
 ) -> Result<Option<Purged>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let purged = purge_on(&mut connection, time_zone, retention, since).await;
-    give_back(pool, connection, purged)
+    connection.judge(Ok(purged))
 }
 
 async fn purge_on(
@@ -145,7 +143,7 @@ async fn delete_outcomes(on: &mut PgConnection, jobs: Range<Uuid>) -> Result<u64
         let next = sqlx::query_scalar!(
             "SELECT job_id FROM job_outcomes WHERE job_id >= $1 ORDER BY job_id OFFSET $2 LIMIT 1",
             from,
-            BATCH,
+            MAX_ROWS,
         );
         let next = answered(next.fetch_optional(&mut *on)).await?;
         let to = next.map_or(jobs.end, |next| next.min(jobs.end));
@@ -177,11 +175,11 @@ async fn delete_answers(on: &mut PgConnection, end: DateTime<Utc>) -> Result<u64
              WHERE ctid >= format('(%s,0)', $1::bigint)::tid AND ctid < format('(%s,0)', $1 + $2::bigint)::tid
                AND created_at < $3",
             page,
-            PAGES,
+            MAX_PAGES,
             end,
         );
         count += answered(deleted.execute(&mut *on)).await?.rows_affected();
-        page += PAGES;
+        page += MAX_PAGES;
     }
     Ok(count)
 }

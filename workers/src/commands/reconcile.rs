@@ -21,20 +21,20 @@ use sqlx::PgPool;
 
 use crate::line::end_lost;
 
-/// Keys that are looked at in one go, about.
-const PAGE: usize = 1_000;
-/// Frees a key, unless it is another job's by now.
-const FREE: &str =
+/// About how many keys of Redis one `SCAN` looks at.
+const SCAN_COUNT: usize = 1_000;
+/// The script that frees a key, unless it is another job's by now.
+const FREE_KEY: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
-/// What was found.
+/// How many keys and jobs a run has looked at, by what it found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
     /// Keys of jobs that were in their lines.
     pub looked_at: usize,
     /// Of those, the jobs that have an outcome.
     pub settled: usize,
-    /// Lost ones, which have one now.
+    /// Lost jobs that this run gave an outcome.
     pub ended: usize,
     /// Lost ones that were ended before, whose keys are free now.
     pub freed: usize,
@@ -46,7 +46,7 @@ pub struct Reconciled {
     pub behind: Vec<Line>,
 }
 
-/// A key that a job has.
+/// An idempotency key in Redis, and the job that it belongs to.
 struct Held {
     name: String,
     entry: String,
@@ -111,7 +111,7 @@ async fn page(
 ) -> redis::RedisResult<(u64, Vec<Held>)> {
     let mut scan = redis::cmd("SCAN");
     let pattern = format!("{}*", held_key::prefix(namespace));
-    scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
+    scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
     let (next, names): (u64, Vec<String>) = scan.query_async(redis).await?;
     if names.is_empty() {
         return Ok((next, Vec::new()));
@@ -176,7 +176,7 @@ async fn announce(
 async fn free_keys(redis: &mut MultiplexedConnection, held: &[Held]) -> redis::RedisResult<()> {
     let mut all = redis::pipe();
     for Held { name, entry, .. } in held {
-        all.cmd("EVAL").arg(FREE).arg(1).arg(name).arg(entry).ignore();
+        all.cmd("EVAL").arg(FREE_KEY).arg(1).arg(name).arg(entry).ignore();
     }
     if held.is_empty() { Ok(()) } else { all.query_async(redis).await }
 }

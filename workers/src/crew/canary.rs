@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::control::Control;
 use crate::line::report::Stats;
 
-/// A line without work for so long is sent a canary.
-const CANARY_AFTER: Duration = Duration::from_secs(5);
-/// A canary that did not come out for so long means: connected, but not consuming.
+/// How long a line may be without work until it is sent a canary.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest wait for a canary to come out: then the line is connected, but not consumed.
 const CANARY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Sends canaries into a line and waits for them.
@@ -43,7 +43,7 @@ impl Canaries {
         let timeout = if is_proven { CANARY_TIMEOUT } else { CANARY_TIMEOUT + takeover };
         let mut is_overdue = false;
         match &mut self.0 {
-            _ if idle < CANARY_AFTER && is_proven => self.0 = None,
+            _ if idle < IDLE_TIMEOUT && is_proven => self.0 = None,
             None => {
                 // What came into the line before this instant comes out before it.
                 let (id, sent) = (Uuid::new_v4(), Instant::now());
@@ -57,7 +57,7 @@ impl Canaries {
                     canary.in_line |= answer == Ok(true);
                     is_overdue = canary.in_line
                         && canary.sent.elapsed() > timeout
-                        && idle > CANARY_AFTER + timeout;
+                        && idle > IDLE_TIMEOUT + timeout;
                 }
             },
         }

@@ -23,14 +23,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Messages that may wait for the connection; beyond it they are refused.
-const BACKLOG: usize = 256;
-/// Messages under way at once.
-const IN_FLIGHT: usize = 64;
-/// How long a confirm may take; nothing confirmed for so long ends the session.
-const DEADLINE: Duration = Duration::from_secs(3);
+/// The most messages that wait for the connection; more are refused.
+const MAX_WAITING: usize = 256;
+/// The most messages that are published and not yet confirmed.
+const MAX_IN_FLIGHT: usize = 64;
+/// The longest wait for a confirm; nothing confirmed for so long ends the session.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where a message goes.
+/// The destination of a message.
 #[derive(Debug)]
 pub(crate) enum To {
     Queue(String),
@@ -53,14 +53,14 @@ struct Message {
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
     messages: mpsc::Sender<Message>,
-    /// The broker has an alarm.
+    /// Whether the broker has an alarm, and blocks publishers.
     is_blocked: Arc<AtomicBool>,
 }
 
 impl Control {
-    /// Starts the task that publishes, until `stop`.
+    /// Starts the task that publishes, which ends on `stop`.
     pub(crate) fn start(broker: &BrokerArgs, role: &str, stop: &CancellationToken) -> Self {
-        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {role} control"));
         let (stop, is_blocked) = (stop.clone(), Arc::new(AtomicBool::new(false)));
         let blocked = Arc::clone(&is_blocked);
@@ -130,7 +130,7 @@ impl Control {
 }
 
 async fn in_time(confirmed: oneshot::Receiver<bool>) -> bool {
-    timeout(DEADLINE, confirmed).await.is_ok_and(|sent| sent == Ok(true))
+    timeout(CONFIRM_TIMEOUT, confirmed).await.is_ok_and(|sent| sent == Ok(true))
 }
 
 async fn session(
@@ -143,7 +143,7 @@ async fn session(
     let mut publisher =
         ConfirmedPublisher::<(MessageType, oneshot::Sender<bool>)>::open(connection).await?;
     let mut blocked = false;
-    let mut patience = Instant::now();
+    let mut deadline = Instant::now();
     loop {
         is_blocked.store(blocked, Ordering::Relaxed);
         tokio::select! {
@@ -152,10 +152,10 @@ async fn session(
             // What is under way goes out when it ends: another connection would only wait beside this one.
             alarm = alarms.next() => {
                 blocked = matches!(alarm?, Alarm::Raised(_));
-                patience = Instant::now() + DEADLINE;
+                deadline = Instant::now() + CONFIRM_TIMEOUT;
             }
             verdicts = publisher.verdicts() => {
-                patience = Instant::now() + DEADLINE;
+                deadline = Instant::now() + CONFIRM_TIMEOUT;
                 for ((kind, confirmed), verdict) in verdicts {
                     // A full line takes no canary, and has enough in it that should come out.
                     let is_there = matches!(verdict, Verdict::Confirmed)
@@ -166,11 +166,11 @@ async fn session(
                     }
                 }
             }
-            () = sleep_until(patience), if publisher.in_flight() > 0 && !blocked => {
-                return Err(SessionError::Timeout(DEADLINE));
+            () = sleep_until(deadline), if publisher.in_flight() > 0 && !blocked => {
+                return Err(SessionError::Timeout(CONFIRM_TIMEOUT));
             }
             // Not one after the other: a queue without a leader confirms nothing.
-            message = messages.recv(), if publisher.in_flight() < IN_FLIGHT || blocked => {
+            message = messages.recv(), if publisher.in_flight() < MAX_IN_FLIGHT || blocked => {
                 let Some(Message { to, kind, headers, body, confirmed }) = message else { return Ok(()) };
                 // Who is told nothing knows that it was not sent.
                 if blocked || confirmed.is_closed() {
@@ -185,7 +185,7 @@ async fn session(
                     }
                 };
                 if publisher.in_flight() == 0 {
-                    patience = Instant::now() + DEADLINE;
+                    deadline = Instant::now() + CONFIRM_TIMEOUT;
                 }
                 publisher.publish_with(headers, address, kind, body, (kind, confirmed));
             }

@@ -24,17 +24,17 @@ use crate::line::lease::Lease;
 
 /// How long a worker counts as alive after its last heartbeat: several missed ones, and still
 /// well below what an operator would call an outage.
-const SECONDS_TO_LIVE: f64 = 5.0;
-/// How often it says that it is.
-const BEAT: Duration = Duration::from_secs(1);
-/// How long that may take. A connection that is frozen costs one beat of those that may be missed.
-const BEAT_DEADLINE: Duration = Duration::from_secs(2);
-/// How long connecting may take.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-/// How long giving lines back may take; without it the others wait until the leases expire.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
+/// Time between two heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest that a heartbeat may take. A connection that is frozen costs one of those that may be missed.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest that connecting to the database may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest that giving lines back may take; without it the others wait until the leases expire.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a worker has, and how much it should have.
+/// The lines that a worker has, and how many it should have.
 #[derive(Debug)]
 pub(crate) struct Share {
     pub(crate) leases: Vec<Lease>,
@@ -52,7 +52,7 @@ pub(crate) struct Member {
     connection: Option<PgConnection>,
 }
 
-/// What it is known by.
+/// What a worker is known by in the table `workers`.
 #[derive(Debug)]
 struct Identity {
     id: Uuid,
@@ -63,7 +63,7 @@ struct Identity {
 
 impl Identity {
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        within(CONNECT_DEADLINE, PgConnection::connect_with(&self.options)).await
+        within(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await
     }
 
     /// Says that this worker is alive. Deliberately waits for no other worker.
@@ -75,7 +75,7 @@ impl Identity {
             self.id,
             self.family.as_str(),
             self.name,
-            SECONDS_TO_LIVE,
+            HEARTBEAT_TTL.as_secs_f64(),
         )
         .execute(on)
         .await?;
@@ -98,16 +98,16 @@ impl Heartbeat {
         Self { stop, beating: AbortOnDropHandle::new(beating) }
     }
 
-    /// The last beat is over, and no other comes.
+    /// Ends the heartbeat: when this returns the last beat is over, and no other comes.
     pub(crate) async fn end(self) {
         self.stop.cancel();
-        let _ = timeout(BEAT_DEADLINE, self.beating).await;
+        let _ = timeout(HEARTBEAT_TIMEOUT, self.beating).await;
     }
 }
 
 async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken) {
     let mut kept = Some(on);
-    let mut beats = interval(BEAT);
+    let mut beats = interval(HEARTBEAT_INTERVAL);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(beats.tick()).await.is_some() {
         let beaten = async {
@@ -115,7 +115,7 @@ async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken
                 Some(connection) => connection,
                 None => identity.connect().await?,
             };
-            within(BEAT_DEADLINE, identity.beat(&mut on)).await?;
+            within(HEARTBEAT_TIMEOUT, identity.beat(&mut on)).await?;
             Ok::<_, sqlx::Error>(on)
         };
         match beaten.await {
@@ -127,7 +127,7 @@ async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken
 }
 
 impl Member {
-    /// A member yet to be heard of.
+    /// A worker with a new id, which no other worker knows yet.
     pub(crate) fn new(family: Family, pool: &PgPool) -> Self {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
         let (id, name) = (Uuid::new_v4(), format!("{host}:{}", std::process::id()));
@@ -135,12 +135,12 @@ impl Member {
         Self { identity: Arc::new(identity), connection: None }
     }
 
-    /// A connection of the session's own.
+    /// Makes a connection that is not of the pool.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         self.identity.connect().await
     }
 
-    /// The connection that was kept, or a new one.
+    /// Takes the connection that was kept, or makes a new one.
     pub(crate) async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
@@ -148,7 +148,7 @@ impl Member {
         }
     }
 
-    /// Nothing went wrong with it: it may be used again.
+    /// Keeps a connection with which nothing went wrong, to be used again.
     pub(crate) fn keep(&mut self, connection: PgConnection) {
         self.connection = Some(connection);
     }
@@ -244,12 +244,12 @@ impl Member {
             lease.epoch,
         )
         .execute(&mut on);
-        within(RELEASE_DEADLINE, released).await?;
+        within(RELEASE_TIMEOUT, released).await?;
         self.keep(on);
         Ok(())
     }
 
-    /// Gives everything back, and counts no more.
+    /// Gives all lines back, and takes the worker off the list of those that are alive.
     pub(crate) async fn leave(&mut self) -> Result<(), sqlx::Error> {
         let leaving = async {
             let mut on = self.connection().await?;
@@ -262,7 +262,7 @@ impl Member {
             .await?;
             on.close().await
         };
-        within(RELEASE_DEADLINE, leaving).await
+        within(RELEASE_TIMEOUT, leaving).await
     }
 }
 

@@ -16,13 +16,13 @@ use firstcome_broker::BrokerArgs;
 
 use crate::{line::Context, monitor};
 
-/// All that it takes to serve the lines of a family.
+/// What it takes to serve the lines of a family.
 #[derive(Debug)]
 pub struct Role {
-    /// How their jobs are settled.
+    /// What it takes to settle their jobs.
     pub context: Context,
-    /// Where they wait.
+    /// The broker that holds the lines.
     pub broker: BrokerArgs,
-    /// Who looks after the role.
+    /// The role's part of health and metrics.
     pub monitor: monitor::Role,
 }

@@ -20,17 +20,17 @@ use super::{
 };
 use crate::line::record;
 
-/// How often it is looked whether there are letters to redrive.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long one letter may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two looks for letters to redrive.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest that connecting, or one letter, may take.
+const LETTER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Puts what operators ask for back into its line or queue, until `stop`. Several workers may: a
 /// letter is redriven by one of them.
 pub(crate) async fn run(role: Arc<Role>, control: Control, stop: CancellationToken) {
     // Not of the pool: batches come first there, and a connection that freezes is just dropped.
     let mut kept = None;
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         // Each letter would be refused.
@@ -55,13 +55,13 @@ async fn all(
     let mut on = match connection {
         Some(connection) => connection,
         None => {
-            within(DEADLINE, PgConnection::connect_with(&role.context.pool.connect_options()))
+            within(LETTER_TIMEOUT, PgConnection::connect_with(&role.context.pool.connect_options()))
                 .await?
         }
     };
     let mut seen = 0;
     loop {
-        match within(DEADLINE, one(&mut on, seen, role, control)).await? {
+        match within(LETTER_TIMEOUT, one(&mut on, seen, role, control)).await? {
             Some(id) => seen = id,
             None => return Ok(on),
         }

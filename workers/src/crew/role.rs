@@ -34,25 +34,26 @@ use crate::line::{
     report::{self, Stats},
 };
 
-/// How often a worker looks for lines to take and give, and reports.
-const TICK: Duration = Duration::from_secs(1);
-/// A worker that has not reached the database for so long gives its lines up: others may reach it,
-/// and have leases by now. Longer than the leases last, so that a short outage is sat out in place.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
-/// Heartbeats after which the broker has surely let go of a silent consumer: it counts whole intervals.
-const MISSED_HEARTBEATS: u32 = 3;
-/// How long a good tick proves that the role is well.
-const TICK_PROVES: Duration = Duration::from_secs(10);
-/// How long sharing the lines may take. Less than [`GIVE_UP_AFTER`], so that one slow tick is no
+/// Time between two looks for lines to take and give, and between two reports.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a worker keeps its lines without reaching the database: others may reach it, and have leases by
+/// now. Longer than the leases last, so that a short outage is sat out in place.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The heartbeats (of AMQP) that a silent consumer can miss until the broker has surely let go of it: it counts
+/// whole intervals.
+const MAX_MISSED_HEARTBEATS: u32 = 3;
+/// How long the role counts as ready after a tick without trouble.
+const READY_TTL: Duration = Duration::from_secs(10);
+/// The longest that sharing the lines may take. Less than [`DATABASE_TIMEOUT`], so that one slow tick is no
 /// reason to give up.
-const SHARE_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between two attempts at a line that the broker fails at.
-const SUSPECT_PAUSE: Duration = Duration::from_secs(5);
-/// How long it may take to store how they fare.
-const TELL_DEADLINE: Duration = Duration::from_secs(5);
-/// A worker whose heartbeats reach the database for so long, and its batches do not, gives its lines up to
-/// those whose batches may. The attempts that it has under way are over some seconds later.
-const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
+const SHARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two attempts to consume a line that the broker fails at.
+const SUSPECT_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest that storing the reports of the lines may take.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a worker keeps its lines while its heartbeats reach the database and its batches do not: those of
+/// others may. The attempts that it has under way are over some seconds later.
+const POOL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a share of the family's lines until `stop`, reconnecting as long as it takes. On `stop` it
 /// pulls nothing more, settles what it has in hand, gives its lines back and closes the connection.
@@ -102,9 +103,9 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
 /// takes no lines from those who do not.
 struct Means {
     member: Member,
-    /// For its heartbeat.
+    /// The connection of its heartbeat.
     beating: PgConnection,
-    /// For its upkeep.
+    /// The connection of its upkeep.
     keeping: PgConnection,
 }
 
@@ -148,7 +149,7 @@ impl Suspects {
     }
 }
 
-/// A line that is being consumed.
+/// A line that this worker consumes.
 struct Serving {
     lease: Lease,
     stop: CancellationToken,
@@ -160,7 +161,7 @@ impl Session {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), SessionError> {
         let mut well_at = Instant::now();
         let mut cut_off_at = None;
-        let mut ticks = interval(TICK);
+        let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -181,7 +182,7 @@ impl Session {
                     well_at = Instant::now();
                     if !self.role.context.pool.is_lost() {
                         cut_off_at = None;
-                    } else if cut_off_at.get_or_insert(well_at).elapsed() > CUT_OFF_AFTER {
+                    } else if cut_off_at.get_or_insert(well_at).elapsed() > POOL_TIMEOUT {
                         let reason = "the database answers heartbeats, and no batches";
                         return Err(SessionError::Unusable(reason.to_owned()));
                     }
@@ -195,7 +196,7 @@ impl Session {
                     cut_off_at = None;
                     let family = self.role.context.family.as_str();
                     tracing::warn!(family, %error, "lines not shared, trying again");
-                    if well_at.elapsed() > GIVE_UP_AFTER {
+                    if well_at.elapsed() > DATABASE_TIMEOUT {
                         let reason = format!("the database is away: {error}");
                         return Err(SessionError::Unusable(reason));
                     }
@@ -212,7 +213,7 @@ impl Session {
             let share = self.member.share(&mut connection).await?;
             Ok((share, connection))
         };
-        let (share, connection) = within(SHARE_DEADLINE, sharing).await?;
+        let (share, connection) = within(SHARE_TIMEOUT, sharing).await?;
         self.member.keep(connection);
         Ok(share)
     }
@@ -225,7 +226,7 @@ impl Session {
             report::store(&mut connection, lines).await?;
             Ok(connection)
         };
-        match within(TELL_DEADLINE, telling).await {
+        match within(REPORT_TIMEOUT, telling).await {
             Ok(connection) => self.member.keep(connection),
             Err(error) => {
                 let family = self.role.context.family.as_str();
@@ -285,7 +286,7 @@ impl Session {
             let ended = consume(&own, source, &queue, &role.context, &stats, &stop).await;
             connect::close(&own).await;
             if ended.is_err() {
-                stop.run_until_cancelled(sleep(SUSPECT_PAUSE)).await;
+                stop.run_until_cancelled(sleep(SUSPECT_INTERVAL)).await;
             }
             ended.map_err(|error| ConsumeError::Queue(error.into()))
         });
@@ -345,7 +346,7 @@ impl Session {
     fn vouch(&self) {
         let dead = self.lines.iter().find(|(_, serving)| !serving.stats.is_alive());
         match dead {
-            None => self.role.monitor.well(TICK_PROVES),
+            None => self.role.monitor.well(READY_TTL),
             Some((line, _)) => {
                 let queue = line.queue(&self.role.broker.queue_namespace);
                 self.role.monitor.doubt(format!("{queue}: connected, but nothing comes out"));
@@ -356,7 +357,7 @@ impl Session {
     /// Looks whether something comes out of lines without work; gives up those where nothing does.
     fn look_after_idle_lines(&mut self) {
         let heartbeat = self.connection.configuration().heartbeat();
-        let takeover = MISSED_HEARTBEATS * Duration::from_secs(heartbeat.into());
+        let takeover = MAX_MISSED_HEARTBEATS * Duration::from_secs(heartbeat.into());
         for (line, serving) in &mut self.lines {
             let queue = line.queue(&self.role.broker.queue_namespace);
             let Serving { stop, stats, canaries, .. } = serving;

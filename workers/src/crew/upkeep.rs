@@ -29,17 +29,17 @@ use super::{
     routing::{self, State, StepError},
 };
 
-/// How often it is looked for steps to take.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often one of the family's workers makes sure that every line can be reached: somebody may have deleted
-/// its queue, its exchange, or what binds them.
-const MEND: Duration = Duration::from_secs(5);
-/// How long a look may take: most of it is the broker's work.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// How long the broker may take to make what is not a line.
-const DECLARE_DEADLINE: Duration = Duration::from_secs(3);
-/// How often it is looked whether another worker is done with the lines.
-const AGAIN: Duration = Duration::from_millis(50);
+/// Time between two looks for steps to take.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two times that the family's first worker makes sure that every line can be reached: somebody
+/// may have deleted its queue, its exchange, or what binds them.
+const MEND_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest that a look may take, steps included: most of it is the broker's work.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait for the broker to declare what is not a line.
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time between two attempts at the family's lock, which another worker has.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Makes the lines of every family, as its first worker would: then jobs are accepted before one
 /// runs.
@@ -58,7 +58,7 @@ pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), Sessio
             // A worker may be at it.
             while advance(&mut on, family, &connection, namespace, &control, true).await?.is_none()
             {
-                sleep(AGAIN).await;
+                sleep(LOCK_INTERVAL).await;
             }
         }
         Ok::<_, StepError>(())
@@ -102,7 +102,7 @@ pub(crate) struct Upkeep {
     _keeping: AbortOnDropHandle<()>,
 }
 
-/// What it and the session tell each other.
+/// What the task and its session tell each other.
 #[derive(Debug, Default)]
 struct News {
     is_first: AtomicBool,
@@ -150,7 +150,7 @@ struct Keeper {
     connection: Arc<Connection>,
     control: Control,
     news: Arc<News>,
-    /// Families whose lines are to be mended.
+    /// The families whose lines are to be mended.
     due: BTreeSet<Family>,
 }
 
@@ -160,18 +160,19 @@ impl Keeper {
         let family = self.role.context.family;
         let mut kept = Some(on);
         let mut mended = Instant::now();
-        let mut looks = interval(LOOK);
+        let mut looks = interval(CHECK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let is_time = self.news.is_first.load(Ordering::Relaxed) && mended.elapsed() > MEND;
+            let is_time =
+                self.news.is_first.load(Ordering::Relaxed) && mended.elapsed() > MEND_INTERVAL;
             if self.news.is_damaged.swap(false, Ordering::Relaxed) || is_time {
                 self.due.insert(family);
                 mended = Instant::now();
             }
             let connection = kept.take();
-            let looked = timeout(DEADLINE, self.look(connection)).await;
-            match looked.unwrap_or(Err(SessionError::Timeout(DEADLINE).into())) {
+            let looked = timeout(CHECK_TIMEOUT, self.look(connection)).await;
+            match looked.unwrap_or(Err(SessionError::Timeout(CHECK_TIMEOUT).into())) {
                 Ok(connection) => kept = Some(connection),
                 Err(error) => {
                     tracing::warn!(family = family.as_str(), %error, "lines not looked after, trying again");
@@ -191,7 +192,7 @@ impl Keeper {
         };
         if !self.due.is_empty() {
             let declared = topology::declare(&self.connection, namespace);
-            match timeout(DECLARE_DEADLINE, declared).await {
+            match timeout(DECLARE_TIMEOUT, declared).await {
                 Ok(declared) => declared?,
                 Err(_) => tracing::warn!("no answer from the broker to what is declared"),
             }

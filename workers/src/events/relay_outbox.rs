@@ -16,37 +16,29 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::{event::order_completed, job::envelope::MAX_PARCEL};
+use firstcome_process::database::Pool;
 use sqlx::{
-    Connection as _, PgConnection, PgPool,
+    Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    database::{answered, give_back},
-    metrics::Metrics,
-    monitor,
-};
+use crate::{database::answered, metrics::Metrics, monitor};
 
-/// Events in one transaction.
-const BATCH: i64 = 512;
-/// How often the outbox is looked at unasked: the backstop for a lost notification.
-const SWEEP: Duration = Duration::from_secs(1);
-/// How often its backlog is looked at, also while the broker is away: below the interval of scrapes.
+/// The most events in one transaction.
+const MAX_EVENTS: i64 = 512;
+/// Time between two looks at the outbox without a notification, which may be lost.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at the backlog, also while the broker is away: less than between two scrapes.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a look at the outbox proves that the role is well: above the bound on the next one.
-const LOOK_PROVES: Duration = Duration::from_secs(15);
-/// How long the broker may take to confirm a batch.
-const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the role counts as ready after a look at the outbox: longer than the next look can take.
+const READY_TTL: Duration = Duration::from_secs(15);
+/// The longest wait for the broker to confirm a batch; then the session ends.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Relays until `stop`.
-pub async fn run(
-    broker: BrokerArgs,
-    pool: PgPool,
-    monitor: monitor::Role,
-    stop: CancellationToken,
-) {
+/// Publishes events until `stop`, and reconnects as long as it takes.
+pub async fn run(broker: BrokerArgs, pool: Pool, monitor: monitor::Role, stop: CancellationToken) {
     let broker = Arc::new(broker);
     let url = broker.amqp_url.clone();
     let gauging = stop.run_until_cancelled(gauge(&pool, &monitor.metrics));
@@ -62,7 +54,7 @@ pub async fn run(
 }
 
 /// Shows how much waits. Not a part of relaying, which may be what stands still.
-async fn gauge(pool: &PgPool, metrics: &Metrics) {
+async fn gauge(pool: &Pool, metrics: &Metrics) {
     let mut ticks = interval(GAUGE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -79,7 +71,7 @@ async fn gauge(pool: &PgPool, metrics: &Metrics) {
 }
 
 /// How many events wait, about, and for how many seconds the first one has.
-async fn backlog(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
+async fn backlog(pool: &Pool) -> Result<(i64, f64), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     // By the ends of the key, since counting a long outbox takes long. Ids that were never used, of
     // orders that were rolled back, count as well.
@@ -90,14 +82,14 @@ async fn backlog(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
                 (SELECT id FROM outbox ORDER BY id DESC LIMIT 1) AS last"#
     );
     let waiting = answered(waiting.fetch_optional(&mut *connection)).await;
-    let waiting = give_back(pool, connection, waiting)?;
+    let waiting = connection.judge(Ok(waiting))?;
     Ok(waiting.map_or((0, 0.0), |row| (row.events, row.age)))
 }
 
 async fn session(
     connection: Arc<Connection>,
     broker: Arc<BrokerArgs>,
-    pool: PgPool,
+    pool: Pool,
     monitor: &monitor::Role,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
@@ -129,10 +121,10 @@ async fn session(
         if link.is_blocked {
             continue;
         }
-        monitor.well(LOOK_PROVES);
+        monitor.well(READY_TTL);
         if relayed == 0 {
             tokio::select! {
-                notified = timeout(SWEEP, notifications.recv()) => {
+                notified = timeout(SWEEP_INTERVAL, notifications.recv()) => {
                     if let Ok(Err(error)) = notified {
                         return Err(database(error));
                     }
@@ -145,14 +137,14 @@ async fn session(
     Ok(())
 }
 
-/// The way to the broker.
+/// What a session publishes with.
 struct Link {
     publisher: ConfirmedPublisher<Vec<i64>>,
     alarms: Alarms,
     /// The broker has an alarm: what is under way goes out when it ends.
     is_blocked: bool,
     exchange: String,
-    /// A queue that there is not.
+    /// The name of a queue that does not exist, to which probes go.
     nowhere: String,
 }
 
@@ -181,7 +173,7 @@ impl Link {
     /// Waits for what is under way, unless the broker has an alarm; the ids of what it has.
     async fn confirmed(&mut self) -> Result<Vec<i64>, SessionError> {
         let mut confirmed = Vec::new();
-        let deadline = Instant::now() + CONFIRM_DEADLINE;
+        let deadline = Instant::now() + CONFIRM_TIMEOUT;
         while self.publisher.in_flight() > 0 && !self.is_blocked {
             tokio::select! {
                 verdicts = self.publisher.verdicts() => {
@@ -190,14 +182,14 @@ impl Link {
                     }
                 }
                 alarm = self.alarms.next() => self.note(alarm?),
-                () = sleep_until(deadline) => return Err(SessionError::Timeout(CONFIRM_DEADLINE)),
+                () = sleep_until(deadline) => return Err(SessionError::Timeout(CONFIRM_TIMEOUT)),
             }
         }
         Ok(confirmed)
     }
 }
 
-/// The ids, if the broker has what they stand for.
+/// The ids of the events that the broker has; an error if it does not have them.
 fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
     match verdict {
         Verdict::Confirmed => Ok(ids),
@@ -211,9 +203,9 @@ fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
     }
 }
 
-/// Hears of new events. On a connection of its own, which ends with the session: nobody would notice by
-/// waiting for it that it is frozen.
-async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+/// Listens for notifications of new events. On a connection of its own, which ends with the session: nobody
+/// would notice by waiting for it that it is frozen.
+async fn listen(pool: &Pool) -> Result<PgListener, sqlx::Error> {
     let options = PgConnectOptions::clone(&pool.connect_options());
     let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     let mut notifications = answered(PgListener::connect_with(&own)).await?;
@@ -226,10 +218,10 @@ fn database(error: sqlx::Error) -> SessionError {
 }
 
 /// Publishes one batch and deletes what the broker confirmed; how many that were.
-async fn relay(pool: &PgPool, link: &mut Link) -> Result<usize, SessionError> {
+async fn relay(pool: &Pool, link: &mut Link) -> Result<usize, SessionError> {
     let mut connection = pool.acquire().await.map_err(database)?;
     let relayed = relay_on(&mut connection, link).await;
-    give_back(pool, connection, relayed)
+    relayed.inspect_err(|_| connection.give_up())
 }
 
 async fn relay_on(connection: &mut PgConnection, link: &mut Link) -> Result<usize, SessionError> {
@@ -240,7 +232,7 @@ async fn relay_on(connection: &mut PgConnection, link: &mut Link) -> Result<usiz
     // Rows that another relay is publishing are skipped; if it dies, their locks die with it.
     let rows = sqlx::query!(
         "SELECT id, event FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
-        BATCH
+        MAX_EVENTS
     )
     .fetch_all(&mut *transaction);
     let rows = answered(rows).await.map_err(database)?;

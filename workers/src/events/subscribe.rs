@@ -15,38 +15,41 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::{event::OrderCompleted, job::envelope};
-use sqlx::PgPool;
+use firstcome_process::database::Pool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::line::{
-    batch::{Origin, Reject},
-    record,
+use crate::{
+    database::answered,
+    line::{
+        batch::{Origin, Reject},
+        record,
+    },
+    monitor,
 };
-use crate::{database, monitor};
 
-/// Events in one batch.
+/// The events that fill a batch; the last message may bring more.
 const MAX_EVENTS: usize = 1_000;
-/// Messages that the broker may push ahead.
+/// The most messages that the broker pushes before they are acknowledged.
 const PREFETCH: u16 = 64;
-/// How long nothing may come until the queue is looked at, whether it is empty.
-const LOOK: Duration = Duration::from_secs(2);
-/// How long the broker may take to answer that.
-const LOOK_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a batch handled, or an empty queue, proves that the role is well.
-const LOOK_PROVES: Duration = Duration::from_secs(10);
-/// How long a batch may be in hand.
-const BATCH_PROVES: Duration = Duration::from_secs(60);
-/// Messages that wait for so long while none comes mean: connected, but not consuming.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How often it is looked whether the broker still knows the channel of a batch in hand.
-const CHANNEL_LOOK: Duration = Duration::from_millis(500);
+/// Time between two looks whether the queue is empty, while nothing comes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// The longest wait for the broker to tell how much the queue holds.
+const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the role counts as ready after a batch, or a look at an empty queue.
+const READY_TTL: Duration = Duration::from_secs(10);
+/// How long the role counts as ready with a batch in hand.
+const BATCH_TTL: Duration = Duration::from_secs(60);
+/// The longest that messages may wait while none comes: then it is connected, but does not consume.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time between two looks whether the broker still knows the channel of a batch in hand.
+const CHANNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An event in hand.
+/// An event that was consumed and is not yet acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) event: OrderCompleted,
-    /// How often it was tried before it was redriven.
+    /// Attempts at the event before it was redriven.
     pub(crate) attempts: i32,
 }
 
@@ -57,7 +60,7 @@ pub(crate) struct Undeliverable {
     pub(crate) reason: String,
 }
 
-/// Why a batch was not handled: the next attempt may succeed.
+/// Why a batch was not handled, for the log: the next attempt may succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Interrupted(pub(crate) String);
@@ -74,7 +77,7 @@ impl From<sqlx::Error> for Interrupted {
 pub(crate) async fn run<F>(
     broker: BrokerArgs,
     queue: String,
-    pool: PgPool,
+    pool: Pool,
     monitor: monitor::Role,
     stop: CancellationToken,
     handle: impl Fn(Vec<Received>, CancellationToken) -> F + Send + Sync + 'static,
@@ -97,17 +100,17 @@ pub(crate) async fn run<F>(
 struct Subscription<H> {
     broker: BrokerArgs,
     queue: String,
-    pool: PgPool,
+    pool: Pool,
     monitor: monitor::Role,
     handle: H,
 }
 
-/// Events in hand.
+/// Events and undecodable records that are acknowledged together.
 #[derive(Debug, Default)]
 struct Batch {
     events: Vec<Received>,
     rejects: Vec<Reject>,
-    /// Acknowledges all of it.
+    /// Acknowledges the last message and all before it.
     receipt: Option<Receipt>,
 }
 
@@ -126,12 +129,12 @@ where
         let mut consumer = Consumer::open(&connection, &self.queue, PREFETCH).await?;
         let mut gauge = Gauge::open(Arc::clone(&connection)).await?;
         while let Some(batch) = self.take(&mut consumer, &mut gauge, stop).await? {
-            self.monitor.well(BATCH_PROVES);
+            self.monitor.well(BATCH_TTL);
             self.finish(&batch, stop).await?;
             if let Some(receipt) = batch.receipt {
                 receipt.acknowledge().await?;
             }
-            self.monitor.well(LOOK_PROVES);
+            self.monitor.well(READY_TTL);
         }
         Ok(consumer.close().await?)
     }
@@ -149,13 +152,13 @@ where
         loop {
             // Nothing is taken when it is given up.
             let next = consumer.next_batch(stop, |message| batch.take(message));
-            if let Ok(taken) = timeout(LOOK, next).await {
+            if let Ok(taken) = timeout(CHECK_INTERVAL, next).await {
                 return Ok(taken?.then_some(batch));
             }
             if is_empty(gauge, queue).await? {
                 progress = Instant::now();
-                monitor.well(LOOK_PROVES);
-            } else if progress.elapsed() > PATIENCE {
+                monitor.well(READY_TTL);
+            } else if progress.elapsed() > SILENCE_TIMEOUT {
                 let what = "connected, but nothing comes out of the queue";
                 return Err(SessionError::Unusable(format!("{queue}: {what}")));
             } else {
@@ -167,7 +170,7 @@ where
     /// Handles a batch, in place until it succeeds; as long as it is ours.
     async fn finish(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), SessionError> {
         let queue = &self.queue;
-        // One line, however many: each is told by its dead letter.
+        // One log entry, however many: each is told by its dead letter.
         if let Some(Reject { reason, .. }) = batch.rejects.first() {
             let count = batch.rejects.len();
             tracing::error!(queue, count, reason, "undecodable events, dead-lettering them");
@@ -211,13 +214,13 @@ impl Batch {
     /// Adds a message, and tells whether it is enough.
     fn take(&mut self, message: consume::Received) -> bool {
         let consume::Received { id, attempts, died_in, body, receipt, .. } = message;
-        let origin = Origin { message_id: id, line: 0, died_in, attempts };
-        for (number, line) in (0..).zip(envelope::lines(&body)) {
-            match OrderCompleted::decode(line) {
+        let origin = Origin { message_id: id, record: 0, died_in, attempts };
+        for (number, record) in (0..).zip(envelope::lines(&body)) {
+            match OrderCompleted::decode(record) {
                 Ok(event) => self.events.push(Received { event, attempts }),
                 Err(reason) => {
-                    let origin = Origin { line: number, ..origin.clone() };
-                    let payload = line.to_vec();
+                    let origin = Origin { record: number, ..origin.clone() };
+                    let payload = record.to_vec();
                     let reject = Reject { accepted: None, trace: None, reason, origin, payload };
                     self.rejects.push(reject);
                 }
@@ -234,25 +237,25 @@ impl Batch {
     /// Waits until it is no longer ours: the broker has closed the channel, or the connection is lost.
     async fn lost(&self) {
         while self.is_ours() {
-            tokio::time::sleep(CHANNEL_LOOK).await;
+            tokio::time::sleep(CHANNEL_CHECK_INTERVAL).await;
         }
     }
 }
 
-async fn set_aside(pool: &PgPool, queue: &str, letters: &[&Reject]) -> Result<(), sqlx::Error> {
+async fn set_aside(pool: &Pool, queue: &str, letters: &[&Reject]) -> Result<(), sqlx::Error> {
     for part in letters.chunks(MAX_EVENTS) {
         let mut connection = pool.acquire().await?;
         let part = part.iter().map(|reject| (*reject, 1));
         let stored = record::insert_dead_letters(&mut connection, queue, part);
-        let stored = database::answered(stored).await;
-        database::give_back(pool, connection, stored)?;
+        let stored = answered(stored).await;
+        connection.judge(Ok(stored))?;
     }
     Ok(())
 }
 
 async fn is_empty(gauge: &mut Gauge, queue: &str) -> Result<bool, SessionError> {
-    let depth = timeout(LOOK_DEADLINE, gauge.depth(queue)).await;
-    let depth = depth.map_err(|_| SessionError::Timeout(LOOK_DEADLINE))??;
+    let depth = timeout(DEPTH_TIMEOUT, gauge.depth(queue)).await;
+    let depth = depth.map_err(|_| SessionError::Timeout(DEPTH_TIMEOUT))??;
     // We consume from it: a broker that knows of no consumer cannot tell.
     Ok(depth.is_some_and(|depth| depth.ready == 0 && depth.consumers > 0))
 }
@@ -269,7 +272,7 @@ fn reject_event(Undeliverable { received, reason }: Undeliverable) -> Reject {
         accepted: None,
         trace: None,
         reason,
-        origin: Origin { message_id, line: 0, died_in: None, attempts },
+        origin: Origin { message_id, record: 0, died_in: None, attempts },
         payload: serde_json::to_vec(&event).unwrap_or_default(),
     }
 }

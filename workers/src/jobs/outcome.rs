@@ -8,18 +8,18 @@ use serde_json::value::RawValue;
 /// would be a bug.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Its effects are in the same transaction.
+    /// The job's result, as JSON; its effects are in the same transaction.
     Succeeded(Box<RawValue>),
     /// A business "no", with what the code leaves open as a JSON object.
     Rejected(Rejection, Option<Box<RawValue>>),
-    /// Not processable; goes together with a dead letter.
+    /// The job cannot be processed; a dead letter goes with it.
     Failed(Failure),
 }
 
-/// Why a handler decided nothing.
+/// Why a handler has no outcomes for its jobs.
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// The database's word, which another attempt may change.
+    /// The database failed; another attempt may succeed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     /// A bug of the handler, which no attempt changes: the job that brings it out fails.
@@ -34,7 +34,7 @@ impl From<serde_json::Error> for HandlerError {
 }
 
 impl Outcome {
-    /// A success with its result.
+    /// The outcome of a job that succeeded with this result.
     ///
     /// # Errors
     /// If the result is not JSON; the results of this crate always are.
@@ -42,7 +42,7 @@ impl Outcome {
         serde_json::value::to_raw_value(result).map(Self::Succeeded)
     }
 
-    /// The status that is stored.
+    /// The status that is stored and polled.
     #[must_use]
     pub const fn status(&self) -> Status {
         match self {
@@ -52,7 +52,7 @@ impl Outcome {
         }
     }
 
-    /// The code that is stored, unless it succeeded.
+    /// The code of the rejection or failure; `None` for a success.
     #[must_use]
     pub const fn code(&self) -> Option<&'static str> {
         match self {
@@ -62,7 +62,7 @@ impl Outcome {
         }
     }
 
-    /// The result that is stored, if it succeeded.
+    /// The result of a success, as JSON.
     #[must_use]
     pub fn result(&self) -> Option<&RawValue> {
         match self {
@@ -71,7 +71,7 @@ impl Outcome {
         }
     }
 
-    /// What the code leaves open.
+    /// What the code of a rejection leaves open (which products are short, say), as a JSON object.
     #[must_use]
     pub fn detail(&self) -> Option<&RawValue> {
         match self {

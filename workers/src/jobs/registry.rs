@@ -15,7 +15,7 @@ use super::{
     place_order,
 };
 
-/// Whether such a job's success appends to the outbox.
+/// Whether the success of a job of this kind appends an event to the outbox.
 #[must_use]
 pub const fn has_events(kind: JobKind) -> bool {
     match kind {
@@ -74,7 +74,7 @@ pub async fn apply(
     }
 }
 
-/// The jobs with their own fields.
+/// The jobs, each with the fields of its kind.
 fn typed<'a, T>(
     jobs: &[&'a Envelope],
     of_kind: impl Fn(&'a Job) -> Option<&'a T>,

@@ -10,10 +10,10 @@ use redis::{
 };
 use tokio::sync::mpsc;
 
-/// Batches that may wait for a slow Redis; beyond it they are dropped.
-const BACKLOG: usize = 64;
-/// On purpose: a Redis slower than this is of no use to a waiting poll.
-const REDIS_DEADLINE: Duration = Duration::from_millis(500);
+/// The most batches that wait for a slow Redis; more are dropped.
+const MAX_WAITING: usize = 64;
+/// The longest wait for Redis: a slower one is of no use to a waiting poll.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The sending end; cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,14 +23,14 @@ impl Announcer {
     /// Starts the task that publishes. It ends when every clone is dropped.
     ///
     /// # Errors
-    /// A malformed URL. A Redis that is away is no error.
+    /// The URL is malformed. A Redis that is away is no error.
     pub fn start(url: &str, namespace: &str) -> redis::RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(REDIS_DEADLINE))
-            .set_connection_timeout(Some(REDIS_DEADLINE))
+            .set_response_timeout(Some(REDIS_TIMEOUT))
+            .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_number_of_retries(1);
         let redis = ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
-        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
         tokio::spawn(publish(redis, settled_channel(namespace), receiver));
         Ok(Self(sender))
     }

@@ -13,14 +13,14 @@ use crate::{
     schema,
 };
 
-/// Twice the database's own `statement_timeout`: what gets here is a connection that is frozen, not closed,
-/// or a batch of many slow statements, which is settled in parts then. Its locks are free by then, too
-/// (`idle_in_transaction_session_timeout`).
-const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a lost race is run again before it counts as a contradiction in the data.
-const MOST_RACES: u32 = 10;
+/// The longest that an attempt may take, twice the database's own `statement_timeout`: what gets here is a
+/// connection that is frozen, not closed, or a batch of many slow statements, which is settled in parts then.
+/// Its locks are free by then, too (`idle_in_transaction_session_timeout`).
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most lost races of a batch before they count as a contradiction in the data.
+const MAX_RACES: u32 = 10;
 
-/// The index by which a key belongs to one job.
+/// The unique index by which an idempotency key belongs to one job.
 const TAKEN_KEY: &str = "job_outcomes_idempotency_key";
 
 /// Why an attempt failed.
@@ -28,7 +28,7 @@ const TAKEN_KEY: &str = "job_outcomes_idempotency_key";
 pub(crate) enum AttemptError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("the database did not answer within {DEADLINE:?}")]
+    #[error("the database did not answer within {ATTEMPT_TIMEOUT:?}")]
     Frozen,
     #[error("the line is another worker's by now")]
     Fenced,
@@ -40,18 +40,18 @@ pub(crate) enum AttemptError {
     Outdated(sqlx::Error),
 }
 
-/// Runs one transaction on this connection.
+/// Runs one transaction within [`ATTEMPT_TIMEOUT`], and makes an error of its panic.
 pub(crate) async fn bounded<T>(
     transaction: impl Future<Output = Result<T, AttemptError>>,
 ) -> Result<T, AttemptError> {
-    match timeout(DEADLINE, AssertUnwindSafe(transaction).catch_unwind()).await {
+    match timeout(ATTEMPT_TIMEOUT, AssertUnwindSafe(transaction).catch_unwind()).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(AttemptError::Panicked(said(&*panic))),
         Err(_) => Err(AttemptError::Frozen),
     }
 }
 
-/// What a panic said.
+/// The message of a panic; empty if it is not a text.
 pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
@@ -75,7 +75,7 @@ pub(crate) fn give_back<T>(mut connection: PooledConnection, outcome: &Result<T,
 }
 
 impl AttemptError {
-    /// What the handler of this kind said.
+    /// The error of the handler of this kind.
     pub(crate) fn of_handler(kind: JobKind, error: HandlerError) -> Self {
         match error {
             HandlerError::Database(error) => Self::Database(error),
@@ -130,12 +130,12 @@ impl AttemptError {
         self.violated().is_some_and(|name| RACES.contains(&name) || registry::is_race(name))
     }
 
-    /// Whether one of the keys is another job's.
+    /// Whether one of the idempotency keys is another job's.
     pub(crate) fn is_taken_key(&self) -> bool {
         self.violated() == Some(TAKEN_KEY)
     }
 
-    /// The constraint that was violated.
+    /// The name of the constraint that was violated, if that is the error.
     fn violated(&self) -> Option<&str> {
         let Self::Database(sqlx::Error::Database(database)) = self else { return None };
         database.constraint()
@@ -150,7 +150,7 @@ impl AttemptError {
     /// (23502), is the state of the system: failing a job for it would fail all of them.
     pub(crate) fn is_transient(&self, races: u32, is_bisected: bool) -> bool {
         if self.is_race() {
-            return races < if is_bisected { 2 } else { MOST_RACES };
+            return races < if is_bisected { 2 } else { MAX_RACES };
         }
         let database = match self {
             Self::Database(sqlx::Error::Database(database)) => database,

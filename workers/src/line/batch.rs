@@ -19,23 +19,24 @@ use uuid::Uuid;
 /// trip waits for its turn.
 pub const MAX_JOBS: usize = 4_000;
 
-/// Where in the broker something was found: what identifies a line across redeliveries.
+/// Where in the broker a record was found, which identifies it across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) message_id: String,
-    pub(crate) line: i32,
-    /// Where the broker gave up on it, if it did.
+    /// The record's number in its message, from 0.
+    pub(crate) record: i32,
+    /// The queue in which the broker gave up on it, if it did.
     pub(crate) died_in: Option<String>,
-    /// How often it was tried before it was redriven.
+    /// Attempts at the record before it was redriven.
     pub(crate) attempts: i32,
 }
 
-/// A job of the batch.
+/// A record that is a job, as the batch settles it.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) envelope: Envelope,
     pub(crate) origin: Origin,
-    /// The line as it was published, for the dead letter that it may become.
+    /// The record as it was published, for the dead letter that it may become.
     pub(crate) payload: Vec<u8>,
 }
 
@@ -45,7 +46,7 @@ impl Job {
     }
 }
 
-/// A line that is no job of this partition.
+/// A record that cannot be processed: it becomes a dead letter.
 #[derive(Debug, Clone)]
 pub(crate) struct Reject {
     pub(crate) accepted: Option<(JobId, UserId)>,
@@ -55,10 +56,10 @@ pub(crate) struct Reject {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What one transaction settles.
+/// What is settled and acknowledged together: by one transaction, unless that takes too long.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// It is full with so many jobs.
+    /// How many records fill it; the last message may bring more.
     limit: usize,
     /// In the order of the line; each job id once.
     pub(crate) jobs: Vec<Job>,
@@ -67,16 +68,16 @@ pub(crate) struct Batch {
     /// Acknowledges its last message and all before it, and so the batch; there is one as soon as there is a
     /// message.
     pub(crate) receipt: Option<Receipt>,
-    /// How many messages it came in.
+    /// How many messages brought it.
     pub(crate) messages: usize,
-    /// The canaries among them.
+    /// The ids of the canaries among these messages.
     pub(crate) canaries: Vec<Uuid>,
     /// The last message of a line that is being closed was among them.
     pub(crate) is_end_of_line: bool,
 }
 
 impl Batch {
-    /// An empty one.
+    /// A batch without jobs, which so many records fill.
     pub(crate) fn of(limit: usize) -> Self {
         Self {
             limit,
@@ -97,9 +98,9 @@ impl Batch {
         self.messages += 1;
         self.is_end_of_line |= name == Some(MessageType::EndOfLine);
         self.canaries.extend(canary.filter(|_| name == Some(MessageType::Canary)));
-        let first = Origin { message_id: id, line: 0, died_in, attempts };
-        for (line, payload) in (0..).zip(envelope::lines(&body)) {
-            let origin = Origin { line, ..first.clone() };
+        let first = Origin { message_id: id, record: 0, died_in, attempts };
+        for (record, payload) in (0..).zip(envelope::lines(&body)) {
+            let origin = Origin { record, ..first.clone() };
             let payload = payload.to_vec();
             match decode(family, &payload) {
                 // The same job published twice (a client's retry of an unconfirmed publish).
@@ -130,8 +131,8 @@ impl Batch {
     }
 }
 
-fn decode(family: Option<Family>, line: &[u8]) -> Result<Envelope, Undecodable> {
-    let envelope = Envelope::decode(line)?;
+fn decode(family: Option<Family>, record: &[u8]) -> Result<Envelope, Undecodable> {
+    let envelope = Envelope::decode(record)?;
     match family {
         Some(family) if envelope.job.kind().family() != family => Err(Undecodable {
             accepted: Some((envelope.id, envelope.user_id)),

@@ -24,25 +24,24 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::{AttemptError, said},
     batch::Batch,
-    context::Context,
+    context::{Context, QueueContext},
     dead_letter::set_aside,
-    desk::Desk,
     lease::{self, Lease},
-    parts::Experience,
+    parts::Tuning,
     report::Stats,
     settle::settle,
     trace,
 };
 use crate::jobs::registry;
 
-/// Time between two acknowledgements of a line. To the broker each is an entry of the queue's log, with a
+/// Time between two acknowledgements of a queue. To the broker each is an entry of the queue's log, with a
 /// write and a sync of its own; and what was committed and is not yet acknowledged comes to no harm:
 /// if it is delivered again, its outcome is known.
-const ACK_PACE: Duration = Duration::from_millis(20);
-/// How long a batch in hand may keep trying once its consumer was told to stop.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+const ACK_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest that a batch in hand may keep trying once its consumer was told to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a queue holds.
+/// The queue that is consumed, by what it holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source {
     /// Jobs of the family, in order; ours for as long as the lease says so.
@@ -80,14 +79,14 @@ pub(crate) async fn consume(
     stop: &CancellationToken,
 ) -> Result<(), ConsumeError> {
     let mut consumer = Consumer::open(connection, queue, PREFETCH).await?;
-    let experience = Experience::default();
-    let settler = Settler { source, queue, context, stats, stop, experience };
+    let tuning = Tuning::default();
+    let settler = Settler { source, queue, context, stats, stop, tuning };
     let ended = survived(settler.run(&mut consumer)).await;
     consumer.close().await?;
     ended.map_err(ConsumeError::Queue)
 }
 
-/// A panic is its line's trouble, like any error.
+/// Makes an error of a panic: then it ends its line only, like any error.
 async fn survived<T>(
     settling: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<T, SessionError> {
@@ -96,14 +95,14 @@ async fn survived<T>(
         .unwrap_or_else(|panic| Err(SessionError::Unusable(format!("panicked: {}", said(&*panic)))))
 }
 
-/// Settles what comes out of a queue.
+/// The consumer of a queue: settles what comes out of it.
 struct Settler<'a> {
     source: Source,
     queue: &'a str,
     context: &'a Context,
     stats: &'a Stats,
     stop: &'a CancellationToken,
-    experience: Experience,
+    tuning: Tuning,
 }
 
 /// The batch that was decoded while the one before was settled, if there is one.
@@ -132,7 +131,7 @@ impl Settler<'_> {
             let Some(settled) = settled else { break };
             self.note_drained(&batch).await?;
             self.announce(&batch, settled);
-            self.stats.settled(&batch, self.experience.batch());
+            self.stats.settled(&batch, self.tuning.batch_limit());
             if done.send(batch.receipt).is_err() {
                 break;
             }
@@ -146,7 +145,7 @@ impl Settler<'_> {
         consumer: &mut Consumer<'_>,
         ahead: Option<Batch>,
     ) -> Result<Option<Batch>, SessionError> {
-        let (family, limit) = (self.family(), self.experience.batch());
+        let (family, limit) = (self.family(), self.tuning.batch_limit());
         let next = match ahead {
             Some(batch) => Some(batch),
             None => decode(consumer, family, limit, self.stop).await?,
@@ -169,7 +168,7 @@ impl Settler<'_> {
     ) -> Result<(Option<Vec<Settled>>, Ahead), SessionError> {
         let began = Instant::now();
         let (queue, context, stop) = (self.queue, self.context, self.stop);
-        let (family, limit) = (self.family(), self.experience.batch());
+        let (family, limit) = (self.family(), self.tuning.batch_limit());
         let mut ahead = Ok(None);
         let decoding = async {
             ahead = decode(consumer, family, limit, stop).await;
@@ -191,7 +190,7 @@ impl Settler<'_> {
 
     /// Gives every job its outcome: a line's jobs together, what the broker gave up on each alone.
     async fn decide(&mut self, batch: &Batch) -> Result<Vec<Settled>, AttemptError> {
-        let Self { source, queue, context, stop, experience, .. } = self;
+        let Self { source, queue, context, stop, tuning, .. } = self;
         let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
         let keep_trying = || is_ours() && !stop.is_cancelled();
         let metrics = &context.metrics;
@@ -199,10 +198,11 @@ impl Settler<'_> {
             Source::Line(lease) => (Some(&*lease), batch.jobs.chunks(batch.jobs.len().max(1))),
             Source::DeadLetters => (None, batch.jobs.chunks(1)),
         };
-        let desk = Desk { pool: &context.pool, family: context.family, queue, lease, metrics };
-        let mut settled = set_aside(desk, &batch.rejects, experience, &keep_trying).await?;
+        let context =
+            QueueContext { pool: &context.pool, family: context.family, queue, lease, metrics };
+        let mut settled = set_aside(context, &batch.rejects, tuning, &keep_trying).await?;
         for jobs in parts {
-            settled.extend(settle(desk, jobs, experience, &keep_trying).await?);
+            settled.extend(settle(context, jobs, tuning, &keep_trying).await?);
         }
         Ok(settled)
     }
@@ -230,7 +230,7 @@ impl Settler<'_> {
         if let Source::Line(lease) = &self.source
             && batch.is_end_of_line
         {
-            let noted = within(STOP_DEADLINE, lease::drained(&self.context.pool, lease.line)).await;
+            let noted = within(STOP_TIMEOUT, lease::drained(&self.context.pool, lease.line)).await;
             noted.map_err(|error| SessionError::Unusable(format!("{queue}: {error}")))?;
             tracing::info!(queue, "drained");
         }
@@ -248,7 +248,7 @@ impl Settler<'_> {
         self.context.announcer.announce(SettledBatch { settled, sold_out });
     }
 
-    /// Of which family the jobs have to be.
+    /// The family that the jobs have to be of; `None` if any will do.
     fn family(&self) -> Option<Family> {
         match self.source {
             Source::Line(_) => Some(self.context.family),
@@ -286,7 +286,7 @@ async fn acknowledge(
                 }
             }
         }
-        sleep(ACK_PACE).await;
+        sleep(ACK_INTERVAL).await;
     }
     Ok(())
 }
@@ -297,7 +297,7 @@ fn has_event(job: &Settled) -> bool {
 
 async fn expired(stop: &CancellationToken) {
     stop.cancelled().await;
-    sleep(STOP_DEADLINE).await;
+    sleep(STOP_TIMEOUT).await;
 }
 
 #[cfg(test)]

@@ -1,24 +1,55 @@
-//! What settling takes, whichever line it is.
+//! What settling takes: for the lines of a family, and for one queue.
 
 use std::sync::Arc;
 
 use firstcome_contract::family::Family;
 use firstcome_process::database::Pool;
+use sqlx::PgConnection;
+use uuid::Uuid;
 
-use super::{Announcer, Notifier};
+use super::{
+    Announcer, Notifier,
+    attempt::AttemptError,
+    lease::Lease,
+    record::{self, Past},
+};
 use crate::metrics::Metrics;
 
-/// All that it takes to settle the lines of a family.
+/// What it takes to settle the lines of a family.
 #[derive(Debug)]
 pub struct Context {
-    /// Whose lines.
+    /// The family whose lines these are.
     pub family: Family,
-    /// Where their jobs are settled.
+    /// The database in which their jobs are settled.
     pub pool: Pool,
-    /// Who hears of it.
+    /// Tells the APIs the outcomes.
     pub announcer: Announcer,
-    /// Wakes who publishes its events.
+    /// Wakes the relay when there are events.
     pub notifier: Notifier,
-    /// What is counted.
+    /// The counters of the process.
     pub metrics: Arc<Metrics>,
+}
+
+/// What it takes to settle jobs that came out of one queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueContext<'a> {
+    pub(crate) pool: &'a Pool,
+    /// The family of the lines, or of the worker that consumes what the broker gave up on.
+    pub(crate) family: Family,
+    /// The queue's name, for the log and for dead letters.
+    pub(crate) queue: &'a str,
+    /// The lease of the line; `None` for what the broker gave up on, which is nobody's.
+    pub(crate) lease: Option<&'a Lease>,
+    pub(crate) metrics: &'a Metrics,
+}
+
+impl QueueContext<'_> {
+    /// Begins a batch: see [`record::begin`].
+    pub(crate) async fn begin(
+        self,
+        transaction: &mut PgConnection,
+        ids: &[Uuid],
+    ) -> Result<Past, AttemptError> {
+        record::begin(transaction, self.lease, ids).await?.ok_or(AttemptError::Fenced)
+    }
 }

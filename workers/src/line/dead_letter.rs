@@ -13,18 +13,18 @@ use tracing::field::display;
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
-    desk::{Desk, begin},
-    parts::{Experience, Parts, Then},
+    context::QueueContext,
+    parts::{Parts, Then, Tuning},
     record::{self, Entry, Settling},
 };
 use crate::{RoleName, jobs::outcome::Outcome};
 
-/// A dead letter to be.
+/// A dead letter that is to be stored.
 #[derive(Debug)]
 pub(crate) struct Letter<'a> {
     pub(crate) reject: &'a Reject,
     pub(crate) failure: Failure,
-    /// Of this time: those before it was last redriven are added.
+    /// Attempts of this time; those before it was last redriven are added.
     pub(crate) attempts: i32,
 }
 
@@ -33,20 +33,20 @@ pub(crate) struct Letter<'a> {
 /// # Errors
 /// As [`fail`].
 pub(crate) async fn set_aside(
-    desk: Desk<'_>,
+    context: QueueContext<'_>,
     rejects: &[Reject],
-    size: &mut Experience,
+    tuning: &mut Tuning,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
-    // One line, however many: each is told by its dead letter.
+    // One log entry, however many: each is told by its dead letter.
     if let Some(first) = rejects.first() {
-        let (queue, trace) = (desk.queue, first.trace.map(display));
+        let (queue, trace) = (context.queue, first.trace.map(display));
         let (count, reason) = (rejects.len(), &first.reason);
         tracing::error!(queue, count, reason, trace, "undecodable jobs, dead-lettering them");
     }
     let letter = |reject| Letter { reject, failure: Failure::Undecodable, attempts: 1 };
     let letters: Vec<Letter<'_>> = rejects.iter().map(letter).collect();
-    fail(desk, &letters, size, keep_trying).await
+    fail(context, &letters, tuning, keep_trying).await
 }
 
 /// Stores these letters, many in a transaction. Retried like a batch; one that is refused alone is
@@ -56,17 +56,17 @@ pub(crate) async fn set_aside(
 /// # Errors
 /// The last error, once `keep_trying` said no.
 pub(crate) async fn fail(
-    desk: Desk<'_>,
+    context: QueueContext<'_>,
     letters: &[Letter<'_>],
-    size: &mut Experience,
+    tuning: &mut Tuning,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
-    let queue = desk.queue;
+    let queue = context.queue;
     let mut settled = Vec::new();
-    let mut parts = Parts::of(letters, size);
+    let mut parts = Parts::of(letters, tuning);
     while let Some(part) = parts.next() {
         let began = Instant::now();
-        let error = match try_fail(desk, part).await {
+        let error = match try_fail(context, part).await {
             Ok(mut now) => {
                 settled.append(&mut now);
                 parts.done(part, began.elapsed());
@@ -82,36 +82,39 @@ pub(crate) async fn fail(
             Then::Retry(delay) => delay,
             Then::GiveUp(_) => parts.again(part),
         };
-        desk.metrics.retried(desk.family);
+        context.metrics.retried(context.family);
         tracing::warn!(queue, %error, ?delay, "dead letters not stored, retrying in place");
         tokio::time::sleep(delay).await;
     }
     Ok(settled)
 }
 
-async fn try_fail(desk: Desk<'_>, letters: &[Letter<'_>]) -> Result<Vec<Settled>, AttemptError> {
-    let mut connection = desk.pool.acquire().await?;
-    let settled = bounded(fail_on(&mut connection, desk, letters)).await;
+async fn try_fail(
+    context: QueueContext<'_>,
+    letters: &[Letter<'_>],
+) -> Result<Vec<Settled>, AttemptError> {
+    let mut connection = context.pool.acquire().await?;
+    let settled = bounded(fail_on(&mut connection, context, letters)).await;
     give_back(connection, &settled);
     settled
 }
 
 async fn fail_on(
     connection: &mut PgConnection,
-    desk: Desk<'_>,
+    context: QueueContext<'_>,
     letters: &[Letter<'_>],
 ) -> Result<Vec<Settled>, AttemptError> {
     let accepted = || letters.iter().filter_map(|letter| Some((letter, letter.reject.accepted?)));
     let ids: Vec<_> = accepted().map(|(_, (id, _))| id.get()).collect();
     let mut transaction = connection.begin().await?;
-    let past = begin(&mut transaction, desk, &ids).await?;
+    let past = context.begin(&mut transaction, &ids).await?;
     let rejects = letters.iter().map(|letter| (letter.reject, letter.attempts));
-    record::insert_dead_letters(&mut transaction, desk.queue, rejects).await?;
+    record::insert_dead_letters(&mut transaction, context.queue, rejects).await?;
     let mut settled = Vec::new();
     // The same job may have come twice.
     let mut seen = HashSet::new();
     // Of a kind that this version does not know it is known where it stood.
-    let unknown = JobKind::ALL.into_iter().find(|kind| kind.family() == desk.family);
+    let unknown = JobKind::ALL.into_iter().find(|kind| kind.family() == context.family);
     for kind in JobKind::ALL {
         let of_kind = accepted()
             .filter(|(_, (id, _))| id.kind().or(unknown) == Some(kind))
@@ -121,13 +124,14 @@ async fn fail_on(
             .collect();
         if !entries.is_empty() {
             // The records of a batch that are no jobs are set aside before its jobs are settled.
-            let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: false });
+            let line =
+                context.lease.map(|lease| Settling { lease, past: &past, is_in_order: false });
             let now = record::insert(&mut transaction, kind, &entries, line).await?;
             settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
         }
     }
     transaction.commit().await?;
-    desk.metrics.settled(&settled);
-    desk.metrics.dead_lettered(RoleName::of(desk.family).as_str(), letters.len());
+    context.metrics.settled(&settled);
+    context.metrics.dead_lettered(RoleName::of(context.family).as_str(), letters.len());
     Ok(settled)
 }

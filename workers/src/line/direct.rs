@@ -7,8 +7,8 @@ use sqlx::PgPool;
 
 use super::{
     batch::{Job, Origin},
-    desk::Desk,
-    parts::Experience,
+    context::QueueContext,
+    parts::Tuning,
     settle::settle,
 };
 use crate::metrics::Metrics;
@@ -19,16 +19,16 @@ use crate::metrics::Metrics;
 /// # Errors
 /// The database's; and if any of these jobs was settled before.
 pub async fn settle_directly(pool: &PgPool, envelopes: Vec<Envelope>) -> anyhow::Result<()> {
-    let job = |(line, envelope)| {
-        let origin = Origin { message_id: "direct".to_owned(), line, died_in: None, attempts: 0 };
+    let job = |(record, envelope)| {
+        let origin = Origin { message_id: "direct".to_owned(), record, died_in: None, attempts: 0 };
         Job { envelope, origin, payload: Vec::new() }
     };
     let jobs: Vec<Job> = (0..).zip(envelopes).map(job).collect();
     let (pool, metrics) = (&Pool::from(pool.clone()), &Metrics::default());
     let Some(first) = jobs.first() else { return Ok(()) };
     let family = first.kind().family();
-    let desk = Desk { pool, family, queue: "direct", lease: None, metrics };
-    let settled = settle(desk, &jobs, &mut Experience::default(), &|| false).await?;
+    let context = QueueContext { pool, family, queue: "direct", lease: None, metrics };
+    let settled = settle(context, &jobs, &mut Tuning::default(), &|| false).await?;
     ensure!(settled.len() == jobs.len(), "{} of {} jobs settled", settled.len(), jobs.len());
     Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 /// Time between two notifications: one wakes the relay for all that was committed before it.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(5);
-/// How long one may take, on a new connection too.
+/// The longest that a notification may take, connecting included.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The sending end; cheap to clone.
@@ -32,7 +32,7 @@ impl Notifier {
         Self(sender)
     }
 
-    /// There is something in the outbox, and committed.
+    /// Wakes the relay: what is in the outbox is committed.
     pub(crate) fn notify(&self) {
         let _ = self.0.try_send(());
     }

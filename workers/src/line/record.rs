@@ -15,7 +15,7 @@ use sqlx::{PgConnection, PgPool, types::Json};
 use super::{batch::Reject, lease::Lease};
 use crate::jobs::outcome::Outcome;
 
-/// One row to be.
+/// A row of `job_outcomes` that is to be stored.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) job_id: JobId,
@@ -94,7 +94,7 @@ pub(crate) struct KeyOwner {
 }
 
 impl KeyOwner {
-    /// The owner that this entry makes of its job.
+    /// The owner of a key that the job of this entry uses first.
     pub(crate) fn of(entry: &Entry, fingerprint: &str) -> Self {
         Self {
             job_id: entry.job_id,
@@ -107,7 +107,7 @@ impl KeyOwner {
     }
 }
 
-/// What is known of jobs that come (again).
+/// What the database knows of the jobs of a batch, which may come again.
 #[derive(Debug)]
 pub(crate) struct Past {
     /// Those that have an outcome, and whether an operator gave them another attempt.
@@ -371,13 +371,13 @@ pub(crate) async fn insert_dead_letters<'a>(
     queue: &str,
     letters: impl Iterator<Item = (&'a Reject, i32)>,
 ) -> Result<(), sqlx::Error> {
-    let (mut queues, mut messages, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut queues, mut messages, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let (mut jobs, mut users, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
     let (mut tries, mut payloads, mut traces) = (Vec::new(), Vec::new(), Vec::new());
     for (Reject { accepted, trace, reason, origin, payload }, attempts) in letters {
         queues.push(origin.died_in.as_deref().unwrap_or(queue));
         messages.push(origin.message_id.as_str());
-        lines.push(origin.line);
+        records.push(origin.record);
         jobs.push(accepted.map(|(id, _)| id.get()));
         users.push(accepted.map(|(_, user)| user.get()));
         // PostgreSQL's text holds no NUL; a reason may quote one.
@@ -386,7 +386,7 @@ pub(crate) async fn insert_dead_letters<'a>(
         payloads.push(payload.as_slice());
         traces.push(trace.map(|trace| trace.to_string()));
     }
-    if lines.is_empty() {
+    if records.is_empty() {
         return Ok(());
     }
     sqlx::query!(
@@ -396,7 +396,7 @@ pub(crate) async fn insert_dead_letters<'a>(
          ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
         &queues as &[&str],
         &messages as &[&str],
-        &lines,
+        &records,
         &jobs as &[Option<uuid::Uuid>],
         &users as &[Option<i64>],
         &reasons,

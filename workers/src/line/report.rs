@@ -19,21 +19,21 @@ use super::{
     speed::Speed,
 };
 
-/// Keys that are counted per line; when there are more, the coldest are forgotten.
-const MOST_KEYS: usize = 1_000;
-/// Keys that are told.
-const HOTTEST: usize = 5;
-/// Weight of the past second in what is smoothed.
-const FRESH: f64 = 0.3;
+/// The most keys that are counted per line; of more, the coldest are forgotten.
+const MAX_KEYS: usize = 1_000;
+/// The most keys that a report names.
+const MAX_HOT_KEYS: usize = 5;
+/// Weight of the latest second, or batch, in what is smoothed exponentially.
+const SMOOTHING: f64 = 0.3;
 
-/// How long after its submission a job is surely told of: the publisher's deadline, and the time between two
-/// of an API's looks. Until then its bucket may still grow.
-pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// How long after its submission an API has surely told of a job's arrival: the publisher's deadline, and the
+/// time between two of an API's looks. Until then its bucket may still grow.
+pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A line that is alive is not silent for longer: it gets canaries.
-const LONGEST_SILENCE: Duration = Duration::from_secs(10);
-/// How long a batch may be in hand until its line counts as dead.
-const LONGEST_BATCH: Duration = Duration::from_secs(60);
+/// How long a line counts as alive while nothing comes out of it: it gets canaries.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a line counts as alive with a batch in hand.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The figures of one line; shared between its consumer and who reports.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Stats(Mutex<Figures>);
 struct Figures {
     messages_in_hand: usize,
     jobs_in_hand: usize,
-    /// Since when.
+    /// When the batch in hand was taken; `None` without one.
     taken: Option<Instant>,
     speed: Speed,
     /// The most jobs in a batch at present.
@@ -56,12 +56,12 @@ struct Figures {
     cleared: Option<Instant>,
     /// How many of the line were settled, and up to which submission, at the last looks.
     marks: VecDeque<Mark>,
-    /// Since the line is served.
+    /// Jobs that this worker has settled since it serves the line.
     settled_in_all: u64,
     jobs_per_message: f64,
     keys: HashMap<i64, f64>,
     progress: Instant,
-    /// Something came out of the line since it is served.
+    /// Whether something came out of the line since it is served.
     is_proven: bool,
     /// The canary under way, and when it was sent.
     canary: Option<(Uuid, Instant)>,
@@ -85,7 +85,7 @@ pub(crate) enum Known {
     About { settled: i64, until: DateTime<Utc> },
 }
 
-/// A busy key.
+/// A key of the line's jobs (a coupon, a product), and how many jobs a second it has.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct HotKey {
@@ -93,7 +93,7 @@ struct HotKey {
     per_second: f64,
 }
 
-/// What a scrape tells of a line.
+/// The figures of a line that Prometheus scrapes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LineFigures {
     pub(crate) in_hand: i32,
@@ -102,7 +102,7 @@ pub(crate) struct LineFigures {
     pub(crate) canary: Duration,
 }
 
-/// The figures at one instant.
+/// The figures at one instant, as they are stored in `line_reports`.
 #[derive(Debug)]
 struct Report {
     in_hand: i32,
@@ -141,7 +141,7 @@ impl Stats {
         })))
     }
 
-    /// A batch is in hand.
+    /// Notes that this batch is in hand.
     pub(crate) fn taken(&self, batch: &Batch) {
         let mut figures = self.lock();
         figures.messages_in_hand = batch.messages;
@@ -156,7 +156,7 @@ impl Stats {
         figures.is_proven = true;
     }
 
-    /// It is settled, and the next one may be so large; its acknowledgement follows.
+    /// Notes that this batch is settled, and how many jobs the next one may hold; its acknowledgement follows.
     pub(crate) fn settled(&self, batch: &Batch, batch_limit: usize) {
         let jobs = batch.jobs.len();
         let mut figures = self.lock();
@@ -174,7 +174,7 @@ impl Stats {
         if jobs > 0 {
             #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
             let ratio = jobs as f64 / batch.messages.max(1) as f64;
-            figures.jobs_per_message += (ratio - figures.jobs_per_message) * FRESH;
+            figures.jobs_per_message += (ratio - figures.jobs_per_message) * SMOOTHING;
         }
         for key in batch.jobs.iter().filter_map(|job| job.envelope.job.keys().next()) {
             *figures.keys.entry(key).or_default() += 1.0;
@@ -199,11 +199,11 @@ impl Stats {
     /// not for ever.
     pub(crate) fn is_alive(&self) -> bool {
         let figures = self.lock();
-        let patience = if figures.messages_in_hand > 0 { LONGEST_BATCH } else { LONGEST_SILENCE };
-        figures.is_proven && figures.progress.elapsed() < patience
+        let timeout = if figures.messages_in_hand > 0 { BATCH_TIMEOUT } else { SILENCE_TIMEOUT };
+        figures.is_proven && figures.progress.elapsed() < timeout
     }
 
-    /// This canary is under way since then, or none.
+    /// Notes the canary that is under way, and when it was sent; `None` if none is.
     pub(crate) fn canary(&self, canary: Option<(Uuid, Instant)>) {
         self.lock().canary = canary;
     }
@@ -215,13 +215,13 @@ impl Stats {
         let mut figures = self.lock();
         if let Some(sent) = figures.calm {
             figures.marks.clear();
-            return Some(Known::Exactly { settled, ago: sent.elapsed() + TOLD_WITHIN });
+            return Some(Known::Exactly { settled, ago: sent.elapsed() + ARRIVAL_TIMEOUT });
         }
         let now = Instant::now();
         if let Some(until) = until {
             figures.marks.push_back(Mark { at: now, settled, until });
         }
-        let is_due = |mark: &Mark| now - mark.at > TOLD_WITHIN;
+        let is_due = |mark: &Mark| now - mark.at > ARRIVAL_TIMEOUT;
         let mut due = None;
         while figures.marks.front().is_some_and(is_due) {
             due = figures.marks.pop_front();
@@ -245,17 +245,18 @@ impl Stats {
         // What was counted since the last report weighs like the rate does.
         let mut hottest: Vec<HotKey> = Vec::with_capacity(figures.keys.len());
         figures.keys.retain(|key, count| {
-            hottest.push(HotKey { key: *key, per_second: (*count * FRESH * 10.0).round() / 10.0 });
-            *count *= 1.0 - FRESH;
+            hottest
+                .push(HotKey { key: *key, per_second: (*count * SMOOTHING * 10.0).round() / 10.0 });
+            *count *= 1.0 - SMOOTHING;
             *count >= 0.1
         });
         hottest.sort_by(|a, b| b.per_second.total_cmp(&a.per_second));
-        if figures.keys.len() > MOST_KEYS {
-            let kept = hottest.iter().take(MOST_KEYS / 2).map(|hot| hot.key);
+        if figures.keys.len() > MAX_KEYS {
+            let kept = hottest.iter().take(MAX_KEYS / 2).map(|hot| hot.key);
             let kept: std::collections::HashSet<i64> = kept.collect();
             figures.keys.retain(|key, _| kept.contains(key));
         }
-        hottest.truncate(HOTTEST);
+        hottest.truncate(MAX_HOT_KEYS);
         let (batch_seconds, job_seconds) = figures.speed.per_batch_and_job();
         Report {
             in_hand: i32::try_from(figures.messages_in_hand).unwrap_or(i32::MAX),

@@ -18,9 +18,9 @@ use tracing::field::display;
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::{Job, Reject, runs},
+    context::QueueContext,
     dead_letter::{Letter, fail},
-    desk::{Desk, begin},
-    parts::{Experience, Parts, Then},
+    parts::{Parts, Then, Tuning},
     record::{self, Entry, KeyOwner, Past, Settling},
 };
 use crate::{
@@ -37,17 +37,17 @@ use crate::{
 /// # Errors
 /// The last error, once `keep_trying` said no. Nothing of what was not returned is acknowledged.
 pub(crate) async fn settle(
-    desk: Desk<'_>,
+    context: QueueContext<'_>,
     jobs: &[Job],
-    experience: &mut Experience,
+    tuning: &mut Tuning,
     keep_trying: &(impl Fn() -> bool + Sync),
 ) -> Result<Vec<Settled>, AttemptError> {
-    let queue = desk.queue;
+    let queue = context.queue;
     let mut settled = Vec::with_capacity(jobs.len());
-    let mut parts = Parts::of(jobs, experience);
+    let mut parts = Parts::of(jobs, tuning);
     while let Some(part) = parts.next() {
         let began = Instant::now();
-        let error = match try_settle(desk, part, parts.is_wary()).await {
+        let error = match try_settle(context, part, parts.looks_up_keys()).await {
             Ok(mut now) => {
                 settled.append(&mut now);
                 parts.done(part, began.elapsed());
@@ -60,7 +60,7 @@ pub(crate) async fn settle(
                 if error.is_final() || !keep_trying() {
                     return Err(error);
                 }
-                desk.metrics.retried(desk.family);
+                context.metrics.retried(context.family);
                 let jobs = part.len();
                 tracing::warn!(queue, %error, ?delay, jobs, "batch not settled, retrying in place");
                 tokio::time::sleep(delay).await;
@@ -72,8 +72,8 @@ pub(crate) async fn settle(
                 let poison = reject(job, error.to_string());
                 let failure = Failure::Unprocessable;
                 let letter = Letter { reject: &poison, failure, attempts };
-                let size = &mut Experience::default();
-                settled.extend(fail(desk, &[letter], size, keep_trying).await?);
+                let tuning = &mut Tuning::default();
+                settled.extend(fail(context, &[letter], tuning, keep_trying).await?);
             }
             (Then::GiveUp(_) | Then::Bisect, _) => {
                 let jobs = part.len();
@@ -84,14 +84,14 @@ pub(crate) async fn settle(
     Ok(settled)
 }
 
-/// One attempt: one transaction.
+/// Makes one attempt, in one transaction, to settle these jobs.
 async fn try_settle(
-    desk: Desk<'_>,
+    context: QueueContext<'_>,
     jobs: &[Job],
-    is_wary: bool,
+    looks_up_keys: bool,
 ) -> Result<Vec<Settled>, AttemptError> {
-    let mut connection = desk.pool.acquire().await?;
-    let settled = match bounded(settle_on(&mut connection, desk, jobs, is_wary)).await {
+    let mut connection = context.pool.acquire().await?;
+    let settled = match bounded(settle_on(&mut connection, context, jobs, looks_up_keys)).await {
         Err(error) => Err(error.explained(&mut connection).await),
         settled => settled,
     };
@@ -101,13 +101,13 @@ async fn try_settle(
 
 async fn settle_on(
     connection: &mut PgConnection,
-    desk: Desk<'_>,
+    context: QueueContext<'_>,
     jobs: &[Job],
-    is_wary: bool,
+    looks_up_keys: bool,
 ) -> Result<Vec<Settled>, AttemptError> {
     let ids: Vec<_> = jobs.iter().map(|job| job.envelope.id.get()).collect();
     let mut transaction = connection.begin().await?;
-    let past = begin(&mut transaction, desk, &ids).await?;
+    let past = context.begin(&mut transaction, &ids).await?;
     let new: Vec<&Job> = jobs.iter().filter(|job| !past.is_settled(job.envelope.id)).collect();
     if new.is_empty() {
         return Ok(Vec::new());
@@ -115,33 +115,34 @@ async fn settle_on(
     let mut settled = Vec::with_capacity(new.len());
     for (kind, run) in runs(&new, |job| job.kind()) {
         // Stored run by run: a later one finds the keys of an earlier one taken.
-        let entries = settle_run(&mut transaction, desk, kind, run, &past, is_wary).await?;
-        let line = desk.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
+        let entries =
+            settle_run(&mut transaction, context, kind, run, &past, looks_up_keys).await?;
+        let line = context.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
         let now = record::insert(&mut transaction, kind, &entries, line).await?;
         settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
     }
     transaction.commit().await?;
     let overdue = new.iter().filter(|job| past.may_have_forgotten(job.envelope.id)).count();
-    desk.metrics.settled(&settled);
-    desk.metrics.dead_lettered(RoleName::of(desk.family).as_str(), overdue);
+    context.metrics.settled(&settled);
+    context.metrics.dead_lettered(RoleName::of(context.family).as_str(), overdue);
     Ok(settled)
 }
 
 /// Decides jobs of one kind, and sets aside what comes too late to be decided.
 async fn settle_run(
     transaction: &mut PgConnection,
-    desk: Desk<'_>,
+    context: QueueContext<'_>,
     kind: JobKind,
     jobs: &[&Job],
     past: &Past,
-    is_wary: bool,
+    looks_up_keys: bool,
 ) -> Result<Vec<Entry>, AttemptError> {
     let (overdue, waiting): (Vec<&Job>, Vec<&Job>) =
         jobs.iter().partition(|job| past.may_have_forgotten(job.envelope.id));
     let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
-    let mut entries = decide(&mut *transaction, kind, &waiting, is_wary).await?;
+    let mut entries = decide(&mut *transaction, kind, &waiting, looks_up_keys).await?;
     if let Some(first) = overdue.first() {
-        let (queue, trace) = (desk.queue, first.envelope.trace.map(display));
+        let (queue, trace) = (context.queue, first.envelope.trace.map(display));
         let (count, id) = (overdue.len(), first.envelope.id);
         tracing::error!(queue, count, job_id = %id, trace, "overdue jobs, dead-lettering them");
         let reason = "it came after its day was purged";
@@ -156,7 +157,7 @@ async fn settle_run(
     Ok(entries)
 }
 
-/// A job that is set aside.
+/// The record of a job that is set aside, for its dead letter.
 fn reject(job: &Job, reason: String) -> Reject {
     Reject {
         accepted: Some((job.envelope.id, job.envelope.user_id)),
@@ -168,16 +169,19 @@ fn reject(job: &Job, reason: String) -> Reject {
 }
 
 /// Decides jobs that have no outcome yet: those whose idempotency key is taken repeat its owner's
-/// outcome, the others go to the handler. Unless `is_wary`, no key is expected to be taken; storing one that
+/// outcome, the others go to the handler. Unless `looks_up_keys`, no key is expected to be taken; storing one that
 /// is [fails](AttemptError::is_taken_key).
 async fn decide(
     transaction: &mut PgConnection,
     kind: JobKind,
     jobs: &[&Envelope],
-    is_wary: bool,
+    looks_up_keys: bool,
 ) -> Result<Vec<Entry>, AttemptError> {
-    let mut owners =
-        if is_wary { record::key_owners(transaction, kind, jobs).await? } else { HashMap::new() };
+    let mut owners = if looks_up_keys {
+        record::key_owners(transaction, kind, jobs).await?
+    } else {
+        HashMap::new()
+    };
 
     // The first job of the batch with a free key takes it; later ones with that key, if any, wait for it.
     let mut taken: HashSet<(UserId, &str)> = HashSet::new();

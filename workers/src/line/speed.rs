@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-/// What a batch counts for, against the one after it: some ten batches tell.
-const MEMORY: f64 = 0.85;
+/// What a batch counts for, against the one after it: in effect the last ten or so tell.
+const BATCH_DECAY: f64 = 0.85;
 /// A batch that took a second tells more of the present than many that took none: all before it count for so
 /// many e-folds less.
-const FORGETTING: f64 = 2.0;
-/// What a job takes, as long as all batches held the same number of jobs and cannot tell it from what a batch
-/// takes: about what it does on an idle machine.
-const USUAL_JOB_SECONDS: f64 = 0.000_1;
-/// How much that is believed: as much as batches whose sizes differ by so many jobs.
-const BELIEF: f64 = 30.0;
+const SECOND_DECAY: f64 = 2.0;
+/// What a job takes, in seconds, as long as all batches held the same number of jobs and cannot tell it from
+/// what a batch takes: about what it does on an idle machine.
+const PRIOR_JOB_SECONDS: f64 = 0.000_1;
+/// The weight of that assumption: that of batches whose sizes differ by so many jobs.
+const PRIOR_SPREAD: f64 = 30.0;
 
-/// A line through the batches of late, by least squares; the newer ones weigh more.
+/// Seconds over jobs, fitted to the batches of late by least squares; the newer ones weigh more.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Speed {
     weight: f64,
@@ -29,12 +29,12 @@ impl Speed {
     pub(crate) fn note(&mut self, jobs: usize, took: Duration) {
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
         let (jobs, seconds) = (jobs as f64, took.as_secs_f64());
-        let memory = MEMORY * (-FORGETTING * seconds.min(1.0)).exp();
-        self.weight = self.weight * memory + 1.0;
-        self.jobs = self.jobs * memory + jobs;
-        self.seconds = self.seconds * memory + seconds;
-        self.jobs_squared = self.jobs_squared * memory + jobs * jobs;
-        self.jobs_seconds = self.jobs_seconds * memory + jobs * seconds;
+        let decay = BATCH_DECAY * (-SECOND_DECAY * seconds.min(1.0)).exp();
+        self.weight = self.weight * decay + 1.0;
+        self.jobs = self.jobs * decay + jobs;
+        self.seconds = self.seconds * decay + seconds;
+        self.jobs_squared = self.jobs_squared * decay + jobs * jobs;
+        self.jobs_seconds = self.jobs_seconds * decay + jobs * seconds;
     }
 
     /// What a batch takes in any case, and what each job adds, in seconds; 0 before the first one.
@@ -45,8 +45,8 @@ impl Speed {
         let (jobs, seconds) = (self.jobs / self.weight, self.seconds / self.weight);
         let variance = (self.jobs_squared / self.weight - jobs * jobs).max(0.0);
         let covariance = self.jobs_seconds / self.weight - jobs * seconds;
-        let belief = BELIEF * BELIEF;
-        let per_job = (covariance + belief * USUAL_JOB_SECONDS) / (variance + belief);
+        let prior = PRIOR_SPREAD * PRIOR_SPREAD;
+        let per_job = (covariance + prior * PRIOR_JOB_SECONDS) / (variance + prior);
         // Neither is negative: a batch of twice as many jobs takes no less, and at most twice as long.
         let per_job = per_job.clamp(0.0, seconds / jobs.max(1.0));
         (seconds - per_job * jobs, per_job)
@@ -107,7 +107,7 @@ mod tests {
         }
 
         #[test]
-        fn a_line_is_found(a in 0.0f64..0.02, b in 0.0f64..0.000_02, sizes in prop::collection::vec(1usize..4_000, 30..60)) {
+        fn what_batches_follow_is_found(a in 0.0f64..0.02, b in 0.0f64..0.000_02, sizes in prop::collection::vec(1usize..4_000, 30..60)) {
             prop_assume!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() > 1_000);
             #[expect(clippy::cast_precision_loss, reason = "small")]
             let batches: Vec<_> = sizes.iter().map(|n| (*n, a + b * *n as f64)).collect();

@@ -1,4 +1,4 @@
-//! The span of a batch.
+//! The span of a batch, for OpenTelemetry.
 
 use firstcome_contract::job::{Settled, Status};
 use firstcome_process::telemetry;
@@ -6,8 +6,8 @@ use tracing::{Instrument, field::Empty};
 
 use super::batch::Batch;
 
-/// More links than that, a span would not keep by default.
-const MOST_LINKS: usize = 128;
+/// The most links of a span: it would not keep more by default.
+const MAX_LINKS: usize = 128;
 
 /// Settles a batch within a span of its own. It belongs to no trace of its jobs, since there are
 /// many of them, and points to each instead.
@@ -33,7 +33,7 @@ pub(crate) async fn in_span<E>(
     if span.is_disabled() {
         return settling.await;
     }
-    for trace in batch.jobs.iter().filter_map(|job| job.envelope.trace).take(MOST_LINKS) {
+    for trace in batch.jobs.iter().filter_map(|job| job.envelope.trace).take(MAX_LINKS) {
         telemetry::link(&span, trace);
     }
     let settled = settling.instrument(span.clone()).await;

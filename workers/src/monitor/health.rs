@@ -9,25 +9,25 @@ use std::{
 
 use serde::Serialize;
 
-/// How a role is.
+/// Until when a role counts as ready, and why it may not be.
 #[derive(Debug)]
 pub struct Health(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     well_until: Instant,
-    /// Why it may not be, once that is over.
+    /// Why the role is not ready, once that instant has passed.
     doubt: String,
 }
 
-/// How a role is, for operators.
+/// What `/health/ready` says of a role.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The role.
+    /// The role's name, which is that of its command.
     pub role: &'static str,
-    /// It does its work.
+    /// Whether it does its work.
     pub ready: bool,
-    /// What ails it.
+    /// Why it does not, and for how many seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -40,18 +40,18 @@ impl Default for Health {
 }
 
 impl Health {
-    /// It got something done, or has nothing to do: it is well for so long.
+    /// Notes that the role got something done, or has nothing to do: it counts as ready for this period.
     pub fn well(&self, period: Duration) {
         let doubt = "no progress".to_owned();
         *self.lock() = State { well_until: Instant::now() + period, doubt };
     }
 
-    /// Something is wrong, which may pass by itself: it counts when the role is not well in time.
+    /// Notes that something is wrong, which may pass by itself: it counts when the role is not well in time.
     pub fn doubt(&self, reason: impl Display) {
         self.lock().doubt = reason.to_string();
     }
 
-    /// Something is wrong, until the role is well again.
+    /// Notes that something is wrong: the role is not ready until it is well again.
     pub fn ails(&self, reason: impl Display) {
         *self.lock() = State { well_until: Instant::now(), doubt: reason.to_string() };
     }

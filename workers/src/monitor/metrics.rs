@@ -28,12 +28,12 @@ struct RoleLabels {
     role: &'static str,
 }
 
-/// The lines that this worker serves.
+/// The lines that this worker serves, with their figures.
 #[derive(Debug, Default)]
 pub(crate) struct Served(Mutex<BTreeMap<Line, Weak<Stats>>>);
 
 impl Served {
-    /// A line is served for as long as its figures live.
+    /// Adds a line, which is served for as long as its figures live.
     pub(super) fn add(&self, line: Line, stats: &Arc<Stats>) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.insert(line, Arc::downgrade(stats));
@@ -75,7 +75,7 @@ impl Served {
     }
 }
 
-/// All of it.
+/// All metrics of a worker, as they are at this moment.
 pub(super) fn registry(counted: &Metrics, served: &Served, roles: &[Report]) -> Registry {
     let mut all = metrics::registry();
     let ready = roles.iter();

@@ -30,7 +30,7 @@ use metrics::Served;
 
 use crate::{line::Stats, metrics::Metrics};
 
-/// All roles of a process.
+/// The health and the metrics of all roles of a process.
 #[derive(Debug, Default)]
 pub struct Monitor {
     metrics: Arc<Metrics>,
@@ -41,16 +41,16 @@ pub struct Monitor {
 /// What a role tells of itself: how it is, and what it counts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Role {
-    /// As the command is called.
+    /// The role's name, which is that of its command.
     pub name: &'static str,
     health: Arc<Health>,
-    /// What is counted, by all roles of the process.
+    /// The counters, which all roles of the process share.
     pub metrics: Arc<Metrics>,
     served: Arc<Served>,
 }
 
 impl Role {
-    /// A line is served for as long as its figures live.
+    /// Adds a line to the metrics, for as long as its figures live.
     pub(crate) fn serves(&self, line: Line, stats: &Arc<Stats>) {
         self.served.add(line, stats);
     }
@@ -71,7 +71,7 @@ struct Readiness {
 }
 
 impl Monitor {
-    /// Looks after a role from now on.
+    /// Adds a role; it is not ready until it says so.
     #[must_use]
     pub fn role(&self, name: &'static str) -> Role {
         let health = Arc::new(Health::default());
@@ -81,10 +81,10 @@ impl Monitor {
         Role { name, health, metrics: Arc::clone(&self.metrics), served }
     }
 
-    /// Takes the address.
+    /// Binds the address.
     ///
     /// # Errors
-    /// With a hint for the operator.
+    /// The address is taken or not this machine's; with a hint for the operator.
     pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address} (WORKER_ADDR): is another process there? Port 0 is any that is free")

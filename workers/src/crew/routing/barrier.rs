@@ -52,7 +52,7 @@ fn has_strangers(
     }
 }
 
-/// The slots of a partition.
+/// The slots that this routing deals to a partition.
 fn slots(line: LineName, routing: &Routing) -> impl Iterator<Item = u16> {
     (0..SLOTS).filter(move |slot| routing.shared_line(*slot) == line)
 }

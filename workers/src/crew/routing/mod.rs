@@ -35,16 +35,16 @@ use uuid::Uuid;
 
 use crate::line::lease::Lease;
 
-/// A line with a job that has waited for so long makes others wait: a change of the routing that would do
-/// so is put off.
-const LONG_AFTER: Duration = Duration::from_secs(2);
+/// The longest that a job may have waited in a line that others wait for: while one has waited longer, a
+/// change of the routing that would make them wait is put off.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// A line as it is stored.
+/// A row of `partition_leases`: a line, its lease and the steps that it has taken.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) line: Line,
     pub(crate) owner: Option<Uuid>,
-    /// To be consumed from.
+    /// Workers consume from it: it was opened, and is not drained for long.
     pub(crate) is_open: bool,
     was_opened: bool,
     epoch: i64,
@@ -52,11 +52,11 @@ pub(crate) struct Row {
     /// What the queue was declared with; it cannot change.
     capacity: i32,
     is_drained: bool,
-    /// One of its jobs has waited for a while.
+    /// One of its jobs has waited for longer than [`MAX_WAIT`].
     is_long: bool,
-    /// It is time for its last message.
+    /// Its last message is to be published now.
     end_is_due: bool,
-    /// It is time to delete it.
+    /// Its queue is to be deleted now.
     retirement_is_due: bool,
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn lock(
 }
 
 impl State {
-    /// Reads it all: some dozens of rows.
+    /// Reads the family's routing and all of its lines: some dozens of rows.
     pub(crate) async fn load(
         connection: &mut PgConnection,
         family: Family,
@@ -142,7 +142,7 @@ impl State {
                        AND NOT EXISTS (SELECT FROM workers WHERE id = owner AND expires_at > clock_timestamp())) IS TRUE AS "retirement_is_due!"
                FROM partition_leases AS l JOIN routing USING (family) WHERE family = $1 ORDER BY l.generation, line"#,
             family.as_str(),
-            LONG_AFTER.as_secs_f64(),
+            MAX_WAIT.as_secs_f64(),
         )
         .fetch_all(connection)
         .await?;

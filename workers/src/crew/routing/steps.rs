@@ -1,4 +1,4 @@
-//! The steps: see the parent.
+//! The steps by which a new routing replaces the one before; [the parent](super) says which and why.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,8 +13,8 @@ use sqlx::PgConnection;
 use super::{Row, State, barrier};
 use crate::crew::control::Control;
 
-/// Lines that one step deletes; the broker takes its time for each.
-const RETIRED_AT_ONCE: usize = 8;
+/// The most lines that one step deletes; the broker takes its time for each.
+const MAX_RETIRED: usize = 8;
 
 impl State {
     /// Makes the queues that should be there and connects those that take jobs, where a broker has
@@ -81,7 +81,7 @@ impl State {
         Ok(stepped)
     }
 
-    /// Lines that may be consumed from now on.
+    /// The lines that no line with older jobs of their keys holds back any more.
     fn openable(&self) -> Vec<&Row> {
         let routings = self.routings();
         let dealt = |row: &Row| Some((row.line.name, routings.get(&row.line.generation)?));
@@ -119,7 +119,7 @@ impl State {
         Routing { naming: self.naming, ..feasible }
     }
 
-    /// The lines, the naming and the capacity of each.
+    /// The lines of this routing, each with its naming and its capacity in messages.
     fn lines_of(&self, routing: &Routing) -> BTreeSet<(LineName, Naming, i32)> {
         routing.lines().map(|line| (line, routing.naming, self.capacity)).collect()
     }
@@ -243,7 +243,7 @@ impl State {
         control: &Control,
     ) -> Result<(), StepError> {
         let due = self.rows.iter().filter(|row| row.retirement_is_due);
-        let due: Vec<&Row> = due.take(RETIRED_AT_ONCE).collect();
+        let due: Vec<&Row> = due.take(MAX_RETIRED).collect();
         if due.is_empty() {
             return Ok(());
         }

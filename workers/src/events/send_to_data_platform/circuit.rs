@@ -6,14 +6,14 @@ use std::time::Duration;
 use firstcome_broker::retry::Retry;
 use prometheus_client::metrics::gauge::Gauge;
 
-/// Failures in a row that open the circuit.
-const THRESHOLD: u32 = 5;
-/// First and longest pause between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// Events in one request.
+/// As many failures in a row open the circuit.
+const MAX_FAILURES: u32 = 5;
+/// The first and the longest pause between two attempts that failed.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// The most events in one request.
 const MAX_EVENTS: usize = 100;
 
-/// How the platform has been doing.
+/// The circuit to the data platform, with its failures in a row.
 #[derive(Debug)]
 pub(super) struct Circuit {
     failures: u32,
@@ -22,9 +22,9 @@ pub(super) struct Circuit {
 }
 
 impl Circuit {
-    /// A closed one; `shown` is 1 while it is open.
+    /// A closed circuit; the gauge is 1 while it is open.
     pub(super) fn new(shown: Gauge) -> Self {
-        Self { failures: 0, retry: Retry::new(PAUSES.0, PAUSES.1), shown }
+        Self { failures: 0, retry: Retry::new(RETRY_DELAYS.0, RETRY_DELAYS.1), shown }
     }
 
     /// How many of so many events may go out in the next request.
@@ -32,7 +32,7 @@ impl Circuit {
         events.min(if self.is_open() { 1 } else { MAX_EVENTS })
     }
 
-    /// Closes it.
+    /// Closes the circuit: the platform has answered.
     pub(super) fn succeeded(&mut self) {
         if self.is_open() {
             tracing::info!("the data platform is back");
@@ -54,7 +54,7 @@ impl Circuit {
     }
 
     fn is_open(&self) -> bool {
-        self.failures >= THRESHOLD
+        self.failures >= MAX_FAILURES
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!((circuit.state(), circuit.admits(1_000)), ("open", 1));
         assert_eq!(shown.get(), 1);
         assert!(delays[0] < Duration::from_secs(1));
-        assert!(delays.iter().all(|delay| *delay <= PAUSES.1 * 3 / 2));
+        assert!(delays.iter().all(|delay| *delay <= RETRY_DELAYS.1 * 3 / 2));
         circuit.succeeded();
         assert_eq!((circuit.state(), circuit.admits(1_000)), ("closed", MAX_EVENTS));
         assert_eq!(shown.get(), 0);

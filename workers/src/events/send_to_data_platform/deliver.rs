@@ -11,18 +11,18 @@ use tracing::{Instrument, field::Empty};
 
 use crate::events::subscribe::Received;
 
-/// The longest `Retry-After` that is honoured.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// The longest `Retry-After` that is honoured: a mistaken one must not stop deliveries for days.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Where the events go.
+/// The data platform: an HTTP client, and the URL that it posts events to.
 #[derive(Debug)]
 pub struct Platform {
     client: Client,
     url: Url,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// What became of a request.
+/// How the data platform answered a request.
 #[derive(Debug)]
 pub(super) enum Delivery {
     /// 2xx.
@@ -39,8 +39,8 @@ impl Platform {
     /// `ca_file` (PEM) are trusted and no others; without a file, the public ones that browsers trust.
     ///
     /// # Errors
-    /// A URL that is none, or a file without certificates.
-    pub fn new(url: &str, ca_file: Option<&Path>, patience: Duration) -> anyhow::Result<Self> {
+    /// The URL is malformed or not of HTTP; the file cannot be read or holds no certificate.
+    pub fn new(url: &str, ca_file: Option<&Path>, timeout: Duration) -> anyhow::Result<Self> {
         let url: Url = url.parse().context("DATA_PLATFORM_URL")?;
         anyhow::ensure!(
             ["http", "https"].contains(&url.scheme()),
@@ -58,17 +58,17 @@ impl Platform {
                 .collect::<Result<_, _>>()?,
         };
         let client = Client::builder()
-            .timeout(patience)
+            .timeout(timeout)
             .tls_certs_only(trusted)
             // Whom it points to is not who was configured, and of a POST it may make a GET.
             .redirect(redirect::Policy::none())
             .build();
-        Ok(Self { client: client.context("cannot make an HTTP client")?, url, patience })
+        Ok(Self { client: client.context("cannot make an HTTP client")?, url, timeout })
     }
 
-    /// How long a delivery takes at most.
-    pub(super) const fn patience(&self) -> Duration {
-        self.patience
+    /// The longest that one delivery takes, from connecting to the answer.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(super) async fn deliver(&self, events: &[Received]) -> Delivery {
@@ -154,7 +154,7 @@ fn judge(status: StatusCode, retry_after: Option<Duration>) -> Delivery {
 
 fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]

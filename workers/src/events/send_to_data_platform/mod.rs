@@ -12,7 +12,7 @@ pub use deliver::Platform;
 use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::{BrokerArgs, topology};
-use sqlx::PgPool;
+use firstcome_process::database::Pool;
 use tokio::{sync::Mutex, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +21,13 @@ use crate::monitor;
 use circuit::Circuit;
 use deliver::Delivery;
 
-/// Added to what an attempt or a pause may take, for the role to count as doing its work.
-const MARGIN: Duration = Duration::from_secs(10);
+/// How much longer than an attempt or a pause may take the role counts as ready.
+const READY_MARGIN: Duration = Duration::from_secs(10);
 
-/// Sends until `stop`.
+/// Sends events until `stop`, and reconnects as long as it takes.
 pub async fn run(
     broker: BrokerArgs,
-    pool: PgPool,
+    pool: Pool,
     platform: Platform,
     monitor: monitor::Role,
     stop: CancellationToken,
@@ -49,7 +49,8 @@ pub async fn run(
     .await;
 }
 
-/// Sends all events, however long it takes: a platform that is away is not what ails this role. Returns those that the platform refuses.
+/// Sends all events, however long it takes: a platform that is away is not what ails this role. Returns those
+/// that the platform refuses.
 async fn send(
     platform: &Platform,
     circuit: &mut Circuit,
@@ -63,7 +64,7 @@ async fn send(
     while let Some(part) = parts.pop() {
         // After a pause one event is the probe: a platform that just came back is not flooded.
         let (now, later) = part.split_at(circuit.admits(part.len()));
-        monitor.well(platform.patience() + MARGIN);
+        monitor.well(platform.timeout() + READY_MARGIN);
         let delay = match platform.deliver(now).await {
             Delivery::Accepted => {
                 circuit.succeeded();
@@ -105,7 +106,7 @@ async fn send(
             }
         };
         parts.push(part);
-        monitor.well(delay + MARGIN);
+        monitor.well(delay + READY_MARGIN);
         sleep(delay).await;
     }
     refused

@@ -1,4 +1,4 @@
-//! The statement that counts, each event once.
+//! The statement that counts sales, those of each event once.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use firstcome_contract::job::JobId;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::CONSUMER;
 use crate::database::answered;
 
-/// A line of a completed order.
+/// An item of a completed order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sale {
     /// The event's id, which is that of the order's job.

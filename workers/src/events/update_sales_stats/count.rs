@@ -1,29 +1,29 @@
-//! Counting events, each once.
+//! Counts a batch of events into the statistics, and finds those that the database refuses.
 
 use std::{collections::HashSet, time::Instant};
 
-use sqlx::{PgConnection, PgPool};
+use firstcome_process::database::Pool;
+use sqlx::PgConnection;
 
 use super::{
     add::{Sale, add},
     rebuild,
 };
 use crate::{
-    database::give_back,
     events::subscribe::{Interrupted, Received, Undeliverable},
-    line::{AttemptError, Experience, Parts, Then},
+    line::{AttemptError, Parts, Then, Tuning},
 };
 
 /// Counts these events. Those that the database refuses are found by bisection and returned, each
 /// alone; what was counted before an error is not counted again.
 pub(super) async fn count(
-    pool: &PgPool,
+    pool: &Pool,
     events: &[Received],
     time_zone: &str,
-    size: &mut Experience,
+    tuning: &mut Tuning,
 ) -> Result<Vec<Undeliverable>, Interrupted> {
     let mut refused = Vec::new();
-    let mut parts = Parts::of(events, size);
+    let mut parts = Parts::of(events, tuning);
     while let Some(part) = parts.next() {
         let began = Instant::now();
         let error = match try_count(pool, part, time_zone).await {
@@ -53,10 +53,10 @@ pub(super) async fn count(
     Ok(refused)
 }
 
-async fn try_count(pool: &PgPool, events: &[Received], time_zone: &str) -> Result<(), sqlx::Error> {
+async fn try_count(pool: &Pool, events: &[Received], time_zone: &str) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let counted = count_on(&mut connection, events, time_zone).await;
-    give_back(pool, connection, counted)
+    connection.judge(Ok(counted))
 }
 
 async fn count_on(

@@ -10,7 +10,7 @@ pub use rebuild::{Drift, close, forget, rebuild};
 use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::{BrokerArgs, topology};
-use sqlx::PgPool;
+use firstcome_process::database::Pool;
 use tokio::{
     sync::Mutex,
     time::{MissedTickBehavior, interval},
@@ -18,19 +18,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::subscribe::{self, Received};
-use crate::{line::Experience, monitor};
+use crate::{line::Tuning, monitor};
 
-/// Who counts, in `event_inbox`.
+/// The name of this consumer in `event_inbox`.
 const CONSUMER: &str = "sales-stats";
-/// How many days the daily job recounts.
+/// How many days before today the daily job recounts.
 pub const REBUILD_DAYS: i32 = 7;
-/// How often it is looked whether the daily job is due.
-const LOOK: Duration = Duration::from_secs(60);
+/// Time between two looks whether the daily job is due.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Counts until `stop`. Several processes may: an event is counted by one of them.
+/// Counts events until `stop`. Several processes may: an event is counted by one of them.
 pub async fn run(
     broker: BrokerArgs,
-    pool: PgPool,
+    pool: Pool,
     time_zone: String,
     monitor: monitor::Role,
     stop: CancellationToken,
@@ -38,7 +38,7 @@ pub async fn run(
     let queue = topology::sales_stats(&broker.queue_namespace);
     let counting = {
         let (pool, time_zone) = (pool.clone(), Arc::new(time_zone.clone()));
-        let size = Arc::new(Mutex::new(Experience::default()));
+        let tuning = Arc::new(Mutex::new(Tuning::default()));
         let metrics = Arc::clone(&monitor.metrics);
         subscribe::run(
             broker,
@@ -49,10 +49,10 @@ pub async fn run(
             // Also when they are no longer ours to acknowledge: when they come again, they are known.
             move |events: Vec<Received>, _| {
                 let (pool, time_zone) = (pool.clone(), Arc::clone(&time_zone));
-                let (metrics, size) = (Arc::clone(&metrics), Arc::clone(&size));
+                let (metrics, tuning) = (Arc::clone(&metrics), Arc::clone(&tuning));
                 async move {
-                    let mut size = size.lock().await;
-                    let refused = count::count(&pool, &events, &time_zone, &mut size).await?;
+                    let mut tuning = tuning.lock().await;
+                    let refused = count::count(&pool, &events, &time_zone, &mut tuning).await?;
                     let counted = events.len() - refused.len();
                     metrics.counted.inc_by(u64::try_from(counted).unwrap_or_default());
                     Ok(refused)
@@ -64,8 +64,8 @@ pub async fn run(
 }
 
 /// Recounts once per business day, by one of the processes.
-async fn daily(pool: PgPool, time_zone: String) {
-    let mut ticks = interval(LOOK);
+async fn daily(pool: Pool, time_zone: String) {
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

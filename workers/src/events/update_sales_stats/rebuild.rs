@@ -11,38 +11,39 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use firstcome_contract::job::JobId;
-use sqlx::{Connection, PgConnection, PgPool};
+use firstcome_process::database::Pool;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
     CONSUMER,
     add::{Sale, add},
 };
-use crate::database::{answered, give_back};
+use crate::database::answered;
 
-/// Orders that one statement looks through.
-const PIECE: i64 = 1_000;
-/// Notes that one statement deletes.
-const NOTES: i64 = 5_000;
+/// The most orders that one statement looks through, so that it ends in time.
+const MAX_ORDERS: i64 = 1_000;
+/// The most notes that one statement deletes, so that it ends in time.
+const MAX_NOTES: i64 = 5_000;
 /// How often a day is compared anew because somebody has counted something of it in between.
-const MOST_RACES: u32 = 10;
-/// Within which a day's instants are, around the two midnights of the calendar: no clock is set by more.
-const CLOCK_CHANGE: TimeDelta = TimeDelta::hours(3);
+const MAX_RACES: u32 = 10;
+/// The most by which a clock is set: so far beyond the two midnights of the calendar may a day reach.
+const MAX_CLOCK_CHANGE: TimeDelta = TimeDelta::hours(3);
 
 /// A count that was not what the orders say, and was repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// Of which day.
+    /// The day of the business time zone.
     pub day: NaiveDate,
-    /// Of which product.
+    /// The id of the product.
     pub product_id: i64,
-    /// Quantity and amount that were counted.
+    /// Quantity and amount (won) as they were counted.
     pub counted: (i64, i64),
-    /// Quantity and amount that the orders say.
+    /// Quantity and amount (won) as the completed orders say.
     pub sold: (i64, i64),
 }
 
-/// Quantity and amount by product.
+/// Quantity and amount (won) by the product's id.
 type Counts = BTreeMap<i64, (i64, i64)>;
 
 /// Recounts the last `days` days and today (of the business time zone), repairs what differs and
@@ -50,25 +51,25 @@ type Counts = BTreeMap<i64, (i64, i64)>;
 ///
 /// # Errors
 /// The database's; what was repaired by then stays so.
-pub async fn rebuild(pool: &PgPool, time_zone: &str, days: i32) -> Result<Vec<Drift>, sqlx::Error> {
+pub async fn rebuild(pool: &Pool, time_zone: &str, days: i32) -> Result<Vec<Drift>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let drifts = async {
         let days = last_days(&mut connection, time_zone, days).await?;
         rebuild_on(&mut connection, time_zone, &days).await
     };
     let drifts = drifts.await;
-    give_back(pool, connection, drifts)
+    connection.judge(Ok(drifts))
 }
 
 /// The same once per business day, after midnight; `None` if it is not due, or another process does it.
 pub(super) async fn rebuild_daily(
-    pool: &PgPool,
+    pool: &Pool,
     time_zone: &str,
     days: i32,
 ) -> Result<Option<Vec<Drift>>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let drifts = rebuild_if_due(&mut connection, time_zone, days).await;
-    give_back(pool, connection, drifts)
+    connection.judge(Ok(drifts))
 }
 
 async fn rebuild_if_due(
@@ -156,7 +157,7 @@ pub async fn forget(on: &mut PgConnection, events: Range<Uuid>) -> Result<u64, s
              ORDER BY consumer, event_id OFFSET $3 LIMIT 1",
             CONSUMER,
             from,
-            NOTES,
+            MAX_NOTES,
         );
         let next = answered(next.fetch_optional(&mut *on)).await?;
         let next = next.filter(|next| next.consumer == CONSUMER);
@@ -209,7 +210,7 @@ async fn count_missing(
         let next = sqlx::query_scalar!(
             "SELECT job_id FROM orders WHERE job_id >= $1 ORDER BY job_id OFFSET $2 LIMIT 1",
             from,
-            PIECE,
+            MAX_ORDERS,
         );
         let next = answered(next.fetch_optional(&mut *on)).await?;
         let to = next.map_or(jobs.end, |next| next.min(jobs.end));
@@ -254,7 +255,7 @@ pub(super) async fn recount(
 ) -> Result<Vec<Drift>, sqlx::Error> {
     let mut repaired = Vec::new();
     for day in days {
-        for _ in 0..MOST_RACES {
+        for _ in 0..MAX_RACES {
             let mut drifts = drifts(on, time_zone, *day).await?;
             let all = drifts.len();
             let done = repair(on, *day, &drifts).await?;
@@ -281,7 +282,7 @@ async fn instants(
         time_zone,
     );
     let midnights = answered(midnights.fetch_one(on)).await?;
-    Ok(midnights.first - CLOCK_CHANGE..midnights.last + CLOCK_CHANGE)
+    Ok(midnights.first - MAX_CLOCK_CHANGE..midnights.last + MAX_CLOCK_CHANGE)
 }
 
 /// Where the counts of a day are not the sums of the orders that were counted, in one snapshot.
@@ -299,7 +300,7 @@ async fn drifts(
         let next = sqlx::query_scalar!(
             "SELECT completed_at FROM orders WHERE completed_at >= $1 ORDER BY completed_at OFFSET $2 LIMIT 1",
             from,
-            PIECE,
+            MAX_ORDERS,
         );
         let next = answered(next.fetch_optional(&mut *snapshot)).await?;
         // The orders of a batch have one instant.

@@ -1,4 +1,4 @@
-//! The rules of the drop, pure.
+//! The rules by which a coupon is issued or refused: no database, no clock.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use firstcome_contract::{
 
 use super::Holding;
 
-/// One user asks for one coupon.
+/// A user's request for a coupon, as of its submission.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
     pub(super) user_id: UserId,

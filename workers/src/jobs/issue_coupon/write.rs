@@ -1,4 +1,4 @@
-//! The effects of a batch, in one statement.
+//! Stores the coupons that a batch issues and the campaigns' counts, in one statement.
 
 use std::collections::HashMap;
 

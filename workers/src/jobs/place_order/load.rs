@@ -1,5 +1,5 @@
 //! What a batch needs to know, read under row locks taken in the one global order: products by id,
-//! balances by user, coupons by id. Batches of different partitions wait for each other here, but
+//! balances by user, coupons by id. Batches of different lines wait for each other here, but
 //! never deadlock.
 
 use std::collections::BTreeSet;
@@ -12,11 +12,12 @@ use firstcome_contract::{
 use sqlx::PgConnection;
 
 use super::decide::{HeldCoupon, Product, Request, World};
+use crate::jobs::outcome::HandlerError;
 
 pub(super) async fn load(
     transaction: &mut PgConnection,
     requests: &[Request<'_>],
-) -> Result<World, sqlx::Error> {
+) -> Result<World, HandlerError> {
     let mut world = World::default();
 
     // NO KEY UPDATE is what our UPDATEs will take anyway, and lets the foreign keys' KEY SHARE pass.
@@ -74,11 +75,7 @@ pub(super) async fn load(
     .fetch_all(transaction)
     .await?;
     for row in rows {
-        let discount = if row.discount_type == "percent" {
-            Discount::Percent { percent: row.discount_value, cap: row.max_discount.map(Money::new) }
-        } else {
-            Discount::Fixed(Money::new(row.discount_value))
-        };
+        let discount = discount(&row.discount_type, row.discount_value, row.max_discount)?;
         let held = HeldCoupon {
             id: UserCouponId::new(row.id),
             discount,
@@ -88,4 +85,27 @@ pub(super) async fn load(
         world.coupons.insert((UserId::new(row.user_id), CouponId::new(row.coupon_id)), held);
     }
     Ok(world)
+}
+
+/// The discount that a campaign grants. A type that this release does not know is no other one: what it takes
+/// off would be a guess.
+fn discount(kind: &str, value: i64, cap: Option<i64>) -> Result<Discount, HandlerError> {
+    match kind {
+        "percent" => Ok(Discount::Percent { percent: value, cap: cap.map(Money::new) }),
+        "fixed" => Ok(Discount::Fixed(Money::new(value))),
+        _ => Err(HandlerError::Broken(format!("it does not know the discount type {kind:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_discount_is_of_a_type_that_is_known() {
+        let of = |kind| discount(kind, 10, None).map_err(|error| error.to_string());
+        assert_eq!(of("percent"), Ok(Discount::Percent { percent: 10, cap: None }));
+        assert_eq!(of("fixed"), Ok(Discount::Fixed(Money::new(10))));
+        assert_eq!(of("half"), Err("it does not know the discount type \"half\"".to_owned()));
+    }
 }

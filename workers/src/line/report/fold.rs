@@ -10,10 +10,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use firstcome_contract::line::Line;
 use sqlx::PgConnection;
 
-use super::{Known, Stats, TOLD_WITHIN};
+use super::{ARRIVAL_TIMEOUT, Known, Stats};
 
-/// Jobs that may overtake each other on their way into a busy line without being taken for a miscount.
-const OVERTAKING: i64 = 20;
+/// The most jobs by which a busy line's count may be off, since jobs overtake each other on their way into it,
+/// without being taken for a miscount.
+const MAX_OVERTAKING: i64 = 20;
 
 pub(crate) async fn fold(
     connection: &mut PgConnection,
@@ -45,7 +46,7 @@ pub(crate) async fn fold(
             Known::Exactly { settled, ago } => {
                 (settled, row.now - TimeDelta::from_std(ago).unwrap_or_default(), 0)
             }
-            Known::About { settled, until } => (settled, until, OVERTAKING),
+            Known::About { settled, until } => (settled, until, MAX_OVERTAKING),
         });
     }
     let settled: Vec<Option<i64>> = known.iter().map(|known| Some((*known)?.0)).collect();
@@ -102,7 +103,7 @@ pub(crate) async fn fold(
         &settled as &[Option<i64>],
         &by as &[Option<DateTime<Utc>>],
         &tolerated as &[Option<i64>],
-        TOLD_WITHIN.as_secs_f64(),
+        ARRIVAL_TIMEOUT.as_secs_f64(),
     )
     .execute(connection)
     .await?;
