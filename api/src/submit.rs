@@ -70,7 +70,7 @@ fn queued() -> Object {
 pub struct Request<'a> {
     /// Who asks.
     pub user_id: UserId,
-    /// What for; an order from the cart has no lines yet.
+    /// What for; an order from the cart has no items yet.
     pub job: Job,
     /// May carry an idempotency key and a trace.
     pub headers: &'a HeaderMap,
@@ -130,11 +130,11 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     }
 }
 
-/// Adds what the request did not bring along: the lines of an order from the cart.
+/// Adds what the request did not bring along: the items of an order from the cart.
 async fn complete(state: &AppState, user_id: UserId, job: &mut Job) -> Result<(), Problem> {
     match job {
         Job::PlaceOrder(order) if order.from_cart => {
-            order.lines = cart(state, user_id).await?;
+            order.items = cart(state, user_id).await?;
             Ok(())
         }
         Job::PlaceOrder(_) | Job::IssueCoupon(_) => Ok(()),
@@ -149,7 +149,7 @@ async fn judge(state: &AppState, envelope: &Envelope) -> Result<(), Problem> {
             state.coupons.early_rejection(job.coupon_id, submitted_at).await
         }
         Job::PlaceOrder(order) => {
-            let lacks_any = state.known_products.lacks_any(&order.lines).await;
+            let lacks_any = state.known_products.lacks_any(&order.items).await;
             lacks_any.then_some(Rejection::ProductNotFound)
         }
     };
@@ -169,7 +169,7 @@ async fn repeat(
         return Err(Problem::new(Code::IdempotencyKeyReused));
     }
     if !owner.is_queued {
-        // Once accepted, it does not matter what is known by now; but an order has to have lines.
+        // Once accepted, it does not matter what is known by now; but an order has to have items.
         if envelope.job.keys().next().is_none() {
             promising?;
         }
@@ -184,7 +184,7 @@ async fn repeat(
 }
 
 /// What is in the cart, ascending as in any order.
-async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<order::Line>, Problem> {
+async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<order::Item>, Problem> {
     let rows = sqlx::query!(
         "SELECT product_id, quantity FROM carts
          CROSS JOIN LATERAL (SELECT FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
@@ -196,8 +196,8 @@ async fn cart(state: &AppState, user_id: UserId) -> Result<Vec<order::Line>, Pro
     if rows.is_empty() {
         return Err(Problem::new(Code::CartEmpty));
     }
-    let line = |id, quantity| order::Line { product_id: ProductId::new(id), quantity };
-    Ok(rows.into_iter().map(|row| line(row.product_id, row.quantity)).collect())
+    let item = |id, quantity| order::Item { product_id: ProductId::new(id), quantity };
+    Ok(rows.into_iter().map(|row| item(row.product_id, row.quantity)).collect())
 }
 
 fn accepted(state: &AppState, job_id: JobId, kind: JobKind) -> Response {

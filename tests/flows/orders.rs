@@ -4,7 +4,7 @@ use firstcome_contract::{
     ids::{CouponId, ProductId, UserId},
     job::{Envelope, Idempotency, IssueCoupon, Job, PlaceOrder},
     line::Place,
-    order::{Fulfilment, Line},
+    order::{Fulfilment, Item},
 };
 use firstcome_workers::line::settle_directly;
 use futures_util::{StreamExt, stream};
@@ -55,7 +55,7 @@ async fn a_batch_of_several_kinds_is_settled_in_order() {
         let order = |coupon_id| {
             let product_id = ProductId::new(1);
             Job::PlaceOrder(PlaceOrder {
-                lines: vec![Line { product_id, quantity: 1 }],
+                items: vec![Item { product_id, quantity: 1 }],
                 coupon_id,
                 fulfilment: Fulfilment::All,
                 from_cart: false,
@@ -98,7 +98,7 @@ async fn a_batch_of_several_kinds_is_settled_in_order() {
 async fn an_order_is_paid_and_remembered() {
     shop(Options::default(), async |shop| {
         let coupon = coupon(shop, 7, json!({"discountType": "percent", "discountValue": 15, "maxDiscount": 1000})).await;
-        // Lines of one product are merged.
+        // Items of one product are merged.
         let items = json!([
             {"productId": 2, "quantity": 1}, {"productId": 1, "quantity": 2}, {"productId": 2, "quantity": 2}
         ]);
@@ -185,7 +185,7 @@ async fn an_unknown_product_is_refused_early_and_in_the_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partial_order_drops_its_short_lines_whole() {
+async fn a_partial_order_drops_its_short_items_whole() {
     shop(Options::default(), async |shop| {
         let (plenty, scarce) = (shop.product(100, 10).await, shop.product(1_000, 2).await);
         let items =
@@ -300,8 +300,8 @@ async fn five_thousand_orders_over_twenty_products_in_random_order() {
         };
         let orders: Vec<(i64, Value)> = (0..5_000)
             .map(|n| {
-                let lines = 1 + random(4);
-                let items: Vec<Value> = (0..lines)
+                let count = 1 + random(4);
+                let items: Vec<Value> = (0..count)
                     .map(|_| json!({"productId": products[random(20)], "quantity": 1 + random(3)}))
                     .collect();
                 let fulfilment = ["all", "partial"][random(2)];

@@ -5,13 +5,13 @@ use firstcome_broker::topology;
 use firstcome_contract::{
     event::{
         OrderCompleted,
-        order_completed::{Line as EventLine, Order},
+        order_completed::{Item as SoldItem, Order},
     },
     ids::{CouponId, OrderId, ProductId, UserId},
     job::{Envelope, IssueCoupon, Job, JobId, PlaceOrder},
     line::Place,
     money::Money,
-    order::{Fulfilment, Line},
+    order::{Fulfilment, Item},
 };
 use firstcome_workers::commands::purge::{Purged, Since, purge};
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ fn issue(coupon: i64) -> Job {
 
 fn order(product: i64, quantity: i64) -> Job {
     Job::PlaceOrder(PlaceOrder {
-        lines: vec![Line { product_id: ProductId::new(product), quantity }],
+        items: vec![Item { product_id: ProductId::new(product), quantity }],
         coupon_id: None,
         fulfilment: Fulfilment::All,
         from_cart: false,
@@ -92,7 +92,7 @@ pub(crate) async fn event(shop: &Shop, job: JobId) -> OrderCompleted {
     let data = Order {
         order_id: OrderId::new(id),
         user_id: UserId::new(user),
-        lines: vec![EventLine { product_id: ProductId::new(product), quantity, unit_price }],
+        items: vec![SoldItem { product_id: ProductId::new(product), quantity, unit_price }],
         items_amount: amount,
         discount: Money::ZERO,
         paid: amount,

@@ -3,7 +3,7 @@
 use axum::{extract::State, http::StatusCode};
 use firstcome_contract::{
     ids::UserId,
-    order::{MAX_LINES, MAX_QUANTITY},
+    order::{MAX_ITEMS, MAX_QUANTITY},
 };
 use firstcome_process::database::Pool;
 use sqlx::Connection;
@@ -38,7 +38,7 @@ impl CartRequest {
 /// Sets how many of a product are in the cart.
 ///
 /// # Errors
-/// 400, also if the cart would show more lines than an order has; 404, 503.
+/// 400, also if the cart would show more items than an order has; 404, 503.
 #[utoipa::path(
     put, path = "/api/users/cart/{productId}", operation_id = "setCartItem", tag = "Cart",
     request_body = CartRequest,
@@ -58,7 +58,7 @@ pub async fn set(
     let mut connection = state.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     // The balance row stands for the user: it is locked so that two requests cannot both add the
-    // last line that there is room for.
+    // last item that there is room for.
     let user = sqlx::query_scalar!(
         "SELECT user_id FROM balances WHERE user_id = $1 FOR NO KEY UPDATE",
         user_id
@@ -79,16 +79,16 @@ pub async fn set(
     if set.rows_affected() == 0 {
         return Err(Problem::new(Code::ProductNotFound));
     }
-    let lines = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "lines!" FROM carts
+    let items = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "items!" FROM carts
            CROSS JOIN LATERAL (SELECT FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
            WHERE user_id = $1"#,
         user_id
     )
     .fetch_one(&mut *transaction)
     .await?;
-    if usize::try_from(lines).is_ok_and(|lines| lines > MAX_LINES) {
-        let detail = format!("a cart holds at most {MAX_LINES} products");
+    if usize::try_from(items).is_ok_and(|items| items > MAX_ITEMS) {
+        let detail = format!("a cart holds at most {MAX_ITEMS} products");
         return Err(Problem::invalid("productId", detail));
     }
     transaction.commit().await?;

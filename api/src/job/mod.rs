@@ -4,4 +4,4 @@ mod get;
 mod schema;
 
 pub use get::*;
-pub(crate) use schema::Line;
+pub(crate) use schema::Item;

@@ -50,15 +50,15 @@ pub(super) struct OrderPlaced {
     discount: i64,
     paid: i64,
     /// The lines of a partial order that were short.
-    dropped: Vec<Line>,
+    dropped: Vec<Item>,
 }
 
 /// So many of a product.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(example = json!(order::Line { product_id: ProductId::new(1), quantity: 3 }))]
+#[schema(as = Line, example = json!(order::Item { product_id: ProductId::new(1), quantity: 3 }))]
 #[expect(dead_code, reason = "describes the contract's type of this name")]
-pub(crate) struct Line {
+pub(crate) struct Item {
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
     product_id: i64,
     #[schema(minimum = 1, maximum = 10_000)]
@@ -70,14 +70,16 @@ pub(crate) struct Line {
 #[expect(dead_code, reason = "describes what a worker wrote")]
 pub(super) struct Detail {
     /// The lines that are short, of `out-of-stock`.
-    lines: Option<Vec<ShortLine>>,
+    #[serde(rename = "lines")]
+    items: Option<Vec<ShortItem>>,
 }
 
 /// A line that is short of stock.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ShortLine)]
 #[expect(dead_code, reason = "describes the contract's type of this name")]
-struct ShortLine {
+struct ShortItem {
     product_id: i64,
     requested: i64,
     available: i64,
@@ -115,14 +117,14 @@ pub(super) mod example {
             items_amount: Money::new(3_000),
             discount: Money::new(300),
             paid: Money::new(2_700),
-            dropped: vec![order::Line { product_id: ProductId::new(2), quantity: 10_000 }],
+            dropped: vec![order::Item { product_id: ProductId::new(2), quantity: 10_000 }],
         };
         job(JobKind::PlaceOrder, Status::Succeeded.as_str(), json!(placed), Value::Null)
     }
 
     pub(crate) fn out_of_stock() -> Value {
         let short =
-            place_order::ShortLine { product_id: ProductId::new(1), requested: 3, available: 2 };
+            place_order::ShortItem { product_id: ProductId::new(1), requested: 3, available: 2 };
         let mut error = json!(Problem::new(Code::OutOfStock));
         if let Some(fields) = error.as_object_mut() {
             fields.insert("lines".to_owned(), json!([short]));

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firstcome_contract::{ids::ProductId, order::Line};
+use firstcome_contract::{ids::ProductId, order::Item};
 use firstcome_process::database::Pool;
 use quick_cache::sync::Cache;
 use sqlx::PgConnection;
@@ -16,9 +16,9 @@ use super::batched::Batched;
 /// How many products are remembered.
 const CAPACITY: usize = 100_000;
 /// How long a product is believed to exist. One that is deleted meanwhile is rejected by the line.
-const BELIEVED: Duration = Duration::from_secs(60);
+const SEEN_TTL: Duration = Duration::from_secs(60);
 /// How long a request waits for the database before it goes to the line unjudged.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Products that were there when last looked for.
 #[derive(Debug)]
@@ -38,11 +38,11 @@ impl Products {
     }
 
     /// Whether one of the products certainly does not exist.
-    pub async fn lacks_any(&self, lines: &[Line]) -> bool {
-        let unknown = lines
+    pub async fn lacks_any(&self, items: &[Item]) -> bool {
+        let unknown = items
             .iter()
-            .map(|line| line.product_id)
-            .filter(|id| self.seen.get(id).is_none_or(|seen| seen.elapsed() >= BELIEVED));
+            .map(|item| item.product_id)
+            .filter(|id| self.seen.get(id).is_none_or(|seen| seen.elapsed() >= SEEN_TTL));
         let looked_up = futures_util::future::join_all(unknown.map(async |id| {
             let found = self.stored.get(id).await.ok()?;
             if found.is_some() {
@@ -50,7 +50,7 @@ impl Products {
             }
             Some(found.is_some())
         }));
-        let looked_up = timeout(PATIENCE, looked_up).await.unwrap_or_default();
+        let looked_up = timeout(LOOK_UP_TIMEOUT, looked_up).await.unwrap_or_default();
         looked_up.contains(&Some(false))
     }
 }

@@ -4,7 +4,7 @@ use axum::{extract::State, http::HeaderMap, response::Response};
 use firstcome_contract::{
     ids::{CouponId, ProductId},
     job::{Job, PlaceOrder},
-    order::{Fulfilment, Line, MAX_LINES, MAX_QUANTITY, merged},
+    order::{Fulfilment, Item, MAX_ITEMS, MAX_QUANTITY, merged},
 };
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
@@ -23,8 +23,8 @@ use crate::{
     submit::{AcceptedAnswer, Request, accept},
 };
 
-/// The most lines that are read before duplicates are merged.
-const MAX_ITEMS: usize = 1_000;
+/// The most items that are read before duplicates are merged.
+const MAX_UNMERGED_ITEMS: usize = 1_000;
 const FULFILMENTS: [(&str, Fulfilment); 2] =
     [("all", Fulfilment::All), ("partial", Fulfilment::Partial)];
 
@@ -36,7 +36,7 @@ const FULFILMENTS: [(&str, Fulfilment); 2] =
 struct OrderRequest {
     /// Of at most 50 different products; those of one product count together.
     #[schema(min_items = 1, max_items = 1_000)]
-    items: Option<Vec<crate::job::Line>>,
+    items: Option<Vec<crate::job::Item>>,
     /// Buys what is in the cart; `items` is left out then.
     from_cart: Option<bool>,
     /// The campaign whose coupon the caller wants to use.
@@ -75,10 +75,10 @@ pub async fn place(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, .. } = body;
-    let lines = read_lines(&mut fields);
-    let from_cart = lines.is_none();
+    let items = read_items(&mut fields);
+    let from_cart = items.is_none();
     let order = PlaceOrder {
-        lines: lines.unwrap_or_default(),
+        items: items.unwrap_or_default(),
         coupon_id: fields.optional_integer("couponId", IDS).map(CouponId::new),
         fulfilment: fields.optional_choice("fulfilment", &FULFILMENTS).unwrap_or_default(),
         from_cart,
@@ -99,26 +99,28 @@ pub async fn place(
 /// fingerprints of it, also those of another release: it stays as it is, and a term to come is left
 /// out where a request does not have it.
 ///
-/// Of an order from the cart there are no lines: what is in the cart may change before the repeat.
+/// Of an order from the cart there are no items: what is in the cart may change before the repeat.
 fn terms(order: &PlaceOrder) -> serde_json::Result<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Item {
+    struct ItemTerms {
         product_id: i64,
         quantity: i64,
     }
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Terms {
-        lines: Vec<Item>,
+        #[serde(rename = "lines")]
+        items: Vec<ItemTerms>,
         #[serde(skip_serializing_if = "Option::is_none")]
         coupon_id: Option<i64>,
         fulfilment: &'static str,
         from_cart: bool,
     }
-    let item = |line: &Line| Item { product_id: line.product_id.get(), quantity: line.quantity };
+    let item =
+        |item: &Item| ItemTerms { product_id: item.product_id.get(), quantity: item.quantity };
     serde_json::to_vec(&Terms {
-        lines: order.lines.iter().map(item).collect(),
+        items: order.items.iter().map(item).collect(),
         coupon_id: order.coupon_id.map(CouponId::get),
         fulfilment: match order.fulfilment {
             Fulfilment::All => "all",
@@ -128,31 +130,31 @@ fn terms(order: &PlaceOrder) -> serde_json::Result<Vec<u8>> {
     })
 }
 
-/// The lines in the body, merged; `None` if they are to come from the cart.
-fn read_lines(fields: &mut Fields) -> Option<Vec<Line>> {
+/// The items in the body, merged; `None` if they are to come from the cart.
+fn read_items(fields: &mut Fields) -> Option<Vec<Item>> {
     let has_items = fields.has("items");
     if fields.optional_flag("fromCart") == Some(true) {
         if has_items {
             fields.reject("items", "does not go with fromCart");
-            fields.optional_objects("items", 0..=MAX_ITEMS, |_| ());
+            fields.optional_objects("items", 0..=MAX_UNMERGED_ITEMS, |_| ());
         }
         return None;
     }
-    let items = fields.optional_objects("items", 1..=MAX_ITEMS, |item| Line {
+    let items = fields.optional_objects("items", 1..=MAX_UNMERGED_ITEMS, |item| Item {
         product_id: ProductId::new(item.integer("productId", IDS)),
         quantity: item.integer("quantity", 1..=MAX_QUANTITY),
     });
     if items.is_none() {
         fields.reject("items", "is required, unless fromCart is true");
     }
-    let lines = merged(items.unwrap_or_default());
-    if lines.len() > MAX_LINES {
-        fields.reject("items", format!("must not have more than {MAX_LINES} different products"));
+    let items = merged(items.unwrap_or_default());
+    if items.len() > MAX_ITEMS {
+        fields.reject("items", format!("must not have more than {MAX_ITEMS} different products"));
     }
-    if lines.iter().any(|line| line.quantity > MAX_QUANTITY) {
+    if items.iter().any(|item| item.quantity > MAX_QUANTITY) {
         fields.reject("items", format!("must not ask for more than {MAX_QUANTITY} of a product"));
     }
-    Some(lines)
+    Some(items)
 }
 
 #[cfg(test)]
@@ -162,12 +164,12 @@ mod tests {
 
     #[test]
     fn fingerprints_of_orders_never_change() {
-        let of = |lines: &[(i64, i64)], coupon_id: Option<i64>, fulfilment, from_cart| {
-            let line =
-                |&(id, quantity): &(i64, i64)| Line { product_id: ProductId::new(id), quantity };
-            let lines = lines.iter().map(line).collect();
+        let of = |items: &[(i64, i64)], coupon_id: Option<i64>, fulfilment, from_cart| {
+            let item =
+                |&(id, quantity): &(i64, i64)| Item { product_id: ProductId::new(id), quantity };
+            let items = items.iter().map(item).collect();
             let coupon_id = coupon_id.map(CouponId::new);
-            let order = PlaceOrder { lines, coupon_id, fulfilment, from_cart };
+            let order = PlaceOrder { items, coupon_id, fulfilment, from_cart };
             fingerprint(&[b"place-order", &terms(&order).unwrap()])
         };
         assert_eq!(

@@ -17,7 +17,7 @@ use crate::{
         problem::{Code, Problem},
         schema::one_of,
     },
-    job::Line,
+    job::Item,
     state::AppState,
 };
 
@@ -34,9 +34,10 @@ struct OrderView {
     /// Only completed orders exist: a rejection lives in its job.
     #[schema(schema_with = statuses)]
     status: &'static str,
-    lines: Vec<LineView>,
+    #[serde(rename = "lines")]
+    items: Vec<ItemView>,
     /// The lines of a partial order that were short.
-    #[schema(value_type = Vec<Line>)]
+    #[schema(value_type = Vec<Item>)]
     dropped: Box<RawValue>,
     items_amount: i64,
     discount: i64,
@@ -56,7 +57,7 @@ fn statuses() -> Object {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = OrderLine)]
-struct LineView {
+struct ItemView {
     product_id: i64,
     name: String,
     quantity: i64,
@@ -119,7 +120,7 @@ async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>
                   (SELECT jsonb_agg(jsonb_build_object('productId', product_id, 'name', name, 'quantity', quantity,
                                                        'unitPrice', unit_price, 'amount', unit_price * quantity)
                                     ORDER BY product_id)
-                   FROM order_items WHERE order_id = orders.id) AS "lines!: Json<Vec<LineView>>"
+                   FROM order_items WHERE order_id = orders.id) AS "items!: Json<Vec<ItemView>>"
            FROM orders WHERE id = ANY($2) AND user_id = $1 ORDER BY id DESC"#,
         user_id,
         ids,
@@ -131,7 +132,7 @@ async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>
         .map(|row| OrderView {
             id: row.id,
             status: COMPLETED,
-            lines: row.lines.0,
+            items: row.items.0,
             dropped: row.dropped.0,
             items_amount: row.items_amount,
             discount: row.discount,

@@ -8,27 +8,27 @@ use crate::{ids::ProductId, money::Money};
 pub const MAX_PRICE: i64 = 1_000_000_000;
 /// The most of one product in an order, duplicates merged.
 pub const MAX_QUANTITY: i64 = 10_000;
-/// The most lines in an order.
-pub const MAX_LINES: usize = 50;
+/// The most items in an order.
+pub const MAX_ITEMS: usize = 50;
 
 /// So many of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Line {
+pub struct Item {
     /// The product.
     pub product_id: ProductId,
     /// How many, at least 1.
     pub quantity: i64,
 }
 
-/// What happens when a line is short of stock.
+/// What happens when an item is short of stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fulfilment {
     /// The order is rejected.
     #[default]
     All,
-    /// The line is dropped; the order is rejected only when every line is.
+    /// The item is dropped; the order is rejected only when every item is.
     Partial,
 }
 
@@ -59,11 +59,11 @@ impl Discount {
     }
 }
 
-/// The lines with duplicate products merged, by product id.
+/// The items with duplicate products merged, by product id.
 #[must_use]
-pub fn merged(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
-    let mut merged: Vec<Line> = lines.into_iter().collect();
-    merged.sort_unstable_by_key(|line| line.product_id);
+pub fn merged(items: impl IntoIterator<Item = Item>) -> Vec<Item> {
+    let mut merged: Vec<Item> = items.into_iter().collect();
+    merged.sort_unstable_by_key(|item| item.product_id);
     merged.dedup_by(|later, earlier| {
         let same = later.product_id == earlier.product_id;
         if same {
@@ -104,15 +104,15 @@ mod tests {
         }
 
         #[test]
-        fn merging_keeps_every_unit(lines in prop::collection::vec((1i64..10, 1i64..100), 0..30)) {
-            let lines = lines.into_iter().map(|(product, quantity)| Line { product_id: ProductId::new(product), quantity });
-            let merged = merged(lines.clone());
+        fn merging_keeps_every_unit(items in prop::collection::vec((1i64..10, 1i64..100), 0..30)) {
+            let items = items.into_iter().map(|(product, quantity)| Item { product_id: ProductId::new(product), quantity });
+            let merged = merged(items.clone());
             prop_assert!(merged.windows(2).all(|pair| pair[0].product_id < pair[1].product_id));
-            for line in &merged {
-                let expected: i64 = lines.clone().filter(|other| other.product_id == line.product_id).map(|line| line.quantity).sum();
-                prop_assert_eq!(line.quantity, expected);
+            for item in &merged {
+                let expected: i64 = items.clone().filter(|other| other.product_id == item.product_id).map(|item| item.quantity).sum();
+                prop_assert_eq!(item.quantity, expected);
             }
-            prop_assert_eq!(merged.iter().map(|line| line.quantity).sum::<i64>(), lines.map(|line| line.quantity).sum::<i64>());
+            prop_assert_eq!(merged.iter().map(|item| item.quantity).sum::<i64>(), items.map(|item| item.quantity).sum::<i64>());
         }
     }
 }

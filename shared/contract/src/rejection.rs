@@ -20,7 +20,7 @@ codes! {
         CouponSoldOut = "coupon-sold-out",
         /// A product of the order does not exist, or was deleted.
         ProductNotFound = "product-not-found",
-        /// The order asks for more than there is; says which lines.
+        /// The order asks for more than there is; says which items.
         OutOfStock = "out-of-stock",
         /// The user holds no coupon of the campaign.
         CouponNotOwned = "coupon-not-owned",

@@ -10,7 +10,7 @@ use std::{
 use firstcome_contract::{
     ids::{CouponId, ProductId},
     job::PlaceOrder,
-    order::{Fulfilment, Line},
+    order::{Fulfilment, Item},
 };
 use firstcome_rig::{answers::IDEMPOTENCY_KEY, http::call_with};
 use http::{Method, Uri};
@@ -159,15 +159,15 @@ pub(crate) fn orders(
     {
         let kind = kind(round, place, winners.contains(customer));
         for wanted in baskets(kind, place) {
-            let line = |(role, quantity): &(Role, i64)| {
+            let item = |(role, quantity): &(Role, i64)| {
                 let product = products.iter().find(|product| product.role == *role)?;
-                Some(Line { product_id: ProductId::new(product.id), quantity: *quantity })
+                Some(Item { product_id: ProductId::new(product.id), quantity: *quantity })
             };
             let names_coupon =
                 matches!(kind, Kind::Coupon | Kind::CouponTwice | Kind::ForeignCoupon);
             let partial = kind == Kind::Partial;
             let order = PlaceOrder {
-                lines: wanted.iter().filter_map(line).collect(),
+                items: wanted.iter().filter_map(item).collect(),
                 coupon_id: names_coupon.then(|| CouponId::new(campaign)),
                 fulfilment: if partial { Fulfilment::Partial } else { Fulfilment::All },
                 from_cart: false,
@@ -216,7 +216,7 @@ fn baskets(kind: Kind, place: usize) -> Vec<&'static [(Role, i64)]> {
 pub(crate) fn clicks(orders: &[PlannedOrder]) -> anyhow::Result<Vec<Click>> {
     let mut clicks = Vec::with_capacity(orders.len() + orders.len() / IMPATIENT + 1);
     for (index, PlannedOrder { customer, order, .. }) in orders.iter().enumerate() {
-        let mut body = json!({ "items": order.lines, "fulfilment": order.fulfilment });
+        let mut body = json!({ "items": order.items, "fulfilment": order.fulfilment });
         if let (Some(coupon), Some(fields)) = (order.coupon_id, body.as_object_mut()) {
             fields.insert("couponId".to_owned(), coupon.get().into());
         }

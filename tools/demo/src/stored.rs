@@ -143,10 +143,10 @@ pub(crate) struct StoredOrder {
     pub(crate) user: i64,
     /// The campaign whose coupon it used.
     pub(crate) campaign: Option<i64>,
-    /// What its lines cost, what the coupon took off, what was paid.
+    /// What its items cost, what the coupon took off, what was paid.
     pub(crate) amounts: (i64, i64, i64),
     /// What was bought: product, price of one, quantity; by product.
-    pub(crate) lines: Vec<(i64, i64, i64)>,
+    pub(crate) items: Vec<(i64, i64, i64)>,
     pub(crate) payments: Vec<i64>,
     /// The business day on which it was completed.
     pub(crate) day: NaiveDate,
@@ -206,8 +206,8 @@ async fn pairs(pool: &PgPool, select: &'static str) -> Result<HashMap<i64, i64>,
 }
 
 async fn orders(pool: &PgPool) -> Result<BTreeMap<i64, StoredOrder>, sqlx::Error> {
-    type Lines = Json<Vec<(i64, i64, i64)>>;
-    type Row = (i64, Uuid, i64, Option<i64>, i64, i64, i64, NaiveDate, Lines, Vec<i64>);
+    type Items = Json<Vec<(i64, i64, i64)>>;
+    type Row = (i64, Uuid, i64, Option<i64>, i64, i64, i64, NaiveDate, Items, Vec<i64>);
     let rows = sqlx::query_as::<_, Row>(
         "SELECT id, job_id, user_id, coupon_id, items_amount, discount, paid, (completed_at AT TIME ZONE $1)::date,
                 (SELECT COALESCE(jsonb_agg(jsonb_build_array(product_id, unit_price, quantity) ORDER BY product_id), '[]')
@@ -215,11 +215,21 @@ async fn orders(pool: &PgPool) -> Result<BTreeMap<i64, StoredOrder>, sqlx::Error
                 ARRAY(SELECT amount FROM payments WHERE order_id = orders.id)
          FROM orders",
     );
-    let order =
-        |(id, job, user, campaign, items, discount, paid, day, Json(lines), payments): Row| {
-            let amounts = (items, discount, paid);
-            (id, StoredOrder { job, user, campaign, amounts, lines, payments, day })
-        };
+    let order = |(
+        id,
+        job,
+        user,
+        campaign,
+        items_amount,
+        discount,
+        paid,
+        day,
+        Json(items),
+        payments,
+    ): Row| {
+        let amounts = (items_amount, discount, paid);
+        (id, StoredOrder { job, user, campaign, amounts, items, payments, day })
+    };
     Ok(rows.bind(BUSINESS_TIME_ZONE).fetch_all(pool).await?.into_iter().map(order).collect())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use firstcome_contract::job::{
     issue_coupon::CouponIssued,
-    place_order::{OrderPlaced, ShortLine},
+    place_order::{OrderPlaced, ShortItem},
 };
 use http::{
     Method, StatusCode, Uri,
@@ -45,9 +45,9 @@ pub enum Success {
 /// What `out-of-stock` adds to its code.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Detail {
-    /// The lines that are short.
-    #[serde(default)]
-    pub lines: Vec<ShortLine>,
+    /// The items that are short.
+    #[serde(default, rename = "lines")]
+    pub items: Vec<ShortItem>,
 }
 
 /// How a job ended; from a poll or from the database, which must agree.
@@ -234,7 +234,7 @@ mod tests {
         let short = r#"{"status":"rejected","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z","result":null,
                         "error":{"code":"out-of-stock","lines":[{"productId":1,"requested":2,"available":1}]}}"#;
         let Poll::Settled(job) = poll(StatusCode::OK, short) else { panic!("not settled") };
-        assert_eq!(job.outcome.detail.lines[0].available, 1);
+        assert_eq!(job.outcome.detail.items[0].available, 1);
         let placed = r#"{"status":"succeeded","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z","error":null,
                          "result":{"orderId":9,"itemsAmount":50,"discount":20,"paid":30,"dropped":[]}}"#;
         let Poll::Settled(job) = poll(StatusCode::OK, placed) else { panic!("not settled") };

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     ids::{CouponId, OrderId, ProductId, UserId},
     money::Money,
-    order::{MAX_LINES, MAX_PRICE, MAX_QUANTITY},
+    order::{MAX_ITEMS, MAX_PRICE, MAX_QUANTITY},
 };
 
 /// The kind; also its routing key. Never renamed: messages outlive deploys.
@@ -41,8 +41,9 @@ pub struct Order {
     /// Who bought.
     pub user_id: UserId,
     /// What was bought.
-    pub lines: Vec<Line>,
-    /// What the lines cost.
+    #[serde(rename = "lines")]
+    pub items: Vec<Item>,
+    /// What the items cost.
     pub items_amount: Money,
     /// What the coupon took off.
     pub discount: Money,
@@ -52,10 +53,10 @@ pub struct Order {
     pub coupon_id: Option<CouponId>,
 }
 
-/// A line of a completed order.
+/// An item of a completed order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Line {
+pub struct Item {
     /// The product.
     pub product_id: ProductId,
     /// How many.
@@ -86,20 +87,20 @@ impl OrderCompleted {
     /// Why it is none, for people.
     pub fn decode(json: &[u8]) -> Result<Self, String> {
         let event: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let lines = &event.data.lines;
-        if lines.len() > MAX_LINES {
-            return Err(format!("{} lines are more than an order can have", lines.len()));
+        let items = &event.data.items;
+        if items.len() > MAX_ITEMS {
+            return Err(format!("{} items are more than an order can have", items.len()));
         }
-        let is_sold = |line: &&Line| {
-            (1..=MAX_QUANTITY).contains(&line.quantity)
-                && (0..=MAX_PRICE).contains(&line.unit_price.get())
+        let is_sold = |item: &&Item| {
+            (1..=MAX_QUANTITY).contains(&item.quantity)
+                && (0..=MAX_PRICE).contains(&item.unit_price.get())
         };
-        match lines.iter().find(|line| !is_sold(line)) {
-            Some(line) => Err(format!(
+        match items.iter().find(|item| !is_sold(item)) {
+            Some(item) => Err(format!(
                 "nothing is sold {} times at {}: product {}",
-                line.quantity,
-                line.unit_price.get(),
-                line.product_id
+                item.quantity,
+                item.unit_price.get(),
+                item.product_id
             )),
             None => Ok(event),
         }
@@ -112,11 +113,11 @@ mod tests {
 
     #[test]
     fn the_wire_form_never_changes() {
-        let line = Line { product_id: ProductId::new(3), quantity: 2, unit_price: Money::new(50) };
+        let item = Item { product_id: ProductId::new(3), quantity: 2, unit_price: Money::new(50) };
         let data = Order {
             order_id: OrderId::new(1),
             user_id: UserId::new(7),
-            lines: vec![line],
+            items: vec![item],
             items_amount: Money::new(100),
             discount: Money::ZERO,
             paid: Money::new(100),
@@ -133,11 +134,11 @@ mod tests {
 
     #[test]
     fn what_nobody_sells_is_no_event() {
-        let decode = |lines: Vec<Line>| {
+        let decode = |items: Vec<Item>| {
             let data = Order {
                 order_id: OrderId::new(1),
                 user_id: UserId::new(7),
-                lines,
+                items,
                 items_amount: Money::ZERO,
                 discount: Money::ZERO,
                 paid: Money::ZERO,
@@ -146,20 +147,20 @@ mod tests {
             let event = OrderCompleted::new(Uuid::nil(), DateTime::UNIX_EPOCH, data);
             OrderCompleted::decode(&serde_json::to_vec(&event).unwrap())
         };
-        let line = |quantity, unit_price| Line {
+        let item = |quantity, unit_price| Item {
             product_id: ProductId::new(3),
             quantity,
             unit_price: Money::new(unit_price),
         };
         for sold in [(1, 0), (MAX_QUANTITY, MAX_PRICE)] {
-            assert!(decode(vec![line(sold.0, sold.1); MAX_LINES]).is_ok());
+            assert!(decode(vec![item(sold.0, sold.1); MAX_ITEMS]).is_ok());
         }
         let nothing =
             [(0, 1), (-5, 1), (MAX_QUANTITY + 1, 1), (i64::MAX, 1), (1, -1), (1, MAX_PRICE + 1)];
         for (quantity, unit_price) in nothing {
-            let error = decode(vec![line(1, 1), line(quantity, unit_price)]).unwrap_err();
+            let error = decode(vec![item(1, 1), item(quantity, unit_price)]).unwrap_err();
             assert!(error.contains("product 3"), "{error}");
         }
-        assert!(decode(vec![line(1, 1); MAX_LINES + 1]).is_err());
+        assert!(decode(vec![item(1, 1); MAX_ITEMS + 1]).is_err());
     }
 }

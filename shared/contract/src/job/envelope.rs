@@ -154,7 +154,7 @@ mod tests {
         ids::{CouponId, ProductId},
         job::{IssueCoupon, PlaceOrder},
         line::Place,
-        order::{Fulfilment, Line},
+        order::{Fulfilment, Item},
     };
     use proptest::prelude::*;
 
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn what_a_newer_release_adds_is_ignored() {
         let order = PlaceOrder {
-            lines: vec![Line { product_id: ProductId::new(1), quantity: 2 }],
+            items: vec![Item { product_id: ProductId::new(1), quantity: 2 }],
             coupon_id: None,
             fulfilment: Fulfilment::All,
             from_cart: false,

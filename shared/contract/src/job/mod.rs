@@ -15,7 +15,7 @@ pub use place_order::PlaceOrder;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{family::Family, order::Line};
+use crate::{family::Family, order};
 
 /// Declares the kinds of jobs from one table: the enum, every kind there is, and all look-ups.
 macro_rules! job_kinds {
@@ -113,7 +113,7 @@ impl Job {
         };
         let job = job.map_err(|error| error.to_string())?;
         match &job {
-            Self::PlaceOrder(order) if !order.is_valid() => Err("no valid lines".to_owned()),
+            Self::PlaceOrder(order) if !order.is_valid() => Err("no valid items".to_owned()),
             Self::IssueCoupon(_) | Self::PlaceOrder(_) => Ok(job),
         }
     }
@@ -123,7 +123,7 @@ impl Job {
     pub fn keys(&self) -> Keys<'_> {
         match self {
             Self::IssueCoupon(job) => Keys::Coupon(Some(job.coupon_id.get())),
-            Self::PlaceOrder(job) => Keys::Products(job.lines.iter()),
+            Self::PlaceOrder(job) => Keys::Products(job.items.iter()),
         }
     }
 }
@@ -133,8 +133,8 @@ impl Job {
 pub enum Keys<'a> {
     /// The campaign.
     Coupon(Option<i64>),
-    /// The lines of the order.
-    Products(std::slice::Iter<'a, Line>),
+    /// The items of the order.
+    Products(std::slice::Iter<'a, order::Item>),
 }
 
 impl Iterator for Keys<'_> {
@@ -143,7 +143,7 @@ impl Iterator for Keys<'_> {
     fn next(&mut self) -> Option<i64> {
         match self {
             Self::Coupon(id) => id.take(),
-            Self::Products(lines) => lines.next().map(|line| line.product_id.get()),
+            Self::Products(items) => items.next().map(|item| item.product_id.get()),
         }
     }
 }

@@ -8,12 +8,12 @@ use firstcome_api::http::{auth::Caller, body::Body, problem::Code};
 use firstcome_contract::{
     event::{
         OrderCompleted,
-        order_completed::{Line as SoldLine, Order},
+        order_completed::{Item as SoldItem, Order},
     },
     ids::OrderId,
     job::{JobId, JobKind, place_order::OrderPlaced},
     money::Money,
-    order::{Line, merged},
+    order::{Item, merged},
 };
 use serde::Deserialize;
 use sqlx::{PgConnection, types::Json};
@@ -24,10 +24,10 @@ const KIND: JobKind = JobKind::PlaceOrder;
 
 #[derive(Deserialize)]
 struct Wanted {
-    items: Vec<Line>,
+    items: Vec<Item>,
 }
 
-/// The same transaction as the workers' (stock, balance with its history, order, lines, payment,
+/// The same transaction as the workers' (stock, balance with its history, order, items, payment,
 /// event, record), for one order: locks in the same global order, then one statement for all that it
 /// writes. It does not wake a relay: that would serialize the commits of orders that share nothing.
 pub(super) async fn place(
@@ -36,10 +36,10 @@ pub(super) async fn place(
     body: Body,
 ) -> Result<Response, Failed> {
     let wanted = serde_json::from_slice::<Wanted>(&body.bytes);
-    let lines = merged(wanted.map_err(|_| Code::MalformedBody)?.items);
+    let items = merged(wanted.map_err(|_| Code::MalformedBody)?.items);
     let job = shared.job_id(KIND);
     let mut transaction = shared.pool.begin().await?;
-    let placed = transact(&mut transaction, job, caller, &lines).await?;
+    let placed = transact(&mut transaction, job, caller, &items).await?;
     transaction.commit().await?;
     Ok(done(job, KIND, "succeeded", placed))
 }
@@ -48,10 +48,10 @@ async fn transact(
     transaction: &mut PgConnection,
     job: JobId,
     caller: Caller,
-    lines: &[Line],
+    items: &[Item],
 ) -> Result<OrderPlaced, Failed> {
-    let products: Vec<i64> = lines.iter().map(|line| line.product_id.get()).collect();
-    let quantities: Vec<i64> = lines.iter().map(|line| line.quantity).collect();
+    let products: Vec<i64> = items.iter().map(|item| item.product_id.get()).collect();
+    let quantities: Vec<i64> = items.iter().map(|item| item.quantity).collect();
     let user = caller.user_id.get();
     let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(
         "SELECT id, name, price, stock FROM products
@@ -71,18 +71,18 @@ async fn transact(
     let (balance, order_id, now) = row.ok_or(Code::UserNotFound)?;
 
     let (mut names, mut prices, mut sold, mut amount) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for line in lines {
+    for item in items {
         let (_, name, price, stock) =
-            known.get(&line.product_id.get()).ok_or(Code::ProductNotFound)?;
-        if line.quantity > *stock {
+            known.get(&item.product_id.get()).ok_or(Code::ProductNotFound)?;
+        if item.quantity > *stock {
             return Err(Code::OutOfStock.into());
         }
-        amount += price * line.quantity;
+        amount += price * item.quantity;
         names.push(name.as_str());
         prices.push(*price);
         let (product_id, quantity, unit_price) =
-            (line.product_id, line.quantity, Money::new(*price));
-        sold.push(SoldLine { product_id, quantity, unit_price });
+            (item.product_id, item.quantity, Money::new(*price));
+        sold.push(SoldItem { product_id, quantity, unit_price });
     }
     if amount > balance {
         return Err(Code::InsufficientBalance.into());
@@ -91,7 +91,7 @@ async fn transact(
     let event = Order {
         order_id,
         user_id: caller.user_id,
-        lines: sold,
+        items: sold,
         items_amount: amount,
         discount: Money::ZERO,
         paid: amount,

@@ -46,11 +46,11 @@ fn last_sold(report: &Report<'_>, offer: &Offer) -> Option<DateTime<Utc>> {
     let console = offer.products.iter().find(|product| product.role == Role::Console)?.id;
     let sales = report.record.settled.iter().filter(|told| {
         let planned = offer.orders.get(told.intent);
-        let lines = planned.into_iter().flat_map(|planned| &planned.order.lines);
+        let items = planned.into_iter().flat_map(|planned| &planned.order.items);
         told.outcome.order().is_some_and(|order| {
-            lines
-                .filter(|line| !order.dropped.contains(line))
-                .any(|line| line.product_id.get() == console)
+            items
+                .filter(|item| !order.dropped.contains(item))
+                .any(|item| item.product_id.get() == console)
         })
     });
     sales.map(|told| told.outcome.settled_at).max()

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use firstcome_contract::{
-    job::place_order::{OrderPlaced, ShortLine},
-    order::{Fulfilment, Line},
+    job::place_order::{OrderPlaced, ShortItem},
+    order::{Fulfilment, Item},
     rejection::Rejection,
 };
 use firstcome_rig::{
@@ -41,8 +41,8 @@ struct Bought<'a> {
 }
 
 impl Bought<'_> {
-    fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.planned.order.lines.iter().filter(|line| !self.placed.dropped.contains(line))
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        self.planned.order.items.iter().filter(|item| !self.placed.dropped.contains(item))
     }
 
     fn amounts(&self) -> (i64, i64, i64) {
@@ -129,10 +129,10 @@ fn completed(offer: &Offer, bought: &Orders<'_>) -> Check {
         let asked = &order.planned.order;
         let dropped = &order.placed.dropped;
         let may_drop = asked.fulfilment == Fulfilment::Partial;
-        let fits = dropped.iter().all(|line| asked.lines.contains(line))
+        let fits = dropped.iter().all(|item| asked.items.contains(item))
             && (dropped.is_empty() || may_drop)
-            && dropped.len() < asked.lines.len();
-        let price = price(offer, order.lines());
+            && dropped.len() < asked.items.len();
+        let price = price(offer, order.items());
         let discount = if asked.coupon_id.is_some() { DISCOUNT.min(price) } else { 0 };
         !fits || order.amounts() != (price, discount, price - discount)
     });
@@ -154,21 +154,21 @@ fn completed(offer: &Offer, bought: &Orders<'_>) -> Check {
 fn rejected(record: &Record, offer: &Offer, stored: &StoredSale, bought: &Orders<'_>) -> Check {
     let spent = spent(bought);
     let used: HashSet<i64> = uses(bought).into_iter().map(|(user, _)| user).collect();
-    let is_short = |asked: &[Line], short: &ShortLine| {
-        let line = Line { product_id: short.product_id, quantity: short.requested };
+    let is_short = |asked: &[Item], short: &ShortItem| {
+        let item = Item { product_id: short.product_id, quantity: short.requested };
         let left = stored.stocks.get(&short.product_id.get()).copied().unwrap_or_default();
-        asked.contains(&line) && short.requested > short.available && short.available >= left
+        asked.contains(&item) && short.requested > short.available && short.available >= left
     };
     let justified = |user: i64, planned: &PlannedOrder, outcome: &Outcome| {
         let asked = &planned.order;
         match outcome.name() {
             "out-of-stock" => {
-                let short = &outcome.detail.lines;
+                let short = &outcome.detail.items;
                 let enough = match asked.fulfilment {
                     Fulfilment::All => !short.is_empty(),
-                    Fulfilment::Partial => short.len() == asked.lines.len(),
+                    Fulfilment::Partial => short.len() == asked.items.len(),
                 };
-                enough && short.iter().all(|short| is_short(&asked.lines, short))
+                enough && short.iter().all(|short| is_short(&asked.items, short))
             }
             "coupon-not-owned" => asked.coupon_id.is_some() && !offer.winners.contains(&user),
             "coupon-already-used" => asked.coupon_id.is_some() && used.contains(&user),
@@ -176,7 +176,7 @@ fn rejected(record: &Record, offer: &Offer, stored: &StoredSale, bought: &Orders
                 let before = offer.balances.get(&user).copied().unwrap_or_default();
                 let left = before - spent.get(&user).copied().unwrap_or_default();
                 let discount = if asked.coupon_id.is_some() { DISCOUNT } else { 0 };
-                price(offer, asked.lines.iter()) - discount > left
+                price(offer, asked.items.iter()) - discount > left
             }
             _ => false,
         }
@@ -208,15 +208,15 @@ fn rejected(record: &Record, offer: &Offer, stored: &StoredSale, bought: &Orders
 fn orders(stored: &StoredSale, bought: &Orders<'_>) -> Check {
     let same = |(id, told): (&i64, &Bought<'_>)| {
         let Some(order) = stored.orders.get(id) else { return false };
-        let lines: Vec<(i64, i64)> =
-            order.lines.iter().map(|(product, _, quantity)| (*product, *quantity)).collect();
-        let told_lines: Vec<(i64, i64)> =
-            told.lines().map(|line| (line.product_id.get(), line.quantity)).collect();
+        let items: Vec<(i64, i64)> =
+            order.items.iter().map(|(product, _, quantity)| (*product, *quantity)).collect();
+        let told_items: Vec<(i64, i64)> =
+            told.items().map(|item| (item.product_id.get(), item.quantity)).collect();
         told.jobs.contains(&order.job)
             && order.user == told.user
             && order.campaign == told.campaign()
             && order.amounts == told.amounts()
-            && lines == told_lines
+            && items == told_items
     };
     let wrong = bought.iter().filter(|entry| !same(*entry)).count();
     let untold = stored.orders.keys().filter(|id| !bought.contains_key(id)).count();
@@ -319,9 +319,9 @@ fn statistics(offer: &Offer, stored: &StoredSale, bought: &Orders<'_>) -> Check 
     for (id, order) in bought {
         // An order that is not stored is another check's violation.
         let Some(day) = stored.orders.get(id).map(|order| order.day) else { continue };
-        for line in order.lines() {
-            let sum = expected.entry((day, line.product_id.get())).or_insert((0, 0));
-            *sum = (sum.0 + line.quantity, sum.1 + price(offer, [line]));
+        for item in order.items() {
+            let sum = expected.entry((day, item.product_id.get())).or_insert((0, 0));
+            *sum = (sum.0 + item.quantity, sum.1 + price(offer, [item]));
         }
     }
     let keys: BTreeSet<_> = expected.keys().chain(stored.statistics.keys()).collect();
@@ -329,7 +329,7 @@ fn statistics(offer: &Offer, stored: &StoredSale, bought: &Orders<'_>) -> Check 
     let wrong = wrong.count();
     let units = |sums: &BTreeMap<_, (i64, i64)>| sums.values().map(|(units, _)| units).sum::<i64>();
     Check {
-        what: "the sales statistics are the lines of the completed orders, by product and day",
+        what: "the sales statistics are the items of the completed orders, by product and day",
         figures: format!(
             "{} products and days, {} units bought, {} counted; {} wrong",
             count(expected.len()),
@@ -345,23 +345,23 @@ fn events(received: &[Received], offer: &Offer, bought: &Orders<'_>) -> Check {
     let as_told = |event: &Received| {
         let Some(told) = bought.get(&event.order.order_id.get()) else { return false };
         let order = &event.order;
-        let lines: Vec<(i64, i64, i64)> = order
-            .lines
+        let items: Vec<(i64, i64, i64)> = order
+            .items
             .iter()
-            .map(|line| (line.product_id.get(), line.quantity, line.unit_price.get()))
+            .map(|item| (item.product_id.get(), item.quantity, item.unit_price.get()))
             .collect();
-        let told_lines: Vec<(i64, i64, i64)> = told
-            .lines()
-            .map(|line| {
-                let one = Line { quantity: 1, ..*line };
-                (line.product_id.get(), line.quantity, price(offer, [&one]))
+        let told_items: Vec<(i64, i64, i64)> = told
+            .items()
+            .map(|item| {
+                let one = Item { quantity: 1, ..*item };
+                (item.product_id.get(), item.quantity, price(offer, [&one]))
             })
             .collect();
         told.jobs.contains(&event.id)
             && order.user_id.get() == told.user
             && order.coupon_id == told.planned.order.coupon_id
             && (order.items_amount.get(), order.discount.get(), order.paid.get()) == told.amounts()
-            && lines == told_lines
+            && items == told_items
     };
     let wrong = received.iter().filter(|event| !as_told(event)).count();
     let orders: HashSet<i64> = received.iter().map(|event| event.order.order_id.get()).collect();
@@ -383,19 +383,19 @@ fn events(received: &[Received], offer: &Offer, bought: &Orders<'_>) -> Check {
     }
 }
 
-fn price<'a>(offer: &Offer, lines: impl IntoIterator<Item = &'a Line>) -> i64 {
-    let of = |line: &Line| {
-        let product = offer.products.iter().find(|product| product.id == line.product_id.get())?;
-        Some(product.price * line.quantity)
+fn price<'a>(offer: &Offer, items: impl IntoIterator<Item = &'a Item>) -> i64 {
+    let of = |item: &Item| {
+        let product = offer.products.iter().find(|product| product.id == item.product_id.get())?;
+        Some(product.price * item.quantity)
     };
-    lines.into_iter().filter_map(of).sum()
+    items.into_iter().filter_map(of).sum()
 }
 
 /// How many of each product.
 fn sold(bought: &Orders<'_>) -> HashMap<i64, i64> {
     let mut sold = HashMap::new();
-    for line in bought.values().flat_map(Bought::lines) {
-        *sold.entry(line.product_id.get()).or_default() += line.quantity;
+    for item in bought.values().flat_map(Bought::items) {
+        *sold.entry(item.product_id.get()).or_default() += item.quantity;
     }
     sold
 }

@@ -195,7 +195,7 @@ mod tests {
             let data = Order {
                 order_id: OrderId::new(1),
                 user_id: UserId::new(1),
-                lines: Vec::new(),
+                items: Vec::new(),
                 items_amount: Money::ZERO,
                 discount: Money::ZERO,
                 paid: Money::ZERO,

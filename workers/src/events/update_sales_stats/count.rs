@@ -68,12 +68,12 @@ async fn count_on(
     let mut seen = HashSet::new();
     let new = events.iter().map(|received| &received.event).filter(|event| seen.insert(event.id));
     let sales = new.flat_map(|event| {
-        event.data.lines.iter().map(|line| Sale {
+        event.data.items.iter().map(|item| Sale {
             event: event.id,
             at: event.time,
-            product: line.product_id.get(),
-            quantity: line.quantity,
-            amount: line.unit_price.times(line.quantity).get(),
+            product: item.product_id.get(),
+            quantity: item.quantity,
+            amount: item.unit_price.times(item.quantity).get(),
         })
     });
     let sales: Vec<Sale> = sales.collect();

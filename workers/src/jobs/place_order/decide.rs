@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
     ids::{CouponId, ProductId, UserCouponId, UserId},
-    job::{JobId, PlaceOrder, place_order::ShortLine},
+    job::{JobId, PlaceOrder, place_order::ShortItem},
     money::Money,
-    order::{Discount, Fulfilment, Line},
+    order::{Discount, Fulfilment, Item},
     rejection::Rejection,
 };
 
@@ -47,9 +47,9 @@ pub(super) struct World {
     pub(super) coupons: HashMap<(UserId, CouponId), HeldCoupon>,
 }
 
-/// One line of a placed order, at the price of the settlement.
+/// One item of a placed order, at the price of the settlement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Item {
+pub(super) struct SoldItem {
     pub(super) product_id: ProductId,
     pub(super) name: String,
     pub(super) unit_price: Money,
@@ -59,8 +59,8 @@ pub(super) struct Item {
 /// An order that is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Placed {
-    pub(super) items: Vec<Item>,
-    pub(super) dropped: Vec<Line>,
+    pub(super) items: Vec<SoldItem>,
+    pub(super) dropped: Vec<Item>,
     pub(super) items_amount: Money,
     pub(super) discount: Money,
     pub(super) coupon: Option<UserCouponId>,
@@ -77,7 +77,7 @@ impl Placed {
 /// Why an order is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Denial {
-    OutOfStock(Vec<ShortLine>),
+    OutOfStock(Vec<ShortItem>),
     Plain(Rejection),
 }
 
@@ -121,26 +121,26 @@ impl World {
         Ok(Placed { items, dropped, items_amount, discount, coupon, balance_after })
     }
 
-    /// The lines that can be had, and those that a partial order drops.
-    fn available(&self, order: &PlaceOrder) -> Result<(Vec<Item>, Vec<Line>), Denial> {
+    /// The items that can be had, and those that a partial order drops.
+    fn available(&self, order: &PlaceOrder) -> Result<(Vec<SoldItem>, Vec<Item>), Denial> {
         let (mut items, mut dropped, mut short) = (Vec::new(), Vec::new(), Vec::new());
-        for line in &order.lines {
-            let product = self.products.get(&line.product_id).ok_or(Rejection::ProductNotFound)?;
-            if line.quantity <= product.stock {
-                items.push(Item {
-                    product_id: line.product_id,
+        for item in &order.items {
+            let product = self.products.get(&item.product_id).ok_or(Rejection::ProductNotFound)?;
+            if item.quantity <= product.stock {
+                items.push(SoldItem {
+                    product_id: item.product_id,
                     name: product.name.clone(),
                     unit_price: product.price,
-                    quantity: line.quantity,
+                    quantity: item.quantity,
                 });
             } else {
                 let available = product.stock;
-                short.push(ShortLine {
-                    product_id: line.product_id,
-                    requested: line.quantity,
+                short.push(ShortItem {
+                    product_id: item.product_id,
+                    requested: item.quantity,
                     available,
                 });
-                dropped.push(*line);
+                dropped.push(*item);
             }
         }
         let acceptable = match order.fulfilment {
@@ -209,14 +209,14 @@ mod tests {
     prop_compose! {
         fn order()(
             user in 1i64..=4,
-            lines in prop::collection::btree_map(1i64..=5, 1i64..8, 1..4),
+            items in prop::collection::btree_map(1i64..=5, 1i64..8, 1..4),
             coupon in prop::option::of(1i64..=2),
             partial: bool,
             millis in 0i64..150,
         ) -> (i64, i64, PlaceOrder) {
-            let lines = lines.into_iter().map(|(product, quantity)| Line { product_id: ProductId::new(product), quantity });
+            let items = items.into_iter().map(|(product, quantity)| Item { product_id: ProductId::new(product), quantity });
             let fulfilment = if partial { Fulfilment::Partial } else { Fulfilment::All };
-            (user, millis, PlaceOrder { lines: lines.collect(), coupon_id: coupon.map(CouponId::new), fulfilment, from_cart: false })
+            (user, millis, PlaceOrder { items: items.collect(), coupon_id: coupon.map(CouponId::new), fulfilment, from_cart: false })
         }
     }
 
@@ -232,20 +232,20 @@ mod tests {
         if !world.balances.contains_key(&user) {
             return Err("user-not-found");
         }
-        if order.lines.iter().any(|line| !world.products.contains_key(&line.product_id)) {
+        if order.items.iter().any(|item| !world.products.contains_key(&item.product_id)) {
             return Err("product-not-found");
         }
-        let fits = |line: &&Line| line.quantity <= world.products[&line.product_id].stock;
-        let taken: Vec<&Line> = order.lines.iter().filter(fits).collect();
+        let fits = |item: &&Item| item.quantity <= world.products[&item.product_id].stock;
+        let taken: Vec<&Item> = order.items.iter().filter(fits).collect();
         let partial = order.fulfilment == Fulfilment::Partial;
-        if taken.is_empty() || (!partial && taken.len() < order.lines.len()) {
+        if taken.is_empty() || (!partial && taken.len() < order.items.len()) {
             return Err("out-of-stock");
         }
         let mut amount = 0;
-        for line in taken {
-            let product = after.products.get_mut(&line.product_id).unwrap();
-            product.stock -= line.quantity;
-            amount += product.price.get() * line.quantity;
+        for item in taken {
+            let product = after.products.get_mut(&item.product_id).unwrap();
+            product.stock -= item.quantity;
+            amount += product.price.get() * item.quantity;
         }
         if let Some(campaign) = order.coupon_id {
             let Some(held) = after.coupons.get_mut(&(user, campaign)) else {
@@ -293,12 +293,12 @@ mod tests {
                 match (world.decide(&request), model(&expected, *user, *millis, order)) {
                     (Ok(placed), Ok((after, paid))) => {
                         prop_assert_eq!(placed.paid().get(), paid);
-                        prop_assert_eq!(placed.items.len() + placed.dropped.len(), order.lines.len());
+                        prop_assert_eq!(placed.items.len() + placed.dropped.len(), order.items.len());
                         expected = after;
                     }
                     (Err(Denial::OutOfStock(short)), Err(code)) => {
                         prop_assert_eq!(code, "out-of-stock");
-                        prop_assert!(short.iter().all(|line| line.requested > line.available));
+                        prop_assert!(short.iter().all(|item| item.requested > item.available));
                     }
                     (Err(Denial::Plain(rejection)), Err(code)) => prop_assert_eq!(rejection.code(), code),
                     (decision, model) => prop_assert!(false, "{:?} but {:?}", decision, model.map(|(_, paid)| paid)),

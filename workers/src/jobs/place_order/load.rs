@@ -20,8 +20,8 @@ pub(super) async fn load(
     let mut world = World::default();
 
     // NO KEY UPDATE is what our UPDATEs will take anyway, and lets the foreign keys' KEY SHARE pass.
-    let lines = requests.iter().flat_map(|request| &request.order.lines);
-    let products: BTreeSet<i64> = lines.map(|line| line.product_id.get()).collect();
+    let items = requests.iter().flat_map(|request| &request.order.items);
+    let products: BTreeSet<i64> = items.map(|item| item.product_id.get()).collect();
     let rows = sqlx::query!(
         "SELECT id, name, price, stock FROM products
          WHERE id = ANY($1) AND deleted_at IS NULL

@@ -7,7 +7,7 @@ mod write;
 use firstcome_contract::{
     job::{
         Envelope, PlaceOrder,
-        place_order::{OrderPlaced, ShortLine},
+        place_order::{OrderPlaced, ShortItem},
     },
     rejection::Rejection,
 };
@@ -63,11 +63,12 @@ pub async fn apply(
 fn rejected(denial: &Denial) -> Result<Outcome, HandlerError> {
     #[derive(Serialize)]
     struct Short<'a> {
-        lines: &'a [ShortLine],
+        #[serde(rename = "lines")]
+        items: &'a [ShortItem],
     }
     Ok(match denial {
-        Denial::OutOfStock(lines) => {
-            Outcome::Rejected(Rejection::OutOfStock, Some(to_raw_value(&Short { lines })?))
+        Denial::OutOfStock(items) => {
+            Outcome::Rejected(Rejection::OutOfStock, Some(to_raw_value(&Short { items })?))
         }
         Denial::Plain(rejection) => Outcome::Rejected(*rejection, None),
     })

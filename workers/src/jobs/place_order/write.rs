@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use firstcome_contract::{
     event::{
         OrderCompleted,
-        order_completed::{Line, Order},
+        order_completed::{Item, Order},
     },
     ids::OrderId,
 };
@@ -58,7 +58,7 @@ fn event(
     order_id: OrderId,
     completed_at: DateTime<Utc>,
 ) -> OrderCompleted {
-    let lines = order.items.iter().map(|item| Line {
+    let items = order.items.iter().map(|item| Item {
         product_id: item.product_id,
         quantity: item.quantity,
         unit_price: item.unit_price,
@@ -66,7 +66,7 @@ fn event(
     let data = Order {
         order_id,
         user_id: request.user_id,
-        lines: lines.collect(),
+        items: items.collect(),
         items_amount: order.items_amount,
         discount: order.discount,
         paid: order.paid(),
@@ -93,7 +93,7 @@ async fn append(
     Ok(())
 }
 
-/// Orders, lines, payments and history; the coupons are marked used.
+/// Orders, items, payments and history; the coupons are marked used.
 async fn insert(
     transaction: &mut PgConnection,
     placed: &[(&Request<'_>, &Placed)],

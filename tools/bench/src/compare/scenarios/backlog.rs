@@ -8,7 +8,7 @@ use firstcome_contract::{
     ids::{CouponId, ProductId, UserId},
     job::{Envelope, IssueCoupon, Job, JobId, JobKind, PlaceOrder},
     line::Place,
-    order::{Fulfilment, Line},
+    order::{Fulfilment, Item},
 };
 use firstcome_process::database::settings::BY_KEY;
 use firstcome_workers::line::{MAX_JOBS, settle_directly};
@@ -138,13 +138,13 @@ async fn batches(
     jobs: usize,
 ) -> anyhow::Result<Vec<Vec<Envelope>>> {
     let campaign = CouponId::new(database.campaign().await?);
-    let line = Line { product_id: ProductId::new(HOT_PRODUCT), quantity: 1 };
+    let item = Item { product_id: ProductId::new(HOT_PRODUCT), quantity: 1 };
     let now = u64::try_from(Utc::now().timestamp_millis())?;
     let envelope = |number: u32| {
         let job = match kind {
             JobKind::IssueCoupon => Job::IssueCoupon(IssueCoupon { coupon_id: campaign }),
             JobKind::PlaceOrder => Job::PlaceOrder(PlaceOrder {
-                lines: vec![line],
+                items: vec![item],
                 coupon_id: None,
                 fulfilment: Fulfilment::All,
                 from_cart: false,

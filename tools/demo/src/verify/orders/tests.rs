@@ -27,8 +27,8 @@ struct Held {
     received: Vec<Received>,
 }
 
-fn line((product, quantity): (i64, i64)) -> Line {
-    Line { product_id: ProductId::new(product), quantity }
+fn item((product, quantity): (i64, i64)) -> Item {
+    Item { product_id: ProductId::new(product), quantity }
 }
 
 impl Held {
@@ -54,9 +54,9 @@ impl Held {
         Self { record: Record::default(), offer, stored, received: Vec::new() }
     }
 
-    fn plans(&mut self, user: i64, lines: &[(i64, i64)], coupon: bool, partial: bool) -> usize {
+    fn plans(&mut self, user: i64, items: &[(i64, i64)], coupon: bool, partial: bool) -> usize {
         let order = PlaceOrder {
-            lines: lines.iter().copied().map(line).collect(),
+            items: items.iter().copied().map(item).collect(),
             coupon_id: coupon.then(|| CouponId::new(CAMPAIGN)),
             fulfilment: if partial { Fulfilment::Partial } else { Fulfilment::All },
             from_cart: false,
@@ -88,24 +88,25 @@ impl Held {
     }
 
     /// Completes as order `intent + 100`, with all its effects.
-    fn buys(&mut self, user: i64, lines: &[(i64, i64)], dropped: &[(i64, i64)], coupon: bool) {
-        let asked: Vec<(i64, i64)> = lines.iter().chain(dropped).copied().collect();
+    fn buys(&mut self, user: i64, items: &[(i64, i64)], dropped: &[(i64, i64)], coupon: bool) {
+        let asked: Vec<(i64, i64)> = items.iter().chain(dropped).copied().collect();
         let intent = self.plans(user, &asked, coupon, !dropped.is_empty());
         let id = i64::try_from(intent).unwrap() + 100;
         let price = |product: i64| {
             self.offer.products.iter().find(|other| other.id == product).unwrap().price
         };
-        let items: i64 = lines.iter().map(|(product, quantity)| price(*product) * quantity).sum();
+        let items_amount: i64 =
+            items.iter().map(|(product, quantity)| price(*product) * quantity).sum();
         let discount = if coupon { DISCOUNT } else { 0 };
-        let paid = items - discount;
+        let paid = items_amount - discount;
         let placed = OrderPlaced {
             order_id: OrderId::new(id),
-            items_amount: Money::new(items),
+            items_amount: Money::new(items_amount),
             discount: Money::new(discount),
             paid: Money::new(paid),
-            dropped: dropped.iter().copied().map(line).collect(),
+            dropped: dropped.iter().copied().map(item).collect(),
         };
-        let stored: Vec<_> = lines
+        let stored: Vec<_> = items
             .iter()
             .map(|(product, quantity)| (*product, price(*product), *quantity))
             .collect();
@@ -117,15 +118,15 @@ impl Held {
             order: order_completed::Order {
                 order_id: OrderId::new(id),
                 user_id: UserId::new(user),
-                lines: stored
+                items: stored
                     .iter()
-                    .map(|(product, price, quantity)| order_completed::Line {
+                    .map(|(product, price, quantity)| order_completed::Item {
                         product_id: ProductId::new(*product),
                         quantity: *quantity,
                         unit_price: Money::new(*price),
                     })
                     .collect(),
-                items_amount: Money::new(items),
+                items_amount: Money::new(items_amount),
                 discount: Money::new(discount),
                 paid: Money::new(paid),
                 coupon_id: campaign.map(CouponId::new),
@@ -142,8 +143,8 @@ impl Held {
             job,
             user,
             campaign,
-            amounts: (items, discount, paid),
-            lines: stored,
+            amounts: (items_amount, discount, paid),
+            items: stored,
             payments: vec![paid],
             day: DAY,
         };
@@ -151,16 +152,16 @@ impl Held {
         self.ends(user, intent, None, Some(Success::Order(placed)), Detail::default());
     }
 
-    fn is_refused(&mut self, user: i64, lines: &[(i64, i64)], coupon: bool, code: &str) {
-        let intent = self.plans(user, lines, coupon, false);
+    fn is_refused(&mut self, user: i64, items: &[(i64, i64)], coupon: bool, code: &str) {
+        let intent = self.plans(user, items, coupon, false);
         self.ends(user, intent, Some(code), None, Detail::default());
     }
 
-    fn is_short(&mut self, user: i64, lines: &[(i64, i64)], short: (i64, i64, i64)) {
-        let intent = self.plans(user, lines, false, false);
+    fn is_short(&mut self, user: i64, items: &[(i64, i64)], short: (i64, i64, i64)) {
+        let intent = self.plans(user, items, false, false);
         let (product, requested, available) = short;
-        let short = ShortLine { product_id: ProductId::new(product), requested, available };
-        let detail = Detail { lines: vec![short] };
+        let short = ShortItem { product_id: ProductId::new(product), requested, available };
+        let detail = Detail { items: vec![short] };
         self.ends(user, intent, Some("out-of-stock"), None, detail);
     }
 
@@ -197,7 +198,7 @@ const BALANCE: &str = "every balance is what it was less what its owner paid, an
 const PAYMENT: &str = "every completed order is paid once, with the amount its customer was told";
 const COUPON: &str = "a coupon is used at most once, by its holder, for the order that names it";
 const STATISTICS: &str =
-    "the sales statistics are the lines of the completed orders, by product and day";
+    "the sales statistics are the items of the completed orders, by product and day";
 const EVENTS: &str = "the data platform got the event of every completed order, and no other";
 const POLLS: &str = "what the polls told is what is stored";
 
@@ -225,7 +226,7 @@ fn wrong_amounts_are_noticed() {
     for change in [
         (|order: &mut OrderPlaced| order.discount = Money::ZERO) as fn(&mut OrderPlaced),
         |order| order.items_amount = Money::new(1),
-        |order| order.dropped = vec![line((2, 2))],
+        |order| order.dropped = vec![item((2, 2))],
     ] {
         let mut held = right();
         let Some(Success::Order(order)) = &mut held.record.settled[0].outcome.result else {
@@ -270,7 +271,7 @@ fn wrong_books_are_noticed() {
         (|held| held.stored.balances.retain(|user, _| *user == 1), &[BALANCE]),
         (|held| held.stored.orders.get_mut(&100).unwrap().payments.push(4_000), &[PAYMENT]),
         (|held| held.stored.orders.get_mut(&100).unwrap().payments.clear(), &[PAYMENT]),
-        (|held| held.stored.orders.get_mut(&100).unwrap().lines.clear(), &[TOLD]),
+        (|held| held.stored.orders.get_mut(&100).unwrap().items.clear(), &[TOLD]),
         (|held| held.stored.orders.get_mut(&101).unwrap().user = 2, &[TOLD]),
         (|held| held.stored.used.push((2, 101)), &[COUPON]),
         (|held| held.stored.used.clear(), &[COUPON]),
@@ -304,7 +305,7 @@ fn wrong_events_are_noticed_and_duplicates_are_not() {
     let changes: [Change; 5] = [
         |held| drop(held.received.pop()),
         |held| held.received[0].order.paid = Money::new(1),
-        |held| held.received[1].order.lines.clear(),
+        |held| held.received[1].order.items.clear(),
         |held| held.received[0].id = Uuid::nil(),
         |held| {
             let second = Received { id: Uuid::from_u128(4), ..held.received[0].clone() };
