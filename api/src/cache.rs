@@ -15,10 +15,10 @@ use redis::{
 use tokio::time::{Instant, timeout};
 
 /// On purpose: without an answer by then a request goes on without Redis.
-const DEADLINE: Duration = Duration::from_millis(300);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long Redis is left alone after it did not answer: a hung one costs one request in a while
 /// the deadline, not every request.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A connection to Redis that never makes anyone wait for long; cheap to clone.
 #[derive(Clone)]
@@ -42,8 +42,8 @@ impl Cache {
     /// A malformed URL.
     pub fn new(client: redis::Client) -> RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(DEADLINE))
-            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(ANSWER_TIMEOUT))
+            .set_connection_timeout(Some(ANSWER_TIMEOUT))
             .set_number_of_retries(1);
         Ok(Self {
             redis: ConnectionManager::new_lazy_with_config(client, config)?,
@@ -61,11 +61,11 @@ impl Cache {
         if now < Duration::from_millis(self.away_until.load(Ordering::Relaxed)) {
             return None;
         }
-        let answer = timeout(DEADLINE, question(self.redis.clone())).await;
+        let answer = timeout(ANSWER_TIMEOUT, question(self.redis.clone())).await;
         if let Ok(Ok(answer)) = answer {
             return Some(answer);
         }
-        let until = self.started.elapsed() + PAUSE;
+        let until = self.started.elapsed() + RETRY_INTERVAL;
         self.away_until
             .store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         None

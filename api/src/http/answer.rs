@@ -24,7 +24,7 @@ use super::{
 };
 
 /// How long a request may take besides what it asks to be held: above every bound within it.
-const DEADLINE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What answering takes, besides the handler.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) async fn answer(
 ) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let deadline = DEADLINE + preferred_wait(request.headers()).unwrap_or_default();
+    let deadline = REQUEST_TIMEOUT + preferred_wait(request.headers()).unwrap_or_default();
     let route_path = route.as_ref().map(MatchedPath::as_str);
     let answer = match unknown_query(&answering.with_query, route_path, &request) {
         None => Either::Left(next.run(request)),

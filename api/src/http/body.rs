@@ -20,7 +20,7 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// How much of a body that is too large is read on.
 const MOST_DISCARDED: usize = 1024 * 1024;
 /// How long a client may take to send its body.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON body; an absent one counts as `{}`, so that a POST without fields needs none.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let headers = request.headers();
         let readable = is_json(headers) && !headers.contains_key(header::CONTENT_ENCODING);
-        let reading = timeout(BODY_DEADLINE, read(request.into_body()));
+        let reading = timeout(BODY_TIMEOUT, read(request.into_body()));
         let bytes = reading.await.unwrap_or_else(|_| Err(Problem::new(Code::BodyTimeout)))?;
         if bytes.is_empty() {
             return Ok(Self { fields: Fields::default(), bytes });

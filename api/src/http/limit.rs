@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::problem::{Code, Problem};
 
 /// How often callers that did not ask for long are forgotten.
-const FORGET: Duration = Duration::from_secs(10);
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 
 type Callers = RateLimiter<UserId, DashMapStateStore<UserId>, DefaultClock>;
 
@@ -40,7 +40,7 @@ impl Limiter {
         let forgetting = {
             let callers = Arc::clone(&callers);
             async move {
-                let mut ticks = interval(FORGET);
+                let mut ticks = interval(FORGET_INTERVAL);
                 loop {
                     ticks.tick().await;
                     callers.retain_recent();

@@ -26,9 +26,9 @@ const BACKLOG: usize = 65_536;
 /// With so many keys a query costs little for each of them.
 const ENOUGH: usize = 32;
 /// How long after the last one a query for fewer leaves. Who asks after a quiet moment asks at once.
-const PACE: Duration = Duration::from_millis(2);
+const QUERY_INTERVAL: Duration = Duration::from_millis(2);
 /// How long one look-up may take in all, and one query.
-const DEADLINE: Duration = Duration::from_secs(3);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The answer did not come: the database is away or too slow.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +71,7 @@ where
                 if keys.is_empty() {
                     continue;
                 }
-                let (asked, next) = (keys.len(), Instant::now() + PACE);
+                let (asked, next) = (keys.len(), Instant::now() + QUERY_INTERVAL);
                 match bounded(&pool, |connection| query(connection, keys)).await {
                     Ok(found) => {
                         for (key, answer) in questions.drain(..) {
@@ -99,7 +99,7 @@ where
     pub async fn get(&self, key: K) -> Result<Option<V>, Unavailable> {
         let (answer, answered) = oneshot::channel();
         self.0.try_send((key, answer)).map_err(|_| Unavailable)?;
-        timeout(DEADLINE, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+        timeout(LOOK_UP_TIMEOUT, answered).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
     }
 }
 
@@ -109,6 +109,6 @@ pub(crate) async fn bounded<T>(
     query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let answer = timeout(DEADLINE, query(&mut connection)).await;
+    let answer = timeout(LOOK_UP_TIMEOUT, query(&mut connection)).await;
     connection.judge(answer)
 }

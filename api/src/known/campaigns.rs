@@ -24,12 +24,12 @@ use super::batched::Batched;
 /// How many campaigns are kept in memory.
 const CAPACITY: usize = 10_000;
 /// Younger than this, what we know is used as it is.
-const FRESH: Duration = Duration::from_millis(500);
+const FRESH_TTL: Duration = Duration::from_millis(500);
 /// Younger than this, it is used while it is read again; older, the request waits for the reading.
 /// An operator's change is thus seen everywhere within a second even if its announcement is lost.
-const USABLE: Duration = Duration::from_secs(1);
+const USABLE_TTL: Duration = Duration::from_secs(1);
 /// How long a request waits for the database before it goes to the line unjudged.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The Redis channel for ids of campaigns that an operator changed.
 #[must_use]
@@ -75,16 +75,16 @@ impl Campaigns {
         id: CouponId,
         submitted_at: DateTime<Utc>,
     ) -> Option<Rejection> {
-        let seen = self.seen.get(&id).filter(|seen| seen.at.elapsed() < USABLE);
+        let seen = self.seen.get(&id).filter(|seen| seen.at.elapsed() < USABLE_TTL);
         let campaign = match seen {
             Some(seen) => {
-                if seen.at.elapsed() > FRESH && !seen.refreshing.swap(true, Ordering::Relaxed) {
+                if seen.at.elapsed() > FRESH_TTL && !seen.refreshing.swap(true, Ordering::Relaxed) {
                     let board = Arc::clone(self);
                     tokio::spawn(async move { board.read(id).await });
                 }
                 Some(seen.campaign)
             }
-            None => timeout(PATIENCE, self.read(id)).await.ok().flatten()?,
+            None => timeout(LOOK_UP_TIMEOUT, self.read(id)).await.ok().flatten()?,
         };
         let Some(campaign) = campaign else {
             return Some(Rejection::CouponNotFound);
@@ -95,7 +95,7 @@ impl Campaigns {
     /// Forgets a campaign that an operator changed here, and has every other API forget it.
     pub async fn changed(&self, id: CouponId) {
         self.forget(id);
-        // Lost where Redis is away: they notice within `USABLE`.
+        // Lost where Redis is away: they notice within `USABLE_TTL`.
         self.cache.ask(async |mut redis| redis.publish(&self.channel, id.get()).await).await;
     }
 

@@ -37,7 +37,7 @@ use super::campaigns::{self, Campaigns};
 /// How many recent outcomes are kept in memory, some 400 bytes each.
 const RECENT: usize = 50_000;
 /// How often PostgreSQL is asked for all that wait.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How old a job must be before a waiting poll asks PostgreSQL at once instead of trusting that
 /// its announcement is still to come.
 const YOUNG: TimeDelta = TimeDelta::seconds(1);
@@ -334,7 +334,7 @@ fn timed_out() -> redis::RedisError {
 
 /// Asks PostgreSQL once per second for every poll that still waits.
 async fn sweep(board: Arc<Outcomes>) {
-    let mut ticks = interval(SWEEP);
+    let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -20,13 +20,13 @@ const TOP: i64 = 5;
 /// How far back, in days before today.
 const DAYS: i32 = 3;
 /// How long another process may take to rebuild before this one does.
-const REBUILD_SECONDS: u64 = 10;
+const REBUILD_LOCK_TTL_SECONDS: u64 = 10;
 /// How long the database may take to work the answer out.
-const REBUILD_DEADLINE: Duration = Duration::from_secs(3);
+const REBUILD_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long nobody tries again after that failed: one request in a while waits in vain.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer is kept for when the database is away.
-const STALE_SECONDS: u64 = 7 * 24 * 3600;
+const STALE_TTL_SECONDS: u64 = 7 * 24 * 3600;
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -122,12 +122,12 @@ impl PopularBoard {
             return Ok(last);
         }
         let began = Instant::now();
-        match within(REBUILD_DEADLINE, generate(pool, &self.time_zone)).await {
+        match within(REBUILD_TIMEOUT, generate(pool, &self.time_zone)).await {
             Ok(popular) => {
                 let body = Arc::new(serde_json::to_vec(&popular).unwrap_or_default());
                 self.remember(&body, began + Duration::from_secs(self.seconds));
                 self.put(&self.fresh, &body, self.seconds).await;
-                self.put(&self.stale, &body, STALE_SECONDS).await;
+                self.put(&self.stale, &body, STALE_TTL_SECONDS).await;
                 // An answer that lives shorter than that is renewed as soon as it is over.
                 self.cache.ask(async |mut redis| redis.del(&self.rebuilding).await).await;
                 Ok(body)
@@ -167,7 +167,7 @@ impl PopularBoard {
     async fn my_turn(&self) -> bool {
         let options = SetOptions::default()
             .conditional_set(ExistenceCheck::NX)
-            .with_expiration(SetExpiry::EX(REBUILD_SECONDS));
+            .with_expiration(SetExpiry::EX(REBUILD_LOCK_TTL_SECONDS));
         let taken =
             self.cache.ask(async |mut redis| redis.set_options(&self.rebuilding, 1, options).await);
         taken.await.is_none_or(|taken| taken.is_some())

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    FRESH, LOOK,
+    LOOK_INTERVAL, LOOK_TTL,
     arrivals::{Arrivals, Bucket},
     position::Position,
 };
@@ -156,7 +156,7 @@ impl Known {
     /// Whether the database has told lately.
     #[must_use]
     pub fn is_told_by_database(&self) -> bool {
-        self.read.is_some_and(|read| read.elapsed() < FRESH)
+        self.read.is_some_and(|read| read.elapsed() < LOOK_TTL)
     }
 
     /// Whether nobody serves it, although it should be consumed from: its owner is gone, or has stopped
@@ -170,7 +170,7 @@ impl Known {
     /// Whether the broker has told lately.
     #[must_use]
     pub fn is_told_by_broker(&self) -> bool {
-        self.depth_told.is_some_and(|told| told.elapsed() < FRESH)
+        self.depth_told.is_some_and(|told| told.elapsed() < LOOK_TTL)
     }
 
     /// Whether it took jobs when this one was submitted.
@@ -234,7 +234,7 @@ impl Known {
         // It is settled since it was told: what came meanwhile is the next one.
         let progressed = self.progressed.map(|at| at.elapsed());
         if let Some(progressed) = progressed
-            && (progressed + LOOK).as_secs_f64() < elapsed
+            && (progressed + LOOK_INTERVAL).as_secs_f64() < elapsed
         {
             let then = Utc::now() - TimeDelta::from_std(progressed).unwrap_or_default();
             let waited = whole(self.came_by(then)).saturating_sub(self.settled);

@@ -46,11 +46,11 @@ use recall::Memory;
 use store::Telling;
 
 /// How often the database and the broker are asked: what is told is at most a second old.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long either may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// What was told longer ago than this is not the present any more: several looks.
-const FRESH: Duration = Duration::from_secs(3);
+const LOOK_TTL: Duration = Duration::from_secs(3);
 /// The longest that a client is asked to wait, in seconds.
 const LONGEST_WAIT: f64 = 60.0;
 
@@ -258,7 +258,7 @@ impl Lines {
     /// Whether the database has told of the lines lately.
     #[must_use]
     pub fn database_is_up(&self) -> bool {
-        lock(&self.read).is_some_and(|read| read.elapsed() < FRESH)
+        lock(&self.read).is_some_and(|read| read.elapsed() < LOOK_TTL)
     }
 
     /// What the database is to be told.
@@ -328,7 +328,7 @@ async fn read(lines: Arc<Lines>, pool: Pool, mut memory: Memory, stop: Cancellat
         if telling.arrivals.is_empty() {
             telling = Telling { sequence: telling.sequence + 1, arrivals: lines.pending() };
         }
-        let looked = within(PATIENCE, look(&pool, api, &telling)).await;
+        let looked = within(LOOK_TIMEOUT, look(&pool, api, &telling)).await;
         *lock(&lines.schema_fault) = looked.as_ref().err().and_then(schema_fault);
         match looked {
             Ok(looked) => {
@@ -361,7 +361,7 @@ async fn read(lines: Arc<Lines>, pool: Pool, mut memory: Memory, stop: Cancellat
                 // Several may ask in a row while a change is under way.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -421,15 +421,15 @@ async fn gauge(
     namespace: &str,
 ) -> Result<(), SessionError> {
     let mut gauge = Gauge::open(connection).await?;
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let started = Instant::now();
         let all: Vec<Line> = lines.known().keys().copied().collect();
         for line in all {
-            let depth = timeout(PATIENCE, gauge.depth(&line.queue(namespace))).await;
-            let depth = depth.map_err(|_| SessionError::Timeout(PATIENCE))??;
+            let depth = timeout(LOOK_TIMEOUT, gauge.depth(&line.queue(namespace))).await;
+            let depth = depth.map_err(|_| SessionError::Timeout(LOOK_TIMEOUT))??;
             let mut known = lines.known();
             let Some(known) = known.get_mut(&line) else { continue };
             known.note_depth(depth);

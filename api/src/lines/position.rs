@@ -8,7 +8,7 @@ use super::whole;
 /// The longest that a poller is asked to wait: it may be wrong, and nobody likes to miss his turn.
 const LONGEST_WAIT: f64 = 30.0;
 /// The longest that a poller of a line that does not move is asked to wait: it may move any moment.
-const LONGEST_PATIENCE: f64 = 10.0;
+const LONGEST_RETRY_AFTER: f64 = 10.0;
 
 /// A job's place in its line: an estimate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,7 +28,7 @@ pub fn seconds_to_wait(id: JobId, place: Option<Position>) -> u64 {
         Some(seconds) if waited > 1.0 => seconds.max(1.0),
         Some(seconds) => seconds,
         // Nobody knows: seldom, and more seldom the longer it lasts.
-        None => (waited / 2.0).clamp(1.0, LONGEST_PATIENCE),
+        None => (waited / 2.0).clamp(1.0, LONGEST_RETRY_AFTER),
     };
     let seconds = if seconds < 1.0 { 0.0 } else { seconds.ceil() };
     whole(seconds.min(LONGEST_WAIT))

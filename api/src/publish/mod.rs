@@ -44,7 +44,7 @@ use waiting::{Parcel, Waiting};
 /// Submissions that may wait for the publisher; beyond it they are refused.
 const BACKLOG: usize = 16_384;
 /// How often the routing is asked for while jobs wait for it.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 /// When a refused client should come back; a lost broker is usually found again in 2 s.
 const RETRY_AFTER: u64 = 2;
 
@@ -283,7 +283,7 @@ impl Publisher {
         let mut routes = self.lines.routes();
         // What came back because its line takes no more: waits for the routing that replaced it.
         let mut stranded: Vec<Submission> = Vec::new();
-        let mut look_again = interval(LOOK_AGAIN);
+        let mut look_again = interval(REFRESH_INTERVAL);
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut log = Seldom::new(LOG_INTERVAL);
         let mut last_verdict = Instant::now();

@@ -22,10 +22,10 @@ const ENOUGH: usize = 32;
 /// broker and both ends of its connections nearly as much with one job as with many: without a
 /// pace, a quarter of the load that a machine can bear keeps all of it busy with small ones. Who comes
 /// into a quiet line is sent at once.
-const PACE: Duration = Duration::from_millis(3);
+const PARCEL_INTERVAL: Duration = Duration::from_millis(3);
 /// How long parcels may come back because of a change of the routing: this process hears of it within a
 /// second.
-const ROUTED_WITHIN: Duration = Duration::from_secs(2);
+const ROUTING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A job that is to be published, and who waits for it.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Waiting {
             self.returns_since = None;
             return false;
         }
-        self.returns_since.get_or_insert_with(Instant::now).elapsed() > ROUTED_WITHIN
+        self.returns_since.get_or_insert_with(Instant::now).elapsed() > ROUTING_TIMEOUT
     }
 
     /// Puts a submission behind the others, or refuses it.
@@ -119,7 +119,7 @@ impl Waiting {
                 let parcel = Parcel { line, submissions };
                 publisher.publish(address, MessageType::Jobs, body, parcel);
                 self.in_flight += 1;
-                self.next = now + PACE;
+                self.next = now + PARCEL_INTERVAL;
             }
         }
     }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn small_parcels_keep_their_pace_and_large_ones_need_not() {
-        let (now, next) = (Instant::now(), Instant::now() + PACE);
+        let (now, next) = (Instant::now(), Instant::now() + PARCEL_INTERVAL);
         let mut line = line(next, 0);
         assert!(!line.may_send(next) && line.waits_until().is_none(), "nobody waits");
         let first = submit(&mut line);

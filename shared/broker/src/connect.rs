@@ -25,16 +25,16 @@ use crate::retry::Retry;
 pub use lapin::Connection;
 
 /// Bound on TCP connect plus AMQP handshake, and on a clean close.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A broker that is silent for twice this is gone; it looks itself once per interval, and lets go of a
 /// silent connection and its lines after two to three. RabbitMQ's own default of 60 s would leave
 /// them with a worker that hangs for three minutes; less than this takes a busy machine for a dead
 /// one.
 const HEARTBEAT_SECONDS: u16 = 4;
 /// How long the broker may take to answer; it does in milliseconds, unless it is about to lose us.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session may take to end once it was told to: a batch in hand has 10 s.
-const STOP_DEADLINE: Duration = Duration::from_secs(12);
+const STOP_TIMEOUT: Duration = Duration::from_secs(12);
 /// A session that lasted this long was healthy: its loss starts with the shortest delay again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
@@ -75,8 +75,8 @@ pub async fn answered<T, E>(answer: impl Future<Output = Result<T, E>>) -> Resul
 where
     SessionError: From<E>,
 {
-    let answer = timeout(ANSWER_DEADLINE, answer).await;
-    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_DEADLINE))??)
+    let answer = timeout(ANSWER_TIMEOUT, answer).await;
+    Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_TIMEOUT))??)
 }
 
 /// Opens one connection.
@@ -111,8 +111,8 @@ async fn open(url: &str, name: &str, socket: &Socket) -> Result<Connection, Sess
         },
         properties,
     );
-    let connected = timeout(HANDSHAKE_DEADLINE, connecting).await;
-    connected.map_err(|_| SessionError::Timeout(HANDSHAKE_DEADLINE))?.map_err(SessionError::from)
+    let connected = timeout(HANDSHAKE_TIMEOUT, connecting).await;
+    connected.map_err(|_| SessionError::Timeout(HANDSHAKE_TIMEOUT))?.map_err(SessionError::from)
 }
 
 /// A second handle of a connection's socket. With a broker that does not take part, lapin ends no
@@ -190,7 +190,7 @@ pub async fn supervise<F>(
 /// Some time after `cancel`.
 async fn overdue(cancel: &CancellationToken) {
     cancel.cancelled().await;
-    tokio::time::sleep(STOP_DEADLINE).await;
+    tokio::time::sleep(STOP_TIMEOUT).await;
 }
 
 /// Waits until the broker hears what is said on the connection. While it has an alarm it does not, not even
@@ -207,7 +207,7 @@ async fn unblocked(connection: &Connection, name: &str) {
 pub async fn close(connection: &Connection) {
     if connection.status().connected() {
         // A broker that does not answer is left to notice by itself.
-        let _ = timeout(HANDSHAKE_DEADLINE, connection.close(200, "bye".into())).await;
+        let _ = timeout(HANDSHAKE_TIMEOUT, connection.close(200, "bye".into())).await;
     }
 }
 

@@ -32,7 +32,7 @@ pub const PREFETCH: u16 = 256;
 
 /// How long the broker may take to make one line again; it does in milliseconds, unless its queue has no
 /// leader.
-const MEND_DEADLINE: Duration = Duration::from_secs(2);
+const MEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The direct exchanges for the jobs of a family; the routing key is a line's, see
 /// [`Line::routing_key`]. Only current lines are bound: a publisher that missed a change of
@@ -202,7 +202,7 @@ impl<'a> Lines<'a> {
         capacity: i32,
         takes_jobs: bool,
     ) -> Result<(), SessionError> {
-        let mended = timeout(MEND_DEADLINE, async {
+        let mended = timeout(MEND_TIMEOUT, async {
             if takes_jobs && self.bind(line).await.is_ok() {
                 return Ok(());
             }
@@ -213,7 +213,7 @@ impl<'a> Lines<'a> {
             self.declare(line, capacity).await?;
             if takes_jobs { self.bind(line).await } else { self.unbind(line).await }
         });
-        let mended = mended.await.unwrap_or(Err(SessionError::Timeout(MEND_DEADLINE)));
+        let mended = mended.await.unwrap_or(Err(SessionError::Timeout(MEND_TIMEOUT)));
         if mended.is_err() {
             // Refused, or still waiting for its answer: the next line gets another one.
             self.channel = connection.create_channel().await?;

@@ -45,9 +45,9 @@ protobuf); without it there are none. OpenTelemetry's other variables count as w
 OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_BSP_MAX_QUEUE_SIZE.";
 
 /// How long one request to the collector may take.
-const EXPORT_DEADLINE: Duration = Duration::from_secs(10);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the program's end may be held up by spans that wait for the collector.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often the same warning is told in [`WARNING_INTERVAL`]: in an outage every line and every role tries
 /// again each second, and has the same to say.
@@ -62,7 +62,7 @@ pub struct Telemetry(Option<SdkTracerProvider>);
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(provider) = &self.0
-            && let Err(error) = provider.shutdown_with_timeout(FLUSH_DEADLINE)
+            && let Err(error) = provider.shutdown_with_timeout(FLUSH_TIMEOUT)
         {
             tracing::warn!(%error, "the last spans are lost");
         }
@@ -189,7 +189,7 @@ fn client() -> reqwest::Result<Client> {
             .iter()
             .map(|certificate| Certificate::from_der(certificate))
             .collect::<reqwest::Result<Vec<_>>>()?;
-        Client::builder().timeout(EXPORT_DEADLINE).tls_certs_only(trusted).build()
+        Client::builder().timeout(EXPORT_TIMEOUT).tls_certs_only(trusted).build()
     };
     // It refuses to be made where blocking is forbidden, as in an async main.
     thread::scope(|scope| scope.spawn(build).join()).unwrap_or_else(|panic| resume_unwind(panic))

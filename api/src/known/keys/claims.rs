@@ -34,9 +34,9 @@ use crate::{
 };
 
 /// How long a claim outlives the process that made it.
-const PENDING_SECONDS: u64 = 10;
+const PENDING_TTL_SECONDS: u64 = 10;
 /// How long Redis answers replays; later ones, PostgreSQL does.
-const QUEUED_SECONDS: u64 = 24 * 3600;
+const QUEUED_TTL_SECONDS: u64 = 24 * 3600;
 /// How long after its acceptance Redis is told that a job is in its line. Most are settled by then, and
 /// PostgreSQL knows their keys; until then a repeat finds the claim.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
@@ -47,9 +47,9 @@ const BACKLOG: usize = 16_384;
 /// With so many the round trips cost little for each of them.
 const ENOUGH: usize = 32;
 /// How long after the last ones a few leave. Who comes after a quiet moment leaves at once.
-const PACE: Duration = Duration::from_millis(2);
+const BATCH_INTERVAL: Duration = Duration::from_millis(2);
 /// How long requests wait for PostgreSQL to tell whether their keys are known.
-pub(super) const TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(500);
 
 enum Ask {
     /// Take the key for this job, and put it into its line.
@@ -216,7 +216,7 @@ impl Asking {
                 }
             }
             if asked_now < ENOUGH && inbox.len() < ENOUGH {
-                sleep_until(now + PACE).await;
+                sleep_until(now + BATCH_INTERVAL).await;
             }
         }
     }
@@ -275,7 +275,7 @@ impl Asking {
                     self.untold.push_back((now + TOLD_AFTER, claim));
                 }
             } else if !self.jobs.has_outcome(claim.job) {
-                self.redis.set(&mut all, QUEUED, &claim, QUEUED_SECONDS).ignore();
+                self.redis.set(&mut all, QUEUED, &claim, QUEUED_TTL_SECONDS).ignore();
             }
         }
         if !all.is_empty() {
@@ -292,7 +292,7 @@ impl Asking {
         let keys: Vec<String> = keys.collect();
         let looking =
             bounded(&self.pool, |connection| Box::pin(settled(connection, users, kinds, keys)));
-        match within(TIMEOUT, looking).await {
+        match within(LOOK_UP_TIMEOUT, looking).await {
             Ok(settled) => settled,
             Err(error) => {
                 tracing::warn!(%error, "keys not looked up; the worker decides");
@@ -310,7 +310,7 @@ impl Redis {
         let mut all = redis::pipe();
         for Wanted { claim, purpose } in wanted {
             if let Purpose::Submit(_) = purpose {
-                self.set(&mut all, PENDING, claim, PENDING_SECONDS).arg("NX");
+                self.set(&mut all, PENDING, claim, PENDING_TTL_SECONDS).arg("NX");
             }
         }
         let mut set: Vec<Option<String>> = Vec::new();
@@ -352,7 +352,7 @@ impl Redis {
             // Who only asks takes nothing.
             if let Wanted { claim, purpose: Purpose::Submit(_) } = wanted {
                 all.cmd("EVAL").arg(REPLACE).arg(1).arg(self.key(claim)).arg(entry);
-                all.arg(self::entry(PENDING, claim)).arg(PENDING_SECONDS);
+                all.arg(self::entry(PENDING, claim)).arg(PENDING_TTL_SECONDS);
                 replaced.push(*position);
             }
         }

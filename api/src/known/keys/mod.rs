@@ -134,7 +134,7 @@ impl Keys {
             }
         };
         self.claims.submit(Arc::clone(claim), submission);
-        let answer = self.enqueuer.answer(answered, claims::TIMEOUT).await;
+        let answer = self.enqueuer.answer(answered, claims::LOOK_UP_TIMEOUT).await;
         match answer {
             Ok(()) => claim.is_queued.store(true, Ordering::Relaxed),
             Err(Refusal::KeyTaken(owner)) if owner.is_same => {}

@@ -25,12 +25,12 @@ use tokio::time::{error::Elapsed, timeout};
 use super::check::Check;
 
 /// How long a connection may take to answer when it is looked at before its use.
-const LOOK_DEADLINE: Duration = Duration::from_secs(1);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection that is given back may take to be ready for the next one: what was given up in
 /// the middle is rolled back first.
-const RETURN_DEADLINE: Duration = Duration::from_secs(2);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a statement may take that is run on the pool itself. The API's are ended by the server before.
-const STATEMENT_DEADLINE: Duration = Duration::from_secs(6);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What the sessions of a pool have in common.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +128,7 @@ impl Pool {
     /// Nothing does.
     pub async fn prove(&self) -> Result<(), sqlx::Error> {
         let mut connection = self.acquire().await?;
-        let answer = timeout(LOOK_DEADLINE, connection.ping()).await;
+        let answer = timeout(LOOK_TIMEOUT, connection.ping()).await;
         connection.judge(answer)
     }
 
@@ -170,7 +170,7 @@ impl Known {
         if idle_for < trusted_for {
             return Ok(());
         }
-        let looked = timeout(LOOK_DEADLINE, connection.ping()).await;
+        let looked = timeout(LOOK_TIMEOUT, connection.ping()).await;
         looked.unwrap_or(Err(sqlx::Error::PoolTimedOut)).inspect_err(|_| self.doubt())
     }
 
@@ -237,7 +237,7 @@ impl Drop for PooledConnection {
         let returning = self.connection.return_to_pool();
         // Otherwise it is closed here, as it is, and its place is free.
         if self.is_good {
-            tokio::spawn(timeout(RETURN_DEADLINE, returning));
+            tokio::spawn(timeout(RETURN_TIMEOUT, returning));
         }
     }
 }
@@ -289,7 +289,7 @@ impl<'c> Executor<'c> for &'c Pool {
         let all = async move {
             let mut connection = self.acquire().await?;
             let all = connection.fetch_many(query).try_collect::<Vec<_>>();
-            let answer = timeout(STATEMENT_DEADLINE, all).await;
+            let answer = timeout(STATEMENT_TIMEOUT, all).await;
             let all = connection.judge(answer)?;
             Ok::<_, sqlx::Error>(stream::iter(all.into_iter().map(Ok)))
         };
@@ -306,7 +306,7 @@ impl<'c> Executor<'c> for &'c Pool {
     {
         Box::pin(async move {
             let mut connection = self.acquire().await?;
-            let answer = timeout(STATEMENT_DEADLINE, connection.fetch_optional(query)).await;
+            let answer = timeout(STATEMENT_TIMEOUT, connection.fetch_optional(query)).await;
             connection.judge(answer)
         })
     }
