@@ -14,10 +14,10 @@ use redis::{
 };
 use tokio::time::{Instant, timeout};
 
-/// On purpose: without an answer by then a request goes on without Redis.
+/// The most that an answer of Redis is waited for: without one the request goes on without Redis.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long Redis is left alone after it did not answer: a hung one costs one request in a while
-/// the deadline, not every request.
+/// the timeout, not every request.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A connection to Redis that never makes anyone wait for long; cheap to clone.

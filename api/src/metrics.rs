@@ -54,23 +54,23 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The broker has a job.
+    /// Counts a job that the broker has confirmed.
     pub fn accepted(&self, kind: JobKind) {
         self.accepted.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
     }
 
-    /// A valid request got no job.
+    /// Counts a valid request that got no job, by the code of its answer.
     pub fn refused(&self, kind: JobKind, code: Code) {
         let labels = RefusalLabels { kind: kind.as_str(), reason: code.name() };
         self.refused.get_or_create(&labels).inc();
     }
 
-    /// A job was found to be lost.
+    /// Counts a job that was found to be lost.
     pub fn lost(&self, kind: JobKind) {
         self.lost.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
     }
 
-    /// Puts them among what Prometheus reads.
+    /// Adds the counters to what a scrape reads.
     pub(crate) fn register(&self, all: &mut Registry) {
         let help = "Jobs that the broker has, answered with 202";
         all.register("jobs_accepted", help, self.accepted.clone());

@@ -68,7 +68,7 @@ fn queued() -> Object {
 /// A valid request for a job.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// Who asks.
+    /// The caller, for whom the job is done.
     pub user_id: UserId,
     /// What for; an order from the cart has no items yet.
     pub job: Job,

@@ -64,25 +64,25 @@ pub async fn scrape(State(state): State<AppState>) -> Result<Response, Problem> 
 /// What was counted since the process started, and what is true at the moment of a scrape.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Requests that were answered.
+    /// Requests that were answered, by endpoint, status and time taken.
     pub requests: Requests,
     /// What became of requests for jobs.
     pub jobs: Metrics,
-    /// Connections of clients.
+    /// How many connections clients have at present.
     pub connections: usize,
-    /// How many of them there may be.
+    /// How many connections clients may have.
     pub connections_limit: usize,
-    /// How many were refused.
+    /// Connections that were refused since the start, for that limit.
     pub connections_refused: Counter,
     /// Polls whose answers are held.
     pub waiting_polls: usize,
-    /// The broker takes jobs.
+    /// Whether the broker takes jobs.
     pub broker_is_up: bool,
     /// The broker is there and takes none (memory or disk alarm).
     pub broker_is_blocked: bool,
-    /// PostgreSQL answers.
+    /// Whether PostgreSQL has answered lately.
     pub database_is_up: bool,
-    /// The lines.
+    /// Every line, as this process knows it.
     pub lines: Vec<(Line, Known)>,
 }
 
@@ -92,7 +92,7 @@ struct FamilyLabels {
 }
 
 impl Snapshot {
-    /// All of it, as Prometheus reads it.
+    /// Makes a registry of all figures, for one scrape.
     #[must_use]
     pub fn registry(&self) -> Registry {
         let mut all = metrics::registry();

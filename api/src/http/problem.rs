@@ -42,7 +42,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What it means.
+            /// What the code means, for people; the same in every answer.
             pub(crate) const fn title(self) -> &'static str {
                 match self {
                     $(Self::$name => $title,)+
@@ -223,7 +223,7 @@ impl Problem {
         }
     }
 
-    /// All offending fields at once.
+    /// Makes a `validation-failed` that tells of all offending fields at once.
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
@@ -231,13 +231,13 @@ impl Problem {
         Self { errors, ..Self::with_detail(Code::ValidationFailed, detail) }
     }
 
-    /// One offending field.
+    /// Makes a `validation-failed` of one offending field.
     #[must_use]
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self::validation(vec![FieldError { field: field.to_owned(), detail: detail.into() }])
     }
 
-    /// What went wrong.
+    /// The code by which clients and metrics tell what went wrong.
     pub(crate) const fn code(&self) -> Code {
         self.code
     }

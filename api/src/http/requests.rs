@@ -63,7 +63,7 @@ impl Requests {
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// Puts them among what Prometheus reads.
+    /// Adds the figures to what a scrape reads.
     pub(crate) fn register(&self, all: &mut Registry) {
         all.register("http_requests", "Requests that were answered", self.requests.clone());
         all.register_with_unit(

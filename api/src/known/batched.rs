@@ -42,7 +42,7 @@ impl From<Unavailable> for Problem {
 
 type Question<K, V> = (K, oneshot::Sender<Option<V>>);
 
-/// What a query finds.
+/// What a query finds, by key; a key that is missing does not exist.
 pub type Found<'c, K, V> = BoxFuture<'c, Result<HashMap<K, V>, sqlx::Error>>;
 
 /// Looks things up by key, many at a time.
@@ -103,7 +103,7 @@ where
     }
 }
 
-/// A query that does not hang.
+/// Runs a query on a connection that is given up where no answer comes in time.
 pub(crate) async fn bounded<T>(
     pool: &Pool,
     query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,

@@ -44,7 +44,7 @@ struct Seen {
     refreshing: AtomicBool,
 }
 
-/// Recently asked-for campaigns.
+/// Campaigns that were asked for lately, each as it was at its last reading.
 #[derive(Debug)]
 pub struct Campaigns {
     seen: Cache<CouponId, Arc<Seen>>,
@@ -56,7 +56,7 @@ pub struct Campaigns {
 }
 
 impl Campaigns {
-    /// An empty board.
+    /// Makes a board that knows no campaign yet.
     #[must_use]
     pub fn new(pool: &Pool, cache: crate::cache::Cache, namespace: &str) -> Arc<Self> {
         Arc::new(Self {

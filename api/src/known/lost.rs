@@ -23,14 +23,14 @@ use super::{
 };
 use crate::{cache::Cache, lines::Lines, metrics::Metrics};
 
-/// Ends what was lost.
+/// Finds jobs that were lost, and gives them the outcome `job-lost`.
 #[derive(Debug)]
 pub struct Lost {
     lines: Arc<Lines>,
     ended: Batched<(JobId, UserId), Arc<Settled>>,
 }
 
-/// Tells of it.
+/// Tells the other APIs and the metrics of jobs that were lost.
 #[derive(Debug, Clone)]
 struct Announcer {
     cache: Cache,

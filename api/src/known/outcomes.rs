@@ -45,7 +45,7 @@ const YOUNG: TimeDelta = TimeDelta::seconds(1);
 /// A poll's place: the sender and how many polls wait on it.
 type Places = HashMap<JobId, (watch::Sender<Option<Arc<Settled>>>, usize)>;
 
-/// A recent outcome.
+/// An outcome that this process heard of, or read, lately.
 #[derive(Debug, Clone)]
 enum Recent {
     /// As it was announced: the JSON of a [`Settled`].
@@ -53,7 +53,7 @@ enum Recent {
     Read(Arc<Settled>),
 }
 
-/// Outcomes, known and awaited.
+/// Outcomes that are known, and the polls that wait for one.
 #[derive(Debug)]
 pub struct Outcomes {
     recent: Cache<JobId, Recent>,
@@ -126,7 +126,7 @@ impl Outcomes {
         self.recent.contains_key(&id)
     }
 
-    /// How many polls wait.
+    /// How many polls wait for an outcome at present.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.places().values().map(|(_, waiting)| waiting).sum()

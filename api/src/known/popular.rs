@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::batched::Unavailable;
 use crate::{cache::Cache, http::problem::Problem};
 
-/// How many products.
+/// How many products the list has.
 const TOP: i64 = 5;
 /// How far back, in days before today.
 const DAYS: i32 = 3;
@@ -75,7 +75,7 @@ struct Last {
 }
 
 impl PopularBoard {
-    /// An answer lives so many seconds.
+    /// Makes a board whose answers are renewed when they are so many `seconds` old.
     #[must_use]
     pub fn new(cache: Cache, namespace: &str, seconds: u32, time_zone: &str) -> Self {
         let key = |what: &str| format!("{namespace}:popular:{what}");

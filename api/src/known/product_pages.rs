@@ -18,7 +18,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Pages that live so many seconds.
+    /// Keeps pages of this namespace in Redis, each for so many `seconds`.
     #[must_use]
     pub fn new(cache: Cache, namespace: &str, seconds: u32) -> Self {
         Self { cache, hash: format!("{namespace}:products"), seconds: seconds.into() }

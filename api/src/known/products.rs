@@ -28,7 +28,7 @@ pub struct Products {
 }
 
 impl Products {
-    /// Knows nothing yet.
+    /// Makes a board that knows no product yet.
     #[must_use]
     pub fn new(pool: &Pool) -> Self {
         Self {

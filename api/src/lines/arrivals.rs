@@ -6,13 +6,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 /// The least time that a bucket stands for, in milliseconds.
 const NARROWEST_BUCKET: i64 = 100;
-/// About the most.
+/// About the most time that a bucket stands for, in milliseconds.
 const WIDEST_BUCKET: i64 = 60_000;
 /// A bucket is narrower than this part of the oldest job's age: so many tell of a line, however long its
 /// backlog has grown, and a job's place in it is as exact as anybody's sense of time.
 const BUCKETS: i64 = 100;
 
-/// Jobs that came one after the other.
+/// A number of jobs, and when the first and the last of them came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bucket {
     pub(super) first_at: DateTime<Utc>,
@@ -20,13 +20,13 @@ pub(super) struct Bucket {
     pub(super) jobs: u64,
 }
 
-/// Buckets by when they begin.
+/// What came into a line, in buckets by when they begin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Arrivals {
     buckets: BTreeMap<DateTime<Utc>, Bucket>,
-    /// All of them.
+    /// The jobs of all buckets together.
     jobs: u64,
-    /// When the last one came.
+    /// When the last job came; `None` while there is none.
     last_at: Option<DateTime<Utc>>,
 }
 
@@ -45,7 +45,7 @@ impl Bucket {
         }
     }
 
-    /// These and those.
+    /// Joins two buckets: their jobs, and the time from the first to the last.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             first_at: self.first_at.min(other.first_at),
@@ -94,12 +94,12 @@ impl Arrivals {
         self.buckets.iter().map(|(begins, bucket)| (*begins, *bucket))
     }
 
-    /// All of them.
+    /// The number of jobs that came in all.
     pub(super) fn jobs(&self) -> u64 {
         self.jobs
     }
 
-    /// How many had come by then.
+    /// Estimates how many jobs had come by then.
     pub(super) fn by(&self, then: DateTime<Utc>) -> f64 {
         // Who has just come asks most often.
         if self.last_at <= Some(then) {
@@ -110,17 +110,17 @@ impl Arrivals {
         self.buckets.values().map(|bucket| bucket.by(then)).sum()
     }
 
-    /// Whether jobs came then.
+    /// Whether a bucket's time includes that moment.
     pub(super) fn took(&self, then: DateTime<Utc>) -> bool {
         self.buckets.values().any(|bucket| (bucket.first_at..=bucket.last_at).contains(&then))
     }
 
-    /// When the first one came.
+    /// When the first job came; `None` while there is none.
     pub(super) fn first_at(&self) -> Option<DateTime<Utc>> {
         self.buckets.values().map(|bucket| bucket.first_at).min()
     }
 
-    /// When the last one came.
+    /// When the last job came; `None` while there is none.
     pub(super) fn last_at(&self) -> Option<DateTime<Utc>> {
         self.last_at
     }

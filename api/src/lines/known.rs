@@ -25,16 +25,16 @@ const PARCELS: f64 = 128.0;
 /// Weight of the time between two looks in the rate.
 const RATE_WEIGHT: f64 = 0.3;
 
-/// A line as far as it is known.
+/// What this process knows of a line, from the database, the broker and its own publishing.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// How many partitions its generation has.
     pub(super) partitions: u16,
-    /// Consumed from.
+    /// Whether workers may consume from it: the lines before it have drained.
     pub is_open: bool,
-    /// Takes no new jobs any more.
+    /// Whether it takes no new jobs any more, since a newer routing replaced it.
     pub is_closed: bool,
-    /// Its last message has come out.
+    /// Whether the last message of a closed line has come out.
     pub is_drained: bool,
     /// What was put into it up to then is settled.
     pub(super) passed: Option<DateTime<Utc>>,
@@ -42,13 +42,13 @@ pub struct Known {
     pub owner: Option<String>,
     /// How it fares, as its owner said last.
     pub report: Option<Report>,
-    /// What the broker said last.
+    /// How much waits in its queue, as the broker said last.
     pub depth: Option<Depth>,
-    /// When it said so.
+    /// When the broker said so; `None` before its first answer.
     depth_told: Option<Instant>,
-    /// It has no such queue.
+    /// Whether the broker has no such queue.
     pub(super) is_missing: bool,
-    /// When the database told the rest.
+    /// When the database last told of it.
     read: Option<Instant>,
     /// How many came that are folded: all of them are settled. Negative where too many were told since.
     folded: i64,
@@ -71,29 +71,29 @@ pub struct Known {
 /// How a line fares, as its owner sees it.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Messages in its hands.
+    /// Messages that it works on.
     pub in_hand: i32,
-    /// Jobs in them.
+    /// Jobs in the messages that it works on.
     pub jobs_in_hand: i32,
-    /// For how long, when it said so.
+    /// How long it had worked on them when it reported, in seconds.
     pub in_hand_seconds: Option<f64>,
     /// The most jobs that it takes at once.
     pub batch_limit: i32,
     /// What a batch takes in any case, in seconds.
     pub batch_seconds: f64,
-    /// What each job adds.
+    /// What each job adds to a batch, in seconds.
     pub job_seconds: f64,
-    /// Jobs per message.
+    /// How many jobs a message holds, as its owner measures it.
     pub jobs_per_message: f64,
     /// When it last settled something or saw its canary.
     pub progress_at: DateTime<Utc>,
-    /// The busiest keys.
+    /// The busiest keys and their jobs per second, as JSON for `/api/admin/queues`.
     pub hottest: Value,
     /// How old it was when it was read, in seconds, by the database's clock.
     pub age: f64,
 }
 
-/// What the database says of a line.
+/// A row of what the database knows of a line; the fields are those of [`Known`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row {
     pub(super) partitions: u16,
@@ -147,13 +147,13 @@ impl Known {
         oldest.max(TimeDelta::zero())
     }
 
-    /// Whether a worker should serve it.
+    /// Whether a worker should serve it: consuming is allowed, and something may come.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.is_open && !self.is_drained
     }
 
-    /// Whether the database has told lately.
+    /// Whether the database has told of the line within the last 3 s.
     #[must_use]
     pub fn is_told_by_database(&self) -> bool {
         self.read.is_some_and(|read| read.elapsed() < LOOK_TTL)
@@ -167,7 +167,7 @@ impl Known {
         self.is_served() && (self.owner.is_none() || silent)
     }
 
-    /// Whether the broker has told lately.
+    /// Whether the broker has told the depth within the last 3 s.
     #[must_use]
     pub fn is_told_by_broker(&self) -> bool {
         self.depth_told.is_some_and(|told| told.elapsed() < LOOK_TTL)

@@ -47,7 +47,7 @@ use store::Telling;
 
 /// How often the database and the broker are asked: what is told is at most a second old.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long either may take to answer.
+/// How long the database or the broker may take to answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// What was told longer ago than this is not the present any more: several looks.
 const LOOK_TTL: Duration = Duration::from_secs(3);
@@ -62,11 +62,11 @@ pub type Routes = BTreeMap<Family, Routing>;
 pub struct Lines {
     routes: watch::Sender<Arc<Routes>>,
     known: Mutex<HashMap<Line, Known>>,
-    /// When the database told of them.
+    /// When the database last told of the lines.
     read: Mutex<Option<Instant>>,
-    /// Why it never will, as it is.
+    /// Why the database cannot tell of them until an operator changes something.
     schema_fault: Mutex<Option<String>>,
-    /// Who told it.
+    /// Which database told of them: another one may know less.
     source: Mutex<Option<Source>>,
     /// Notices when the database may have gone back to an earlier moment.
     rewound: watch::Sender<()>,
@@ -102,7 +102,7 @@ impl Lines {
         lines
     }
 
-    /// The routing, now and as it changes.
+    /// The routing of each family; the receiver is told of every change.
     #[must_use]
     pub fn routes(&self) -> watch::Receiver<Arc<Routes>> {
         self.routes.subscribe()
@@ -246,7 +246,7 @@ impl Lines {
         lost::has_come_out(job, now, progress)
     }
 
-    /// Every line, as known at present.
+    /// Every line and what is known of it, in their order.
     #[must_use]
     pub fn all(&self) -> Vec<(Line, Known)> {
         let known = self.known();
@@ -261,7 +261,7 @@ impl Lines {
         lock(&self.read).is_some_and(|read| read.elapsed() < LOOK_TTL)
     }
 
-    /// What the database is to be told.
+    /// What this process has accepted and the database was not told of yet, by line.
     fn pending(&self) -> HashMap<Line, Arrivals> {
         let known = self.known();
         let all = known.iter().filter(|(_, line)| line.pending().jobs() > 0);
@@ -386,7 +386,7 @@ type Rows = HashMap<Line, Row>;
 /// standby, is another one.
 type Source = (DateTime<Utc>, i64);
 
-/// What the database said.
+/// What one look at the database found.
 struct Looked {
     routes: Routes,
     rows: Rows,

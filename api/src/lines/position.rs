@@ -13,9 +13,9 @@ const LONGEST_RETRY_AFTER: f64 = 10.0;
 /// A job's place in its line: an estimate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Position {
-    /// 1 is next.
+    /// The place in the line, counted from 1: that one is next.
     pub position: u64,
-    /// Until it is settled; unknown while the line does not move.
+    /// Seconds until it is settled; unknown while the line does not move.
     pub seconds: Option<f64>,
 }
 

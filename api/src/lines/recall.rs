@@ -7,7 +7,7 @@ use redis::AsyncTypedCommands;
 use super::Routes;
 use crate::cache::Cache;
 
-/// The routing in Redis.
+/// The routing as Redis keeps it, for APIs that start while the database is away.
 pub(super) struct Memory {
     cache: Cache,
     /// Not that of the release before this one (`routes`), which knows no families.
@@ -21,7 +21,7 @@ impl Memory {
         Self { cache, key: format!("{namespace}:routing"), kept: None }
     }
 
-    /// Remembers what the database said.
+    /// Puts what the database said into Redis, where it differs from what was put there last.
     pub(super) async fn keep(&mut self, routes: &Routes) {
         if self.kept.as_ref() == Some(routes) {
             return;

@@ -19,7 +19,7 @@ use super::{
 /// What is told at once. Told again until it is known to be understood, it counts once.
 #[derive(Debug, Default)]
 pub(super) struct Telling {
-    /// Counts up with each.
+    /// Counts up with each telling of this process, by which a repeat is known.
     pub(super) sequence: i64,
     pub(super) arrivals: HashMap<Line, Arrivals>,
 }

@@ -55,18 +55,18 @@ pub enum Refusal {
     Unavailable,
     /// The line is full; a good part of it should be free after so many seconds.
     LineFull(u64),
-    /// Its idempotency key is another job's.
+    /// The request's idempotency key belongs to another job.
     KeyTaken(Owner),
 }
 
 /// The job that has an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// By which it is polled.
+    /// The id by which the job is polled.
     pub job: JobId,
     /// It is in its line or settled; else that is not known, and publishing it again is safe.
     pub is_queued: bool,
-    /// Its request was the same.
+    /// Whether its request asked for the same; else the key is misused.
     pub is_same: bool,
 }
 
@@ -80,7 +80,7 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// Where the answer to a submission comes.
+/// Receives the answer to a submission: whether the broker has the job.
 pub type Answered = oneshot::Receiver<Result<(), Refusal>>;
 
 /// Hands jobs to the publisher task; cheap to clone.
@@ -137,7 +137,7 @@ impl Enqueuer {
         Self { inbox: sender, link, lines: Arc::clone(lines), deadline }
     }
 
-    /// Whether the broker takes messages.
+    /// Whether the broker takes messages, as far as the publisher has noticed.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.link.is_up()
@@ -186,7 +186,7 @@ impl Enqueuer {
         Ok((Submission { line, came_at, record, answer }, answered))
     }
 
-    /// Hands it to the publisher.
+    /// Hands a submission to the publisher; one too many is refused at once.
     pub fn send(&self, submission: Submission) {
         if let Err(refused) = self.inbox.try_send(submission) {
             refused.into_inner().refuse(Refusal::Unavailable);

@@ -33,7 +33,7 @@ pub struct Submission {
     pub(super) line: Line,
     /// When it was submitted, unless it stands in its line already.
     pub(super) came_at: Option<DateTime<Utc>>,
-    /// As it goes over the wire.
+    /// The job as a line of JSON, as it goes over the wire.
     pub(super) record: Vec<u8>,
     pub(super) answer: oneshot::Sender<Result<(), Refusal>>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Parcel {
     pub(super) submissions: Vec<Submission>,
 }
 
-/// What waits for one line.
+/// The submissions that wait for one line, and how its parcels fare.
 pub(super) struct Waiting {
     exchange: String,
     routing_key: String,
@@ -65,7 +65,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Of this routing key.
+    /// Nothing waits yet for the line behind this exchange and routing key.
     pub(super) fn new(exchange: String, routing_key: String) -> Self {
         let (waiting, next) = (VecDeque::new(), Instant::now());
         Self { exchange, routing_key, waiting, in_flight: 0, returns_since: None, next }

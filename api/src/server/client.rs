@@ -31,18 +31,18 @@ pub(super) struct Timeouts {
 pub(super) struct Progress(Arc<AtomicUsize>);
 
 impl Progress {
-    /// The head of a request is complete.
+    /// Notes that the head of a request is complete.
     pub(super) fn asked(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It is answered.
+    /// Notes that the request is answered.
     pub(super) fn answered(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A stream with deadlines.
+/// A client's stream that ends where the client takes longer than its [`Timeouts`].
 #[derive(Debug)]
 pub(super) struct Client<S> {
     stream: S,
@@ -141,7 +141,7 @@ struct Deadline {
 }
 
 impl Deadline {
-    /// From now on, unless it is set.
+    /// Sets the deadline to so long after now, unless it is set.
     fn set(&mut self, after: Duration) {
         self.at.get_or_insert_with(|| Instant::now() + after);
     }
@@ -150,7 +150,7 @@ impl Deadline {
         *self = Self::default();
     }
 
-    /// Ready when it has passed.
+    /// Is ready once the deadline has passed; never while none is set.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         self.timer.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx)

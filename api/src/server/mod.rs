@@ -62,7 +62,7 @@ const MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// How soon it is tried again when the system has no descriptor left.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The connections of clients.
+/// Counts the connections of clients, and bounds them.
 #[derive(Debug)]
 pub struct Connections {
     limit: usize,
@@ -90,19 +90,19 @@ impl Connections {
         Ok(Arc::new(Self { limit, open: TaskTracker::new(), refused: Counter::default() }))
     }
 
-    /// How many there are.
+    /// How many connections clients have at present.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.len()
     }
 
-    /// How many there may be.
+    /// How many connections clients may have.
     #[must_use]
     pub const fn limit(&self) -> usize {
         self.limit
     }
 
-    /// How many were refused.
+    /// How many connections were refused since the start, for that limit.
     #[must_use]
     pub const fn refused(&self) -> &Counter {
         &self.refused

@@ -41,7 +41,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// What ends a session early.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// lapin or the broker said so.
+    /// lapin gave up, or the broker closed the channel or the connection.
     #[error(transparent)]
     Broker(#[from] lapin::Error),
     /// The broker did not answer in time.
@@ -125,7 +125,7 @@ impl Socket {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
     }
 
-    /// Ends it, whatever the broker says.
+    /// Closes the TCP connection without a word to the broker.
     fn shut(&self) {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stream) = stream {
@@ -187,7 +187,7 @@ pub async fn supervise<F>(
     }
 }
 
-/// Some time after `cancel`.
+/// Returns when a session should have ended since `cancel`, and has not.
 async fn overdue(cancel: &CancellationToken) {
     cancel.cancelled().await;
     tokio::time::sleep(STOP_TIMEOUT).await;
@@ -217,15 +217,15 @@ pub enum Alarm {
     /// It takes no more messages (memory or disk alarm): lapin's publishes hang from now on, and go
     /// out when it ends.
     Raised(String),
-    /// It takes messages again.
+    /// The broker takes messages again: what hung goes out now.
     Cleared,
 }
 
-/// The alarms of a connection.
+/// The alarms that the broker raises on a connection, as a stream.
 pub struct Alarms(std::pin::Pin<Box<dyn Stream<Item = Event> + Send>>);
 
 impl Alarms {
-    /// Listens from now on.
+    /// Listens to the connection; alarms of before are not told.
     #[must_use]
     pub fn of(connection: &Connection) -> Self {
         Self(Box::pin(connection.events_listener()))

@@ -149,7 +149,7 @@ fn received(delivery: Option<lapin::Result<Delivery>>) -> Result<Received, Sessi
     Ok(Received::from(delivery.ok_or_else(gone)??))
 }
 
-/// A message in hand.
+/// A message that was delivered, and is redelivered unless its receipt is acknowledged.
 #[derive(Debug)]
 pub struct Received {
     /// What identifies it across redeliveries.
@@ -162,9 +162,9 @@ pub struct Received {
     pub attempts: i32,
     /// Where the broker gave up on it, if it did.
     pub died_in: Option<String>,
-    /// The records.
+    /// The records of the message: a line of JSON for each.
     pub body: Vec<u8>,
-    /// What acknowledges it.
+    /// What acknowledges the message, once its records are settled.
     pub receipt: Receipt,
 }
 

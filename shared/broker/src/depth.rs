@@ -6,7 +6,7 @@ use lapin::{Channel, Connection, options::QueueDeclareOptions, types::FieldTable
 
 use crate::connect::SessionError;
 
-/// What waits in a queue.
+/// How much waits in a queue, and for how many consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
     /// Messages that no consumer has been given yet.

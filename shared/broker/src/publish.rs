@@ -16,16 +16,16 @@ use crate::connect::SessionError;
 /// The media type of every message of ours: a line of JSON per job or event.
 const CONTENT_TYPE: &str = "application/x-ndjson";
 
-/// Where a message goes.
+/// To which queues the broker routes a message.
 #[derive(Debug, Clone, Copy)]
 pub enum Address<'a> {
     /// One queue, through the default exchange.
     Queue(&'a str),
     /// Every queue that is bound to the exchange for this key.
     Exchange {
-        /// The exchange.
+        /// The name of the exchange; it must exist.
         exchange: &'a str,
-        /// The routing key.
+        /// The routing key by which the exchange finds its queues.
         key: &'a str,
     },
 }
@@ -33,9 +33,9 @@ pub enum Address<'a> {
 /// What a message is: its AMQP `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageType {
-    /// Lines of jobs.
+    /// A parcel: a line of JSON per job.
     Jobs,
-    /// Lines of events.
+    /// A batch of events: a line of JSON for each.
     Events,
     /// Nothing; who consumes it shows that its line is alive.
     Canary,
@@ -72,7 +72,7 @@ const ATTEMPTS_HEADER: &str = "x-attempts";
 /// What a message says of itself besides its type.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Headers {
-    /// Which canary it is.
+    /// The id of a canary, by which its sender knows it again.
     pub canary: Option<Uuid>,
     /// How often it was tried before it was redriven.
     pub attempts: Option<i32>,
@@ -102,7 +102,7 @@ impl Headers {
     }
 }
 
-/// What became of a message.
+/// What the broker says of a message that was published.
 #[derive(Debug)]
 pub enum Verdict {
     /// Stored; it will be delivered.
@@ -146,7 +146,7 @@ impl<T> ConfirmedPublisher<T> {
         self.publish_with(Headers::default(), address, kind, body, ticket);
     }
 
-    /// The same with headers.
+    /// Sends a message as [`Self::publish`] does, with headers.
     pub fn publish_with(
         &mut self,
         headers: Headers,

@@ -37,7 +37,7 @@ impl Retry {
         self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
-    /// Starts over after a success.
+    /// Begins with the shortest delay again, after a success.
     pub fn reset(&mut self) {
         self.0.reset();
     }

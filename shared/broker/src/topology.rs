@@ -84,7 +84,7 @@ pub fn data_platform(namespace: &str) -> String {
     format!("{namespace}.order-completed.data-platform")
 }
 
-/// Every queue of events.
+/// The names of all queues that get a copy of each event.
 #[must_use]
 pub fn event_queues(namespace: &str) -> [String; 2] {
     [sales_stats(namespace), data_platform(namespace)]

@@ -22,7 +22,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The one with this code.
+            /// Finds the variant with this code; `None` for one that this release does not know.
             #[must_use]
             pub fn from_code(code: &str) -> Option<Self> {
                 match code {

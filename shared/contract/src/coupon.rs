@@ -11,9 +11,9 @@ pub struct Campaign {
     pub starts_at: DateTime<Utc>,
     /// First instant at which a submission no longer counts.
     pub ends_at: DateTime<Utc>,
-    /// How many coupons there are in all.
+    /// How many coupons the campaign gives in all.
     pub total: i64,
-    /// How many of them are issued.
+    /// How many of them users have got: 0..=`total`.
     pub issued: i64,
 }
 

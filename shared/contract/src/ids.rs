@@ -40,7 +40,7 @@ id!(
     UserId
 );
 id!(
-    /// A coupon campaign.
+    /// A coupon campaign, of which each user can get one coupon.
     CouponId
 );
 id!(
@@ -48,10 +48,10 @@ id!(
     UserCouponId
 );
 id!(
-    /// A product.
+    /// A product of the catalogue, deleted ones included.
     ProductId
 );
 id!(
-    /// A completed order.
+    /// A completed order. Before its completion there is only its job.
     OrderId
 );

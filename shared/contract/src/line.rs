@@ -17,7 +17,7 @@ use crate::family::Family;
 /// Keys are hashed into so many slots, and slots are dealt out to partitions; divisible by every
 /// small number of partitions.
 pub const SLOTS: u16 = 960;
-/// The most partitions of a family.
+/// The most partitions of a family; each is a queue with a consumer of its own.
 pub const MAX_PARTITIONS: u16 = 256;
 /// The most keys of a family that have a line of their own.
 pub const MAX_PINS: u8 = 63;
@@ -34,9 +34,9 @@ pub fn slot(key: i64) -> u16 {
 /// A line among those of its family and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LineName {
-    /// For all keys of some slots; 0-based.
+    /// A line for all keys of some slots; counted from 0.
     Partition(u16),
-    /// For this key alone.
+    /// A line for this key alone, so that a hot key delays nobody else.
     Pin(i64),
 }
 
@@ -106,9 +106,9 @@ impl Naming {
 pub struct Line {
     /// The family of the jobs in this line.
     pub family: Family,
-    /// Which generation of lines it belongs to.
+    /// The generation of lines to which it belongs; see [`Routing::generation`].
     pub generation: i32,
-    /// Which of them it is.
+    /// Which of its generation's lines it is.
     pub name: LineName,
     /// After what its queue is named: the same for all lines of a generation.
     pub naming: Naming,
@@ -122,7 +122,7 @@ impl Line {
         format!("{}.{}", self.exchange(namespace), self.routing_key())
     }
 
-    /// The exchange that leads to it.
+    /// The name of the exchange that leads to its queue.
     #[must_use]
     pub fn exchange(self, namespace: &str) -> String {
         self.naming.exchange(namespace, self.family)
@@ -138,9 +138,9 @@ impl Line {
 /// How the jobs of a family are dealt out at present.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routing {
-    /// Counts up with every change.
+    /// Counts up with every change of the routing: the new lines are other queues than the old ones.
     pub generation: i32,
-    /// How many partitions there are.
+    /// How many partitions share the slots: 1..=[`MAX_PARTITIONS`].
     pub partitions: u16,
     /// The keys with a line of their own, each with its number (below [`MAX_PINS`]) in job ids.
     pub pins: BTreeMap<i64, u8>,
@@ -192,13 +192,13 @@ impl Routing {
         Line { family, generation: self.generation, name, naming: self.naming }
     }
 
-    /// All lines.
+    /// Every line of this routing: the partitions, then the pins by key.
     pub fn lines(&self) -> impl Iterator<Item = LineName> + '_ {
         let shared = (0..self.partitions).map(LineName::Partition);
         shared.chain(self.pins.keys().copied().map(LineName::Pin))
     }
 
-    /// The partition of this slot.
+    /// The partition that serves this slot.
     #[must_use]
     pub fn shared_line(&self, slot: u16) -> LineName {
         LineName::Partition(slot % self.partitions.max(1))
@@ -213,16 +213,16 @@ pub struct Place(u16);
 impl Place {
     /// How many bits of a job id it takes.
     pub const BITS: u32 = 10;
-    /// Not known when the id was made.
+    /// The place of a job whose line was not known when its id was made.
     pub const UNKNOWN: Self = Self((1 << Self::BITS) - 1);
 
-    /// From the low bits of a job id's part.
+    /// Reads a place from the low [`Self::BITS`] bits; the others are ignored.
     #[must_use]
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits & Self::UNKNOWN.0)
     }
 
-    /// The bits for a job id.
+    /// The place as the bits that go into a job id.
     #[must_use]
     pub const fn bits(self) -> u16 {
         self.0

@@ -20,7 +20,7 @@ pub const MARGIN: TimeDelta = TimeDelta::seconds(60);
 /// How far a line has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Which line.
+    /// The line of which this tells.
     pub line: Line,
     /// How many partitions its generation has; 0 while that is not known.
     pub partitions: u16,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// An amount. All amounts of the system stay far below the range of 64 bits: the bounds on prices,
-/// quantities, lines and balances see to it (see `order::MAX_PRICE`).
+/// quantities, items and balances see to it (see `order::MAX_PRICE`).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Money(i64);
 
 impl Money {
-    /// Nothing.
+    /// No money: what a free order costs, and where sums begin.
     pub const ZERO: Self = Self(0);
 
-    /// So many of the minor unit.
+    /// Makes an amount from a number of minor units.
     #[must_use]
     pub const fn new(amount: i64) -> Self {
         Self(amount)
@@ -26,7 +26,7 @@ impl Money {
         self.0
     }
 
-    /// So many times the amount.
+    /// Multiplies the amount; within the bounds on prices and quantities it cannot overflow.
     #[must_use]
     pub const fn times(self, quantity: i64) -> Self {
         Self(self.0 * quantity)

@@ -8,16 +8,16 @@ use crate::{ids::ProductId, money::Money};
 pub const MAX_PRICE: i64 = 1_000_000_000;
 /// The most of one product in an order, duplicates merged.
 pub const MAX_QUANTITY: i64 = 10_000;
-/// The most items in an order.
+/// The most items in an order, duplicates merged: it bounds the locks that one order takes.
 pub const MAX_ITEMS: usize = 50;
 
-/// So many of a product.
+/// One product of an order, and how many of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
-    /// The product.
+    /// The product's id; an order names it once.
     pub product_id: ProductId,
-    /// How many, at least 1.
+    /// How many are wanted: 1..=[`MAX_QUANTITY`].
     pub quantity: i64,
 }
 
@@ -35,13 +35,13 @@ pub enum Fulfilment {
 /// What a coupon takes off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discount {
-    /// An amount.
+    /// An amount in won, the same for every order.
     Fixed(Money),
     /// A percentage, rounded down.
     Percent {
-        /// 1..=100
+        /// The percentage: 1..=100.
         percent: i64,
-        /// The most that it takes off.
+        /// The most that it takes off, in won; `None` for no such bound.
         cap: Option<Money>,
     },
 }

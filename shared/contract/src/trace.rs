@@ -5,11 +5,11 @@ use std::fmt;
 /// The `traceparent` of a request, which travels with its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
-    /// Never zero.
+    /// The trace to which the request belongs; never zero.
     pub trace_id: u128,
-    /// The client's span; never zero.
+    /// The client's span that sent the request; never zero.
     pub parent_id: u64,
-    /// Sampled, random.
+    /// The flags that have a meaning: bit 0 for sampled, bit 1 for random.
     pub flags: u8,
 }
 

@@ -9,10 +9,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// The format's content type.
+/// The media type of the OpenMetrics text format, as Prometheus expects it.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The labels of a line.
+/// The labels by which the figures of one line are told from others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LineLabels {
     /// The family to which it belongs.
@@ -21,7 +21,7 @@ pub struct LineLabels {
     pub line: String,
 }
 
-/// A registry for one scrape.
+/// Makes an empty registry for one scrape, whose names all begin with `firstcome_`.
 #[must_use]
 pub fn registry() -> Registry {
     Registry::with_prefix("firstcome")

@@ -75,7 +75,7 @@ impl Drop for Telemetry {
 pub enum TelemetryError {
     /// What the environment asks for cannot be done.
     Exporter(#[from] ExporterBuildError),
-    /// There is no way to send anything.
+    /// The HTTP client that would send the spans cannot be made.
     Client(#[from] reqwest::Error),
 }
 
@@ -115,7 +115,7 @@ struct FewWarnings {
     told: Mutex<HashMap<Identifier, Told>>,
 }
 
-/// How often since when.
+/// How often a warning came since its interval began.
 #[derive(Debug)]
 struct Told {
     count: u32,

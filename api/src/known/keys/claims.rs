@@ -35,7 +35,7 @@ use crate::{
 
 /// How long a claim outlives the process that made it.
 const PENDING_TTL_SECONDS: u64 = 10;
-/// How long Redis answers replays; later ones, PostgreSQL does.
+/// How long Redis answers replays; PostgreSQL answers later ones.
 const QUEUED_TTL_SECONDS: u64 = 24 * 3600;
 /// How long after its acceptance Redis is told that a job is in its line. Most are settled by then, and
 /// PostgreSQL knows their keys; until then a repeat finds the claim.
@@ -54,9 +54,9 @@ pub(super) const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(500);
 enum Ask {
     /// Take the key for this job, and put it into its line.
     Submit(Arc<Claim>, Submission),
-    /// Who has it?
+    /// Tell which job has the key.
     Owner(Arc<Claim>, oneshot::Sender<Option<Owner>>),
-    /// The job, which has it, is in its line.
+    /// Note in Redis that the job that has the key is in its line.
     Queued(Arc<Claim>),
 }
 
@@ -68,7 +68,7 @@ pub(super) struct Claims {
     enqueuer: Enqueuer,
 }
 
-/// What Redis remembers of keys.
+/// The keys in Redis, under the names of [`held_key`].
 #[derive(Debug, Clone)]
 struct Redis {
     cache: Cache,
@@ -120,7 +120,7 @@ impl Claims {
         let _ = self.sender.try_send(Ask::Queued(claim));
     }
 
-    /// Gives the key back.
+    /// Gives the key back in Redis, so that a repeat of the request starts anew.
     pub(super) async fn release(&self, claim: &Claim) {
         let (key, ours) = (self.redis.key(claim), entry(PENDING, claim));
         // Only our own claim. A claim that changes hands between the two commands is lost to
@@ -152,7 +152,7 @@ struct Asking {
     jobs: Arc<Outcomes>,
     lost: Arc<Lost>,
     enqueuer: Enqueuer,
-    /// How long a job can be polled.
+    /// How long after its submission a job can be polled.
     retention: TimeDelta,
     /// Jobs of which Redis is not told that they are in their lines, and when it is.
     untold: VecDeque<(Instant, Arc<Claim>)>,

@@ -35,7 +35,7 @@ use claims::Claims;
 /// Of a digest, enough to tell requests apart.
 const FINGERPRINT_BYTES: usize = 16;
 
-/// A digest of what was asked for.
+/// Digests what was asked for, in hexadecimal digits; the lengths of the parts count, too.
 #[must_use]
 pub fn fingerprint(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
@@ -85,7 +85,7 @@ impl Claim {
         Arc::new(Self { job, user_id, kind, idempotency, is_queued: AtomicBool::new(false) })
     }
 
-    /// What travels with the job.
+    /// The key and the fingerprint, which travel with the job.
     #[must_use]
     pub fn idempotency(&self) -> &Idempotency {
         &self.idempotency

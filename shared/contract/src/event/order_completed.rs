@@ -12,7 +12,7 @@ use crate::{
 
 /// The kind; also its routing key. Never renamed: messages outlive deploys.
 pub const TYPE: &str = "order.completed";
-/// Where it comes from.
+/// The CloudEvents `source`: what tells our events from those of other systems.
 const SOURCE: &str = "/firstcome/orders";
 
 /// The event as it travels. Consumers tell a duplicate by `id`, which is the id of the order's job.
@@ -28,7 +28,7 @@ pub struct OrderCompleted {
     pub time: DateTime<Utc>,
     subject: String,
     datacontenttype: String,
-    /// The order.
+    /// The order, as it was settled: consumers need not ask for it.
     pub data: Order,
 }
 
@@ -36,20 +36,20 @@ pub struct OrderCompleted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
-    /// Its id.
+    /// The order's number; also the `subject` of the event.
     pub order_id: OrderId,
-    /// Who bought.
+    /// The customer who placed the order.
     pub user_id: UserId,
-    /// What was bought.
+    /// What was bought, by product id; without what a partial order dropped.
     #[serde(rename = "lines")]
     pub items: Vec<Item>,
-    /// What the items cost.
+    /// The sum of price times quantity, before the coupon.
     pub items_amount: Money,
-    /// What the coupon took off.
+    /// What the coupon took off; 0 without one.
     pub discount: Money,
-    /// What was paid.
+    /// What was taken from the balance: `items_amount` less `discount`.
     pub paid: Money,
-    /// The campaign of the coupon.
+    /// The campaign of the coupon that was used, if any.
     pub coupon_id: Option<CouponId>,
 }
 
@@ -57,16 +57,16 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
-    /// The product.
+    /// The product's id; the product itself may change or go.
     pub product_id: ProductId,
-    /// How many.
+    /// How many were bought: 1..=[`MAX_QUANTITY`].
     pub quantity: i64,
     /// The price of one at settlement.
     pub unit_price: Money,
 }
 
 impl OrderCompleted {
-    /// The event of this order.
+    /// Makes the event of an order; `id` is the id of its job, so that a repeat is known.
     #[must_use]
     pub fn new(id: Uuid, time: DateTime<Utc>, data: Order) -> Self {
         Self {

@@ -24,13 +24,13 @@ const LONGEST_REASON: usize = 500;
 pub struct Envelope {
     /// Identifies the job; also says when it was submitted.
     pub id: JobId,
-    /// Who submitted it.
+    /// The caller who submitted the job, and may poll it.
     pub user_id: UserId,
     /// Set when the request carried an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
     /// Set when the request carried a valid `traceparent`.
     pub trace: Option<TraceParent>,
-    /// The job itself.
+    /// What is to be done, by its kind.
     pub job: Job,
 }
 
@@ -51,7 +51,7 @@ pub struct Undecodable {
     pub accepted: Option<(JobId, UserId)>,
     /// The trace of its request, where the line still tells.
     pub trace: Option<TraceParent>,
-    /// What is wrong with the line.
+    /// What is wrong with the line, for people, in at most 500 characters.
     pub reason: String,
 }
 

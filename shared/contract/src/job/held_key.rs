@@ -4,9 +4,9 @@
 use super::JobId;
 use crate::ids::UserId;
 
-/// Of a job that may be in its line or not.
+/// Marks the key of a job that the broker has not confirmed: it may be in its line or not.
 pub const PENDING: char = 'p';
-/// Of one that is.
+/// Marks the key of a job that is in its line, or settled.
 pub const QUEUED: char = 'a';
 
 /// Where it is remembered who has this user's key for this kind of job.
@@ -21,7 +21,7 @@ pub fn prefix(namespace: &str) -> String {
     format!("{namespace}:idempotency:")
 }
 
-/// Whose key it is.
+/// Reads whose key it is from a name that [`name`] made.
 #[must_use]
 pub fn user_of(namespace: &str, name: &str) -> Option<UserId> {
     let (user, _) = name.strip_prefix(&prefix(namespace))?.split_once(':')?;

@@ -51,7 +51,7 @@ impl JobId {
         Self(Uuid::from_u128(self.without_mac() | (mac as u128 & MAC_MASK)))
     }
 
-    /// The MAC's bits.
+    /// The bits that prove that one of our APIs made the id.
     #[must_use]
     pub const fn mac(self) -> u64 {
         (self.0.as_u128() & MAC_MASK) as u64

@@ -16,9 +16,9 @@ pub struct IssueCoupon {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CouponIssued {
-    /// The coupon in the user's hands.
+    /// The coupon that the user holds from now on.
     pub user_coupon_id: UserCouponId,
-    /// The campaign.
+    /// The campaign of which it is one.
     pub coupon_id: CouponId,
     /// Gapless from 1 to the campaign's total, in the order in which the line was settled.
     pub issue_number: i64,

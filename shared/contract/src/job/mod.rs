@@ -128,12 +128,12 @@ impl Job {
     }
 }
 
-/// See [`Job::keys`].
+/// The iterator of [`Job::keys`]: allocates nothing, since every submission asks.
 #[derive(Debug, Clone)]
 pub enum Keys<'a> {
-    /// The campaign.
+    /// The campaign of the coupon: one key, or none once it was given.
     Coupon(Option<i64>),
-    /// The items of the order.
+    /// The order's items, whose product ids are the keys.
     Products(std::slice::Iter<'a, order::Item>),
 }
 

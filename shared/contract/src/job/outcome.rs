@@ -16,9 +16,9 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Its effects are committed.
+    /// Its effects are committed, in the transaction that stored the outcome.
     Succeeded,
-    /// A business "no", with a code.
+    /// The rules said no, with a code; trying again would not help.
     Rejected,
     /// We could not process it: it is dead-lettered and an operator must look; or it was lost.
     Failed,
@@ -44,15 +44,15 @@ impl Status {
     }
 }
 
-/// One job's outcome.
+/// The outcome of one job: the row in `job_outcomes`, as the API shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settled {
-    /// The job.
+    /// The job that ended.
     pub job_id: JobId,
-    /// Who submitted it.
+    /// The caller who submitted it, whose polls it answers.
     pub user_id: UserId,
-    /// How it ended.
+    /// Which of the three ends it came to.
     pub status: Status,
     /// The stable code, unless it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ pub struct Settled {
     /// What the code leaves open, as fields to add to the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Box<RawValue>>,
-    /// The result, if it succeeded.
+    /// What the job's kind gives where it succeeded, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
     /// When the outcome was stored.
@@ -86,7 +86,7 @@ pub struct SettledBatch {
     pub sold_out: Vec<CouponId>,
 }
 
-/// The first line.
+/// The first line of the message: what holds for the whole batch.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {

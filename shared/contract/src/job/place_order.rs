@@ -18,7 +18,7 @@ pub struct PlaceOrder {
     /// The campaign whose coupon is to be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coupon_id: Option<CouponId>,
-    /// What happens when an item is short.
+    /// Whether an item that is short rejects the order or is dropped.
     #[serde(default)]
     pub fulfilment: Fulfilment,
     /// The items were the user's cart: what is bought leaves it.
@@ -46,13 +46,13 @@ impl PlaceOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderPlaced {
-    /// The order.
+    /// The number under which the order can be read.
     pub order_id: OrderId,
-    /// What its items cost.
+    /// The sum of price times quantity, without what was dropped.
     pub items_amount: Money,
-    /// What the coupon took off.
+    /// What the coupon took off; 0 without one.
     pub discount: Money,
-    /// What was deducted from the balance.
+    /// What was deducted from the balance: `items_amount` less `discount`.
     pub paid: Money,
     /// The items of a partial order that were short.
     pub dropped: Vec<Item>,
@@ -62,10 +62,10 @@ pub struct OrderPlaced {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShortItem {
-    /// The product.
+    /// The product of which there are not enough.
     pub product_id: ProductId,
     /// How many were asked for.
     pub requested: i64,
-    /// How many there were.
+    /// How many there were at the settlement; fewer than `requested`.
     pub available: i64,
 }

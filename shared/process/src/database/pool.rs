@@ -35,17 +35,17 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 /// What the sessions of a pool have in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Sessions<'a> {
-    /// As PostgreSQL lists them.
+    /// The name under which PostgreSQL lists them in `pg_stat_activity`.
     pub application_name: &'a str,
-    /// How many there may be.
+    /// The most connections at a time.
     pub connections: u32,
-    /// How long to wait for one.
+    /// How long to wait for a free connection before the caller gets an error.
     pub patience: Duration,
     /// One that was used so lately is not looked at again, which saves a round trip.
     pub trusted_for: Duration,
     /// The longest that the server works at a statement.
     pub statement_timeout: &'static str,
-    /// How statements are planned.
+    /// Server settings by name, on how statements are planned.
     pub planning: &'a [(&'static str, &'static str)],
     /// Whether the server may be one that cannot be written to.
     pub may_be_read_only: bool,
@@ -59,7 +59,7 @@ pub struct Pool {
     known: Arc<Known>,
 }
 
-/// What is known of its connections.
+/// What is known of the server, from how the pool's connections fared.
 #[derive(Debug, Default)]
 struct Known {
     check: Check,
@@ -213,7 +213,7 @@ impl PooledConnection {
         answer
     }
 
-    /// Something came back over it.
+    /// Notes that the server answered over this connection: it is not lost.
     pub fn answered(&self) {
         self.known.note(false);
     }
@@ -226,7 +226,7 @@ impl PooledConnection {
         self.known.doubt();
     }
 
-    /// It is not used again.
+    /// Closes the connection when it is given back, instead of keeping it for the next one.
     pub fn discard(&mut self) {
         self.is_good = false;
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use sqlx::PgExecutor;
 use tokio::time::timeout;
 
-/// How long the server may take to tell.
+/// How long the server may take to tell whether it knows a time zone.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
-/// `invalid_parameter_value`
+/// PostgreSQL's SQLSTATE `invalid_parameter_value`: it knows no such time zone.
 const INVALID_PARAMETER_VALUE: &str = "22023";
 
 /// Refuses a time zone that PostgreSQL does not know; not while it cannot be asked, since the programs start
