@@ -247,7 +247,7 @@ pub(crate) const CASES: &[Case] = &[
         reads(1),
         &["100001"],
     ),
-    by_key("AS \"lines!\" FROM carts", reads(2 * 50), &["1000"]),
+    by_key("AS \"items!\" FROM carts", reads(2 * 50), &["1000"]),
     by_key("INSERT INTO carts", writes(1), &["1000", "100", "1"]),
     by_key(
         "FROM balances WHERE user_id = $1 FOR NO KEY UPDATE) DELETE FROM carts",
