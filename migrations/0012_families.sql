@@ -57,7 +57,8 @@ ALTER TABLE workers
 -- who say in the transaction that they know how.
 CREATE FUNCTION refuse_older_workers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT FROM workers WHERE id = NEW.owner AND naming = 'kind') THEN
+    -- Neither one that says so, nor one that was paused for so long that it counts as dead and says nothing.
+    IF NEW.owner IS NOT NULL AND NOT EXISTS (SELECT FROM workers WHERE id = NEW.owner AND naming = 'family') THEN
         RETURN NULL;
     END IF;
     RETURN NEW;
@@ -71,7 +72,7 @@ BEGIN
     IF TG_OP = 'DELETE' THEN
         RETURN NULL;
     END IF;
-    IF EXISTS (SELECT FROM partition_leases WHERE family = OLD.family AND generation = OLD.generation AND naming = 'family') THEN
+    IF EXISTS (SELECT FROM partition_leases WHERE family = OLD.family AND generation IN (OLD.generation, NEW.generation) AND naming = 'family') THEN
         RAISE EXCEPTION 'the lines of this generation are replaced by a worker of a newer release';
     END IF;
     RETURN NEW;
@@ -80,6 +81,17 @@ $$;
 CREATE TRIGGER partition_leases_older_retirement BEFORE DELETE ON partition_leases
     FOR EACH ROW WHEN (OLD.naming = 'family' AND current_setting('firstcome.naming', true) IS DISTINCT FROM 'family')
     EXECUTE FUNCTION leave_to_newer_workers();
+-- Its last message would go into a queue of another name.
+CREATE FUNCTION refuse_end_by_older_workers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the lines of this generation are ended by a worker of a newer release';
+END
+$$;
+CREATE TRIGGER partition_leases_older_end BEFORE UPDATE OF ended_at ON partition_leases
+    -- A line that is drained is ended by who drains it, without the lock.
+    FOR EACH ROW WHEN (OLD.naming = 'family' AND NEW.drained_at IS NULL AND NEW.ended_at IS DISTINCT FROM OLD.ended_at
+                       AND current_setting('firstcome.naming', true) IS DISTINCT FROM 'family')
+    EXECUTE FUNCTION refuse_end_by_older_workers();
 CREATE TRIGGER routing_older_switch BEFORE UPDATE OF generation ON routing
     FOR EACH ROW WHEN (current_setting('firstcome.naming', true) IS DISTINCT FROM 'family')
     EXECUTE FUNCTION leave_to_newer_workers();

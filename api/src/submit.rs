@@ -96,9 +96,9 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     let Request { user_id, mut job, headers, fingerprint } = request;
     let kind = job.kind();
     let key = idempotency_key::key(headers)?;
-    let complete = complete(state, user_id, &mut job).await;
-    let (place, line) = state.lines.deal(&job);
+    let (place, mut line) = state.lines.deal(&job);
     let id = state.signer.mint(user_id, kind, place);
+    let complete = complete(state, user_id, &mut job, &mut line).await;
     let claim = key.map(|key| Claim::new(id, user_id, kind, key, fingerprint));
     let idempotency = claim.as_ref().map(|claim| claim.idempotency().clone());
     let envelope = Envelope { id, user_id, idempotency, trace: trace::parent(headers), job };
@@ -130,15 +130,21 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     }
 }
 
-/// Adds what the request did not bring along: the items of an order from the cart.
-async fn complete(state: &AppState, user_id: UserId, job: &mut Job) -> Result<(), Problem> {
-    match job {
-        Job::PlaceOrder(order) if order.from_cart => {
-            order.items = cart(state, user_id).await?;
-            Ok(())
-        }
-        Job::PlaceOrder(_) | Job::IssueCoupon(_) => Ok(()),
+/// Adds what the request did not bring along: the items of an order from the cart, and with them its line. Its id, which
+/// is older, tells no place: a repeat may find another cart, and the job in another line.
+async fn complete(
+    state: &AppState,
+    user_id: UserId,
+    job: &mut Job,
+    line: &mut Option<Line>,
+) -> Result<(), Problem> {
+    if let Job::PlaceOrder(order) = job
+        && order.from_cart
+    {
+        order.items = cart(state, user_id).await?;
+        *line = state.lines.deal(job).1;
     }
+    Ok(())
 }
 
 /// Whether it is worth its place in the line: not if that would reject it for certain.

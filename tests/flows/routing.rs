@@ -359,7 +359,8 @@ async fn a_lost_last_message_is_sent_again() {
         only_lines(shop, &(0..3).map(LineName::Partition).collect::<Vec<_>>()).await;
         // As if it had not come out yet.
         shop.sql(
-            "UPDATE partition_leases SET opened_at = NULL WHERE family = 'coupon' AND generation = 2;
+            "SET LOCAL firstcome.naming = 'family';
+             UPDATE partition_leases SET opened_at = NULL WHERE family = 'coupon' AND generation = 2;
              UPDATE partition_leases SET drained_at = NULL, ended_at = clock_timestamp() - interval '1 minute'
              WHERE family = 'coupon' AND generation = 1",
         )
@@ -405,7 +406,10 @@ async fn a_drained_line_of_a_dead_worker_is_deleted() {
         set_partitions(&shop.pool, Family::Coupon, 1).await.unwrap();
         only_lines(shop, &[LineName::Partition(0)]).await;
         shop.sql(
-            "UPDATE partition_leases SET drained_at = drained_at - interval '1 minute', owner = gen_random_uuid()
+            "INSERT INTO workers (id, family, name, naming, expires_at)
+             VALUES ('00000000-0000-4000-8000-000000000001', 'coupon', 'dead', 'family', now() - interval '1 minute');
+             UPDATE partition_leases SET drained_at = drained_at - interval '1 minute',
+                                         owner = '00000000-0000-4000-8000-000000000001'
              WHERE family = 'coupon' AND generation = 1",
         )
         .await;

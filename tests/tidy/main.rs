@@ -39,7 +39,12 @@ const WRITERS: [(&str, &[&str]); 25] = [
     // in hand: who is asked for it ends it.
     (
         "job_outcomes",
-        &["api/src/known/lost.rs", "workers/src/line/record.rs", "workers/src/commands/purge.rs"],
+        &[
+            "api/src/known/lost.rs",
+            "workers/src/line/fence.rs",
+            "workers/src/line/outcomes.rs",
+            "workers/src/commands/purge.rs",
+        ],
     ),
     // The line writes, operators ask for another attempt or forget.
     (
@@ -47,18 +52,18 @@ const WRITERS: [(&str, &[&str]); 25] = [
         &[
             "api/src/admin",
             "workers/src/commands/dead_letters.rs",
-            "workers/src/line/record.rs",
+            "workers/src/line/outcomes.rs",
             "workers/src/crew/redrive.rs",
         ],
     ),
     // What operators want is theirs, what is so the workers'.
     ("routing", &["workers/src/crew/routing/mod.rs", "workers/src/crew/routing/steps.rs"]),
     ("pins", &["api/src/admin"]),
-    ("workers", &["workers/src/crew/member.rs"]),
+    ("workers", &["workers/src/crew/sharing.rs"]),
     (
         "partition_leases",
         &[
-            "workers/src/crew/member.rs",
+            "workers/src/crew/sharing.rs",
             "workers/src/crew/routing/mod.rs",
             "workers/src/crew/routing/steps.rs",
             "workers/src/line/lease.rs",
@@ -79,7 +84,7 @@ const WRITERS: [(&str, &[&str]); 25] = [
         &["api/src/lines", "workers/src/line/report/fold.rs", "workers/src/crew/routing/steps.rs"],
     ),
     ("line_tellers", &["api/src/lines", "workers/src/commands/purge.rs"]),
-    ("line_progress", &["workers/src/line/record.rs", "workers/src/crew/routing/steps.rs"]),
+    ("line_progress", &["workers/src/line/outcomes.rs", "workers/src/crew/routing/steps.rs"]),
     ("idempotent_answers", &["api/src/known/once.rs", "workers/src/commands/purge.rs"]),
     // Operators own the product, the line owns its stock between their edits.
     (

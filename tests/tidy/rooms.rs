@@ -64,7 +64,8 @@ fn module(path: &str, root: &str) -> Option<Module> {
 /// The paths of a `use` tree, flat.
 fn flatten(prefix: &str, tree: &str, found: &mut Vec<String>) {
     let Some((head, rest)) = tree.split_once('{') else {
-        found.push(format!("{prefix}{tree}"));
+        // Whatever it is called here.
+        found.push(format!("{prefix}{}", tree.split('@').next().unwrap()));
         return;
     };
     let prefix = format!("{prefix}{head}");
@@ -88,7 +89,7 @@ fn paths(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for statement in code.split(';') {
         if let Some((_, tree)) = statement.rsplit_once("use ") {
-            let tree: String = tree.split(" as ").next().unwrap().split_whitespace().collect();
+            let tree: String = tree.replace(" as ", "@").split_whitespace().collect();
             flatten("", &tree, &mut found);
         }
     }
@@ -211,7 +212,7 @@ fn a_circle_is_seen() {
     let graph: Graph = [
         (module("a"), names("a", "use std::fmt;\nuse crate::{\n    b::{self, B},\n};\n")),
         (module("b"), names("b", "fn f() { super::c::g(crate::b::B) }\n// crate::a\n")),
-        (module("c"), names("c", "use super::a::A as Other;\n")),
+        (module("c"), names("c", "use super::{b as other, a::A as Other};\n")),
     ]
     .into();
     assert_eq!(circles(&graph), [["a", "b", "c"]]);

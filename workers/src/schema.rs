@@ -86,10 +86,12 @@ pub(crate) async fn is_newer(connection: &mut PgConnection) -> Result<bool, sqlx
     Ok(applied.iter().any(|applied| !MIGRATIONS.version_exists(applied.version)))
 }
 
-/// Whether a lock was not to be had in time.
+/// Whether a lock was not to be had in time, or two waited for each other.
 fn is_locked(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
         return false;
     };
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"))
+    error
+        .as_database_error()
+        .is_some_and(|error| matches!(error.code().as_deref(), Some("55P03" | "40P01")))
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use firstcome_contract::{coupon::Campaign, ids::CouponId, rejection::Rejection};
+use firstcome_contract::{campaign::Campaign, ids::CouponId, rejection::Rejection};
 use firstcome_process::database::Pool;
 use quick_cache::sync::Cache;
 use redis::AsyncTypedCommands;

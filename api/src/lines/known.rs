@@ -112,6 +112,9 @@ impl Known {
     /// Jobs that wait: came, and are not settled.
     #[must_use]
     pub fn waiting_jobs(&self) -> u64 {
+        if self.is_drained {
+            return 0;
+        }
         let waiting = self.came().saturating_sub(self.settled);
         // What APIs had not told when they were killed, or told twice, is put right when the line is next
         // empty. Until then the broker knows better where it contradicts: a message holds a job at least.
@@ -312,7 +315,7 @@ impl Known {
 
     /// When the first job that is not settled came.
     fn head_at(&self) -> Option<DateTime<Utc>> {
-        if self.came() <= self.settled {
+        if self.is_drained || self.came() <= self.settled {
             return None;
         }
         let all = [&self.stored, &self.pending];

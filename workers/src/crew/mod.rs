@@ -2,10 +2,10 @@
 
 mod canary;
 pub(crate) mod control;
-pub(crate) mod member;
 mod redrive;
 pub(crate) mod role;
 pub(crate) mod routing;
+pub(crate) mod sharing;
 mod upkeep;
 
 pub use role::run;

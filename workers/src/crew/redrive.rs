@@ -18,7 +18,7 @@ use super::{
     control::{Control, To},
     routing::State,
 };
-use crate::line::record;
+use crate::line::outcomes;
 
 /// Time between two looks for letters to redrive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -110,12 +110,12 @@ async fn one(
             body.push(b'\n');
             // Committed, and before it is published, or the line would drop it as settled.
             if let Some(job) = next.job_id {
-                record::reopen(&mut *role.context.pool.acquire().await?, job, true).await?;
+                outcomes::reopen(&mut *role.context.pool.acquire().await?, job, true).await?;
             }
             if !control.redrive(to, message, letter.attempts, body).await {
                 tracing::warn!(id = next.id, "the broker did not take it, not redriven yet");
                 if let Some(job) = next.job_id {
-                    record::reopen(&mut *role.context.pool.acquire().await?, job, false).await?;
+                    outcomes::reopen(&mut *role.context.pool.acquire().await?, job, false).await?;
                 }
                 return Ok(Some(next.id));
             }

@@ -24,8 +24,8 @@ use super::{
     Role,
     canary::Canaries,
     control::Control,
-    member::{Heartbeat, Member, Share},
     redrive,
+    sharing::{Heartbeat, Member, Share},
     upkeep::Upkeep,
 };
 use crate::line::{

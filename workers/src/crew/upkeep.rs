@@ -38,6 +38,9 @@ const MEND_INTERVAL: Duration = Duration::from_secs(5);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait for the broker to declare what is not a line.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long no worker of the release before this one must have been alive until lines are named in a way that it does
+/// not know. All of them may be away for a moment: the broker restarts, the database does not answer.
+const ALL_NEW_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two attempts at the family's lock, which another worker has.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -56,7 +59,10 @@ pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), Sessio
         let mut on = pool.acquire().await?;
         for family in Family::ALL {
             // A worker may be at it.
-            while advance(&mut on, family, &connection, namespace, &control, true).await?.is_none()
+            let since = &mut Instant::now();
+            while advance(&mut on, family, &connection, namespace, &control, true, since)
+                .await?
+                .is_none()
             {
                 sleep(LOCK_INTERVAL).await;
             }
@@ -70,7 +76,8 @@ pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), Sessio
 }
 
 /// Takes every step towards the routing that is wanted; whether there was one. `None` while another worker
-/// is at it. `mends` the lines before, the first ones too.
+/// is at it. `mends` the lines before, the first ones too. `all_new_since` is when a worker of the release before this one
+/// was last seen, or looked for first.
 async fn advance(
     on: &mut PgConnection,
     family: Family,
@@ -78,10 +85,16 @@ async fn advance(
     namespace: &str,
     control: &Control,
     mut mends: bool,
+    all_new_since: &mut Instant,
 ) -> Result<Option<bool>, StepError> {
     let mut has_stepped = false;
     while let Some(mut locked) = routing::lock(on, family).await? {
-        let state = State::load(&mut locked, family).await?;
+        let mut state = State::load(&mut locked, family).await?;
+        if state.has_older_workers() {
+            *all_new_since = Instant::now();
+        } else if all_new_since.elapsed() < ALL_NEW_TIMEOUT {
+            state.keep_naming();
+        }
         if std::mem::take(&mut mends) {
             state.restore(&mut locked, connection, namespace).await?;
         }
@@ -125,6 +138,7 @@ impl Upkeep {
             control: control.clone(),
             news: Arc::clone(&news),
             due: BTreeSet::from(Family::ALL),
+            all_new_since: Instant::now(),
         };
         Self { news, _keeping: AbortOnDropHandle::new(tokio::spawn(keeper.run(on))) }
     }
@@ -152,6 +166,7 @@ struct Keeper {
     news: Arc<News>,
     /// The families whose lines are to be mended.
     due: BTreeSet<Family>,
+    all_new_since: Instant,
 }
 
 impl Keeper {
@@ -202,7 +217,8 @@ impl Keeper {
         for family in std::iter::once(*own).chain(others.collect::<Vec<_>>()) {
             let mends = self.due.contains(&family);
             let (connection, control) = (&self.connection, &self.control);
-            match advance(&mut on, family, connection, namespace, control, mends).await? {
+            let since = &mut self.all_new_since;
+            match advance(&mut on, family, connection, namespace, control, mends, since).await? {
                 // Another worker is at it: our turn comes with the next look.
                 None => continue,
                 Some(true) => self.news.stepped.notify_one(),

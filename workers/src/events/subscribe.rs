@@ -23,7 +23,7 @@ use crate::{
     database::answered,
     line::{
         batch::{Origin, Reject},
-        record,
+        outcomes,
     },
     monitor,
 };
@@ -246,7 +246,7 @@ async fn set_aside(pool: &Pool, queue: &str, letters: &[&Reject]) -> Result<(), 
     for part in letters.chunks(MAX_EVENTS) {
         let mut connection = pool.acquire().await?;
         let part = part.iter().map(|reject| (*reject, 1));
-        let stored = record::insert_dead_letters(&mut connection, queue, part);
+        let stored = outcomes::insert_dead_letters(&mut connection, queue, part);
         let stored = answered(stored).await;
         connection.judge(Ok(stored))?;
     }

@@ -1,5 +1,5 @@
-//! Which code decides which kind of job. Every match is exhaustive: a new kind does not compile
-//! until it has a handler, and a role that runs it.
+//! Which code decides which kind of job. Every match is exhaustive: a new kind does not compile until it has
+//! a handler.
 
 use std::collections::BTreeSet;
 

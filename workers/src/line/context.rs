@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{
     Announcer, Notifier,
     attempt::AttemptError,
+    fence::{self, Past},
     lease::Lease,
-    record::{self, Past},
 };
 use crate::metrics::Metrics;
 
@@ -44,12 +44,12 @@ pub(crate) struct QueueContext<'a> {
 }
 
 impl QueueContext<'_> {
-    /// Begins a batch: see [`record::begin`].
+    /// Begins a batch: see [`fence::begin`].
     pub(crate) async fn begin(
         self,
         transaction: &mut PgConnection,
         ids: &[Uuid],
     ) -> Result<Past, AttemptError> {
-        record::begin(transaction, self.lease, ids).await?.ok_or(AttemptError::Fenced)
+        fence::begin(transaction, self.lease, ids).await?.ok_or(AttemptError::Fenced)
     }
 }

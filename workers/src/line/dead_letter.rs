@@ -14,8 +14,8 @@ use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
     context::QueueContext,
+    outcomes::{self, Entry, Settling},
     parts::{Parts, Then, Tuning},
-    record::{self, Entry, Settling},
 };
 use crate::{RoleName, jobs::outcome::Outcome};
 
@@ -109,7 +109,7 @@ async fn fail_on(
     let mut transaction = connection.begin().await?;
     let past = context.begin(&mut transaction, &ids).await?;
     let rejects = letters.iter().map(|letter| (letter.reject, letter.attempts));
-    record::insert_dead_letters(&mut transaction, context.queue, rejects).await?;
+    outcomes::insert_dead_letters(&mut transaction, context.queue, rejects).await?;
     let mut settled = Vec::new();
     // The same job may have come twice.
     let mut seen = HashSet::new();
@@ -126,7 +126,7 @@ async fn fail_on(
             // The records of a batch that are no jobs are set aside before its jobs are settled.
             let line =
                 context.lease.map(|lease| Settling { lease, past: &past, is_in_order: false });
-            let now = record::insert(&mut transaction, kind, &entries, line).await?;
+            let now = outcomes::insert(&mut transaction, kind, &entries, line).await?;
             settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
         }
     }

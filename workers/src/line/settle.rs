@@ -20,8 +20,9 @@ use super::{
     batch::{Job, Reject, runs},
     context::QueueContext,
     dead_letter::{Letter, fail},
+    fence::Past,
+    outcomes::{self, Entry, KeyOwner, Settling},
     parts::{Parts, Then, Tuning},
-    record::{self, Entry, KeyOwner, Past, Settling},
 };
 use crate::{
     RoleName,
@@ -118,7 +119,7 @@ async fn settle_on(
         let entries =
             settle_run(&mut transaction, context, kind, run, &past, looks_up_keys).await?;
         let line = context.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
-        let now = record::insert(&mut transaction, kind, &entries, line).await?;
+        let now = outcomes::insert(&mut transaction, kind, &entries, line).await?;
         settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
     }
     transaction.commit().await?;
@@ -149,7 +150,7 @@ async fn settle_run(
         let rejects: Vec<Reject> =
             overdue.iter().map(|job| reject(job, reason.to_owned())).collect();
         let rejects = rejects.iter().map(|reject| (reject, 1));
-        record::insert_dead_letters(transaction, queue, rejects).await?;
+        outcomes::insert_dead_letters(transaction, queue, rejects).await?;
     }
     let failed = Outcome::Failed(Failure::Overdue);
     let late = overdue.iter().map(|job| (job.envelope.id, job.envelope.user_id));
@@ -178,7 +179,7 @@ async fn decide(
     looks_up_keys: bool,
 ) -> Result<Vec<Entry>, AttemptError> {
     let mut owners = if looks_up_keys {
-        record::key_owners(transaction, kind, jobs).await?
+        outcomes::key_owners(transaction, kind, jobs).await?
     } else {
         HashMap::new()
     };

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use firstcome_api::http::{auth::Caller, body::Body, path::PathId, problem::Code};
 use firstcome_contract::{
-    coupon::Campaign,
+    campaign::Campaign,
     ids::{CouponId, UserCouponId},
     job::{JobId, JobKind, issue_coupon::CouponIssued},
 };

@@ -173,6 +173,17 @@ impl State {
         })
     }
 
+    /// Whether a worker of the release before this one is alive, which knows one naming only.
+    pub(crate) fn has_older_workers(&self) -> bool {
+        self.naming == Naming::Kind
+    }
+
+    /// Names new queues as the present ones, if there are any.
+    pub(crate) fn keep_naming(&mut self) {
+        let current = self.rows.iter().find(|row| row.line.generation == self.generation);
+        self.naming = current.map_or(self.naming, |row| row.line.naming);
+    }
+
     /// How new jobs are dealt out at present; `None` before the first worker made lines.
     pub(crate) fn routing(&self) -> Option<Routing> {
         self.routings().remove(&self.generation)

@@ -6,7 +6,7 @@ use firstcome_process::database::Pool;
 use sqlx::PgConnection;
 
 use super::{
-    add::{Sale, add},
+    count_once::{Sale, count_once},
     rebuild,
 };
 use crate::{
@@ -77,7 +77,7 @@ async fn count_on(
         })
     });
     let sales: Vec<Sale> = sales.collect();
-    let closed = add(on, &sales, time_zone).await?;
+    let closed = count_once(on, &sales, time_zone).await?;
     if !closed.is_empty() {
         rebuild::log(&rebuild::recount(on, time_zone, &closed).await?);
     }

@@ -1,8 +1,8 @@
 //! `update-sales-stats`: counts completed orders into product × day, each event once; and the daily
 //! recount that would find and repair any drift.
 
-mod add;
 mod count;
+mod count_once;
 mod rebuild;
 
 pub use rebuild::{Drift, close, forget, rebuild};

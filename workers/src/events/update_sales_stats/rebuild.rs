@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     CONSUMER,
-    add::{Sale, add},
+    count_once::{Sale, count_once},
 };
 use crate::database::answered;
 
@@ -236,7 +236,7 @@ async fn count_missing(
         let missing: Vec<Sale> = answered(missing.fetch_all(&mut *on)).await?;
         if !missing.is_empty() {
             orders += missing.iter().map(|sale| sale.event).collect::<HashSet<_>>().len();
-            add(on, &missing, time_zone).await?;
+            count_once(on, &missing, time_zone).await?;
         }
         from = to;
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
-    coupon::Campaign,
+    campaign::Campaign,
     ids::{CouponId, UserId},
     rejection::Rejection,
 };

@@ -1,7 +1,7 @@
 //! What a batch needs to know, read under the campaigns' row locks.
 
 use firstcome_contract::{
-    coupon::Campaign,
+    campaign::Campaign,
     ids::{CouponId, UserId},
 };
 use sqlx::PgConnection;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
+    discount::Discount,
     ids::{CouponId, ProductId, UserCouponId, UserId},
     job::{JobId, PlaceOrder, place_order::ShortItem},
     money::Money,
-    order::{Discount, Fulfilment, Item},
+    order::{Fulfilment, Item},
     rejection::Rejection,
 };
 

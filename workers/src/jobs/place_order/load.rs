@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use firstcome_contract::{
+    discount::Discount,
     ids::{CouponId, ProductId, UserCouponId, UserId},
     money::Money,
-    order::Discount,
 };
 use sqlx::PgConnection;
 

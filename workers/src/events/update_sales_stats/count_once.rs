@@ -22,7 +22,7 @@ pub(super) struct Sale {
 /// Adds these sales, except those of events that were counted before: inbox and count are
 /// one statement. Whether an event of a closed day (see `purge`) was counted, the inbox no longer
 /// knows: its orders' days are returned, to be counted anew.
-pub(super) async fn add(
+pub(super) async fn count_once(
     on: &mut PgConnection,
     sales: &[Sale],
     time_zone: &str,

@@ -1,5 +1,5 @@
-//! The record of what was decided: one `job_outcomes` row per job, in the transaction of its
-//! effects. Also who answers "was this settled before?" and "was this key used before?".
+//! The outcomes, as they are stored: one `job_outcomes` row per job, in the transaction of its effects. Also who
+//! answers "was this key used before?".
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use firstcome_contract::{
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, PgPool, types::Json};
 
-use super::{batch::Reject, lease::Lease};
+use super::{batch::Reject, fence::Past, lease::Lease};
 use crate::jobs::outcome::Outcome;
 
 /// A row of `job_outcomes` that is to be stored.
@@ -107,33 +107,6 @@ impl KeyOwner {
     }
 }
 
-/// What the database knows of the jobs of a batch, which may come again.
-#[derive(Debug)]
-pub(crate) struct Past {
-    /// Those that have an outcome, and whether an operator gave them another attempt.
-    known: HashMap<JobId, bool>,
-    /// Of jobs submitted up to this day (UTC), outcomes may be forgotten: see `purge`.
-    closed: Option<NaiveDate>,
-}
-
-impl Past {
-    /// Whether the job has its outcome, for good.
-    pub(crate) fn is_settled(&self, id: JobId) -> bool {
-        self.known.get(&id) == Some(&false)
-    }
-
-    /// How many of these jobs get an outcome for the first time.
-    fn count_new(&self, entries: &[Entry]) -> i64 {
-        let new = entries.iter().filter(|entry| !self.known.contains_key(&entry.job_id)).count();
-        i64::try_from(new).unwrap_or_default()
-    }
-
-    /// Whether the job may have had an outcome that is no longer known.
-    pub(crate) fn may_have_forgotten(&self, id: JobId) -> bool {
-        !self.known.contains_key(&id) && self.closed >= Some(id.submitted_at().date_naive())
-    }
-}
-
 /// The line whose jobs are settled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settling<'a> {
@@ -141,52 +114,6 @@ pub(crate) struct Settling<'a> {
     pub(crate) past: &'a Past,
     /// All that stood before them is settled, so it tells how far the line has come.
     pub(crate) is_in_order: bool,
-}
-
-/// Begins a batch: makes sure that the line is still ours, and stays so until the transaction ends,
-/// and tells what is known of these jobs: where an outcome is gone, its day is closed. `None` if
-/// the line is another's; without a lease there is nothing to be sure of.
-///
-/// One statement tells, and there is no gap in it: a new owner gets the line only after the last batch
-/// of the old one ended (the lock), and so begins with a snapshot that sees what it committed. A
-/// failed job that an operator gave another attempt counts as open: its outcome makes room for the
-/// next one.
-pub(crate) async fn begin(
-    transaction: &mut PgConnection,
-    lease: Option<&Lease>,
-    ids: &[uuid::Uuid],
-) -> Result<Option<Past>, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"WITH lease AS MATERIALIZED (
-               SELECT FROM partition_leases
-               WHERE family = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5
-               FOR SHARE
-           )
-           SELECT EXISTS (SELECT FROM lease) AS "ours!", known.ids AS "ids!", known.redriven AS "redriven!",
-                  (SELECT max(day) FROM daily_runs WHERE job = 'close-day') AS closed
-           FROM (SELECT COALESCE(array_agg(job_id), '{}') AS ids, COALESCE(array_agg(redriven), '{}') AS redriven
-                 FROM job_outcomes WHERE job_id = ANY($6)) AS known"#,
-        lease.map(|lease| lease.line.family.as_str()),
-        lease.map(|lease| lease.line.generation),
-        lease.map(|lease| lease.line.name.to_string()),
-        lease.map(|lease| lease.owner),
-        lease.map(|lease| lease.epoch),
-        ids,
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
-    let ours = row.ours || lease.is_none();
-    let known: HashMap<JobId, bool> =
-        row.ids.into_iter().map(JobId::from).zip(row.redriven).collect();
-    // Only those that this batch will decide: another may be redriven by now.
-    let again: Vec<uuid::Uuid> =
-        known.iter().filter(|(_, redriven)| **redriven).map(|(id, _)| id.get()).collect();
-    if ours && !again.is_empty() {
-        sqlx::query!("DELETE FROM job_outcomes WHERE job_id = ANY($1) AND redriven", &again)
-            .execute(transaction)
-            .await?;
-    }
-    Ok(ours.then_some(Past { known, closed: row.closed }))
 }
 
 /// Who owns the keys of these jobs, where they are owned.
@@ -234,6 +161,12 @@ pub(crate) async fn key_owners(
     Ok(owners.collect())
 }
 
+/// How many of these jobs get an outcome for the first time.
+fn count_new(past: &Past, entries: &[Entry]) -> i64 {
+    i64::try_from(entries.iter().filter(|entry| past.is_new(entry.job_id)).count())
+        .unwrap_or_default()
+}
+
 /// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
 /// A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their own)
 /// violates the primary key; the next attempt sees its outcome.
@@ -246,7 +179,7 @@ pub(crate) async fn insert(
     entries: &[Entry],
     line: Option<Settling<'_>>,
 ) -> Result<DateTime<Utc>, sqlx::Error> {
-    let settled = line.as_ref().map_or(0, |line| line.past.count_new(entries));
+    let settled = line.as_ref().map_or(0, |line| count_new(line.past, entries));
     let is_in_order = line.as_ref().is_some_and(|line| line.is_in_order);
     let last = entries.iter().map(|entry| entry.job_id.submitted_at()).max();
     let until = last.filter(|_| is_in_order);

@@ -3,7 +3,7 @@
 //! A worker that is alive says so every second ([`Heartbeat`]); the lines are shared evenly
 //! among those that are, by each of them for itself: it takes what is free, up to its share, and waits
 //! neither for the others nor for what they do about the routing. A lease has an epoch that counts up with
-//! every new owner, and every batch locks it and compares ([`crate::line::record::begin`]): a worker that lost
+//! every new owner, and every batch locks it and compares ([`crate::line::outcomes::begin`]): a worker that lost
 //! a line without noticing, however long it was paused, cannot commit. Losing a lease therefore costs
 //! time, never truth.
 

@@ -1,0 +1,82 @@
+//! The fence: a batch begins by making sure that its line is still ours. The same statement tells which of its
+//! jobs are settled already: duplicates, which are dropped.
+
+use std::collections::HashMap;
+
+use chrono::NaiveDate;
+use firstcome_contract::job::JobId;
+use sqlx::PgConnection;
+
+use super::lease::Lease;
+
+/// What the database knows of the jobs of a batch, which may come again.
+#[derive(Debug)]
+pub(crate) struct Past {
+    /// Those that have an outcome, and whether an operator gave them another attempt.
+    known: HashMap<JobId, bool>,
+    /// Of jobs submitted up to this day (UTC), outcomes may be forgotten: see `purge`.
+    closed: Option<NaiveDate>,
+}
+
+impl Past {
+    /// Whether the job has its outcome, for good.
+    pub(crate) fn is_settled(&self, id: JobId) -> bool {
+        self.known.get(&id) == Some(&false)
+    }
+
+    /// Whether the job has no outcome yet, not even one that is to make room for another.
+    pub(crate) fn is_new(&self, id: JobId) -> bool {
+        !self.known.contains_key(&id)
+    }
+
+    /// Whether the job may have had an outcome that is no longer known.
+    pub(crate) fn may_have_forgotten(&self, id: JobId) -> bool {
+        self.is_new(id) && self.closed >= Some(id.submitted_at().date_naive())
+    }
+}
+
+/// Begins a batch: makes sure that the line is still ours, and stays so until the transaction ends,
+/// and tells what is known of these jobs: where an outcome is gone, its day is closed. `None` if
+/// the line is another's; without a lease there is nothing to be sure of.
+///
+/// One statement tells, and there is no gap in it: a new owner gets the line only after the last batch
+/// of the old one ended (the lock), and so begins with a snapshot that sees what it committed. A
+/// failed job that an operator gave another attempt counts as open: its outcome makes room for the
+/// next one.
+pub(crate) async fn begin(
+    transaction: &mut PgConnection,
+    lease: Option<&Lease>,
+    ids: &[uuid::Uuid],
+) -> Result<Option<Past>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"WITH lease AS MATERIALIZED (
+               SELECT FROM partition_leases
+               WHERE family = $1 AND generation = $2 AND line = $3 AND owner = $4 AND epoch = $5
+               FOR SHARE
+           )
+           SELECT EXISTS (SELECT FROM lease) AS "ours!", known.ids AS "ids!", known.redriven AS "redriven!",
+                  (SELECT max(day) FROM daily_runs WHERE job = 'close-day') AS closed
+           FROM (SELECT COALESCE(array_agg(job_id), '{}') AS ids, COALESCE(array_agg(redriven), '{}') AS redriven
+                 FROM job_outcomes WHERE job_id = ANY($6)) AS known"#,
+        lease.map(|lease| lease.line.family.as_str()),
+        lease.map(|lease| lease.line.generation),
+        lease.map(|lease| lease.line.name.to_string()),
+        lease.map(|lease| lease.owner),
+        lease.map(|lease| lease.epoch),
+        ids,
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let ours = row.ours || lease.is_none();
+    let known: HashMap<JobId, bool> =
+        row.ids.into_iter().map(JobId::from).zip(row.redriven).collect();
+    // Only those that this batch will decide: another may be redriven by now.
+    let again: Vec<uuid::Uuid> =
+        known.iter().filter(|(_, redriven)| **redriven).map(|(id, _)| id.get()).collect();
+    if ours && !again.is_empty() {
+        sqlx::query!("DELETE FROM job_outcomes WHERE job_id = ANY($1) AND redriven", &again)
+            .execute(transaction)
+            .await?;
+    }
+    Ok(ours.then_some(Past { known, closed: row.closed }))
+}
