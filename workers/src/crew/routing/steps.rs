@@ -167,12 +167,11 @@ impl State {
         )
         .execute(&mut *locked)
         .await?;
+        // Publishers get their messages back meanwhile: nothing else is done here.
         for row in of(self.generation) {
-            stay(locked).await?;
             lines.unbind(row.line).await?;
         }
         for row in of(next) {
-            stay(locked).await?;
             lines.bind(row.line).await?;
         }
         lines.close().await?;
