@@ -6,22 +6,22 @@ WITH_SERVICES := scripts/services run
 # Most of a flow is waiting: for time-outs, leases, what is to come back.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
-.PHONY: help demo run bench test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test services-test containers-test
+.PHONY: help demo run bench test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test services-test containers-test
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: ## Two sales: 20,000 users go for 1,000 coupons, then for 5,000 consoles; and the audit
+demo: ## Two sales: 20,000 users go for 1,000 coupons, then for 5,000 consoles; a tenth is returned; and the audit
 	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-demo -- demo
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --bin firstcome-demo -- demo
 
 run: ## The system in the foreground, with sample data, until Ctrl-C
 	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-demo -- run
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --bin firstcome-demo -- run
 
 bench: ## Side by side with other designs, about half an hour; QUICK=1: under 3 minutes, to see that it works
 	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --package firstcome-bench -- compare $(if $(QUICK),--quick)
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --bin firstcome-bench -- compare $(if $(QUICK),--quick)
 
 test: ## All tests, on real services
 	$(CARGO) build --locked --workspace
@@ -61,3 +61,7 @@ sqlx-check: ## Fail if .sqlx is out of date
 
 readme-test: ## Run the commands in the documents
 	scripts/readme.test
+
+examples-test: ## Run the examples, the page in a browser too
+	$(CARGO) build --locked --release --workspace
+	scripts/examples.test

@@ -31,6 +31,7 @@ fn help_names_every_variable() {
         "LINE_CAPACITY",
         "RATE_LIMIT",
         "MAX_CONNECTIONS",
+        "MAX_STREAMS",
         "DRAIN_SECONDS",
         "FIRSTCOME_DEV",
         "PRODUCTS_TTL",
@@ -121,6 +122,58 @@ fn a_malformed_url_is_named_and_its_password_is_not_shown() {
         let text = String::from_utf8_lossy(&text);
         assert!(text.contains(name) && !text.contains("s3cret"), "{text}");
     }
+}
+
+#[test]
+fn secrets_and_urls_come_from_files() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("secrets-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let secret = file("secret", "0123456789abcdef\n");
+    let short = file("short", "0123456789abcde\r\n");
+    let database = file("database", "postgres://user:s3cret@localhost/nothing\n");
+    let wrong = file("wrong", "postgres://user:s3cret#word@localhost/shop");
+    let missing = folder.join("missing").to_str().unwrap().to_owned();
+
+    let tokens = |environment| api(&["token", "--user", "7"], environment);
+    assert!(tokens(&[("JWT_SECRET_FILE", &secret)]).status.success());
+    let help = api(&["token", "--help"], &[("JWT_SECRET_FILE", &secret)]);
+    assert!(!String::from_utf8(help.stdout).unwrap().contains("0123456789abcdef"));
+
+    // A pipe, which tells it once; several commands have the variable.
+    let program = firstcome_rig::binary("firstcome-api").unwrap();
+    let piped = "JWT_SECRET_FILE=<(cat \"$1\") exec \"$0\" token --user 7";
+    let piped =
+        Command::new("bash").args(["-c", piped]).arg(program).arg(&secret).output().unwrap();
+    assert!(piped.status.success(), "{}", stderr(&piped));
+    for command in ["serve", "token"] {
+        let help = String::from_utf8(api(&[command, "--help"], &[]).stdout).unwrap();
+        assert!(help.contains("X_FILE"), "{help}");
+    }
+
+    let url = ("DATABASE_URL_FILE", database.as_str());
+    let good = ("JWT_SECRET_FILE", secret.as_str());
+    let address = ("API_ADDR", "127.0.0.1:0");
+    let cases: [(&[(&str, &str)], &str); 6] = [
+        (&[url, good, address], "JOB_ID_KEY is not set"),
+        (&[url, address, ("JWT_SECRET_FILE", &short)], "JWT_SECRET is too short"),
+        (&[url, good, address, ("JOB_ID_KEY_FILE", &missing)], "JOB_ID_KEY_FILE"),
+        (&[url, good, ("JWT_SECRET", "0123456789abcdef")], "JWT_SECRET and JWT_SECRET_FILE"),
+        (&[("DATABASE_URL_FILE", &wrong), good, address], "DATABASE_URL"),
+        (&[url, ("AMQP_URL_FILE", &wrong), good, address], "AMQP_URL"),
+    ];
+    for (environment, hint) in cases {
+        let output = api(&["serve"], environment);
+        assert!(!output.status.success());
+        let text = stderr(&output);
+        assert!(text.contains(hint) && !text.contains("s3cret"), "{hint} is missing from {text}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

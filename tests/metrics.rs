@@ -137,6 +137,9 @@ fn series_of_counters_are_there_at_0() {
     for source in RoleName::ALL.map(RoleName::as_str) {
         expected.push(format!(r#"firstcome_dead_letters_total{{source="{source}"}} 0"#));
     }
+    for role in [RoleName::UpdateSalesStats, RoleName::SendToDataPlatform].map(RoleName::as_str) {
+        expected.push(format!(r#"firstcome_outbox_events_routed_total{{role="{role}"}} 0"#));
+    }
     for family in Family::ALL.map(Family::as_str) {
         expected.push(format!(r#"firstcome_batch_retries_total{{family="{family}"}} 0"#));
         expected.push(format!(r#"firstcome_leases_held{{family="{family}"}}"#));

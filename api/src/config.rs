@@ -1,12 +1,15 @@
 //! Command line and environment.
 
-use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use axum::http::HeaderValue;
 
 use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
 use firstcome_broker::BrokerArgs;
 use firstcome_process::database::{Pool, Sessions};
-use firstcome_process::{database::settings::BY_KEY, telemetry};
+use firstcome_process::{database::settings::BY_KEY, redis::RedisArgs, telemetry};
+use reqwest::Url;
 
 /// How many connections there may be unless something else is wanted: at 25 KiB for each unfinished
 /// head, half a GiB at worst.
@@ -28,7 +31,7 @@ pub enum Command {
     #[command(after_help = telemetry::HELP)]
     Serve(Box<ServeArgs>),
     /// Print a token, signed with JWT_SECRET.
-    Token(TokenArgs),
+    Token(Box<TokenArgs>),
 }
 
 /// What `serve` needs.
@@ -37,10 +40,21 @@ pub struct ServeArgs {
     /// Where to listen.
     #[arg(long, env = "API_ADDR", default_value = "127.0.0.1:8080")]
     pub api_addr: SocketAddr,
+    /// Where operators come in instead: /api/admin, /metrics, /docs and /openapi.json are there only, if it is set.
+    #[arg(long, env = "API_ADMIN_ADDR")]
+    pub api_admin_addr: Option<SocketAddr>,
     /// Most connections of clients; fewer if the limit of open files (ulimit -n) does not leave so
     /// many. A client beyond it is answered with 503.
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
+    /// Pages of which origins may ask from a browser, comma-separated: scheme://host:port each, or * for
+    /// any; none if not set.
+    #[arg(long, env = "CORS_ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<Origin>,
+    /// Most streams of events (`Accept: text/event-stream`), and never more than half of the
+    /// connections. One more is answered with 503; it may poll.
+    #[arg(long, env = "MAX_STREAMS", default_value_t = 5_000)]
+    pub max_streams: u32,
     /// How long it goes on accepting after SIGTERM, in seconds, while it says that it is not ready: until
     /// every balancer has seen that.
     #[arg(long, env = "DRAIN_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=300))]
@@ -54,15 +68,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub broker: BrokerArgs,
-    /// Redis, for hints only: without it everything works, and waiting polls are answered up to a
-    /// second later.
-    #[arg(
-        long,
-        env = "REDIS_URL",
-        default_value = "redis://127.0.0.1:6379",
-        hide_env_values = true
-    )]
-    pub redis_url: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub redis: RedisArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub secrets: SecretArgs,
@@ -74,6 +82,9 @@ pub struct ServeArgs {
     /// How long a job can be polled after its submission, in seconds.
     #[arg(long, env = "JOB_RETENTION", default_value_t = 7 * 24 * 3600, value_parser = clap::value_parser!(u32).range(60..))]
     pub job_retention: u32,
+    /// How old an order may be when its customer cancels it, in seconds; operators cancel any.
+    #[arg(long, env = "CANCEL_WINDOW", default_value_t = 7 * 24 * 3600)]
+    pub cancel_window: u32,
     /// How old a list of products may be, in seconds.
     #[arg(long, env = "PRODUCTS_TTL", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub products_ttl: u32,
@@ -96,7 +107,7 @@ pub struct ServeArgs {
 }
 
 /// Who may call.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct SecretArgs {
     /// Development mode: missing secrets get a well-known default.
     #[arg(long, env = "FIRSTCOME_DEV")]
@@ -106,8 +117,34 @@ pub struct SecretArgs {
     pub jwt_secret: Option<String>,
     /// File with the public keys of the tokens' issuer: a JWKS (JSON) or one PEM public key.
     /// Replaces JWT_SECRET.
-    #[arg(long, env = "JWT_PUBLIC_KEYS")]
+    #[arg(long, env = "JWT_PUBLIC_KEYS", conflicts_with = "jwt_jwks_url")]
     pub jwt_public_keys: Option<PathBuf>,
+    /// Where the issuer of the tokens publishes its public keys (a JWKS), as https://host/path. Replaces JWT_SECRET.
+    #[arg(long, env = "JWT_JWKS_URL", hide_env_values = true)]
+    pub jwt_jwks_url: Option<String>,
+    /// File with the certificates (PEM) that may vouch for that host, instead of the public ones.
+    #[arg(long, env = "JWT_JWKS_CA_FILE", requires = "jwt_jwks_url")]
+    pub jwt_jwks_ca_file: Option<PathBuf>,
+    /// The `iss` that a token must have.
+    #[arg(long, env = "JWT_ISSUER")]
+    pub jwt_issuer: Option<String>,
+    /// A token must have one of these in its `aud`; with commas in between.
+    #[arg(long, env = "JWT_AUDIENCE", value_delimiter = ',')]
+    pub jwt_audience: Vec<String>,
+    /// A token must have an `exp`.
+    #[arg(long, env = "JWT_REQUIRE_EXP")]
+    pub jwt_require_exp: bool,
+    /// The claim with the caller's roles, as text or list, besides `role`, `roles` and `scope`; one within others by its
+    /// path, such as realm_access.roles.
+    #[arg(long, env = "JWT_ROLES_CLAIM")]
+    pub jwt_roles_claim: Option<String>,
+    /// What the `sub` of a token is: a user's id, or anything, which is mapped to one on first sight: to who has the
+    /// token's verified `email`.
+    #[arg(long, env = "JWT_SUBJECTS", default_value = "ids", value_parser = ["ids", "map"])]
+    pub jwt_subjects: String,
+    /// Who is not known is made a user, with the token's `name` and `email`.
+    #[arg(long, env = "JWT_CREATE_USERS")]
+    pub jwt_create_users: bool,
 }
 
 /// What `token` needs.
@@ -133,6 +170,10 @@ const DEVELOPMENT_SECRET: &str = "firstcome-development-only";
 const SHORTEST_SECRET: usize = 16;
 
 impl SecretArgs {
+    pub(crate) fn maps_subjects(&self) -> bool {
+        self.jwt_subjects == "map"
+    }
+
     /// The HS256 secret.
     ///
     /// # Errors
@@ -197,5 +238,61 @@ impl ServeArgs {
             may_be_read_only: false,
         };
         Pool::connect_lazy(&self.database_url, &sessions)
+    }
+}
+
+/// An origin as browsers send it, or `*` for any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(HeaderValue);
+
+impl FromStr for Origin {
+    type Err = &'static str;
+
+    fn from_str(origin: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "an origin is * or scheme://host or scheme://host:port, without a path and in lower case";
+        let origin = origin.trim();
+        let is_origin = Url::parse(origin)
+            .is_ok_and(|url| url.origin().ascii_serialization() == origin && !origin.contains('*'));
+        if origin == "*" || is_origin {
+            HeaderValue::from_str(origin).map(Self).map_err(|_| FORM)
+        } else {
+            Err(FORM)
+        }
+    }
+}
+
+impl Origin {
+    /// As it stands in headers.
+    pub(crate) const fn as_header(&self) -> &HeaderValue {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for good in ["*", "https://shop.example", "http://localhost:5173", " https://a.b:8443 "] {
+            assert_eq!(
+                good.parse::<Origin>().map(|origin| origin.0),
+                Ok(good.trim().parse().unwrap())
+            );
+        }
+        for bad in [
+            "",
+            "shop.example",
+            "https://shop.example/",
+            "https://shop.example/path",
+            "https://",
+            "https://Shop.example",
+            "https://user@shop.example",
+            "https://*.shop.example:x",
+            "null",
+            "a,b",
+        ] {
+            assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
     }
 }

@@ -25,7 +25,7 @@ pub mod server;
 pub mod state;
 pub mod submit;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, middleware, routing::get};
@@ -37,27 +37,49 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use config::{Command, ServeArgs};
 use http::{
     answer::{self, Answering},
-    auth,
+    auth, cors,
     problem::{Code, Problem},
     trace,
 };
 use server::Connections;
 use state::{AppState, Stops};
 
-/// Everything that the API answers.
-fn router(state: AppState) -> Router {
-    let (router, document) = endpoints().split_for_parts();
+/// Connections of operators, if they have a door of their own.
+const OPERATORS_CONNECTIONS: u32 = 100;
+
+/// Who comes through a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Customers, and operators if they have none of their own.
+    Public { has_operators: bool },
+    /// Operators and their tools.
+    Operators,
+}
+
+/// Everything that is answered at this door.
+fn router(state: AppState, door: Door) -> Router {
+    let endpoints = match door {
+        Door::Public { has_operators: true } => endpoints(),
+        Door::Public { has_operators: false } => probes().merge(customers()),
+        Door::Operators => probes().merge(operators()),
+    };
+    let (mut router, document) = endpoints.split_for_parts();
     let answering = Answering {
         requests: state.requests.clone(),
         draining: state.draining.clone(),
         with_query: openapi::with_query(&document),
     };
+    if door != (Door::Public { has_operators: false }) {
+        router = router
+            .route("/docs/", get(openapi::asset))
+            .route("/docs/{*asset}", get(openapi::asset));
+    }
     let router = router
-        .route("/docs/", get(openapi::asset))
-        .route("/docs/{*asset}", get(openapi::asset))
         .fallback(async || Problem::new(Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
         .layer(middleware::from_fn_with_state(Arc::new(answering), answer::answer));
+    // Around everything: a browser is to read the problems too.
+    let router = cors::allow(router, &state.config.cors_origins);
     trace::spans(router).with_state(state)
 }
 
@@ -65,6 +87,17 @@ fn router(state: AppState) -> Router {
 /// all together in `api/openapi.json`.
 fn endpoints() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Common::openapi())
+        .merge(customers())
+        .merge(operators())
+        .merge(probes())
+}
+
+fn probes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(health::ready)).routes(routes!(health::live))
+}
+
+fn customers() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .routes(routes!(balance::get))
         .routes(routes!(balance::charge))
         .routes(routes!(balance::history))
@@ -79,12 +112,20 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(cart::set, cart::remove))
         .routes(routes!(order::place))
         .routes(routes!(order::get))
+        .routes(routes!(order::cancel))
         .routes(routes!(order::history))
+        .routes(routes!(job::get))
+}
+
+fn operators() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .routes(routes!(admin::create_user))
         .routes(routes!(admin::list_products, admin::create_product))
         .routes(routes!(admin::edit_product, admin::delete_product))
+        .routes(routes!(admin::add_stock))
         .routes(routes!(admin::list_coupons, admin::create_coupon))
         .routes(routes!(admin::edit_coupon, admin::delete_coupon))
+        .routes(routes!(admin::cancel_order))
         .routes(routes!(admin::queues))
         .routes(routes!(admin::list_pins))
         .routes(routes!(admin::pin, admin::unpin))
@@ -92,9 +133,6 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::redrive_dead_letters))
         .routes(routes!(admin::redrive_dead_letter))
         .routes(routes!(admin::discard_dead_letter))
-        .routes(routes!(health::ready))
-        .routes(routes!(job::get))
-        .routes(routes!(health::live))
         .routes(routes!(health::scrape))
         .routes(routes!(openapi::openapi))
         .routes(routes!(openapi::docs))
@@ -115,12 +153,31 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
             let stop = CancellationToken::new();
             firstcome_process::shutdown::on_signal(stop.clone())
                 .context("cannot listen for signals")?;
-            let listener = TcpListener::bind(args.api_addr).await.with_context(|| {
-                format!("cannot listen on {} (API_ADDR): is another process there?", args.api_addr)
-            })?;
-            serve(*args, listener, stop).await
+            let doors = Doors {
+                public: listen("API_ADDR", args.api_addr).await?,
+                operators: match args.api_admin_addr {
+                    Some(address) => Some(listen("API_ADMIN_ADDR", address).await?),
+                    None => None,
+                },
+            };
+            serve(*args, doors, stop).await
         }
     }
+}
+
+async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} ({setting}): is another process there?")
+    })
+}
+
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Doors {
+    /// For everybody.
+    pub public: TcpListener,
+    /// For operators, if they have one of their own: then there is nothing for them at the other.
+    pub operators: Option<TcpListener>,
 }
 
 /// Serves until `stop`: then it says that it is not ready, and goes on for `DRAIN_SECONDS`, so that
@@ -129,18 +186,21 @@ pub async fn command(command: Command) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// With a hint for the operator.
-pub async fn serve(
-    config: ServeArgs,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn serve(config: ServeArgs, doors: Doors, stop: CancellationToken) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let stops = Stops {
         draining: stop,
         closing: CancellationToken::new(),
         publishing: CancellationToken::new(),
     };
-    let connections = Connections::new(config.max_connections, config.database_connections)?;
+    let to_postgres = config.database_connections;
+    // Of their own: who crowds the public door does not keep operators out.
+    let operators = match doors.operators {
+        Some(listener) => Some((listener, Connections::new(OPERATORS_CONNECTIONS, to_postgres)?)),
+        None => None,
+    };
+    let reserved = operators.as_ref().map_or(0, |_| OPERATORS_CONNECTIONS);
+    let connections = Connections::new(config.max_connections, to_postgres + reserved)?;
     let drain = Duration::from_secs(config.drain_seconds.into());
     let draining = async {
         stops.draining.cancelled().await;
@@ -152,9 +212,18 @@ pub async fn serve(
     firstcome_process::database::check_time_zone(&state.pool, &state.config.business_time_zone)
         .await
         .map_err(anyhow::Error::msg)?;
-    tracing::info!(address = %listener.local_addr()?, connections = connections.limit(), "serving");
-    let serving = server::accept_connections(listener, router(state), &connections, &stops.closing);
-    tokio::join!(serving, draining);
+    let address = doors.public.local_addr()?;
+    tracing::info!(%address, connections = connections.limit(), "serving");
+    let door = Door::Public { has_operators: operators.is_none() };
+    let public = router(state.clone(), door);
+    let public = server::accept_connections(doors.public, public, &connections, &stops.closing);
+    let operators = async {
+        if let Some((listener, connections)) = operators {
+            let router = router(state, Door::Operators);
+            server::accept_connections(listener, router, &connections, &stops.closing).await;
+        }
+    };
+    tokio::join!(public, operators, draining);
     stops.publishing.cancel();
     tasks.close();
     tasks.wait().await;

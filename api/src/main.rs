@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use firstcome_api::config::Cli;
 
 /// A request is a few dozen small allocations, in several threads.
@@ -21,7 +20,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let cli = Cli::parse_from(firstcome_process::cli::arguments_or("serve"));
+    let cli: Cli = firstcome_process::cli::parse("serve");
     let _telemetry = firstcome_process::telemetry::init("firstcome-api")?;
     firstcome_api::command(cli.command).await
 }

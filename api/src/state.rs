@@ -10,10 +10,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     cache::Cache,
     config::ServeArgs,
-    http::{auth::Verifier, limit::Limiter, requests::Requests},
+    http::{
+        auth::{Directory, Verifier},
+        limit::Limiter,
+        requests::Requests,
+    },
     known::{
-        campaigns::Campaigns, job_ids::Signer, keys::Keys, lost::Lost, outcomes::Outcomes,
-        popular::PopularBoard, product_pages::Pages, products::Products, shown::Shown,
+        announcements::{self, Told},
+        campaigns::Campaigns,
+        job_ids::Signer,
+        keys::Keys,
+        lost::Lost,
+        outcomes::Outcomes,
+        popular::PopularBoard,
+        product_pages::Pages,
+        products::Products,
+        shown::Shown,
+        streams::Streams,
+        subjects::Subjects,
     },
     lines::Lines,
     metrics::Metrics,
@@ -40,16 +54,18 @@ pub struct Inner {
     pub signer: Signer,
     /// Outcomes of jobs that this process has heard of, and the polls that wait for one.
     pub jobs: Arc<Outcomes>,
+    /// Streams of events, which wait for outcomes as well.
+    pub streams: Streams,
     /// Gives jobs that were lost their outcome.
     pub lost: Arc<Lost>,
     /// Campaigns as they were within the last second, for early answers.
     pub coupons: Arc<Campaigns>,
-    /// Coupons, products and balances as they are at the time of the read.
+    /// When products were sold, as that was within the last second, for early answers.
+    pub products: Arc<Products>,
+    /// Coupons, products, balances and orders as they are at the time of the read.
     pub shown: Shown,
-    /// Products that were there within the last minute, for early answers.
-    pub known_products: Products,
     /// Lists of products, as they are kept in Redis.
-    pub product_pages: Pages,
+    pub product_pages: Arc<Pages>,
     /// What sold best of late, as it is kept in Redis.
     pub popular: PopularBoard,
     /// The way into the lines for jobs with an idempotency key.
@@ -93,18 +109,30 @@ impl AppState {
         if config.secrets.dev {
             tracing::warn!("development mode: whatever secret is not set is well known");
         }
+        config.broker.check().map_err(anyhow::Error::msg)?;
         let Stops { draining, closing, publishing } = stops;
         let namespace = &config.broker.queue_namespace;
         let pool = config.pool().context("DATABASE_URL")?;
-        let redis = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
+        let redis = config.redis.client()?;
         let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
         let metrics = Metrics::default();
-        let coupons = Campaigns::new(&pool, cache.clone(), namespace);
+        let coupons = Arc::new(Campaigns::new(&pool, cache.clone(), namespace));
+        let products = Arc::new(Products::new(&pool, cache.clone(), namespace));
+        let product_pages = Pages::start(cache.clone(), namespace, config.products_ttl, closing);
         let capacity = config.line_capacity;
         let lines = Lines::start(&pool, cache.clone(), &config.broker, capacity, publishing, tasks);
         let lost = Lost::start(&pool, cache.clone(), namespace, Arc::clone(&lines), &metrics);
-        let (told, rewound) = (Arc::clone(&coupons), lines.rewound());
-        let jobs = Outcomes::start(&pool, redis, namespace, told, rewound, closing.clone());
+        let jobs = Outcomes::start(&pool, lines.rewound(), closing.clone());
+        // Half is left to those who poll, and to submissions.
+        let most_streams = usize::try_from(config.max_streams)?.min(connections.limit() / 2);
+        let streams = Streams::start(most_streams, closing.clone());
+        let told = Told {
+            jobs: Arc::clone(&jobs),
+            coupons: Arc::clone(&coupons),
+            products: Arc::clone(&products),
+            pages: Arc::clone(&product_pages),
+        };
+        announcements::start(redis, namespace, told, closing.clone());
         let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
         let enqueuer = Enqueuer::start(&config.broker, &lines, deadline, publishing.clone(), tasks);
         let keys = Keys::new(
@@ -116,21 +144,24 @@ impl AppState {
             enqueuer.clone(),
             config.retention(),
         );
+        let subjects = Subjects::new(&config.secrets, &pool);
+        let directory = subjects.map(|subjects| Arc::new(subjects) as Arc<dyn Directory>);
         let (ttl, time_zone) = (config.popular_ttl, &config.business_time_zone);
         Ok(Self(Arc::new(Inner {
-            verifier: Verifier::new(&config.secrets)?,
+            verifier: Verifier::start(&config.secrets, directory, closing)?,
             limiter: Limiter::start(config.rate_limit, closing),
             signer: Signer::new(&config.job_id_keys()?),
             shown: Shown::start(&pool),
-            known_products: Products::new(&pool),
-            product_pages: Pages::new(cache.clone(), namespace, config.products_ttl),
+            product_pages,
             popular: PopularBoard::new(cache, namespace, ttl, time_zone),
             keys,
             jobs,
+            streams,
             lost,
             enqueuer,
             lines,
             coupons,
+            products,
             connections,
             draining: draining.clone(),
             requests: Requests::default(),

@@ -3,6 +3,8 @@
 //! **Invariant:** a submission writes nothing but its one message; what is read on the way may be skipped when
 //! it does not come in time, since the line decides.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
@@ -12,32 +14,42 @@ use firstcome_contract::{
     job::{Envelope, Job, JobId, JobKind},
     line::Line,
     order,
-    rejection::Rejection,
 };
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::{IntoResponses, ToSchema, openapi::Object};
 
 use crate::{
     http::{
         idempotency_key, json,
+        prefer::{applied, preferred_wait},
         problem::{Code, Problem},
         schema::{JOB_ID, kinds, one_of},
         trace,
     },
+    job::{self, JobView},
     known::keys::Claim,
     lines,
     publish::{Owner, Refusal},
     state::AppState,
 };
 
-/// The job is in its line: it will have an outcome.
 #[derive(IntoResponses)]
-#[response(status = 202, headers(
-    ("Location" = String, description = "Where to ask for the outcome."),
-    ("Retry-After" = u64, description = "When the outcome is likely to be there, in whole seconds."),
-))]
 #[expect(dead_code, reason = "describes what `accept` answers")]
-pub(crate) struct AcceptedAnswer(Accepted);
+pub(crate) enum AcceptedAnswer {
+    /// The job is in its line: it will have an outcome.
+    #[response(status = 202, headers(
+        ("Location" = String, description = "Where to ask for the outcome."),
+        ("Retry-After" = u64, description = "When the outcome is likely to be there, in whole seconds."),
+        ("Preference-Applied" = String, description = "The `wait` that was honoured."),
+    ))]
+    Accepted(Accepted),
+    /// The job was settled within the `wait` that was preferred.
+    #[response(status = 200, headers(
+        ("Preference-Applied" = String, description = "The `wait` that was honoured."),
+    ))]
+    Settled(JobView<'static>),
+}
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -70,7 +82,7 @@ fn queued() -> Object {
 pub struct Request<'a> {
     /// The caller, for whom the job is done.
     pub user_id: UserId,
-    /// What for; an order from the cart has no items yet.
+    /// What for; an order from the cart has no items yet, and the cancel of an order none of its products.
     pub job: Job,
     /// May carry an idempotency key and a trace.
     pub headers: &'a HeaderMap,
@@ -85,9 +97,32 @@ pub struct Request<'a> {
 /// queued.
 pub async fn accept(state: &AppState, request: Request<'_>) -> Result<Response, Problem> {
     let kind = request.job.kind();
+    let (user_id, wait) = (request.user_id, preferred_wait(request.headers));
     let submitted = submit(state, request).await;
     let submitted = submitted.inspect_err(|problem| state.metrics.refused(kind, problem.code()));
-    Ok(accepted(state, submitted?, kind))
+    let id = submitted?;
+    match wait {
+        None => Ok(accepted(state, id, kind)),
+        Some(wait) => Ok(held(state, id, user_id, kind, wait).await),
+    }
+}
+
+/// Answers with the job once it is settled; with 202, like any other, if that takes longer or cannot be told: it
+/// is accepted, whatever becomes of the waiting.
+async fn held(
+    state: &AppState,
+    id: JobId,
+    user_id: UserId,
+    kind: JobKind,
+    wait: Duration,
+) -> Response {
+    let settled = timeout(wait, job::outcome(state, id, user_id, Some(wait))).await;
+    let mut response = match settled {
+        Ok(Ok(Some(settled))) => JobView::new(id, kind, Some(&settled), None).answer(),
+        _ => accepted(state, id, kind),
+    };
+    applied(response.headers_mut(), wait);
+    response
 }
 
 /// Puts the job into its line; which job it is now, since a repeated request gets its first answer even where
@@ -96,9 +131,13 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     let Request { user_id, mut job, headers, fingerprint } = request;
     let kind = job.kind();
     let key = idempotency_key::key(headers)?;
+    let found = find_order(state, user_id, &mut job).await;
     let (place, mut line) = state.lines.deal(&job);
     let id = state.signer.mint(user_id, kind, place);
-    let complete = complete(state, user_id, &mut job, &mut line).await;
+    let complete = match found {
+        Ok(()) => complete(state, user_id, &mut job, &mut line).await,
+        missing => missing,
+    };
     let claim = key.map(|key| Claim::new(id, user_id, kind, key, fingerprint));
     let idempotency = claim.as_ref().map(|claim| claim.idempotency().clone());
     let envelope = Envelope { id, user_id, idempotency, trace: trace::parent(headers), job };
@@ -130,6 +169,18 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     }
 }
 
+/// Adds what only the order tells, before its cancel is dealt out: whose it is, and its products. It never changes, so
+/// any repeat finds the same.
+async fn find_order(state: &AppState, user_id: UserId, job: &mut Job) -> Result<(), Problem> {
+    let Job::CancelOrder(cancel) = job else { return Ok(()) };
+    let order = state.shown.orders.get(cancel.order_id.get()).await?;
+    let order = order.filter(|order| cancel.by_operator || order.customer_id == user_id);
+    let order = order.ok_or_else(|| Problem::new(Code::OrderNotFound))?;
+    cancel.customer_id = order.customer_id;
+    cancel.product_ids = order.product_ids;
+    Ok(())
+}
+
 /// Adds what the request did not bring along: the items of an order from the cart, and with them its line. Its id, which
 /// is older, tells no place: a repeat may find another cart, and the job in another line.
 async fn complete(
@@ -149,17 +200,14 @@ async fn complete(
 
 /// Whether it is worth its place in the line: not if that would reject it for certain.
 async fn judge(state: &AppState, envelope: &Envelope) -> Result<(), Problem> {
+    let submitted_at = envelope.id.submitted_at();
     let certain = match &envelope.job {
-        Job::IssueCoupon(job) => {
-            let submitted_at = envelope.id.submitted_at();
-            state.coupons.early_rejection(job.coupon_id, submitted_at).await
-        }
-        Job::PlaceOrder(order) => {
-            let lacks_any = state.known_products.lacks_any(&order.items).await;
-            lacks_any.then_some(Rejection::ProductNotFound)
-        }
+        Job::IssueCoupon(job) => state.coupons.early_rejection(job.coupon_id, submitted_at).await,
+        Job::PlaceOrder(order) => state.products.early_rejection(&order.items, submitted_at).await,
+        // Of an order that is there nothing is certain: what is before it in the line may cancel it.
+        Job::CancelOrder(_) => None,
     };
-    certain.map_or(Ok(()), |rejection| Err(Problem::new(rejection.into())))
+    certain.map_or(Ok(()), |early| Err(early.problem(submitted_at)))
 }
 
 /// Answers for the job that has the key: as before, and as if for the first time while it may not be in its line.
@@ -175,7 +223,7 @@ async fn repeat(
         return Err(Problem::new(Code::IdempotencyKeyReused));
     }
     if !owner.is_queued {
-        // Once accepted, it does not matter what is known by now; but an order has to have items.
+        // Once accepted, it does not matter what is known by now; but a job has to have keys.
         if envelope.job.keys().next().is_none() {
             promising?;
         }

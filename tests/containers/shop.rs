@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firstcome_broker::{connect, topology};
+use firstcome_broker::{BrokerArgs, connect, topology};
 use firstcome_contract::line::Line;
 use firstcome_rig::{Process, binary};
 use futures_util::FutureExt;
@@ -143,7 +143,8 @@ async fn the_services_are_a_shop() {
     sql(format!("CREATE DATABASE {}", network.name)).await;
     let outcome = AssertUnwindSafe(open_and_close(&network)).catch_unwind().await;
     let lines = lines(&network.name).await;
-    let connection = connect::connect(&given("AMQP_URL"), "test").await.unwrap();
+    let connection =
+        connect::connect(&BrokerArgs::new(&given("AMQP_URL"), ""), "test").await.unwrap();
     topology::delete(&connection, &network.name, lines).await.unwrap();
     connect::close(&connection).await;
     sql(format!("DROP DATABASE {} WITH (FORCE)", network.name)).await;

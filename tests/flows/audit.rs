@@ -5,11 +5,22 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::events::counted;
-use firstcome_tests::{Answer, Options, Shop, shop};
+use firstcome_tests::{Answer, Options, Shop, sale::one, shop};
 
 async fn violated(shop: &Shop) -> Vec<&'static str> {
     let findings = audit(&shop.pool).await.unwrap();
     findings.iter().filter(|found| found.violations > 0).map(|found| found.invariant).collect()
+}
+
+/// Cancels the customer's last order.
+async fn cancelled(shop: &Shop, user: i64) {
+    let order: i64 = sqlx::query_scalar("SELECT max(id) FROM orders WHERE user_id = $1")
+        .bind(user)
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+    let answer = shop.submit(user, shop.post(user, &format!("/api/orders/{order}/cancel"))).await;
+    assert_eq!(shop.settled(user, answer.job_id()).await["status"], "succeeded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,6 +31,17 @@ async fn every_invariant_can_fail() {
         shop.settled(7, &job).await;
         let order = json!({"items": [{"productId": 1, "quantity": 2}], "couponId": coupon});
         assert_eq!(shop.ordered(7, &order).await["status"], "succeeded");
+        let limited = shop.product(500, 10).await;
+        let path = format!("/api/admin/products/{limited}");
+        let edit = shop.admin(Method::PATCH, &path).json(&json!({"perCustomer": 4}));
+        assert_eq!(Answer::of(edit).await.status, 200);
+        let order = json!({"items": [{"productId": limited, "quantity": 2}]});
+        for _ in 0..2 {
+            assert_eq!(shop.ordered(8, &order).await["status"], "succeeded");
+        }
+        cancelled(shop, 8).await;
+        let always = shop.product_with(&json!({"perCustomer": 5})).await;
+        shop.bought(9, &one(always, 1)).await;
         counted(shop).await;
 
         // What is done, how it is undone, and what the audit says in between.
@@ -76,6 +98,33 @@ async fn every_invariant_can_fail() {
                 "every succeeded order job has its order, and every order its job",
             ),
             (
+                "UPDATE job_outcomes SET kind = 'other' WHERE kind = 'cancel-order'",
+                "UPDATE job_outcomes SET kind = 'cancel-order' WHERE kind = 'other'",
+                "every succeeded cancel job has its cancellation, and every cancellation its job",
+            ),
+            (
+                "UPDATE cancellations SET job_id = gen_random_uuid()",
+                "UPDATE cancellations SET job_id = (SELECT job_id FROM job_outcomes WHERE kind = 'cancel-order')",
+                "every succeeded cancel job has its cancellation, and every cancellation its job",
+            ),
+            (
+                "UPDATE balance_transactions SET amount = amount + 1 WHERE kind = 'refund'",
+                "UPDATE balance_transactions SET amount = amount - 1 WHERE kind = 'refund'",
+                "what was paid for an order is paid back once if it is cancelled, else never",
+            ),
+            (
+                "UPDATE purchases SET quantity = quantity + 1",
+                "UPDATE purchases SET quantity = quantity - 1",
+                "what counts against a limit is the sum of the customer's orders that are not cancelled",
+            ),
+            // The row of who bought what always had a limit.
+            (
+                "DELETE FROM purchases WHERE limit_epoch = 0",
+                "INSERT INTO purchases (user_id, product_id, limit_epoch, quantity)
+                 SELECT 9, id, 0, 1 FROM products WHERE per_customer = 5",
+                "what counts against a limit is the sum of the customer's orders that are not cancelled",
+            ),
+            (
                 "UPDATE order_items SET unit_price = unit_price + 1",
                 "UPDATE order_items SET unit_price = unit_price - 1",
                 "an order's amount is the sum of its lines",
@@ -92,8 +141,8 @@ async fn every_invariant_can_fail() {
             ),
             (
                 "UPDATE user_coupons SET used_at = NULL, order_id = NULL",
-                "UPDATE user_coupons SET used_at = now(), order_id = (SELECT id FROM orders)",
-                "a coupon is used by one order, the one that names it",
+                "UPDATE user_coupons SET used_at = now(), order_id = (SELECT id FROM orders WHERE coupon_id IS NOT NULL)",
+                "a coupon is used by one order, the one that names it, unless that is cancelled",
             ),
         ] {
             shop.sql(tamper).await;

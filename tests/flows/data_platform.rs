@@ -11,8 +11,11 @@ use std::{
 };
 
 use firstcome_broker::{connect, depth::Gauge, topology};
-use firstcome_contract::event::OrderCompleted;
-use firstcome_workers::commands::mock_data_platform::{MockDataPlatform, Mode};
+use firstcome_contract::event::{Data, Event};
+use firstcome_workers::{
+    commands::mock_data_platform::{MockDataPlatform, Mode},
+    events::webhook::Credentials,
+};
 use lapin::options::QueuePurgeOptions;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use reqwest::StatusCode;
@@ -160,11 +163,11 @@ async fn no_key_stands_for_other_events_than_those_that_it_was_first_sent_with()
             let order = json!({
                 "orderId": 1, "userId": 1, "lines": [], "itemsAmount": 0, "discount": 0, "paid": 0, "couponId": null,
             });
-            let order = serde_json::from_value(order).unwrap();
-            OrderCompleted::new(Uuid::from_u128(number), chrono::Utc::now(), order)
+            let data = Data::OrderCompleted(serde_json::from_value(order).unwrap());
+            Event { id: Uuid::from_u128(number), time: chrono::Utc::now(), data }
         };
         let [first, second, third] = [1, 2, 3].map(event);
-        let parcel = |events: [&OrderCompleted; 2]| {
+        let parcel = |events: [&Event; 2]| {
             let lines = events.map(|event| serde_json::to_vec(event).unwrap());
             lines.join(&b'\n')
         };
@@ -175,7 +178,7 @@ async fn no_key_stands_for_other_events_than_those_that_it_was_first_sent_with()
         eventually("it has taken them", async || mock.received().len() == 2).await;
         shop.stop_workers().await;
 
-        let connection = Arc::new(connect::connect(&shop.broker.direct, "test").await.unwrap());
+        let connection = Arc::new(connect::connect(&shop.broker.as_broker(), "test").await.unwrap());
         let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
         eventually("the broker has them again", async || {
             gauge.depth(&queue).await.unwrap().unwrap().ready == 1
@@ -201,7 +204,8 @@ async fn events_that_were_taken_back_while_the_platform_was_away_are_sent_once()
         sell(shop, 1..=100).await;
         shop.settle_and_audit().await;
         eventually("the platform is given a rest", async || mock.requests().0 >= 6).await;
-        let connection = Arc::new(connect::connect(&shop.broker.direct, "test").await.unwrap());
+        let connection =
+            Arc::new(connect::connect(&shop.broker.as_broker(), "test").await.unwrap());
         let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
         let queue = topology::data_platform(&shop.namespace);
         let mut consumers = async || gauge.depth(&queue).await.unwrap().unwrap().consumers;
@@ -319,4 +323,40 @@ async fn a_platform_behind_tls_gets_events_only_while_it_is_trusted() {
     })
     .await;
     std::fs::remove_file(ca_file).unwrap();
+}
+
+/// What is not signed is refused for as long as that lasts, and no event is lost over it; while a secret is
+/// rotated the sender has both.
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_are_signed_and_have_a_token() {
+    const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let credentials = |secret, token| Credentials::new(Some(secret), Some(token)).unwrap();
+    let (mock, options, _stop) = mock().await;
+    let options = Options {
+        data_platform_signing_secret: Some(OLD.to_owned()),
+        data_platform_token: Some("a-token".to_owned()),
+        ..options
+    };
+    mock.set_credentials(credentials(NEW, "a-token"));
+    shop(options, async |shop| {
+        sell(shop, 1..=20).await;
+        eventually("what the old secret signed is refused", async || mock.strangers() > 0).await;
+        assert!(mock.received().is_empty());
+
+        shop.stop_workers().await;
+        shop.start_worker_with(|args| {
+            args.data_platform_signing_secret = Some(format!("{OLD} {NEW}"));
+        });
+        all_arrived(shop, &mock, 0).await;
+
+        let before = mock.strangers();
+        mock.set_credentials(credentials(OLD, "another-token"));
+        sell(shop, 21..=40).await;
+        eventually("the token is refused", async || mock.strangers() > before).await;
+        mock.set_credentials(credentials(OLD, "a-token"));
+        all_arrived(shop, &mock, 0).await;
+        assert!(mock.received().values().all(|times| *times == 1));
+    })
+    .await;
 }

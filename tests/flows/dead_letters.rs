@@ -112,7 +112,7 @@ async fn an_event_of_the_brokers_dead_letters_is_redriven() {
         shop.stop_workers().await;
         redeliver_event(shop, serde_json::from_value(placed["jobId"].clone()).unwrap()).await;
         let queue = topology::sales_stats(&shop.namespace);
-        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let got = channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: false });
         let event = got.await.unwrap().unwrap();

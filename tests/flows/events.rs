@@ -1,4 +1,4 @@
-//! What follows a completed order: events, statistics, popular products.
+//! What follows an order: events, statistics, popular products.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,17 @@ fn one(product: i64, quantity: i64) -> Value {
     json!({"items": [{"productId": product, "quantity": quantity}]})
 }
 
-/// Every completed order is counted, and nothing waits any more.
+/// Every order, completed or cancelled, is counted, and nothing waits any more.
 pub(crate) async fn counted(shop: &Shop) {
-    eventually("every completed order is counted", async || {
+    eventually("every order is counted", async || {
         let (uncounted, waiting): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM orders
                      WHERE NOT EXISTS (SELECT FROM event_inbox WHERE event_id = job_id AND consumer = 'sales-stats')
-                       AND NOT EXISTS (SELECT FROM daily_runs WHERE job = 'close-day' AND day >= created_at::date)),
-                    (SELECT count(*) FROM outbox)",
+                       AND NOT EXISTS (SELECT FROM daily_runs WHERE job = 'close-day' AND day >= created_at::date))
+                    + (SELECT count(*) FROM cancellations
+                       WHERE NOT EXISTS (SELECT FROM event_inbox WHERE event_id = job_id AND consumer = 'sales-stats')
+                         AND NOT EXISTS (SELECT FROM daily_runs WHERE job = 'close-day' AND day >= submitted_at::date)),
+                    (SELECT count(*) FROM outbox_parcels)",
         )
         .fetch_one(&shop.pool)
         .await
@@ -52,7 +55,7 @@ async fn the_relay_is_notified_by_another_transaction_than_the_orders() {
             "CREATE TABLE committers (process integer NOT NULL);
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
                  'BEGIN INSERT INTO committers VALUES (pg_backend_pid()); RETURN NULL; END';
-             CREATE TRIGGER note AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION note()",
+             CREATE TRIGGER note AFTER INSERT ON outbox_parcels FOR EACH STATEMENT EXECUTE FUNCTION note()",
         )
         .await;
         let mut notifications = PgListener::connect_with(&shop.pool).await.unwrap();
@@ -163,7 +166,7 @@ async fn an_order_that_the_recount_saw_first_is_not_counted_again() {
         update_sales_stats::rebuild(&Pool::from(shop.pool.clone()), "Asia/Seoul", 3).await.unwrap();
         counted(shop).await;
         eventually("the event has arrived", async || {
-            let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
+            let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_parcels")
                 .fetch_one(&shop.pool)
                 .await
                 .unwrap();

@@ -21,10 +21,10 @@ async fn a_frozen_link_to_the_database_holds_up_nothing_for_longer_than_it_lasts
     shop(options, async |shop| {
         // What is sold becomes known while nothing comes through.
         shop.sql(
-            "CREATE TABLE held (event_id uuid, event text);
+            "CREATE TABLE held (event_id uuid, event text, type text, events integer);
              CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
-                 'BEGIN INSERT INTO held VALUES (NEW.event_id, NEW.event); RETURN NULL; END';
-             CREATE TRIGGER hold BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION hold()",
+                 'BEGIN INSERT INTO held VALUES (NEW.event_id, NEW.event, NEW.type, NEW.events); RETURN NULL; END';
+             CREATE TRIGGER hold BEFORE INSERT ON outbox_parcels FOR EACH ROW EXECUTE FUNCTION hold()",
         )
         .await;
         sell(shop, 1..=BUYERS).await;
@@ -51,7 +51,7 @@ async fn a_frozen_link_to_the_database_holds_up_nothing_for_longer_than_it_lasts
             tokio::time::sleep(Duration::from_secs(3)).await;
             shop.sql(
                 "BEGIN; SET LOCAL session_replication_role = replica;
-                 INSERT INTO outbox (event_id, event) SELECT event_id, event FROM held; COMMIT",
+                 INSERT INTO outbox_parcels (event_id, event, type, events) SELECT * FROM held; COMMIT",
             )
             .await;
             shop.accepted_issue(7, coupon).await

@@ -260,6 +260,53 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     .await;
 }
 
+/// A client that sends its whole body before it reads learns what was wrong; one that never ends is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_can_be_read_by_who_is_still_sending() {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        time::timeout,
+    };
+    const BLOCK: [u8; 10_000] = [b' '; 10_000];
+    shop(Options::default(), async |shop| {
+        let limited = shop.start_api(|config| config.rate_limit = 1).await;
+        let spent = shop.get(7, &format!("{}/api/users/cart", limited.url)).send().await.unwrap();
+        assert_eq!(spent.status(), 200);
+        let connect = async |authorization: &str, length: usize| {
+            let mut client = TcpStream::connect(limited.url.strip_prefix("http://").unwrap()).await.unwrap();
+            let head = format!(
+                "POST /api/orders HTTP/1.1\r\nHost: x\r\n{authorization}Content-Type: application/json\r\n\
+                 Content-Length: {length}\r\n\r\n"
+            );
+            client.write_all(head.as_bytes()).await.unwrap();
+            client
+        };
+        let bearer = format!("Authorization: Bearer {}\r\n", token(7, false));
+        for (authorization, status) in [("", "401"), (bearer.as_str(), "429")] {
+            for _ in 0..20 {
+                let mut client = connect(authorization, 900_000).await;
+                for _ in 0..90 {
+                    client.write_all(&BLOCK).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            }
+        }
+        let mut endless = connect("", 1_000_000_000).await;
+        let sending = async { while endless.write_all(&BLOCK).await.is_ok() {} };
+        timeout(firstcome_tests::DEADLINE, sending).await.expect("it is cut off");
+        // Who only keeps the connection does so for a moment.
+        let mut silent = connect("", 900_000).await;
+        let mut answer = String::new();
+        timeout(firstcome_tests::DEADLINE, silent.read_to_string(&mut answer)).await.unwrap().unwrap();
+        limited.stop().await;
+    })
+    .await;
+}
+
 /// A defect on our side is told without its words.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_we_did_wrong_stays_with_us() {

@@ -90,7 +90,7 @@ async fn what_ails_one_line_ends_that_line_alone() {
         let coupon = shop.campaign(10).await;
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         let queue = shop.queue_of(&job);
-        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
         // Whoever consumes first is the only one who gets anything.
         let channel = connection.create_channel().await.unwrap();
         let first = BasicConsumeOptions::default();

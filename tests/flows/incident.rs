@@ -313,10 +313,7 @@ async fn a_wrong_set_up_is_named() {
             let ready = format!("{api}/health/ready");
             eventually("it is named", async || {
                 let answer = Answer::of(shop.anonymous(Method::GET, &ready)).await;
-                // It may be connected a moment before it has looked for the queues.
-                if answer.status != StatusCode::SERVICE_UNAVAILABLE {
-                    return false;
-                }
+                assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
                 last = answer.body["faults"].to_string();
                 // It is connected, and says so.
                 last.contains(what) && answer.body["broker"] == true

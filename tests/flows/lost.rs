@@ -141,7 +141,7 @@ async fn reconciled(shop: &Shop) -> Reconciled {
 
 /// What a broker without its data has.
 async fn purge_queue(shop: &Shop, queue: &str) {
-    let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+    let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let purged = channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
     assert_eq!(purged, 1);

@@ -78,10 +78,10 @@ impl Watched {
 
 /// A scrape: every series and its value.
 #[derive(Debug)]
-struct Figures(BTreeMap<String, f64>);
+pub(super) struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
-    async fn of(shop: &Shop, url: &str) -> Self {
+    pub(super) async fn of(shop: &Shop, url: &str) -> Self {
         let answer = shop.anonymous(Method::GET, &format!("{url}/metrics")).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
@@ -95,7 +95,7 @@ impl Figures {
     }
 
     #[track_caller]
-    fn get(&self, series: &str) -> f64 {
+    pub(super) fn get(&self, series: &str) -> f64 {
         let known = || panic!("no {series} in {:#?}", self.0);
         *self.0.get(&format!("firstcome_{series}")).unwrap_or_else(known)
     }
@@ -142,7 +142,9 @@ async fn the_figures_are_what_happened() {
         assert_eq!(nowhere.unwrap().status(), 404);
         shop.settle_and_audit().await;
         eventually("the events are relayed and counted", async || {
-            worker.figures(shop).await.get("sales_events_counted_total") >= 3.0
+            let told = worker.figures(shop).await;
+            told.get("sales_events_counted_total") >= 3.0
+                && told.get("outbox_events_relayed_total") >= 14.0
         })
         .await;
 
@@ -161,7 +163,11 @@ async fn the_figures_are_what_happened() {
         assert_eq!(told.sum("line_settled_jobs_total"), accepted + 3.0);
         assert_eq!(told.sum("batch_jobs_sum"), accepted + 3.0);
         assert_eq!(told.sum("batch_duration_seconds_count"), told.sum("batch_jobs_count"));
-        assert_eq!(told.get("outbox_events_relayed_total"), 3.0);
+        // 10 coupons, the last one, 3 orders; by default nobody gets those of coupons.
+        assert_eq!(told.get("outbox_events_relayed_total"), 14.0);
+        for role in ["update-sales-stats", "send-to-data-platform"] {
+            assert_eq!(told.get(&format!(r#"outbox_events_routed_total{{role="{role}"}}"#)), 3.0);
+        }
         assert_eq!(told.get("sales_events_counted_total"), 3.0);
         assert_eq!(told.sum("dead_letters_total"), 0.0);
         for family in Family::ALL.map(Family::as_str) {
@@ -262,7 +268,7 @@ async fn a_worker_without_its_broker_is_not_ready_until_it_is_back() {
 async fn a_line_that_is_connected_but_dead_shows() {
     let options = Options { worker: false, ..Options::default() };
     shop(options, async |shop| {
-        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let (family, name) = (Family::Coupon, LineName::Partition(1));
         let line = Line { family, generation: 1, name, naming: Naming::Family };

@@ -123,6 +123,9 @@ async fn exactly_the_public_operations_need_no_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_examples_are_accepted() {
     shop(Options::default(), async |shop| {
+        // The order that the examples of a cancel name.
+        let placed = shop.ordered(1, &json!({"items": [{"productId": 1, "quantity": 1}]})).await;
+        assert_eq!(placed["result"]["orderId"], 1, "{placed}");
         let cart = shop.anonymous(Method::PUT, "/api/users/cart/1").bearer_auth(token(1, false));
         assert_eq!(Answer::of(cart.json(&json!({"quantity": 1}))).await.status, 204);
         let queue = firstcome_broker::topology::sales_stats(&shop.namespace);

@@ -1,8 +1,8 @@
 //! Orders: every way they can end, and what they leave behind.
 
 use firstcome_contract::{
-    ids::{CouponId, ProductId, UserId},
-    job::{Envelope, Idempotency, IssueCoupon, Job, PlaceOrder},
+    ids::{CouponId, OrderId, ProductId, UserId},
+    job::{CancelOrder, Envelope, Idempotency, IssueCoupon, Job, PlaceOrder},
     line::Place,
     order::{Fulfilment, Item},
 };
@@ -11,32 +11,50 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
-use firstcome_tests::{Answer, Options, Shop, shop};
+use firstcome_tests::{
+    Answer, Options,
+    sale::{one, rejected},
+    shop,
+};
 
-fn one(product: i64, quantity: i64) -> Value {
-    json!({"items": [{"productId": product, "quantity": quantity}]})
-}
-
-#[track_caller]
-fn rejected(job: &Value, status: u16, code: &str) {
-    assert_eq!((&job["status"], &job["result"]), (&json!("rejected"), &json!(null)), "{job}");
-    assert_eq!(
-        (&job["error"]["code"], &job["error"]["status"]),
-        (&json!(code), &json!(status)),
-        "{job}"
-    );
-}
-
-/// A coupon in the user's hands.
-async fn coupon(shop: &Shop, user: i64, discount: Value) -> i64 {
-    let mut body = json!({"name": "A coupon", "total": 100, "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z"});
-    body.as_object_mut().unwrap().extend(discount.as_object().unwrap().clone());
-    let created =
-        Answer::of(shop.admin(reqwest::Method::POST, "/api/admin/coupons").json(&body)).await;
-    let id = created.body["id"].as_i64().unwrap();
-    let job = shop.accepted_issue(user, id).await;
-    assert_eq!(shop.settled(user, &job).await["status"], "succeeded");
-    id
+/// A coupon is guarded by its holder's balance: orders of different lines want it at the same time, also in
+/// one that has just been given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_is_used_once_by_orders_in_different_lines() {
+    const USERS: i64 = 6;
+    shop(Options { users: USERS, partitions: 8, ..Options::default() }, async |shop| {
+        shop.start_worker();
+        let coupon = shop.campaign(USERS).await;
+        let mut products = Vec::new();
+        for _ in 0..8 {
+            products.push(shop.product(3_000, 1_000).await);
+        }
+        for user in 1..=USERS {
+            let job = shop.accepted_issue(user, coupon).await;
+            shop.settled(user, &job).await;
+        }
+        for round in 1..=5 {
+            let orders = (1..=USERS).flat_map(|user| products.iter().map(move |product| (user, *product)));
+            let placed: Vec<(i64, Value)> = stream::iter(orders)
+                .map(async |(user, product)| {
+                    let order = json!({"items": [{"productId": product, "quantity": 1}], "couponId": coupon});
+                    (user, shop.ordered(user, &order).await)
+                })
+                .buffer_unordered(64)
+                .collect()
+                .await;
+            let (won, lost): (Vec<_>, Vec<_>) =
+                placed.iter().partition(|(_, job)| job["status"] == "succeeded");
+            let winners: std::collections::BTreeSet<i64> = won.iter().map(|(user, _)| *user).collect();
+            assert_eq!((won.len(), winners.len()), (6, 6), "round {round}");
+            assert!(lost.iter().all(|(_, job)| job["error"]["code"] == "coupon-already-used"), "{lost:?}");
+            for (user, job) in won {
+                shop.cancelled(*user, job["result"]["orderId"].as_i64().unwrap()).await;
+            }
+        }
+        shop.settle_and_audit().await;
+    })
+    .await;
 }
 
 /// A batch may hold jobs of several kinds: they are settled in their order, in one transaction.
@@ -94,10 +112,60 @@ async fn a_batch_of_several_kinds_is_settled_in_order() {
     .await;
 }
 
+/// Each batch locks one product for its order, and another one for its cancel; the batch beside it the other way
+/// round.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_several_kinds_never_deadlock() {
+    const ROUNDS: i64 = 20;
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let signer = shop.signer();
+        let envelope = |user: i64, job: Job| {
+            let user_id = UserId::new(user);
+            let id = signer.mint(user_id, job.kind(), Place::UNKNOWN);
+            Envelope { id, user_id, idempotency: None, trace: None, job }
+        };
+        let place = |product: i64| {
+            Job::PlaceOrder(PlaceOrder {
+                items: vec![Item { product_id: ProductId::new(product), quantity: 1 }],
+                coupon_id: None,
+                fulfilment: Fulfilment::All,
+                from_cart: false,
+            })
+        };
+        let cancel = |order: i64, product: i64| {
+            Job::CancelOrder(CancelOrder {
+                order_id: OrderId::new(order),
+                customer_id: UserId::new(7),
+                product_ids: vec![ProductId::new(product)],
+                reason: None,
+                by_operator: false,
+                max_age_seconds: None,
+            })
+        };
+        let first = (0..2 * ROUNDS).map(|n| envelope(7, place(if n % 2 == 0 { 1 } else { 2 })));
+        settle_directly(&shop.pool, first.collect()).await.unwrap();
+        let placed: Vec<(i64, i64)> =
+            sqlx::query_as("SELECT order_id, product_id FROM order_items ORDER BY order_id")
+                .fetch_all(&shop.pool)
+                .await
+                .unwrap();
+        let side = async |own: i64, other: i64| {
+            for (order, _) in placed.iter().filter(|(_, product)| *product == other) {
+                let jobs = vec![envelope(8, place(own)), envelope(7, cancel(*order, other))];
+                settle_directly(&shop.pool, jobs).await.unwrap();
+            }
+        };
+        tokio::join!(side(1, 2), side(2, 1));
+        let outcomes = shop.outcomes().await;
+        assert_eq!((outcomes["succeeded"], outcomes.len()), (6 * ROUNDS, 1));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_paid_and_remembered() {
     shop(Options::default(), async |shop| {
-        let coupon = coupon(shop, 7, json!({"discountType": "percent", "discountValue": 15, "maxDiscount": 1000})).await;
+        let coupon = shop.coupon_of(7, &json!({"discountType": "percent", "discountValue": 15, "maxDiscount": 1000})).await;
         // Items of one product are merged.
         let items = json!([
             {"productId": 2, "quantity": 1}, {"productId": 1, "quantity": 2}, {"productId": 2, "quantity": 2}
@@ -152,11 +220,11 @@ async fn each_rejection_comes_out_of_the_line() {
         rejected(&shop.ordered(7, &with(99_999, 1)).await, 409, "coupon-not-owned");
 
         let fixed = json!({"discountType": "fixed", "discountValue": 500});
-        let used = coupon(shop, 7, fixed.clone()).await;
+        let used = shop.coupon_of(7, &fixed).await;
         assert_eq!(shop.ordered(7, &with(used, 1)).await["status"], "succeeded");
         rejected(&shop.ordered(7, &with(used, 1)).await, 409, "coupon-already-used");
 
-        let expired = coupon(shop, 7, fixed.clone()).await;
+        let expired = shop.coupon_of(7, &fixed).await;
         let end = format!("UPDATE coupons SET valid_until = now() - interval '1 second' WHERE id = {expired}");
         sqlx::raw_sql(AssertSqlSafe(end)).execute(&shop.pool).await.unwrap();
         rejected(&shop.ordered(7, &with(expired, 1)).await, 409, "coupon-expired");
@@ -190,7 +258,8 @@ async fn a_partial_order_drops_its_short_items_whole() {
         let (plenty, scarce) = (shop.product(100, 10).await, shop.product(1_000, 2).await);
         let items =
             json!([{"productId": plenty, "quantity": 3}, {"productId": scarce, "quantity": 5}]);
-        let coupon = coupon(shop, 7, json!({"discountType": "percent", "discountValue": 33})).await;
+        let coupon =
+            shop.coupon_of(7, &json!({"discountType": "percent", "discountValue": 33})).await;
         let job = shop
             .ordered(7, &json!({"items": items, "fulfilment": "partial", "couponId": coupon}))
             .await;
@@ -219,7 +288,7 @@ async fn a_partial_order_drops_its_short_items_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_costs_nothing_is_paid_without_a_history_row() {
     shop(Options::default(), async |shop| {
-        let coupon = coupon(shop, 7, json!({"discountType": "fixed", "discountValue": 5_000})).await;
+        let coupon = shop.coupon_of(7, &json!({"discountType": "fixed", "discountValue": 5_000})).await;
         let job = shop.ordered(7, &json!({"items": [{"productId": 1, "quantity": 2}], "couponId": coupon})).await;
         let result = &job["result"];
         assert_eq!((&result["itemsAmount"], &result["discount"], &result["paid"]), (&json!(2_000), &json!(2_000), &json!(0)));

@@ -45,7 +45,7 @@ pub(super) async fn publish(shop: &Shop, coupon: i64, parcel: Vec<u8>) {
 }
 
 pub(crate) async fn publish_to(shop: &Shop, queue: &str, parcel: Vec<u8>) {
-    let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+    let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
     let mut publisher = ConfirmedPublisher::open(&connection).await.unwrap();
     publisher.publish(Address::Queue(queue), MessageType::Jobs, parcel, ());
     publisher.verdicts().await;
@@ -129,7 +129,7 @@ async fn a_foreign_header_with_a_nul_does_not_stop_the_line() {
         let coupon = shop.campaign(10).await;
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         let queue = shop.queue_of(&job);
-        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let mut headers = FieldTable::default();
         headers.insert("x-first-death-queue".into(), AMQPValue::LongString("a\0b".into()));

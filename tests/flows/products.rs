@@ -10,16 +10,21 @@ async fn get(shop: &Shop, path: &str) -> Answer {
     Answer::of(shop.anonymous(Method::GET, path)).await
 }
 
+/// One that is always sold, without a limit.
+fn product(id: i64, name: &str, price: i64, stock: i64) -> Value {
+    json!({
+        "id": id, "name": name, "price": price, "stock": stock, "soldOut": stock == 0,
+        "onSaleFrom": null, "onSaleUntil": null, "perCustomer": null, "paused": false,
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn products_are_listed_and_shown() {
     shop(Options::default(), async |shop| {
         let list = get(shop, "/api/products?limit=2").await;
         assert_eq!(
             list.body["items"],
-            json!([
-                {"id": 1, "name": "Product 1", "price": 1000, "stock": 10000, "soldOut": false},
-                {"id": 2, "name": "Product 2", "price": 2000, "stock": 10000, "soldOut": false},
-            ])
+            json!([product(1, "Product 1", 1000, 10000), product(2, "Product 2", 2000, 10000),])
         );
         let next =
             format!("/api/products?limit=100&cursor={}", list.body["next"].as_str().unwrap());
@@ -57,18 +62,12 @@ async fn operators_create_edit_and_delete_products() {
         let created = Answer::of(shop.admin(Method::POST, "/api/admin/products").json(&body)).await;
         assert_eq!(created.status, 201);
         let id = created.body["id"].as_i64().unwrap();
-        assert_eq!(
-            created.body,
-            json!({"id": id, "name": "New", "price": 0, "stock": 0, "soldOut": true})
-        );
+        assert_eq!(created.body, product(id, "New", 0, 0));
         let path = format!("/api/admin/products/{id}");
         let edit =
             async |body: Value| Answer::of(shop.admin(Method::PATCH, &path).json(&body)).await;
         let edited = edit(json!({"name": "Newer", "price": 7})).await;
-        assert_eq!(
-            (edited.status, &edited.body),
-            (200, &json!({"id": id, "name": "Newer", "price": 7, "stock": 0, "soldOut": true}))
-        );
+        assert_eq!((edited.status, &edited.body), (200, &product(id, "Newer", 7, 0)));
         assert_eq!(edit(json!({})).await.body, edited.body);
         assert_eq!(edit(json!({"stock": -1})).await.code(), "validation-failed");
         assert_eq!(edit(json!({"colour": "red"})).await.code(), "validation-failed");

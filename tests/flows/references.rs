@@ -1,4 +1,4 @@
-//! What the batches add refers to rows that exist, and goes on doing so (`migrations/0006`).
+//! What the batches add refers to rows that exist, and goes on doing so (`migrations/0006`, `0014`).
 
 use serde_json::json;
 
@@ -15,6 +15,8 @@ async fn nothing_refers_to_what_does_not_exist() {
         for statement in [
             "INSERT INTO user_coupons (user_id, coupon_id, issue_number) VALUES (1, 2, 901), (99999, 2, 902)",
             "INSERT INTO user_coupons (user_id, coupon_id, issue_number) VALUES (1, 2, 901), (2, 99999, 1)",
+            "INSERT INTO user_coupons (user_id, coupon_id, issue_number, used_at, order_id) VALUES (1, 2, 901, now(), 99999)",
+            "UPDATE user_coupons SET order_id = 99999",
             "INSERT INTO orders (job_id, user_id, items_amount, discount, paid, created_at, completed_at)
              VALUES (gen_random_uuid(), 99999, 0, 0, 0, now(), now())",
             "INSERT INTO orders (job_id, user_id, coupon_id, items_amount, discount, paid, created_at, completed_at)
@@ -24,6 +26,8 @@ async fn nothing_refers_to_what_does_not_exist() {
             "INSERT INTO payments SELECT 99999, user_id, amount, paid_at FROM payments",
             "INSERT INTO balance_transactions (user_id, kind, amount, balance_after) VALUES (99999, 'charge', 1, 1)",
             "INSERT INTO balance_transactions (user_id, kind, amount, balance_after, order_id) VALUES (1, 'payment', 1, 1, 99999)",
+            "INSERT INTO cancellations (order_id, job_id, by_operator, submitted_at, cancelled_at)
+             VALUES (99999, gen_random_uuid(), false, now(), now())",
             "UPDATE user_coupons SET user_id = 2",
             "UPDATE user_coupons SET coupon_id = 99999",
             "UPDATE orders SET user_id = 2",

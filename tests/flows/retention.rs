@@ -3,10 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use firstcome_broker::topology;
 use firstcome_contract::{
-    event::{
-        OrderCompleted,
-        order_completed::{Item as SoldItem, Order},
-    },
+    event::{Data, Event, OrderCompleted, SoldItem},
     ids::{CouponId, OrderId, ProductId, UserId},
     job::{Envelope, IssueCoupon, Job, JobId, PlaceOrder},
     line::Place,
@@ -79,7 +76,7 @@ pub(crate) async fn redeliver_event(shop: &Shop, job: JobId) {
 }
 
 /// The event of an order.
-pub(crate) async fn event(shop: &Shop, job: JobId) -> OrderCompleted {
+pub(crate) async fn event(shop: &Shop, job: JobId) -> Event {
     let (id, user, product, quantity, at): (i64, i64, i64, i64, DateTime<Utc>) = sqlx::query_as(
         "SELECT id, user_id, product_id, quantity, completed_at FROM orders JOIN order_items ON order_id = id
          WHERE job_id = $1",
@@ -90,7 +87,7 @@ pub(crate) async fn event(shop: &Shop, job: JobId) -> OrderCompleted {
     .unwrap();
     let unit_price = Money::new(product * 1_000);
     let amount = unit_price.times(quantity);
-    let data = Order {
+    let order = OrderCompleted {
         order_id: OrderId::new(id),
         user_id: UserId::new(user),
         items: vec![SoldItem { product_id: ProductId::new(product), quantity, unit_price }],
@@ -99,7 +96,7 @@ pub(crate) async fn event(shop: &Shop, job: JobId) -> OrderCompleted {
         paid: amount,
         coupon_id: None,
     };
-    OrderCompleted::new(job.get(), at, data)
+    Event { id: job.get(), time: at, data: Data::OrderCompleted(order) }
 }
 
 const SOLD: &str = "SELECT COALESCE(sum(quantity), 0)::bigint FROM product_sales";

@@ -48,7 +48,10 @@ async fn only_lines(shop: &Shop, wanted: &[LineName]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_partitions_changes_under_load() {
-    shop(Options { users: 20_000, partitions: 4, ..Options::default() }, async |shop| {
+    // Beside other tests the broker takes its time to change the bindings of up to sixteen lines.
+    let options =
+        Options { users: 20_000, partitions: 4, confirm_deadline_ms: 15_000, ..Options::default() };
+    shop(options, async |shop| {
         let coupons = campaigns(shop, 12).await;
         shop.start_worker();
         let stop = CancellationToken::new();

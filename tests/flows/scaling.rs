@@ -297,7 +297,8 @@ async fn what_a_worker_settled_is_not_delivered_to_the_next_one() {
         let coupon = shop.campaign(20).await;
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         let queue = shop.queue_of(&job);
-        let connection = Arc::new(connect::connect(&shop.broker.direct, "test").await.unwrap());
+        let connection =
+            Arc::new(connect::connect(&shop.broker.as_broker(), "test").await.unwrap());
         let mut gauge = Gauge::open(Arc::clone(&connection)).await.unwrap();
         let mut left_behind = async || loop {
             let depth = gauge.depth(&queue).await.unwrap().unwrap();
@@ -346,7 +347,7 @@ async fn a_line_is_handed_over_in_order() {
 
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         let queue = shop.queue_of(&job);
-        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let standby = BasicConsumeOptions::default();
         let mut next = channel

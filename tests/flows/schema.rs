@@ -8,25 +8,29 @@ use firstcome_workers::{config::DatabaseArgs, schema::migrate};
 use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator};
 use tokio::time::timeout;
 
-use firstcome_tests::{DEADLINE, Options, run, shop, with_database};
+use firstcome_tests::{DEADLINE, Options, Shop, eventually, run, shop, with_database};
 
 /// How long those who only read may wait for a migration that waits.
 const READ_WITHIN: Duration = Duration::from_secs(3);
+
+/// A database with the schema before this migration.
+async fn older(shop: &Shop, version: i64) -> (String, PgPool) {
+    let name = format!("{}_older", shop.namespace);
+    let server = &shop.options.services.database_url;
+    run(server, format!("CREATE DATABASE {name}")).await;
+    let pool = PgPool::connect(&with_database(server, &name)).await.unwrap();
+    let all = sqlx::migrate!("../migrations");
+    let older = all.migrations.iter().filter(|migration| migration.version < version).cloned();
+    Migrator::with_migrations(older.collect()).run(&pool).await.unwrap();
+    (name, pool)
+}
 
 /// The schema of a version before, with a reader of a table that is to be changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_waits_for_a_reader_makes_nobody_else_wait() {
     shop(Options { worker: false, ..Options::default() }, async |shop| {
-        let name = format!("{}_older", shop.namespace);
-        let server = shop.options.services.database_url.clone();
-        run(&server, format!("CREATE DATABASE {name}")).await;
-        let pool = PgPool::connect(&with_database(&server, &name)).await.unwrap();
-        let all = sqlx::migrate!("../migrations");
-        // Of 0007, which changes line_reports.
-        let older = all.migrations.iter().filter(|migration| migration.version < 7).cloned();
-        let older = Migrator::with_migrations(older.collect());
-        older.run(&pool).await.unwrap();
-
+        // 0007 changes line_reports.
+        let (name, pool) = older(shop, 7).await;
         let read = "SELECT count(*) FROM line_reports";
         let mut reader = pool.begin().await.unwrap();
         sqlx::query(read).execute(&mut *reader).await.unwrap();
@@ -45,7 +49,36 @@ async fn a_migration_that_waits_for_a_reader_makes_nobody_else_wait() {
         timeout(DEADLINE, both).await.unwrap().0.unwrap();
         sqlx::query("SELECT folded FROM line_reports").execute(&pool).await.unwrap();
         pool.close().await;
-        run(&server, format!("DROP DATABASE {name}")).await;
+        run(&shop.options.services.database_url, format!("DROP DATABASE {name}")).await;
+    })
+    .await;
+}
+
+/// Else each of both would wait for the other one, again and again while the sale goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_waits_for_a_batch_has_nothing_that_the_batch_needs() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        // 0013 changes what orders are placed in.
+        let (name, pool) = older(shop, 13).await;
+        let mut batch = pool.begin().await.unwrap();
+        let locks = "SET LOCAL lock_timeout = '300ms'; LOCK products IN ROW SHARE MODE";
+        sqlx::raw_sql(locks).execute(&mut *batch).await.unwrap();
+        let others = async {
+            eventually("the migration waits", async || {
+                let waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
+                sqlx::query_scalar(waiting).fetch_one(&pool).await.unwrap()
+            })
+            .await;
+            let more = "LOCK coupons IN ROW SHARE MODE;
+                 LOCK orders, order_items, payments, balance_transactions, user_coupons, outbox IN ROW EXCLUSIVE MODE";
+            sqlx::raw_sql(more).execute(&mut *batch).await.unwrap();
+            batch.rollback().await.unwrap();
+        };
+        let both = async { tokio::join!(migrate(&pool), others) };
+        timeout(DEADLINE, both).await.unwrap().0.unwrap();
+        sqlx::query("SELECT FROM cancellations").execute(&pool).await.unwrap();
+        pool.close().await;
+        run(&shop.options.services.database_url, format!("DROP DATABASE {name}")).await;
     })
     .await;
 }

@@ -8,10 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use firstcome_broker::{
+    BrokerArgs,
+    connect::{self, Alarm, Alarms},
+    publish::ConfirmedPublisher,
+};
 use firstcome_contract::{
     ids::CouponId,
     job::{IssueCoupon, Job},
 };
+use tokio::time::timeout;
 
 use super::retention::old;
 use firstcome_tests::{Answer, Options, Services, Shop, eventually, shop};
@@ -197,6 +203,7 @@ async fn under_a_memory_alarm_the_api_refuses_and_the_workers_settle() {
         assert!(answers.iter().all(|answer| answer.status == 202));
 
         own.restart_broker(true).await;
+        probes_are_not_answered(&shop.broker.direct).await;
         let ready = async || {
             Answer::of(shop.anonymous(reqwest::Method::GET, "/health/ready")).await.status == 200
         };
@@ -225,6 +232,20 @@ async fn under_a_memory_alarm_the_api_refuses_and_the_workers_settle() {
         .await;
     })
     .await;
+}
+
+/// A broker with an alarm: an API that believed the answer to its probe would say that it is ready.
+async fn probes_are_not_answered(broker: &str) {
+    for connection in 0..50 {
+        let connected = connect::connect(&BrokerArgs::new(broker, ""), "test").await.unwrap();
+        let mut alarms = Alarms::of(&connected);
+        let mut publisher = ConfirmedPublisher::open(&connected).await.unwrap();
+        publisher.probe("nowhere", ());
+        let told = alarms.next().await.unwrap();
+        assert!(matches!(told, Alarm::Raised(_)), "{told:?}");
+        let answered = timeout(Duration::from_millis(20), publisher.verdicts()).await;
+        assert!(answered.is_err(), "connection {connection}: {answered:?}");
+    }
 }
 
 const REDRIVEN: i64 = 5;

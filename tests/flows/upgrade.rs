@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::processes::{environment, free_port, log};
-use firstcome_tests::{Answer, Options, Shop, eventually, shop};
+use firstcome_tests::{Answer, Options, Shop, eventually, sale::succeeded, shop};
 
 const USERS: i64 = 600;
 const JOBS: i64 = 1_200;
@@ -80,6 +80,14 @@ async fn named(shop: &Shop, naming: Naming) {
     eventually(&what, async || all_are_named(shop, naming).await).await;
 }
 
+/// Units, by the statistics.
+async fn sold(shop: &Shop) -> i64 {
+    sqlx::query_scalar("SELECT sum(quantity)::bigint FROM product_sales")
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap()
+}
+
 async fn is_ready(shop: &Shop, api: &str) -> bool {
     let ready = shop.anonymous(Method::GET, &format!("{api}/health/ready"));
     ready.send().await.is_ok_and(|answer| answer.status() == 200)
@@ -132,6 +140,16 @@ async fn two_versions_serve_one_sale() {
         assert!(outcomes.keys().all(|code| known.contains(&code.as_str())), "{outcomes:?}");
         // Two of three requests are for a coupon, again and again by the same two of three users.
         assert_eq!(outcomes["succeeded"], USERS / 3 * 2 + 5 * JOBS / 3, "{outcomes:?}");
+        // What the older worker has sold is taken back, and counted once, whoever told of it.
+        assert_eq!(sold(shop).await, 5 * JOBS / 3);
+        let (order, user): (i64, i64) =
+            sqlx::query_as("SELECT id, user_id FROM orders ORDER BY id LIMIT 1")
+                .fetch_one(&shop.pool)
+                .await
+                .unwrap();
+        succeeded(&shop.cancelled(user, order).await);
+        super::events::counted(shop).await;
+        assert_eq!(sold(shop).await, 5 * JOBS / 3 - 1);
     })
     .await;
 }

@@ -109,7 +109,7 @@ async fn unbind(shop: &Shop, coupon: i64) -> (Connection, String) {
     let [exchange, _] = topology::exchanges(&shop.namespace, Family::Coupon);
     let queue = shop.queue_of(&job);
     let key = queue.strip_prefix(&format!("{exchange}.")).unwrap();
-    let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+    let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let (from, to) = (exchange.as_str().into(), queue.as_str().into());
     channel.queue_unbind(to, from, key.into(), FieldTable::default()).await.unwrap();

@@ -64,6 +64,8 @@ const NEW_ORDERS: &str = "(SELECT array_agg(n) FROM generate_series(300001, 3005
 const PRODUCTS: &str = "(SELECT array_agg(1 + n % 100) FROM generate_series(1, 500) AS n)";
 const HELD: &str =
     "(SELECT array_agg(id) FROM user_coupons WHERE user_id BETWEEN 100001 AND 100500)";
+/// Orders of the fill that are not cancelled, and each one's customer.
+const ORDERS: &str = "(SELECT array_agg(id ORDER BY id) FROM orders WHERE id BETWEEN 100001 AND 100502 AND user_id = id)";
 const NOW: &str = "(SELECT array_agg(now()) FROM generate_series(1, 500))";
 const DAYS: &str = "(SELECT array_agg(date '2026-10-01') FROM generate_series(1, 500))";
 
@@ -190,7 +192,67 @@ pub(crate) const CASES: &[Case] = &[
             "(SELECT array_agg(1 + n % 2) FROM generate_series(0, 499) AS n)",
         ],
     ),
-    by_key("INSERT INTO outbox", writes(JOBS), &[NEW_IDS, TEXTS]),
+    // Of counts that are there, of orders that have to be summed, and of a user with a thousand orders, of which none
+    // can be of these products.
+    by_key(
+        "AS \"counted?\"",
+        reads(3 * JOBS),
+        &[
+            "(SELECT array_agg(CASE WHEN n > 480 THEN 1 ELSE 100000 + n END) FROM generate_series(1, 500) AS n)",
+            "(SELECT array_agg(CASE WHEN n > 480 THEN 1019 + n ELSE 1 END) FROM generate_series(1, 500) AS n)",
+            "(SELECT array_agg(CASE WHEN n > 480 THEN 0 ELSE n % 2 END) FROM generate_series(1, 500) AS n)",
+        ],
+    ),
+    by_key("INSERT INTO purchases", writes(JOBS), &[IDS, ONES, ONES, ONES]),
+    // cancel-order
+    by_key(
+        "SELECT id, stock, per_customer, limit_epoch FROM products",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
+    by_key("AS \"is_cancelled!\"", reads(3 * JOBS), &[ORDERS, ORDERS]),
+    by_key(
+        "SELECT order_id, product_id, quantity, unit_price FROM order_items",
+        reads(2 * JOBS),
+        &[ORDERS],
+    ),
+    by_key("AS asked (used_by, holder, coupon)", reads(3 * JOBS), &[ORDERS, ORDERS, ONES]),
+    by_key(
+        "INSERT INTO cancellations",
+        writes(3 * JOBS),
+        &[
+            ORDERS,
+            NEW_IDS,
+            TEXTS,
+            "(SELECT array_agg(false) FROM generate_series(1, 500))",
+            NOW,
+            ORDERS,
+            ONES,
+            ONES,
+            HELD,
+        ],
+    ),
+    by_key(
+        "UPDATE purchases SET quantity = purchases.quantity - batch.quantity",
+        writes(JOBS),
+        &[IDS, ONES, "(SELECT array_agg(0) FROM generate_series(1, 500))", ONES],
+    ),
+    // A batch with jobs of both kinds.
+    by_key(
+        "SELECT FROM products WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
+    by_key(
+        "INSERT INTO outbox_parcels",
+        writes(JOBS),
+        &[
+            NEW_IDS,
+            "(SELECT array_agg('order.completed'::text) FROM generate_series(1, 500))",
+            ONES,
+            TEXTS,
+        ],
+    ),
     // Looked up by the API, many keys at a time.
     by_key(
         "FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
@@ -198,10 +260,11 @@ pub(crate) const CASES: &[Case] = &[
         &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
     ),
     by_key(
-        "SELECT id FROM products WHERE id = ANY($1)",
+        "SELECT id, on_sale_from, on_sale_until, paused_at FROM products WHERE id = ANY($1)",
         reads(100),
         &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
     ),
+    by_key("AS \"product_ids!\" FROM orders WHERE id = ANY($1)", reads(2 * JOBS), &[IDS]),
     by_key("settled_at FROM job_outcomes WHERE job_id = ANY($1)", reads(JOBS), &[JOB_IDS]),
     by_key("AS \"position!\"", reads(JOBS), &[IDS, KINDS, KEYS]),
     // Lost jobs, as many as are asked for.
@@ -258,8 +321,8 @@ pub(crate) const CASES: &[Case] = &[
     by_key("SELECT product_id, quantity FROM carts", reads(2 * 50), &["1000"]),
     by_key("SELECT id FROM orders WHERE user_id BETWEEN", reads(21), &["100001", "NULL", "21"]),
     by_key(
-        "FROM orders WHERE id = ANY($2) AND user_id = $1",
-        reads(2 * 21),
+        "AS cancelled ON true WHERE id = ANY($2) AND user_id = $1",
+        reads(3 * 21),
         &["100001", "(SELECT array_agg(n) FROM generate_series(100001, 100021) AS n)"],
     ),
     // Operators' routes.
@@ -269,13 +332,30 @@ pub(crate) const CASES: &[Case] = &[
         &["NULL", "'Name'", "'new@example.com'"],
     ),
     by_key("INSERT INTO balances (user_id) VALUES", writes(1), &["200005"]),
+    // People who are new.
+    by_key("pg_advisory_xact_lock(hashtextextended", reads(1), &["'issuer'", "'subject'"]),
+    by_key("SELECT user_id FROM subjects", reads(1), &["'issuer'", "'subject'"]),
+    by_key("SELECT id FROM users WHERE id = $1", reads(1), &["100001"]),
+    by_key("SELECT FROM subjects WHERE issuer = $2", reads(2), &["'new@example.com'", "'issuer'"]),
+    by_key("FROM users WHERE lower(email) = lower($1)) AS", reads(1), &["'new@example.com'"]),
+    by_key("INSERT INTO subjects", writes(1), &["'issuer'", "'subject'", "100001"]),
     by_key(
-        "INSERT INTO products (name, price, stock, stocked) VALUES",
+        "INSERT INTO products (name, price, stock, stocked, on_sale_from",
         writes(1),
-        &["'Name'", "1", "1"],
+        &["'Name'", "1", "1", "NULL", "NULL", "1"],
     ),
     by_key("FROM products WHERE deleted_at IS NOT NULL", reads(21), &["100", "21"]),
-    by_key("UPDATE products SET name = COALESCE", writes(1), &["100", "'Name'", "1", "1", "NULL"]),
+    by_key(
+        "UPDATE products SET name = COALESCE",
+        writes(1),
+        &["100", "'Name'", "1", "1", "NULL", "true", "NULL", "true", "NULL", "true", "1", "true"],
+    ),
+    by_key("UPDATE products SET stock = stock + $2", writes(1), &["100", "1"]),
+    by_key(
+        "FROM products WHERE id = $1 AND (deleted_at IS NULL OR $2) FOR NO KEY UPDATE",
+        reads(1),
+        &["100", "false"],
+    ),
     by_key("UPDATE products SET deleted_at", writes(1), &["100"]),
     by_key(
         "INSERT INTO coupons (name",
@@ -294,7 +374,15 @@ pub(crate) const CASES: &[Case] = &[
     by_key(
         "UPDATE coupons SET name = COALESCE",
         writes(1),
-        &["100", "'Name'", "NULL", "NULL", "false", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL"],
+        &[
+            "100", "'Name'", "NULL", "NULL", "false", "NULL", "NULL", "NULL", "NULL", "NULL",
+            "NULL", "true",
+        ],
+    ),
+    by_key(
+        "FROM coupons WHERE id = $1 AND (deleted_at IS NULL OR $2) FOR NO KEY UPDATE",
+        reads(1),
+        &["100", "false"],
     ),
     by_key("FROM coupons WHERE deleted_at IS NOT NULL", reads(21), &["100", "21"]),
     by_key("UPDATE coupons SET deleted_at", writes(1), &["100"]),
@@ -341,12 +429,22 @@ pub(crate) const CASES: &[Case] = &[
     ),
     by_key("DELETE FROM dead_letters WHERE id = $1", writes(1), &["199999"]),
     // The relay.
-    roles("SELECT id, event FROM outbox", reads(JOBS), &["500"]),
-    roles("FROM (SELECT id, created_at FROM outbox ORDER BY id LIMIT 1) AS first", reads(2), &[]),
     roles(
-        "DELETE FROM outbox",
+        "SELECT id, type, event, events FROM outbox_parcels ORDER BY id LIMIT",
+        reads(256),
+        &["128", "512"],
+    ),
+    roles(
+        "FROM (SELECT created_at FROM outbox_parcels ORDER BY id LIMIT 1) AS first",
         reads(JOBS),
-        &["(SELECT array_agg(id) FROM (SELECT id FROM outbox ORDER BY id LIMIT 500) AS first)"],
+        &["500"],
+    ),
+    roles(
+        "DELETE FROM outbox_parcels",
+        reads(JOBS),
+        &[
+            "(SELECT array_agg(id) FROM (SELECT id FROM outbox_parcels ORDER BY id LIMIT 500) AS first)",
+        ],
     ),
     // Counting.
     roles(
@@ -361,11 +459,25 @@ pub(crate) const CASES: &[Case] = &[
         &["'01900000-0000-7000-8000-000000010000'::uuid", "500"],
     ),
     roles(
-        "WHERE note.event_id IS NULL",
+        "FROM orders WHERE job_id >= $1 AND job_id < $2 OFFSET 0) AS completed",
         reads(3 * JOBS),
         &[
             "'01900000-0000-7000-8000-000000010000'::uuid",
             "'01900000-0000-7000-8000-0000000101f4'::uuid",
+            "'sales-stats'",
+        ],
+    ),
+    roles(
+        "SELECT job_id FROM cancellations WHERE job_id >= $1 ORDER BY job_id OFFSET",
+        reads(JOBS),
+        &["'01910000-0000-7000-8000-000000010000'::uuid", "500"],
+    ),
+    roles(
+        "FROM cancellations WHERE job_id >= $1 AND job_id < $2 OFFSET 0) AS cancelled",
+        reads(4 * JOBS),
+        &[
+            "'01910000-0000-7000-8000-000000010000'::uuid",
+            "'01910000-0000-7000-8000-0000000101f4'::uuid",
             "'sales-stats'",
         ],
     ),
@@ -375,8 +487,8 @@ pub(crate) const CASES: &[Case] = &[
         &["timestamptz '2026-04-01'", "500"],
     ),
     roles(
-        "WHERE note.event_id IS NOT NULL",
-        reads(3 * 1_440),
+        "sum(items.quantity * counted.times)",
+        reads(5 * 1_440),
         &[
             "timestamptz '2026-04-01'",
             "timestamptz '2026-04-02'",

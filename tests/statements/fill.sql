@@ -4,7 +4,7 @@ SET session_replication_role = replica;
 SET synchronous_commit = off;
 
 TRUNCATE users, balances, balance_transactions, coupons, user_coupons, products, carts, orders, order_items, payments,
-    job_outcomes, idempotent_answers, dead_letters, outbox, event_inbox, product_sales, daily_runs CASCADE;
+    cancellations, purchases, job_outcomes, idempotent_answers, dead_letters, outbox_parcels, event_inbox, product_sales, daily_runs CASCADE;
 
 INSERT INTO users (id, name, email) SELECT n, 'User ' || n, n || '@example.com' FROM generate_series(1, 200010) AS n;
 INSERT INTO balances (user_id, amount) SELECT n, 1000000 FROM generate_series(1, 200000) AS n;
@@ -23,6 +23,14 @@ INSERT INTO orders (id, job_id, user_id, items_amount, discount, paid, created_a
     FROM generate_series(1, 200000) AS n;
 INSERT INTO order_items (order_id, product_id, name, unit_price, quantity) SELECT n, 1, 'Product 1', 1000, 1 FROM generate_series(1, 200000) AS n;
 INSERT INTO payments (order_id, user_id, amount, paid_at) SELECT n, n, 1000, now() FROM generate_series(1, 200000) AS n;
+-- Nearly all of them were cancelled.
+INSERT INTO cancellations (order_id, job_id, by_operator, submitted_at, cancelled_at)
+    SELECT n, ('01910000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, false,
+           timestamptz '2026-01-01' + n * interval '1 minute', timestamptz '2026-01-01' + n * interval '1 minute'
+    FROM generate_series(1, 200000) AS n WHERE n NOT BETWEEN 100001 AND 101000;
+-- One product that nearly everybody has, and one user who has hundreds.
+INSERT INTO purchases (user_id, product_id, limit_epoch, quantity) SELECT n, 1, 0, 1 FROM generate_series(1, 200000) AS n;
+INSERT INTO purchases (user_id, product_id, limit_epoch, quantity) SELECT 1, n, 0, 1 FROM generate_series(2, 1001) AS n;
 INSERT INTO balance_transactions (user_id, kind, amount, balance_after, order_id)
     SELECT CASE WHEN n % 200 = 0 THEN 1 ELSE n END, 'payment', -1000, 1000000, n FROM generate_series(1, 200000) AS n;
 -- Every job of one kind, with a key; of one user there are a thousand.
@@ -33,7 +41,7 @@ INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key
 INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
     SELECT n, 'charge', 'key-' || n, 'fingerprint', '{}' FROM generate_series(1, 200000) AS n;
 INSERT INTO carts (user_id, product_id, quantity) SELECT 1 + n / 50, 1 + n % 50, 2 FROM generate_series(0, 199999) AS n;
-INSERT INTO outbox (event_id, event) SELECT gen_random_uuid(), '{}' FROM generate_series(1, 200000) AS n;
+INSERT INTO outbox_parcels (event_id, event) SELECT gen_random_uuid(), '{}' FROM generate_series(1, 200000) AS n;
 INSERT INTO event_inbox (consumer, event_id)
     SELECT 'sales-stats', ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid FROM generate_series(1, 200000) AS n;
 INSERT INTO product_sales (day, product_id, quantity, amount)

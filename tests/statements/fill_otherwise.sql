@@ -12,13 +12,16 @@ INSERT INTO orders (id, job_id, user_id, items_amount, discount, paid, created_a
     SELECT n, gen_random_uuid(), 1, 0, 0, 0, now(), now() FROM generate_series(1, 300) AS n;
 INSERT INTO order_items (order_id, product_id, name, unit_price, quantity) SELECT n, n, '', 0, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO payments (order_id, user_id, amount, paid_at) SELECT n, n, 0, now() FROM generate_series(1, 300) AS n;
+INSERT INTO cancellations (order_id, job_id, by_operator, submitted_at, cancelled_at)
+    SELECT n, gen_random_uuid(), false, now(), now() FROM generate_series(1, 300) AS n;
+INSERT INTO purchases (user_id, product_id, limit_epoch, quantity) SELECT 1, n, n, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO balance_transactions (user_id, kind, amount, balance_after) SELECT 1, 'charge', 1, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key, fingerprint)
     SELECT gen_random_uuid(), 1, 'kind-' || n, 'succeeded', '{}', 'key', 'fingerprint' FROM generate_series(1, 300) AS n;
 INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
     SELECT 1, 'charge', 'key-' || n, 'fingerprint', '{}' FROM generate_series(1, 300) AS n;
 INSERT INTO carts (user_id, product_id, quantity) SELECT 1, n, 2 FROM generate_series(1, 300) AS n;
-INSERT INTO outbox (event_id, event) SELECT gen_random_uuid(), '{}' FROM generate_series(1, 300) AS n;
+INSERT INTO outbox_parcels (event_id, event) SELECT gen_random_uuid(), '{}' FROM generate_series(1, 300) AS n;
 INSERT INTO event_inbox (consumer, event_id) SELECT 'consumer-' || n, gen_random_uuid() FROM generate_series(1, 300) AS n;
 INSERT INTO product_sales (day, product_id, quantity, amount) SELECT date '2026-01-01' + n, 1, 1, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO dead_letters (queue, message_id, line, reason, attempts, payload, redrive_requested_at)

@@ -12,12 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firstcome_api::config::{SecretArgs, ServeArgs, TokenArgs};
+use firstcome_api::{
+    Doors,
+    config::{SecretArgs, ServeArgs, TokenArgs},
+};
 use firstcome_broker::{BrokerArgs, connect, topology};
 use firstcome_contract::{
+    event::EventType,
     job::Job,
     line::{Line, Naming, Routing},
 };
+use firstcome_process::redis::RedisArgs;
 use firstcome_rig::Proxy;
 use firstcome_workers::{
     RoleName,
@@ -33,6 +38,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub mod contract;
+pub mod sale;
 
 /// How long anything may take before a test gives up on it.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -51,9 +57,13 @@ pub struct Options {
     pub worker: bool,
     /// Without them, the first worker makes the lines, and the API is not ready before.
     pub lines: bool,
-    /// Where completed orders are sent, if anywhere.
+    /// Where events are sent, if anywhere.
     pub data_platform_url: Option<String>,
+    /// Of which types.
+    pub data_platform_events: Vec<EventType>,
     pub data_platform_ca_file: Option<PathBuf>,
+    pub data_platform_signing_secret: Option<String>,
+    pub data_platform_token: Option<String>,
     pub services: Services,
 }
 
@@ -91,7 +101,10 @@ impl Default for Options {
             worker: true,
             lines: true,
             data_platform_url: None,
+            data_platform_events: vec![EventType::OrderCompleted, EventType::OrderCancelled],
             data_platform_ca_file: None,
+            data_platform_signing_secret: None,
+            data_platform_token: None,
             services: Services::shared(),
         }
     }
@@ -122,6 +135,8 @@ pub struct Link {
 /// One API process-to-be, in this process.
 pub struct Api {
     pub url: String,
+    /// If operators have a door of their own.
+    pub operators_url: Option<String>,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
 }
@@ -200,7 +215,7 @@ impl Shop {
         self.stop_workers().await;
         let lines = self.lines().await;
         self.api.stop().await;
-        let connection = connect::connect(&self.broker.direct, "test").await.unwrap();
+        let connection = connect::connect(&self.broker.as_broker(), "test").await.unwrap();
         topology::delete(&connection, &self.namespace, lines).await.unwrap();
         connect::close(&connection).await;
         self.pool.close().await;
@@ -291,20 +306,29 @@ impl Shop {
 
     /// Starts another worker in this process, with every role.
     pub fn start_worker(&self) {
+        self.start_worker_with(|_| {});
+    }
+
+    /// The same with other settings.
+    pub fn start_worker_with(&self, change: impl FnOnce(&mut WorkerArgs)) {
         let stop = CancellationToken::new();
         let database =
             DatabaseArgs { database_url: self.database.proxied.clone(), database_connections: 6 };
-        let args = WorkerArgs {
+        let mut args = WorkerArgs {
             database,
             broker: broker_args(&self.namespace, &self.broker),
-            redis_url: self.redis.proxied.clone(),
+            redis: redis_args(&self.redis),
             worker_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             time_zone: TimeZoneArgs { business_time_zone: "Asia/Seoul".to_owned() },
             retention: RetentionArgs { job_retention: self.options.job_retention },
             data_platform_url: self.options.data_platform_url.clone(),
             data_platform_ca_file: self.options.data_platform_ca_file.clone(),
+            data_platform_signing_secret: self.options.data_platform_signing_secret.clone(),
+            data_platform_token: self.options.data_platform_token.clone(),
+            data_platform_events: self.options.data_platform_events.clone(),
             data_platform_timeout_ms: 500,
         };
+        change(&mut args);
         let mut roles =
             firstcome_workers::start(&RoleName::ALL, &args, &Monitor::default(), &stop).unwrap();
         let running = tokio::spawn(async move {
@@ -363,8 +387,8 @@ impl Shop {
 
     pub async fn try_submit(&self, user: i64, request: RequestBuilder) -> reqwest::Result<Answer> {
         let answer = Answer::try_of(request).await?;
-        // What operators ask for is accepted too, without a job.
-        if let (202, Some(job)) = (answer.status, answer.body["jobId"].as_str()) {
+        // What operators ask for is accepted too, without a job; one that was settled while its answer was held is like any.
+        if let (200 | 202, Some(job)) = (answer.status, answer.body["jobId"].as_str()) {
             self.accepted.lock().unwrap().insert(job.to_owned(), user);
         }
         Ok(answer)
@@ -521,11 +545,17 @@ impl Answer {
 
 impl Api {
     async fn start(config: ServeArgs) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let operators = match config.api_admin_addr {
+            Some(address) => Some(TcpListener::bind(address).await.unwrap()),
+            None => None,
+        };
+        let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
+        let (url, operators_url) = (url(&public), operators.as_ref().map(url));
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(firstcome_api::serve(config, listener, stop.clone()));
-        Self { url, stop, serving }
+        let doors = Doors { public, operators };
+        let serving = tokio::spawn(firstcome_api::serve(config, doors, stop.clone()));
+        Self { url, operators_url, stop, serving }
     }
 
     /// What SIGTERM does.
@@ -544,6 +574,11 @@ impl Api {
 }
 
 impl Link {
+    /// A broker, as a test asks it.
+    pub fn as_broker(&self) -> BrokerArgs {
+        BrokerArgs::new(&self.direct, "")
+    }
+
     pub async fn to(direct: String) -> Self {
         // scheme://[user[:password]@]host:port/…
         let start = direct.find('@').map_or_else(|| direct.find("://").unwrap() + 3, |at| at + 1);
@@ -565,11 +600,20 @@ pub fn token(user: i64, admin: bool) -> String {
 }
 
 pub fn secrets() -> SecretArgs {
-    SecretArgs { dev: true, jwt_secret: None, jwt_public_keys: None }
+    SecretArgs { dev: true, ..SecretArgs::default() }
 }
 
 fn broker_args(namespace: &str, broker: &Link) -> BrokerArgs {
-    BrokerArgs { amqp_url: broker.proxied.clone(), queue_namespace: namespace.to_owned() }
+    BrokerArgs::new(&broker.proxied, namespace)
+}
+
+fn redis_args(redis: &Link) -> RedisArgs {
+    RedisArgs {
+        redis_url: redis.proxied.clone(),
+        redis_ca_file: None,
+        redis_cert_file: None,
+        redis_key_file: None,
+    }
 }
 
 fn api_config(
@@ -581,12 +625,15 @@ fn api_config(
 ) -> ServeArgs {
     ServeArgs {
         api_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+        api_admin_addr: None,
         max_connections: 1_000,
+        max_streams: 100,
+        cors_origins: vec!["https://shop.example".parse().unwrap()],
         drain_seconds: 0,
         database_url: database.proxied.clone(),
         database_connections: 4,
         broker: broker_args(namespace, broker),
-        redis_url: redis.proxied.clone(),
+        redis: redis_args(redis),
         secrets: secrets(),
         job_id_key: None,
         job_retention: options.job_retention,
@@ -596,6 +643,7 @@ fn api_config(
         line_capacity: 500_000,
         rate_limit: 0,
         confirm_deadline_ms: options.confirm_deadline_ms,
+        cancel_window: 7 * 24 * 3_600,
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::root;
+use super::{code_lines, root, sources};
 
 /// All that the contract may need: it is vocabulary and messages, no I/O.
 const CONTRACT: [&str; 4] = ["chrono", "serde", "serde_json", "uuid"];
@@ -23,7 +23,7 @@ const CONFINED: [(&str, &[&str]); 14] = [
     ("lapin", &["shared/broker"]),
     ("opentelemetry", &["shared/process"]),
     ("opentelemetry_sdk", &["shared/process"]),
-    ("redis", &["api", "tools/bench", "workers"]),
+    ("redis", &["api", "shared/process", "tools/bench", "workers"]),
     ("sqlx", &["api", "shared/process", "tools/bench", "tools/demo", "tools/rig", "workers"]),
     ("tracing-opentelemetry", &["shared/process"]),
     ("tracing-subscriber", &["shared/process"]),
@@ -71,5 +71,20 @@ fn libraries_stay_where_they_belong() {
         let users = all.iter().filter(|(_, names)| names.contains(library));
         let users: Vec<&str> = users.map(|(user, _)| user.as_str()).collect();
         assert_eq!(users, homes, "{library}");
+    }
+}
+
+/// Within their crates: to replace one of them is to write one file anew.
+#[test]
+fn some_libraries_are_known_to_one_file() {
+    for (library, home, file) in [
+        ("backoff", "shared/broker/src", "shared/broker/src/retry.rs"),
+        ("opentelemetry", "shared/process/src", "shared/process/src/telemetry.rs"),
+        ("opentelemetry_sdk", "shared/process/src", "shared/process/src/telemetry.rs"),
+    ] {
+        let name = format!("{library}::");
+        let uses = |text: &str| code_lines(text).any(|line| line.contains(&name));
+        let users = sources(&[home]).into_iter().filter(|source| uses(&source.text));
+        assert_eq!(users.map(|source| source.path).collect::<Vec<_>>(), [file], "{library}");
     }
 }

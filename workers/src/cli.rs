@@ -29,13 +29,19 @@ pub enum Command {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the roles have their own help")]
     Role(RoleCommand),
-    /// A stand-in for the data platform, for development: records what it gets at POST /events, tells
-    /// how much at GET /events and what at GET /orders, and misbehaves after PUT /mode (ok, slow,
+    /// A stand-in for the data platform, for development: records what it gets at POST /events, tells at GET /events
+    /// which events these were and how often each came, at GET /figures how many, and misbehaves after PUT /mode (ok, slow,
     /// error, overloaded, hang, mute, elsewhere).
     MockDataPlatform {
         /// Where to listen.
         #[arg(long, env = "MOCK_DATA_PLATFORM_ADDR", default_value = "127.0.0.1:9090")]
         address: SocketAddr,
+        /// Only what is signed with one of these secrets is taken, if there are any; as the sender's.
+        #[arg(long, env = "DATA_PLATFORM_SIGNING_SECRET", hide_env_values = true)]
+        signing_secret: Option<String>,
+        /// Only who has this token is heard, if there is one.
+        #[arg(long, env = "DATA_PLATFORM_TOKEN", hide_env_values = true)]
+        token: Option<String>,
     },
     /// Every role, in one process (the default); without DATA_PLATFORM_URL, events for it wait in their queue.
     All(WorkerArgs),
@@ -72,7 +78,7 @@ pub enum Command {
         #[expect(missing_docs, reason = "the text would replace the command's own help")]
         database: DatabaseArgs,
     },
-    /// Recount the sales statistics from the completed orders, repair and print what differs.
+    /// Recount the sales statistics from the orders, completed and cancelled, repair and print what differs.
     RebuildStats {
         /// How many days before today.
         #[arg(long, default_value_t = crate::events::update_sales_stats::REBUILD_DAYS, value_parser = clap::value_parser!(i32).range(0..=3650))]

@@ -2,10 +2,19 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use firstcome_broker::{BrokerArgs, parse_namespace};
-use firstcome_process::database::settings::{BY_KEY, PLANNED_ANEW};
-use firstcome_process::database::{Pool, Sessions};
+use firstcome_contract::event::EventType;
+use firstcome_process::{
+    database::{
+        Pool, Sessions,
+        settings::{BY_KEY, PLANNED_ANEW},
+    },
+    redis::RedisArgs,
+};
 
 /// The database.
 #[derive(Debug, Clone, Args)]
@@ -25,14 +34,9 @@ pub struct ReconcileArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub database: DatabaseArgs,
-    /// Redis, which knows the keys of the last 24 hours.
-    #[arg(
-        long,
-        env = "REDIS_URL",
-        default_value = "redis://127.0.0.1:6379",
-        hide_env_values = true
-    )]
-    pub redis_url: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub redis: RedisArgs,
     /// Prefix of all Redis keys and channels, as of the API and the workers.
     #[arg(long, env = "QUEUE_NAMESPACE", default_value = "firstcome", value_parser = parse_namespace)]
     pub queue_namespace: String,
@@ -63,14 +67,9 @@ pub struct WorkerArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub broker: BrokerArgs,
-    /// Redis, for hints only: without it polls are answered up to a second later.
-    #[arg(
-        long,
-        env = "REDIS_URL",
-        default_value = "redis://127.0.0.1:6379",
-        hide_env_values = true
-    )]
-    pub redis_url: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub redis: RedisArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub time_zone: TimeZoneArgs,
@@ -83,12 +82,35 @@ pub struct WorkerArgs {
     /// Where the role send-to-data-platform posts CloudEvents, as https://host:port/path or http://….
     #[arg(long, env = "DATA_PLATFORM_URL", hide_env_values = true)]
     pub data_platform_url: Option<String>,
+    /// Secrets with which requests to the data platform are signed (Standard Webhooks), each whsec_ and base64, with
+    /// spaces in between.
+    #[arg(long, env = "DATA_PLATFORM_SIGNING_SECRET", hide_env_values = true)]
+    pub data_platform_signing_secret: Option<String>,
+    /// Bearer token for the data platform.
+    #[arg(long, env = "DATA_PLATFORM_TOKEN", hide_env_values = true)]
+    pub data_platform_token: Option<String>,
     /// Certificates (PEM) that may vouch for the data platform, instead of the public ones.
     #[arg(long, env = "DATA_PLATFORM_CA_FILE")]
     pub data_platform_ca_file: Option<PathBuf>,
+    /// What the data platform is to get, as the role relay-outbox knows it: types of events, with commas in between. Events
+    /// of other types are not kept for it.
+    #[arg(
+        long,
+        env = "DATA_PLATFORM_EVENTS",
+        value_delimiter = ',',
+        default_values = [EventType::OrderCompleted.code(), EventType::OrderCancelled.code()],
+        value_parser = event_types()
+    )]
+    pub data_platform_events: Vec<EventType>,
     /// How long the data platform may take to answer, in milliseconds.
     #[arg(long, env = "DATA_PLATFORM_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=300_000))]
     pub data_platform_timeout_ms: u32,
+}
+
+/// Reads a type of events.
+fn event_types() -> impl TypedValueParser<Value = EventType> {
+    PossibleValuesParser::new(EventType::ALL.map(EventType::code))
+        .try_map(|code| EventType::from_code(&code).ok_or("no such type of events"))
 }
 
 impl DatabaseArgs {
@@ -144,5 +166,50 @@ impl DatabaseArgs {
             may_be_read_only,
         };
         Pool::connect_lazy(&self.database_url, &sessions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    /// A program with these settings.
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: WorkerArgs,
+    }
+
+    fn asked_for(setting: &[&str]) -> Result<Vec<EventType>, String> {
+        let database = ["firstcome-worker", "--database-url=postgres://localhost/x"];
+        let program = Program::try_parse_from(database.iter().chain(setting));
+        program.map(|program| program.args.data_platform_events).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_data_platform_gets_the_types_that_are_named() {
+        let orders = [EventType::OrderCompleted, EventType::OrderCancelled];
+        assert_eq!(asked_for(&[]).unwrap(), orders);
+        for event in EventType::ALL {
+            let named = format!("--data-platform-events={}", event.code());
+            assert_eq!(asked_for(&[&named]), Ok(vec![event]));
+        }
+        let two = "--data-platform-events=coupon.issued,product.sold-out";
+        let two = asked_for(&[two]).unwrap();
+        assert_eq!(two, [EventType::CouponIssued, EventType::ProductSoldOut]);
+    }
+
+    #[test]
+    fn a_type_that_there_is_not_is_refused_with_those_that_there_are() {
+        for wrong in ["order.lost", "order.completed,", "", "#", "order.completed;coupon.issued"] {
+            let error = asked_for(&[&format!("--data-platform-events={wrong}")]).unwrap_err();
+            assert!(error.contains("--data-platform-events"), "{error}");
+            assert!(error.contains("product.sold-out"), "{error}");
+        }
+        let help = Program::command().render_long_help().to_string();
+        for event in EventType::ALL {
+            assert!(help.contains(event.code()), "{help}");
+        }
     }
 }

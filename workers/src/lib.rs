@@ -39,6 +39,7 @@ use events::{
     relay_outbox,
     send_to_data_platform::{self, Platform},
     update_sales_stats,
+    webhook::Credentials,
 };
 use line::{Announcer, Notifier};
 use monitor::Monitor;
@@ -57,14 +58,15 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             anyhow::ensure!(has_its_url, "DATA_PLATFORM_URL is not set");
             work(&[role], &args).await?;
         }
-        Command::MockDataPlatform { address } => {
+        Command::MockDataPlatform { address, signing_secret, token } => {
+            let credentials = Credentials::new(signing_secret.as_deref(), token.as_deref())?;
             let stop = CancellationToken::new();
             firstcome_process::shutdown::on_signal(stop.clone())
                 .context("cannot listen for signals")?;
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
             tracing::info!(%address, "mock data platform");
-            MockDataPlatform::default().serve(listener, stop).await?;
+            MockDataPlatform::of(credentials).serve(listener, stop).await?;
         }
         Command::All(args) => work(&RoleName::ALL, &args).await?,
         Command::RebuildStats { days, time_zone, database } => {
@@ -74,7 +76,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             for drift in drifts.context("cannot recount (is BUSINESS_TIME_ZONE a time zone?)")? {
                 tracing::warn!(?drift, "repaired");
             }
-            tracing::info!(days, "the sales statistics are what the completed orders say");
+            tracing::info!(days, "the sales statistics are what the orders say");
         }
         Command::Purge { retention, time_zone, database } => {
             let pool = database.command_pool().context("DATABASE_URL")?;
@@ -117,7 +119,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Reconcile(args) => {
             let pool = args.database.command_pool().context("DATABASE_URL")?;
-            let redis = redis::Client::open(args.redis_url).context("REDIS_URL")?;
+            let redis = args.redis.client()?;
             let found = reconcile::reconcile(&pool, &redis, &args.queue_namespace).await?;
             reconcile::report(&found, &args.queue_namespace);
         }
@@ -135,10 +137,11 @@ pub fn start(
     monitor: &Monitor,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
+    args.broker.check().map_err(anyhow::Error::msg)?;
     let pool = args.database.pool().context("DATABASE_URL")?;
     let settling_pool = args.database.settling_pool().context("DATABASE_URL")?;
-    let announcer =
-        Announcer::start(&args.redis_url, &args.broker.queue_namespace).context("REDIS_URL")?;
+    let announcer = Announcer::start(args.redis.client()?, &args.broker.queue_namespace)
+        .context("REDIS_URL")?;
     let notifier = Notifier::start(&pool);
     let mut running = JoinSet::new();
     for role in roles {
@@ -157,7 +160,8 @@ pub fn start(
             RoleName::Coupons => _ = running.spawn(crew(Family::Coupon)),
             RoleName::Products => _ = running.spawn(crew(Family::Product)),
             RoleName::RelayOutbox => {
-                running.spawn(relay_outbox::run(broker, pool, watched(), stop));
+                let asked_for = args.data_platform_events.clone();
+                running.spawn(relay_outbox::run(broker, pool, asked_for, watched(), stop));
             }
             RoleName::UpdateSalesStats => {
                 let time_zone = args.time_zone.business_time_zone.clone();
@@ -171,7 +175,11 @@ pub fn start(
                 match &args.data_platform_url {
                     Some(url) => {
                         let ca_file = args.data_platform_ca_file.as_deref();
-                        let platform = Platform::new(url, ca_file, timeout)?;
+                        let credentials = Credentials::new(
+                            args.data_platform_signing_secret.as_deref(),
+                            args.data_platform_token.as_deref(),
+                        )?;
+                        let platform = Platform::new(url, ca_file, timeout, credentials)?;
                         let monitor = watched();
                         let sending =
                             send_to_data_platform::run(broker, pool, platform, monitor, stop);

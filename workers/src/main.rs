@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use firstcome_workers::cli::Cli;
 
 /// A job is a few dozen small allocations, in several threads.
@@ -18,7 +17,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse_from(firstcome_process::cli::arguments_or("all"));
+    let cli: Cli = firstcome_process::cli::parse("all");
     let _telemetry = firstcome_process::telemetry::init("firstcome-worker")?;
     firstcome_workers::command(cli.command).await
 }

@@ -39,6 +39,7 @@ pub struct Metrics {
     pub(crate) outbox_age: Gauge<f64, AtomicU64>,
     /// Events that the relay published.
     pub(crate) relayed: Counter,
+    routed: Family<RoleLabels, Counter>,
     /// Events in the batches that were counted into the statistics; again when they come again.
     pub(crate) counted: Counter,
     /// Events that the data platform took.
@@ -68,6 +69,11 @@ struct SourceLabels {
     source: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleLabels {
+    role: &'static str,
+}
+
 impl FamilyLabels {
     pub(crate) const fn of(family: contract::Family) -> Self {
         Self { family: family.as_str() }
@@ -87,6 +93,7 @@ impl Default for Metrics {
             outbox_events: Gauge::default(),
             outbox_age: Gauge::default(),
             relayed: Counter::default(),
+            routed: Family::default(),
             counted: Counter::default(),
             delivered: Counter::default(),
             refused: Counter::default(),
@@ -109,6 +116,9 @@ impl Default for Metrics {
         }
         for source in RoleName::ALL.map(RoleName::as_str) {
             metrics.dead_letters.get_or_create(&SourceLabels { source }).inc_by(0);
+        }
+        for role in [RoleName::UpdateSalesStats, RoleName::SendToDataPlatform] {
+            metrics.routed(role.as_str(), 0);
         }
         metrics
     }
@@ -156,6 +166,11 @@ impl Metrics {
         self.dead_letters.get_or_create(&SourceLabels { source }).inc_by(count);
     }
 
+    /// Counts events that were published, and that this role gets.
+    pub(crate) fn routed(&self, role: &'static str, events: u64) {
+        self.routed.get_or_create(&RoleLabels { role }).inc_by(events);
+    }
+
     /// Registers all of them, with the names and help texts that Prometheus reads.
     pub(crate) fn register(&self, all: &mut Registry) {
         let help = "Jobs with a committed outcome; the code is empty for a success";
@@ -178,8 +193,10 @@ impl Metrics {
         let help = "How long the oldest of them has waited";
         let age = self.outbox_age.clone();
         all.register_with_unit("outbox_oldest_event_age", help, Unit::Seconds, age);
-        let help = "Events of completed orders that the broker has";
+        let help = "Events that were published";
         all.register("outbox_events_relayed", help, self.relayed.clone());
+        let help = "Events that were published, by the role that gets them; some are of none";
+        all.register("outbox_events_routed", help, self.routed.clone());
         let help = "Events given to the sales statistics; an event that comes twice counts twice here, never there";
         all.register("sales_events_counted", help, self.counted.clone());
         let help = "Events that the data platform took";

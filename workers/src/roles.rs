@@ -46,11 +46,11 @@ roles! {
     Coupons("coupons", formerly "issue-coupon"),
     /// Role: settle the jobs of the product lines: place orders.
     Products("products", formerly "place-order"),
-    /// Role: publish the events of completed orders.
+    /// Role: publish events: of orders and coupons, and of what is sold out.
     RelayOutbox("relay-outbox"),
-    /// Role: count completed orders into the sales statistics; the daily jobs (recount, purge).
+    /// Role: count orders, completed and cancelled, into the sales statistics; the daily jobs (recount, purge).
     UpdateSalesStats("update-sales-stats"),
-    /// Role: send completed orders to the data platform.
+    /// Role: send events to the data platform: those that it asks for.
     SendToDataPlatform("send-to-data-platform"),
 }
 

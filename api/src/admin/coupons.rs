@@ -7,14 +7,16 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use firstcome_contract::{ids::CouponId, order::MAX_PRICE};
+use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
-use super::{Shelf, created};
+use super::Shelf;
 use crate::{
     coupon,
     http::{
         auth::Admin,
         body::Body,
+        etag::{IfMatch, IfMatchHeader, if_match},
         fields::Fields,
         idempotency_key::IdempotencyKey,
         json,
@@ -115,6 +117,9 @@ struct EditedCoupon {
     ends_at: Option<DateTime<Utc>>,
     /// Counts for issued coupons too.
     valid_until: Option<DateTime<Utc>>,
+    /// `true` stops the issuing at once: what stands in line by then is settled, and issued coupons can be used; `false`
+    /// resumes it.
+    paused: Option<bool>,
     /// `false` restores a campaign that was deleted, which nothing else can be done to; `true` deletes it.
     deleted: Option<bool>,
 }
@@ -132,6 +137,7 @@ impl EditedCoupon {
             starts_at: fields.optional_instant("startsAt"),
             ends_at: fields.optional_instant("endsAt"),
             valid_until: fields.optional_instant("validUntil"),
+            paused: fields.optional_flag("paused"),
             deleted: fields.optional_flag("deleted"),
         }
     }
@@ -157,7 +163,7 @@ pub async fn list_coupons(
     let coupons = sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,
-                  total - issued AS "remaining!", starts_at, ends_at, valid_until
+                  total - issued AS "remaining!", starts_at, ends_at, valid_until, paused_at IS NOT NULL AS "paused!"
            FROM coupons
            WHERE deleted_at IS NOT NULL AND id > COALESCE($1::bigint, 0)
            ORDER BY id LIMIT $2"#,
@@ -177,7 +183,10 @@ pub async fn list_coupons(
     post, path = "/api/admin/coupons", operation_id = "createCoupon", tag = "Admin",
     params(IdempotencyKey),
     request_body = NewCoupon,
-    responses((status = 201, description = "The campaign.", body = CouponView)),
+    responses((
+        status = 201, description = "The campaign.", body = CouponView,
+        headers(("ETag" = String, description = "Names this state, for the `If-Match` of an edit.")),
+    )),
 )]
 pub async fn create_coupon(
     State(state): State<AppState>,
@@ -195,7 +204,7 @@ pub async fn create_coupon(
             r#"INSERT INTO coupons (name, discount_type, discount_value, max_discount, total, starts_at, ends_at, valid_until)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                RETURNING id, name, discount_type, discount_value, max_discount, total,
-                         total - issued AS "remaining!", starts_at, ends_at, valid_until"#,
+                         total - issued AS "remaining!", starts_at, ends_at, valid_until, paused_at IS NOT NULL AS "paused!""#,
             wanted.name,
             wanted.discount_type,
             wanted.discount_value,
@@ -210,29 +219,39 @@ pub async fn create_coupon(
         Ok(coupon)
     })
     .await?;
-    Ok(created(&coupon))
+    Ok(json::tagged(StatusCode::CREATED, &coupon))
 }
 
 /// Changes what is given, also of a campaign that is on. A larger total ends a sold-out at once. A campaign
 /// that was deleted is there again as it was, with the coupons that were issued.
 ///
 /// # Errors
-/// 400, 401, 403, 404, 409 for a total below what is issued; 503.
+/// 400, 401, 403, 404, 409 for a total below what is issued; 412, 503.
 #[utoipa::path(
     patch, path = "/api/admin/coupons/{id}", operation_id = "editCoupon", tag = "Admin",
+    params(IfMatchHeader),
     request_body = Option<EditedCoupon>,
-    responses((status = 200, description = "The campaign, as it is now.", body = CouponView)),
+    responses((
+        status = 200, description = "The campaign, as it is now.", body = CouponView,
+        headers(("ETag" = String, description = "Names this state, for the `If-Match` of an edit.")),
+    )),
     extensions(("x-codes" = json!([Code::CouponNotFound, Code::TotalBelowIssued]))),
 )]
 pub async fn edit_coupon(
     State(state): State<AppState>,
     _admin: Admin,
     PathId(id): PathId,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, .. } = body;
     let wanted = EditedCoupon::read(&mut fields);
     fields.finish()?;
+    let condition = if_match(&headers)?;
+    let mut connection = state.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    check(&mut transaction, id, condition.as_ref(), wanted.deleted == Some(false)).await?;
+    // A pause begins with its millisecond, as in the edit of a product.
     let coupon = sqlx::query_as!(
         CouponView,
         r#"UPDATE coupons SET name = COALESCE($2, name), discount_type = COALESCE($3, discount_type),
@@ -240,10 +259,12 @@ pub async fn edit_coupon(
                   max_discount = CASE WHEN $5 THEN $6 ELSE max_discount END, total = COALESCE($7, total),
                   starts_at = COALESCE($8, starts_at), ends_at = COALESCE($9, ends_at),
                   valid_until = COALESCE($10, CASE WHEN $9 > ends_at THEN GREATEST($9, valid_until) ELSE valid_until END),
+                  paused_at = CASE WHEN $12 THEN COALESCE(paused_at, date_trunc('milliseconds', clock_timestamp()))
+                                   WHEN $12 IS NULL THEN paused_at END,
                   deleted_at = CASE WHEN $11 THEN now() END
            WHERE id = $1 AND (deleted_at IS NULL OR $11 = false)
            RETURNING id, name, discount_type, discount_value, max_discount, total,
-                     total - issued AS "remaining!", starts_at, ends_at, valid_until"#,
+                     total - issued AS "remaining!", starts_at, ends_at, valid_until, paused_at IS NOT NULL AS "paused!""#,
         id,
         wanted.name,
         wanted.discount_type,
@@ -255,8 +276,9 @@ pub async fn edit_coupon(
         wanted.ends_at,
         wanted.valid_until,
         wanted.deleted,
+        wanted.paused,
     )
-    .fetch_optional(&state.pool)
+    .fetch_optional(&mut *transaction)
     .await
     .map_err(|error| match error.as_database_error().and_then(|error| error.constraint()) {
         Some("coupons_issued_within_total") => Problem::new(Code::TotalBelowIssued),
@@ -267,16 +289,21 @@ pub async fn edit_coupon(
         }
         _ => error.into(),
     })?;
+    let coupon = coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?;
+    // Told also where it may or may not have been changed.
+    let committed = transaction.commit().await;
     state.coupons.changed(CouponId::new(id)).await;
-    Ok(json::ok(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
+    committed?;
+    Ok(json::tagged(StatusCode::OK, &coupon))
 }
 
 /// Ends a campaign, until it is restored. Coupons in users' hands stay good.
 ///
 /// # Errors
-/// 401, 403, 404, 503.
+/// 401, 403, 404, 412, 503.
 #[utoipa::path(
     delete, path = "/api/admin/coupons/{id}", operation_id = "deleteCoupon", tag = "Admin",
+    params(IfMatchHeader),
     responses((status = 204, description = "The campaign is over.")),
     extensions(("x-codes" = json!([Code::CouponNotFound]))),
 )]
@@ -284,16 +311,44 @@ pub async fn delete_coupon(
     State(state): State<AppState>,
     _admin: Admin,
     PathId(id): PathId,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
+    let condition = if_match(&headers)?;
+    let mut connection = state.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    check(&mut transaction, id, condition.as_ref(), false).await?;
     let deleted = sqlx::query!(
         "UPDATE coupons SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL",
         id
     )
-    .execute(&state.pool)
+    .execute(&mut *transaction)
     .await?;
-    state.coupons.changed(CouponId::new(id)).await;
     if deleted.rows_affected() == 0 {
         return Err(Problem::new(Code::CouponNotFound));
     }
+    let committed = transaction.commit().await;
+    state.coupons.changed(CouponId::new(id)).await;
+    committed?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Holds a campaign for an edit that is to be made only of what was read; any other edit holds it by itself.
+async fn check(
+    transaction: &mut PgConnection,
+    id: i64,
+    condition: Option<&IfMatch>,
+    may_be_deleted: bool,
+) -> Result<(), Problem> {
+    let Some(condition) = condition else { return Ok(()) };
+    let coupon = sqlx::query_as!(
+        CouponView,
+        r#"SELECT id, name, discount_type, discount_value, max_discount, total,
+                  total - issued AS "remaining!", starts_at, ends_at, valid_until, paused_at IS NOT NULL AS "paused!"
+           FROM coupons WHERE id = $1 AND (deleted_at IS NULL OR $2) FOR NO KEY UPDATE"#,
+        id,
+        may_be_deleted,
+    )
+    .fetch_optional(transaction)
+    .await?;
+    condition.check(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?)
 }

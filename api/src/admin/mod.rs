@@ -2,6 +2,7 @@
 
 mod coupons;
 mod dead_letters;
+mod orders;
 mod pins;
 mod products;
 mod queues;
@@ -9,6 +10,7 @@ mod users;
 
 pub use coupons::*;
 pub use dead_letters::*;
+pub use orders::*;
 pub use pins::*;
 pub use products::*;
 pub use queues::*;

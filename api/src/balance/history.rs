@@ -38,7 +38,7 @@ fn kinds() -> Object {
     one_of(["charge", "payment", "refund"])
 }
 
-/// The caller's charges and payments, newest first.
+/// The caller's charges, payments and refunds, newest first.
 ///
 /// # Errors
 /// 400, 503.

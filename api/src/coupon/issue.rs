@@ -12,6 +12,7 @@ use crate::{
         body::Body,
         idempotency_key::IdempotencyKey,
         path::PathId,
+        prefer::Prefer,
         problem::{Code, Problem},
         schema::Nothing,
         trace::TraceHeader,
@@ -26,12 +27,12 @@ use crate::{
 /// 404, 409 if the answer is already certain; 503 if the job cannot be queued.
 #[utoipa::path(
     post, path = "/api/coupons/{couponId}/issue", operation_id = "issueCoupon", tag = "Coupons",
-    params(IdempotencyKey, TraceHeader),
+    params(IdempotencyKey, Prefer, TraceHeader),
     request_body = Option<Nothing>,
     responses(AcceptedAnswer),
     extensions(("x-codes" = json!([
-        Code::CouponNotFound, Code::CouponNotStarted, Code::CouponEnded, Code::CouponSoldOut,
-        Code::LineFull, Code::BrokerUnavailable,
+        Code::CouponNotFound, Code::SalePaused, Code::CouponNotStarted, Code::CouponEnded,
+        Code::CouponSoldOut, Code::LineFull, Code::BrokerUnavailable,
     ]))),
 )]
 pub async fn issue(

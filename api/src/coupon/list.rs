@@ -1,14 +1,14 @@
 //! `GET /api/coupons`, `GET /api/coupons/{couponId}`
 
-use axum::{extract::State, response::Response};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use firstcome_process::database::Pool;
 
 use crate::{
     http::{
-        json,
         page::{List, Page},
         path::PathId,
         problem::{Code, Problem},
+        public,
     },
     known::shown::CouponView,
     state::AppState,
@@ -23,8 +23,12 @@ use crate::{
     params(Page),
     responses((status = 200, description = "A page of the campaigns.", body = List<CouponView>)),
 )]
-pub async fn list(State(state): State<AppState>, page: Page) -> Result<Response, Problem> {
-    Ok(json::ok(&read_page(&state.pool, page).await?))
+pub async fn list(
+    State(state): State<AppState>,
+    page: Page,
+    asked: HeaderMap,
+) -> Result<Response, Problem> {
+    Ok(public::list(&asked, &read_page(&state.pool, page).await?))
 }
 
 /// The campaigns that are there.
@@ -32,7 +36,7 @@ pub(crate) async fn read_page(pool: &Pool, page: Page) -> Result<List<CouponView
     let coupons = sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,
-                  total - issued AS "remaining!", starts_at, ends_at, valid_until
+                  total - issued AS "remaining!", starts_at, ends_at, valid_until, paused_at IS NOT NULL AS "paused!"
            FROM coupons
            WHERE deleted_at IS NULL AND id > COALESCE($1::bigint, 0)
            ORDER BY id LIMIT $2"#,
@@ -50,10 +54,18 @@ pub(crate) async fn read_page(pool: &Pool, page: Page) -> Result<List<CouponView
 /// 404, 503.
 #[utoipa::path(
     get, path = "/api/coupons/{couponId}", operation_id = "getCoupon", tag = "Coupons", security(),
-    responses((status = 200, description = "The campaign.", body = CouponView)),
+    responses((
+        status = 200, description = "The campaign.", body = CouponView,
+        headers(("ETag" = String, description = "Names this state, for `If-None-Match` and the `If-Match` of an edit.")),
+    )),
     extensions(("x-codes" = json!([Code::CouponNotFound]))),
 )]
-pub async fn get(State(state): State<AppState>, PathId(id): PathId) -> Result<Response, Problem> {
+pub async fn get(
+    State(state): State<AppState>,
+    PathId(id): PathId,
+    asked: HeaderMap,
+) -> Result<Response, Problem> {
     let coupon = state.shown.coupons.get(id).await?;
-    Ok(json::ok(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?))
+    let coupon = coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?;
+    Ok(public::one(&asked, &coupon))
 }

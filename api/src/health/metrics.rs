@@ -49,6 +49,9 @@ pub async fn scrape(State(state): State<AppState>) -> Result<Response, Problem> 
         connections_limit: state.connections.limit(),
         connections_refused: state.connections.refused().clone(),
         waiting_polls: state.jobs.waiting(),
+        streams: state.streams.count(),
+        streams_limit: state.streams.limit(),
+        streams_refused: state.streams.refused().clone(),
         broker_is_up: state.enqueuer.is_up(),
         broker_is_blocked: state.enqueuer.is_blocked(),
         database_is_up: state.lines.database_is_up(),
@@ -74,8 +77,14 @@ pub struct Snapshot {
     pub connections_limit: usize,
     /// Connections that were refused since the start, for that limit.
     pub connections_refused: Counter,
-    /// Polls whose answers are held.
+    /// Polls and submissions whose answers are held, and streams.
     pub waiting_polls: usize,
+    /// Streams of events that are open.
+    pub streams: usize,
+    /// How many streams there may be.
+    pub streams_limit: usize,
+    /// Streams that were refused since the start, for that limit.
+    pub streams_refused: Counter,
     /// Whether the broker takes jobs.
     pub broker_is_up: bool,
     /// The broker is there and takes none (memory or disk alarm).
@@ -99,6 +108,8 @@ impl Snapshot {
         self.requests.register(&mut all);
         let help = "Clients that came when there were as many connections as there may be";
         all.register("http_connections_refused", help, self.connections_refused.clone());
+        let help = "Streams of events that were refused when there were as many as there may be";
+        all.register("event_streams_refused", help, self.streams_refused.clone());
         self.jobs.register(&mut all);
 
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -106,7 +117,11 @@ impl Snapshot {
         gauge("http_connections", "Connections of clients", number(self.connections));
         let help = "How many connections of clients there may be";
         gauge("http_connections_limit", help, number(self.connections_limit));
-        gauge("waiting_polls", "Polls whose answers are held", number(self.waiting_polls));
+        let help = "Polls and submissions whose answers are held, and streams of events";
+        gauge("waiting_polls", help, number(self.waiting_polls));
+        gauge("event_streams", "Streams of events that are open", number(self.streams));
+        let help = "How many streams of events there may be";
+        gauge("event_streams_limit", help, number(self.streams_limit));
         gauge("broker_up", "1 while the broker takes jobs", self.broker_is_up.into());
         let help = "1 while the broker is there and takes none: its memory or disk alarm";
         gauge("broker_blocked", help, self.broker_is_blocked.into());
@@ -140,6 +155,9 @@ impl Snapshot {
             connections_limit: 0,
             connections_refused: Counter::default(),
             waiting_polls: 0,
+            streams: 0,
+            streams_limit: 0,
+            streams_refused: Counter::default(),
             broker_is_up: true,
             broker_is_blocked: false,
             database_is_up: true,

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{http::json, state::AppState};
 
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "stopping": false, "faults": []}))]
+#[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "issuer": true, "stopping": false, "faults": []}))]
 struct Readiness {
     /// It can accept jobs, and is not about to stop.
     ready: bool,
@@ -18,6 +18,8 @@ struct Readiness {
     database: bool,
     /// The lines are known in which jobs are to stand.
     lines: bool,
+    /// The keys are known with which tokens are signed.
+    issuer: bool,
     /// It was told to stop: it accepts for `DRAIN_SECONDS` yet, and is not to be sent more.
     stopping: bool,
     /// What is wrong with the set-up, each with a hint.
@@ -45,13 +47,15 @@ pub async fn live() -> &'static str {
 pub async fn ready(State(state): State<AppState>) -> Response {
     let (broker, lines) = (state.enqueuer.is_up(), state.lines.are_there());
     let stopping = state.draining.is_cancelled();
-    let ready = broker && lines && !stopping;
+    let issuer = state.verifier.has_keys();
+    let ready = broker && lines && issuer && !stopping;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let readiness = Readiness {
         ready,
         broker,
         database: state.lines.database_is_up(),
         lines,
+        issuer,
         stopping,
         faults: state.lines.faults(),
     };

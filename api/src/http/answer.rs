@@ -1,5 +1,5 @@
-//! What every answer has in common: it comes in time, no panic takes its place, it is counted, and it is
-//! the last one of its connection when the process is about to stop. One layer for all of it, since every
+//! What every answer has in common: it comes in time and tells the request's name, no panic takes its place, it is
+//! counted, and it is the last one of its connection when the process is about to stop. One layer for all of it, since every
 //! layer costs every request.
 
 use std::{
@@ -20,6 +20,7 @@ use super::{
     fields::Fields,
     prefer::preferred_wait,
     problem::{Code, Problem},
+    request_id,
     requests::Requests,
 };
 
@@ -44,6 +45,17 @@ pub(crate) async fn answer(
     request: Request,
     next: Next,
 ) -> Response {
+    // The name is read before the request goes to its handler.
+    let id = request_id::of(request.headers());
+    request_id::named(id, answer_in_time(&answering, route, request, next)).await
+}
+
+async fn answer_in_time(
+    answering: &Answering,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let deadline = REQUEST_TIMEOUT + preferred_wait(request.headers()).unwrap_or_default();
@@ -57,6 +69,10 @@ pub(crate) async fn answer(
         tracing::warn!(%method, route = route_path, "no answer within {deadline:?}");
         Problem::new(Code::DatabaseUnavailable).retry_after(1).into_response()
     });
+    if method == Method::GET && !response.headers().contains_key(header::CACHE_CONTROL) {
+        // What is no public read is for this caller alone, or for this moment.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     if answering.draining.is_cancelled() {
         // Whoever keeps connections makes the next one elsewhere.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

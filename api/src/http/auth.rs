@@ -1,21 +1,22 @@
 //! Who calls: `Authorization: Bearer <JWT>`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
 use axum::{
     extract::{FromRef, FromRequestParts},
     http::{header, request::Parts},
 };
 use chrono::Utc;
 use firstcome_contract::ids::{MAX_ID, UserId};
-use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey, Header, Validation,
-    jwk::JwkSet,
-};
-use serde::{Deserialize, Serialize};
+use futures_util::future::BoxFuture;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    issuer::{self, Issuer, Missing},
+    keys::{Key, Terms},
     limit::Limiter,
     problem::{Code, Problem},
 };
@@ -33,36 +34,153 @@ pub struct Caller {
 #[derive(Debug, Clone, Copy)]
 pub struct Admin(pub Caller);
 
-#[derive(Serialize, Deserialize)]
+/// Whom a token names, as far as it tells.
+#[derive(Debug)]
+pub struct Identity {
+    /// What the issuer calls them.
+    pub subject: String,
+    /// Their name, for people.
+    pub name: Option<String>,
+    /// Their address.
+    pub email: Option<String>,
+    /// The issuer has seen that it is theirs.
+    pub email_verified: bool,
+}
+
+impl Identity {
+    /// The user's id, if the issuer calls them by that.
+    #[must_use]
+    pub fn id(&self) -> Option<UserId> {
+        let id: i64 = self.subject.parse().ok()?;
+        // As it is written in one way only: " 7", "+7" and "07" are somebody else.
+        let is_it = (1..=MAX_ID).contains(&id) && id.to_string() == self.subject;
+        is_it.then(|| UserId::new(id))
+    }
+}
+
+/// Knows whom tokens name.
+pub trait Directory: std::fmt::Debug + Send + Sync {
+    /// The user of a subject that was found before.
+    fn known(&self, subject: &str) -> Option<UserId>;
+    /// Finds the user, or makes one.
+    fn find<'a>(&'a self, identity: &'a Identity)
+    -> BoxFuture<'a, Result<Option<UserId>, Problem>>;
+}
+
+#[derive(Deserialize)]
 struct Claims {
     sub: Subject,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    roles: Option<Vec<String>>,
-    /// Checked by the library, which also knows fractions; here only to be written.
-    #[serde(skip_deserializing)]
-    exp: i64,
+    #[serde(default)]
+    name: Claim<String>,
+    #[serde(default)]
+    email: Claim<String>,
+    #[serde(default)]
+    email_verified: Claim<Flag>,
+    #[serde(default)]
+    role: Claim<Names>,
+    #[serde(default)]
+    roles: Claim<Names>,
+    #[serde(default)]
+    scope: Claim<Names>,
 }
 
 /// RFC 7519 says string; issuers that use the database's id as it is are understood too.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum Subject {
     Text(String),
     Number(i64),
 }
 
+/// A claim of some type that issuers agree on; one of another type says nothing.
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Claim<T> {
+    Told(T),
+    Other(IgnoredAny),
+    #[default]
+    None,
+}
+
+impl<T> From<Claim<T>> for Option<T> {
+    fn from(claim: Claim<T>) -> Self {
+        match claim {
+            Claim::Told(told) => Some(told),
+            Claim::Other(_) | Claim::None => None,
+        }
+    }
+}
+
+/// Some issuers write it as a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Flag {
+    Is(bool),
+    Text(String),
+}
+
+impl Flag {
+    fn is_set(&self) -> bool {
+        match self {
+            Self::Is(flag) => *flag,
+            Self::Text(text) => text == "true",
+        }
+    }
+}
+
+/// Names of roles, as issuers write them: a list, or a text with spaces in between.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Names {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Names {
+    fn have(&self, name: &str) -> bool {
+        match self {
+            Self::Text(text) => text.split_whitespace().any(|known| known == name),
+            Self::List(list) => list.iter().any(|known| known == name),
+        }
+    }
+}
+
+impl Claim<Names> {
+    fn have(&self, name: &str) -> bool {
+        matches!(self, Self::Told(names) if names.have(name))
+    }
+}
+
 const ADMIN: &str = "admin";
 
 /// Checks tokens; cheap to clone.
 #[derive(Clone)]
-pub struct Verifier {
-    keys: Arc<[Key]>,
+pub struct Verifier(Arc<Inner>);
+
+struct Inner {
+    keys: Keys,
+    /// Where else roles stand.
+    roles_claim: Option<String>,
+    /// Unless subjects are ids of users.
+    directory: Option<Arc<dyn Directory>>,
 }
 
-/// A key, the id that a JWKS gives it, and what it may sign.
-type Key = (Option<String>, DecodingKey, Validation);
+enum Keys {
+    Given(Vec<Key>),
+    Published(Arc<Issuer>),
+}
+
+/// Why a token says nothing.
+#[derive(Debug)]
+enum Denied {
+    Invalid,
+    /// It may be good, which cannot be told for so long.
+    Untold(Duration),
+    /// It is good, and names nobody we know.
+    Unknown,
+    /// Whom it names could not be found out.
+    Failed(Problem),
+}
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -71,131 +189,133 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Reads the keys that the configuration names.
+    /// Reads the keys that the configuration names, or begins to fetch them, until `stop`.
     ///
     /// # Errors
     /// With a hint, if there is none or it cannot be read.
-    pub fn new(secrets: &SecretArgs) -> anyhow::Result<Self> {
-        let Some(path) = &secrets.jwt_public_keys else {
-            let secret = DecodingKey::from_secret(secrets.jwt_secret()?.as_bytes());
-            let key = (None, secret, validation(vec![Algorithm::HS256]));
-            return Ok(Self { keys: Arc::new([key]) });
+    pub fn start(
+        secrets: &SecretArgs,
+        directory: Option<Arc<dyn Directory>>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let terms = Terms::new(secrets);
+        let keys = match (&secrets.jwt_jwks_url, &secrets.jwt_public_keys) {
+            (Some(url), _) => Keys::Published(Issuer::start(url, secrets, stop)?),
+            (None, Some(path)) => Keys::Given(terms.file(path)?),
+            (None, None) => Keys::Given(vec![terms.secret(&secrets.jwt_secret()?)]),
         };
-        let file = std::fs::read(path)
-            .with_context(|| format!("JWT_PUBLIC_KEYS: cannot read {}", path.display()))?;
-        let keys = if file.trim_ascii_start().starts_with(b"{") {
-            jwks(&file)
-        } else {
-            pem(&file).map(|(key, algorithms)| vec![(None, key, validation(algorithms))])
-        };
-        let keys = keys.with_context(|| {
-            format!("JWT_PUBLIC_KEYS: {} is neither a JWKS nor a PEM public key", path.display())
-        })?;
-        anyhow::ensure!(
-            !keys.iter().any(|(_, key, _)| is_weak(key)),
-            "JWT_PUBLIC_KEYS: {} holds an RSA key of less than 2048 bits, which can be guessed",
-            path.display()
-        );
-        anyhow::ensure!(
-            !keys.is_empty(),
-            "JWT_PUBLIC_KEYS: {} holds no signing key",
-            path.display()
-        );
-        Ok(Self { keys: keys.into() })
+        let roles_claim = secrets.jwt_roles_claim.clone();
+        Ok(Self(Arc::new(Inner { keys, roles_claim, directory })))
     }
 
-    fn caller(&self, token: &str) -> Option<Caller> {
+    /// Whether there is any key.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        match &self.0.keys {
+            Keys::Given(_) => true,
+            Keys::Published(issuer) => issuer.keys().is_some(),
+        }
+    }
+
+    async fn caller(&self, token: &str) -> Result<Caller, Denied> {
+        let (claims, admin) = self.read(token).await?;
+        let caller = |user_id| Caller { user_id, admin };
+        let subject = match claims.sub {
+            Subject::Text(text) => text,
+            Subject::Number(number) => number.to_string(),
+        };
+        let identity = Identity {
+            subject,
+            name: claims.name.into(),
+            email: claims.email.into(),
+            email_verified: Option::from(claims.email_verified)
+                .is_some_and(|flag: Flag| flag.is_set()),
+        };
+        let Some(directory) = &self.0.directory else {
+            return identity.id().map(caller).ok_or(Denied::Invalid);
+        };
+        if let Some(user_id) = directory.known(&identity.subject) {
+            return Ok(caller(user_id));
+        }
+        let found = directory.find(&identity).await.map_err(Denied::Failed)?;
+        found.map(caller).ok_or(Denied::Unknown)
+    }
+
+    /// What a token says, and whether its caller is an operator.
+    async fn read(&self, token: &str) -> Result<(Claims, bool), Denied> {
+        let issuer = match &self.0.keys {
+            Keys::Given(keys) => return self.0.read(token, keys).ok_or(Denied::Invalid),
+            Keys::Published(issuer) => issuer,
+        };
+        let id = jsonwebtoken::decode_header(token).map_err(|_| Denied::Invalid)?.kid;
+        let keys = match issuer.keys() {
+            Some(keys) if id.as_ref().is_none_or(|id| issuer::has(&keys, id)) => keys,
+            _ => issuer.look_up(id.as_deref()).await.map_err(|missing| match missing {
+                Missing::Unknown => Denied::Invalid,
+                Missing::Untold(wait) => Denied::Untold(wait),
+            })?,
+        };
+        self.0.read(token, &keys).ok_or(Denied::Invalid)
+    }
+}
+
+impl Inner {
+    /// What the token says, if one of the keys has signed it.
+    fn read(&self, token: &str, keys: &[Key]) -> Option<(Claims, bool)> {
         // Only a set of keys has names for them.
-        let kid = match &*self.keys {
-            [(None, ..)] => None,
+        let id = match keys {
+            [Key { id: None, .. }] => None,
             _ => jsonwebtoken::decode_header(token).ok()?.kid,
         };
-        let claims = self
-            .keys
-            .iter()
-            .filter(|(id, ..)| id.is_none() || kid.is_none() || *id == kid)
-            .find_map(|(_, key, validation)| {
-                jsonwebtoken::decode::<Claims>(token, key, validation).ok()
-            })?
-            .claims;
-        let user_id = match claims.sub {
-            Subject::Text(text) => text.parse().ok()?,
-            Subject::Number(number) => number,
+        let mut named = keys.iter().filter(|key| key.id.is_none() || id.is_none() || key.id == id);
+        let (claims, admin) = named.find_map(|key| self.claims(token, key))?;
+        let admin = admin
+            || [&claims.role, &claims.roles, &claims.scope].iter().any(|names| names.have(ADMIN));
+        Some((claims, admin))
+    }
+
+    /// What the token says if this key has signed it, and whether the role stands where it is configured.
+    fn claims(&self, token: &str, Key { key, validation, .. }: &Key) -> Option<(Claims, bool)> {
+        let Some(path) = &self.roles_claim else {
+            let decoded = jsonwebtoken::decode::<Claims>(token, key, validation).ok()?;
+            return Some((decoded.claims, false));
         };
-        let admin = claims.role.as_deref() == Some(ADMIN)
-            || claims.roles.iter().flatten().any(|role| role == ADMIN);
-        (1..=MAX_ID).contains(&user_id).then(|| Caller { user_id: UserId::new(user_id), admin })
+        let all = jsonwebtoken::decode::<Value>(token, key, validation).ok()?.claims;
+        // A name may have dots in it, as those that are URLs.
+        let within = || path.split('.').try_fold(&all, |claim, name| claim.get(name));
+        let found = all.get(path).or_else(within).map(Names::deserialize);
+        let admin = found.and_then(Result::ok).is_some_and(|names| names.have(ADMIN));
+        Some((serde_json::from_value(all).ok()?, admin))
     }
 }
 
-fn validation(algorithms: Vec<Algorithm>) -> Validation {
-    let mut validation = Validation::new(Algorithm::HS256);
-    // Only what the key is made for: a public key must never pass for an HMAC secret.
-    validation.algorithms = algorithms;
-    // An expiry is honoured where there is one (checked by default), but issuers may leave it out.
-    validation.required_spec_claims.clear();
-    validation.validate_nbf = true;
-    validation.validate_aud = false;
-    validation
+/// The claims of a token that we make ourselves.
+#[derive(Serialize)]
+struct Issued<'a> {
+    sub: String,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
 }
-
-/// The keys of a set that can verify a token. Others (for encryption, symmetric, without `alg`) are
-/// somebody else's business.
-fn jwks(file: &[u8]) -> anyhow::Result<Vec<Key>> {
-    let set: JwkSet = serde_json::from_slice(file)?;
-    let usable = set.keys.iter().filter_map(|jwk| {
-        let algorithm: Algorithm = jwk.common.key_algorithm?.to_string().parse().ok()?;
-        let symmetric = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512].contains(&algorithm);
-        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !symmetric)?;
-        Some((jwk.common.key_id.clone(), key, validation(vec![algorithm])))
-    });
-    Ok(usable.collect())
-}
-
-/// Whether it is an RSA key of less than 2,048 bits: its modulus alone would take 256 bytes.
-fn is_weak(key: &DecodingKey) -> bool {
-    const STRONG: usize = 256;
-    let length = match key.kind() {
-        DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
-        DecodingKeyKind::SecretOrDer(der) => der.len(),
-    };
-    key.family() == AlgorithmFamily::Rsa && length < STRONG
-}
-
-fn pem(file: &[u8]) -> anyhow::Result<(DecodingKey, Vec<Algorithm>)> {
-    anyhow::ensure!(
-        !file.windows(PRIVATE.len()).any(|text| text == PRIVATE),
-        "it is a private key, which is not for us to know: `openssl pkey -pubout` makes the public one"
-    );
-    if let Ok(key) = DecodingKey::from_rsa_pem(file) {
-        return Ok((key, vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512]));
-    }
-    if let Ok(key) = DecodingKey::from_ec_pem(file) {
-        // A point is two coordinates and a byte that says so.
-        let algorithm = match key.try_get_as_bytes()?.len() {
-            65 => Algorithm::ES256,
-            97 => Algorithm::ES384,
-            _ => anyhow::bail!("of elliptic curves, P-256 and P-384 are supported"),
-        };
-        return Ok((key, vec![algorithm]));
-    }
-    Ok((DecodingKey::from_ed_pem(file)?, vec![Algorithm::EdDSA]))
-}
-
-const PRIVATE: &[u8] = b"PRIVATE KEY-----";
 
 /// A token as [`Verifier`] accepts it, for development and tests.
 ///
 /// # Errors
 /// With a hint, if there is no secret.
 pub fn token(args: &TokenArgs) -> anyhow::Result<String> {
-    let claims = Claims {
-        sub: Subject::Text(args.user.to_string()),
-        role: args.admin.then(|| ADMIN.to_owned()),
-        roles: None,
+    let secrets = &args.secrets;
+    let claims = Issued {
+        sub: args.user.to_string(),
         exp: Utc::now().timestamp() + i64::from(args.expires_in),
+        role: args.admin.then_some(ADMIN),
+        iss: secrets.jwt_issuer.as_deref(),
+        aud: secrets.jwt_audience.first().map(String::as_str),
     };
-    let key = EncodingKey::from_secret(args.secrets.jwt_secret()?.as_bytes());
+    let key = EncodingKey::from_secret(secrets.jwt_secret()?.as_bytes());
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)
 }
 
@@ -216,12 +336,18 @@ where
         let token = token.ok_or_else(|| {
             Problem::with_detail(Code::Unauthenticated, "Send Authorization: Bearer <token>.")
         })?;
-        let caller = Verifier::from_ref(state).caller(token).ok_or_else(|| {
-            Problem::with_detail(
-                Code::Unauthenticated,
-                "The token is malformed, expired or not signed by a key we trust.",
-            )
-        })?;
+        let caller =
+            Verifier::from_ref(state).caller(token).await.map_err(|denied| match denied {
+                Denied::Invalid => Problem::with_detail(
+                    Code::Unauthenticated,
+                    "The token is malformed, expired or not signed by a key we trust.",
+                ),
+                Denied::Unknown => Problem::new(Code::UserNotFound),
+                Denied::Failed(problem) => problem,
+                Denied::Untold(wait) => {
+                    Problem::new(Code::IssuerUnavailable).retry_after(wait.as_secs() + 1)
+                }
+            })?;
         Limiter::from_ref(state).admit(caller.user_id)?;
         Ok(caller)
     }
@@ -247,8 +373,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use serde_json::json;
+
     use super::*;
-    use serde_json::{Value, json};
 
     // Made for these tests; protects nothing.
     const PRIVATE_PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
@@ -291,17 +419,26 @@ mod tests {
         -----END PUBLIC KEY-----\n";
     const RSA_1024_N: &str = "rgxUy0zzFINKAtPs_SmFd4OVB1clpSU-3fffvdpjEcvPp-sj5oAtupsUwOD8VeFi5r3PoVhh7665SZ3aQ9QgesISxt9rQvBG5vfHjt8Ojw4lsuydkDq10xaB5SYgXxTPYQRSUF6csohTAURWD3JmqHYvAHAxtPADOyBM9NA-O-s";
 
+    fn with(secrets: &SecretArgs) -> anyhow::Result<Verifier> {
+        Verifier::start(secrets, None, &CancellationToken::new())
+    }
+
+    impl Verifier {
+        /// With keys that are there, nobody waits.
+        fn caller_now(&self, token: &str) -> Option<Caller> {
+            self.caller(token).now_or_never().unwrap().ok()
+        }
+    }
+
     fn with_secret() -> Verifier {
-        let jwt_secret = Some(SECRET.to_owned());
-        Verifier::new(&SecretArgs { dev: false, jwt_secret, jwt_public_keys: None }).unwrap()
+        with(&SecretArgs { jwt_secret: Some(SECRET.to_owned()), ..SecretArgs::default() }).unwrap()
     }
 
     fn with_file(name: &str, content: &str) -> anyhow::Result<Verifier> {
         let path = std::env::temp_dir().join(format!("firstcome-{}-{name}", std::process::id()));
         std::fs::write(&path, content).unwrap();
-        let secrets =
-            SecretArgs { dev: false, jwt_secret: None, jwt_public_keys: Some(path.clone()) };
-        let verifier = Verifier::new(&secrets);
+        let secrets = SecretArgs { jwt_public_keys: Some(path.clone()), ..SecretArgs::default() };
+        let verifier = with(&secrets);
         std::fs::remove_file(path).unwrap();
         verifier
     }
@@ -321,7 +458,7 @@ mod tests {
     }
 
     fn with_claims(claims: &Value) -> Option<Caller> {
-        with_secret().caller(&signed(
+        with_secret().caller_now(&signed(
             Algorithm::HS256,
             &EncodingKey::from_secret(SECRET.as_bytes()),
             claims,
@@ -354,11 +491,11 @@ mod tests {
     fn only_the_right_signature_counts() {
         let claims = json!({"sub": "7"});
         let wrong = EncodingKey::from_secret(b"another secret!!");
-        assert!(with_secret().caller(&signed(Algorithm::HS256, &wrong, &claims)).is_none());
+        assert!(with_secret().caller_now(&signed(Algorithm::HS256, &wrong, &claims)).is_none());
         let right = EncodingKey::from_secret(SECRET.as_bytes());
-        assert!(with_secret().caller(&signed(Algorithm::HS512, &right, &claims)).is_none());
+        assert!(with_secret().caller_now(&signed(Algorithm::HS512, &right, &claims)).is_none());
         let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiI3In0.";
-        assert!(with_secret().caller(unsigned).is_none());
+        assert!(with_secret().caller_now(unsigned).is_none());
     }
 
     #[test]
@@ -370,9 +507,9 @@ mod tests {
             [with_file("key.pem", PUBLIC_PEM), with_file("jwks.json", &jwks.to_string())]
         {
             let verifier = verifier.unwrap();
-            assert!(verifier.caller(&signed(Algorithm::EdDSA, &private, &claims)).is_some());
+            assert!(verifier.caller_now(&signed(Algorithm::EdDSA, &private, &claims)).is_some());
             let confused = EncodingKey::from_secret(PUBLIC_PEM.as_bytes());
-            assert!(verifier.caller(&signed(Algorithm::HS256, &confused, &claims)).is_none());
+            assert!(verifier.caller_now(&signed(Algorithm::HS256, &confused, &claims)).is_none());
         }
         assert!(with_file("bad.pem", "no key").is_err());
         assert!(with_file("empty.json", r#"{"keys": []}"#).is_err());
@@ -393,7 +530,7 @@ mod tests {
         let verifier = with_file("p-384.pem", P384).unwrap();
         let key = EncodingKey::from_ec_pem(P384_PRIVATE.as_bytes()).unwrap();
         let token = signed(Algorithm::ES384, &key, &json!({"sub": "7"}));
-        assert!(verifier.caller(&token).is_some(), "a key that is taken is of use");
+        assert!(verifier.caller_now(&token).is_some(), "a key that is taken is of use");
     }
 
     #[test]
@@ -409,12 +546,56 @@ mod tests {
             ("others.json", json!([key(Some("k8")), key(Some("k9"))]), [true, false, false]),
         ] {
             let verifier = with_file(name, &json!({"keys": keys}).to_string()).unwrap();
-            let known =
-                [None, Some("k1"), Some("k2")].map(|kid| verifier.caller(&token(kid)).is_some());
+            let known = [None, Some("k1"), Some("k2")]
+                .map(|kid| verifier.caller_now(&token(kid)).is_some());
             assert_eq!(known, expected, "{name}");
         }
         let secret = EncodingKey::from_secret(SECRET.as_bytes());
         let secret = signed_as(Some("any"), Algorithm::HS256, &secret, &claims);
-        assert!(with_secret().caller(&secret).is_some(), "a secret has no name");
+        assert!(with_secret().caller_now(&secret).is_some(), "a secret has no name");
+    }
+
+    /// Made by PyJWT and jose: `tests/tokens`.
+    #[test]
+    fn tokens_of_other_libraries_are_understood() {
+        let files = [
+            ("pyjwt.json", include_str!("../../../tests/tokens/pyjwt.json"), None),
+            (
+                "jose.json",
+                include_str!("../../../tests/tokens/jose.json"),
+                Some("realm_access.roles"),
+            ),
+        ];
+        for (name, file, roles_claim) in files {
+            let file: Value = serde_json::from_str(file).unwrap();
+            let path =
+                std::env::temp_dir().join(format!("firstcome-{}-{name}", std::process::id()));
+            std::fs::write(&path, file["jwks"].to_string()).unwrap();
+            let secrets = |issuer: &str| SecretArgs {
+                jwt_public_keys: Some(path.clone()),
+                jwt_issuer: Some(issuer.to_owned()),
+                jwt_audience: vec!["shop".to_owned()],
+                jwt_require_exp: true,
+                jwt_roles_claim: roles_claim.map(str::to_owned),
+                ..SecretArgs::default()
+            };
+            let verifier = with(&secrets("https://issuer.example/")).unwrap();
+            let other = with(&secrets("https://other.example/")).unwrap();
+            let tokens = file["tokens"].as_object().unwrap();
+            assert_eq!(tokens.len(), 9, "{name}");
+            for (algorithm, token) in tokens {
+                let token = token.as_str().unwrap();
+                let caller = verifier.caller_now(token);
+                let caller = caller.unwrap_or_else(|| panic!("{name}: {algorithm}"));
+                assert_eq!((caller.user_id.get(), caller.admin), (7, true), "{name}: {algorithm}");
+                assert!(other.caller_now(token).is_none(), "{name}: {algorithm}");
+                // The first letter of a signature has no bits that do not count.
+                let (said, signature) = token.rsplit_once('.').unwrap();
+                let first = if signature.starts_with('A') { "B" } else { "A" };
+                let forged = format!("{said}.{first}{}", &signature[1..]);
+                assert!(verifier.caller_now(&forged).is_none(), "{name}: {algorithm}");
+            }
+            std::fs::remove_file(path).unwrap();
+        }
     }
 }

@@ -6,7 +6,10 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::problem::{Code, Problem};
+use super::{
+    etag,
+    problem::{Code, Problem},
+};
 
 /// 200 with this body.
 pub(crate) fn ok(body: &impl Serialize) -> Response {
@@ -22,4 +25,11 @@ pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
             Problem::new(Code::InternalError).into_response()
         }
     }
+}
+
+/// The same with the `ETag` by which an edit can name this state.
+pub(crate) fn tagged(status: StatusCode, body: &impl Serialize) -> Response {
+    let mut response = answer(status, body);
+    response.headers_mut().extend(etag::header_value(body).map(|tag| (header::ETAG, tag)));
+    response
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use utoipa::IntoParams;
 
 /// The longest that an answer is held (RFC 7240 leaves the bound to the server).
@@ -36,6 +36,13 @@ pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
                 Duration::from_secs(seconds.parse().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
             })
         })
+}
+
+/// Tells which `wait` was honoured.
+pub(crate) fn applied(headers: &mut HeaderMap, wait: Duration) {
+    if let Ok(applied) = format!("wait={}", wait.as_secs()).parse() {
+        headers.insert(HeaderName::from_static("preference-applied"), applied);
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use firstcome_contract::{failure::Failure, rejection::Rejection};
+use firstcome_process::request_id;
 use serde::{Serialize, Serializer};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -80,11 +81,14 @@ codes! {
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
     UserNotFound = Rejection::UserNotFound, NOT_FOUND, "There is no such user";
     CouponNotFound = Rejection::CouponNotFound, NOT_FOUND, "There is no such coupon";
+    SalePaused = Rejection::SalePaused, CONFLICT, "The sale is paused";
     CouponNotStarted = Rejection::CouponNotStarted, CONFLICT, "The campaign has not started";
     CouponEnded = Rejection::CouponEnded, CONFLICT, "The campaign has ended";
     CouponAlreadyIssued = Rejection::CouponAlreadyIssued, CONFLICT, "The user already holds this coupon";
     CouponSoldOut = Rejection::CouponSoldOut, CONFLICT, "All coupons are issued";
     ProductNotFound = Rejection::ProductNotFound, NOT_FOUND, "There is no such product";
+    ProductNotOnSale = Rejection::ProductNotOnSale, CONFLICT, "The product is not on sale at this time";
+    LimitExceeded = Rejection::LimitExceeded, CONFLICT, "A customer may not have that many";
     OutOfStock = Rejection::OutOfStock, CONFLICT, "There is not enough in stock";
     CouponNotOwned = Rejection::CouponNotOwned, CONFLICT, "The user holds no such coupon";
     CouponAlreadyUsed = Rejection::CouponAlreadyUsed, CONFLICT, "The coupon was used before";
@@ -93,8 +97,12 @@ codes! {
     AmountOutOfRange = "amount-out-of-range", BAD_REQUEST, "The amount is out of range";
     BalanceCeiling = "balance-ceiling", CONFLICT, "The balance would exceed its ceiling";
     CartEmpty = "cart-empty", BAD_REQUEST, "The cart is empty";
-    OrderNotFound = "order-not-found", NOT_FOUND, "There is no such order";
+    OrderNotFound = Rejection::OrderNotFound, NOT_FOUND, "There is no such order";
+    OrderAlreadyCancelled = Rejection::OrderAlreadyCancelled, CONFLICT, "The order was cancelled before";
+    OrderNotCancellable = Rejection::OrderNotCancellable, CONFLICT, "The order is too old to be cancelled";
+    StockTooLow = "stock-too-low", CONFLICT, "There is less in stock than that";
     TotalBelowIssued = "total-below-issued", CONFLICT, "More coupons than that are issued";
+    PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "It was changed since it was read";
     IdempotencyKeyReused = Rejection::IdempotencyKeyReused, UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
     JobNotFound = "job-not-found", NOT_FOUND, "There is no such job";
     JobExpired = "job-expired", GONE, "The job's outcome is no longer kept";
@@ -110,8 +118,10 @@ codes! {
     EmailTaken = "email-taken", CONFLICT, "The email address is taken";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests of this caller";
     TooManyConnections = "too-many-connections", SERVICE_UNAVAILABLE, "There are as many connections as there may be";
+    TooManyStreams = "too-many-streams", SERVICE_UNAVAILABLE, "There are as many streams as there may be";
     LineFull = "line-full", SERVICE_UNAVAILABLE, "The line is full";
     BrokerUnavailable = "broker-unavailable", SERVICE_UNAVAILABLE, "The request cannot be queued now";
+    IssuerUnavailable = "issuer-unavailable", SERVICE_UNAVAILABLE, "The keys of the token's issuer cannot be looked up now";
     DatabaseUnavailable = "database-unavailable", SERVICE_UNAVAILABLE, "The answer cannot be looked up now";
     InternalError = "internal-error", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
 }
@@ -187,6 +197,9 @@ pub struct Problem {
     /// Of a job whose state cannot be looked up now.
     #[serde(rename = "lastKnown", skip_serializing_if = "Option::is_none")]
     last_known: Option<Box<LastKnown>>,
+    /// The request's `X-Request-Id`; not in the `error` of a job.
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
     #[serde(skip)]
     retry_after: Option<u32>,
 }
@@ -219,6 +232,7 @@ impl Problem {
             code,
             errors: Vec::new(),
             last_known: None,
+            request_id: None,
             retry_after: None,
         }
     }
@@ -256,7 +270,8 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        self.request_id = request_id::current();
         let status = self.code.status();
         // Strings and numbers always serialize.
         let body = serde_json::to_vec(&self).unwrap_or_default();

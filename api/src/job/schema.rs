@@ -2,7 +2,7 @@
 
 use firstcome_contract::{
     ids::{CouponId, OrderId, ProductId, UserCouponId},
-    job::{JobKind, Status, issue_coupon, place_order},
+    job::{JobKind, Status, cancel_order, issue_coupon, place_order},
     money::Money,
     order,
 };
@@ -27,6 +27,7 @@ pub(super) fn statuses() -> Object {
 pub(super) enum JobResult {
     CouponIssued(CouponIssued),
     OrderPlaced(OrderPlaced),
+    OrderCancelled(OrderCancelled),
 }
 
 /// Of `issue-coupon`.
@@ -49,8 +50,20 @@ pub(super) struct OrderPlaced {
     items_amount: i64,
     discount: i64,
     paid: i64,
-    /// The lines of a partial order that were short.
+    /// The lines of a partial order that were short, or over their limit.
     dropped: Vec<Item>,
+}
+
+/// Of `cancel-order`.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the contract's type of this name")]
+pub(super) struct OrderCancelled {
+    order_id: i64,
+    /// What is back in the balance: all that was paid.
+    refunded: i64,
+    /// Whether a coupon is unused again; it may be expired by now.
+    coupon_returned: bool,
 }
 
 /// So many of a product.
@@ -69,9 +82,19 @@ pub(crate) struct Item {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what a worker wrote")]
 pub(super) struct Detail {
-    /// The lines that are short, of `out-of-stock`.
+    /// The lines that are short, of `out-of-stock`; those that are over their limit, of `limit-exceeded`.
     #[serde(rename = "lines")]
-    items: Option<Vec<ShortItem>>,
+    items: Option<Vec<RefusedItem>>,
+}
+
+/// A line for which an order was rejected.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(as = RefusedLine)]
+#[expect(dead_code, reason = "describes what a worker wrote")]
+enum RefusedItem {
+    Short(ShortItem),
+    Limited(LimitedItem),
 }
 
 /// A line that is short of stock.
@@ -83,6 +106,19 @@ struct ShortItem {
     product_id: i64,
     requested: i64,
     available: i64,
+}
+
+/// A line of which the customer may not have that many.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = LimitedLine)]
+#[expect(dead_code, reason = "describes the contract's type of this name")]
+struct LimitedItem {
+    product_id: i64,
+    requested: i64,
+    /// What the customer has by orders that were not cancelled.
+    bought: i64,
+    limit: i64,
 }
 
 /// Jobs in every state, with what workers really write.
@@ -122,12 +158,31 @@ pub(super) mod example {
         job(JobKind::PlaceOrder, Status::Succeeded.as_str(), json!(placed), Value::Null)
     }
 
+    pub(crate) fn cancelled() -> Value {
+        let cancelled = cancel_order::OrderCancelled {
+            order_id: OrderId::new(1),
+            refunded: Money::new(2_700),
+            coupon_returned: true,
+        };
+        job(JobKind::CancelOrder, Status::Succeeded.as_str(), json!(cancelled), Value::Null)
+    }
+
     pub(crate) fn out_of_stock() -> Value {
         let short =
             place_order::ShortItem { product_id: ProductId::new(1), requested: 3, available: 2 };
-        let mut error = json!(Problem::new(Code::OutOfStock));
+        refused(Code::OutOfStock, json!([short]))
+    }
+
+    pub(crate) fn limit_exceeded() -> Value {
+        let product_id = ProductId::new(1);
+        let limited = place_order::LimitedItem { product_id, requested: 3, bought: 1, limit: 2 };
+        refused(Code::LimitExceeded, json!([limited]))
+    }
+
+    fn refused(code: Code, items: Value) -> Value {
+        let mut error = json!(Problem::new(code));
         if let Some(fields) = error.as_object_mut() {
-            fields.insert("lines".to_owned(), json!([short]));
+            fields.insert("lines".to_owned(), items);
         }
         job(JobKind::PlaceOrder, Status::Rejected.as_str(), Value::Null, error)
     }

@@ -129,7 +129,8 @@ impl Announcer {
             let (count, id) = (settled.len(), first.job_id);
             tracing::error!(count, job_id = %id, "lost jobs, without an outcome and in no line: they end");
         }
-        if let Ok(message) = (SettledBatch { settled, sold_out: Vec::new() }).encode() {
+        let (sold_out, restocked) = (Vec::new(), Vec::new());
+        if let Ok(message) = (SettledBatch { settled, sold_out, restocked }).encode() {
             let publishing = async |mut redis| {
                 AsyncTypedCommands::publish(&mut redis, &*self.channel, message).await
             };

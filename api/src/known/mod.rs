@@ -2,8 +2,11 @@
 //!
 //! **Architecture invariant:** nothing here decides; what is known may be old by as much as each file says.
 
+pub mod announcements;
 pub mod batched;
+pub mod board;
 pub mod campaigns;
+pub mod early;
 pub mod job_ids;
 pub mod keys;
 pub mod lost;
@@ -13,3 +16,6 @@ pub mod popular;
 pub mod product_pages;
 pub mod products;
 pub mod shown;
+pub mod streams;
+pub mod subjects;
+pub mod users;

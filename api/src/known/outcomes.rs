@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,24 +16,22 @@ use std::{
 };
 
 use chrono::{TimeDelta, Utc};
-use firstcome_broker::retry::Retry;
 use firstcome_contract::{
     ids::UserId,
-    job::{HeardBatch, JobId, Settled, Status, outcome::settled_channel},
+    job::{JobId, Settled, Status},
 };
 use firstcome_process::database::Pool;
-use futures_util::{StreamExt, future::join_all};
+use futures_util::future::join_all;
 use quick_cache::sync::Cache;
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::batched::{Batched, Unavailable};
-use super::campaigns::{self, Campaigns};
 
 /// How many recent outcomes are kept in memory, some 400 bytes each.
 const RECENT: usize = 50_000;
@@ -66,14 +65,7 @@ pub struct Outcomes {
 impl Outcomes {
     /// Starts the tasks behind it; they end with `stop`.
     #[must_use]
-    pub fn start(
-        pool: &Pool,
-        redis: redis::Client,
-        namespace: &str,
-        coupons: Arc<Campaigns>,
-        rewound: watch::Receiver<()>,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn start(pool: &Pool, rewound: watch::Receiver<()>, stop: CancellationToken) -> Arc<Self> {
         let board = Arc::new(Self {
             recent: Cache::new(RECENT),
             places: Mutex::default(),
@@ -81,8 +73,6 @@ impl Outcomes {
             announced: AtomicBool::new(false),
             stop: stop.clone(),
         });
-        let listening = listen(Arc::clone(&board), redis, namespace.to_owned(), coupons);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
         tokio::spawn(stop.clone().run_until_cancelled_owned(forget(Arc::clone(&board), rewound)));
         tokio::spawn(stop.run_until_cancelled_owned(sweep(Arc::clone(&board))));
         board
@@ -102,7 +92,7 @@ impl Outcomes {
         };
         let deadline = Instant::now() + wait;
         // Take the place before looking: what is settled in between wakes it.
-        let mut place = self.take_place(id);
+        let mut place = Place::take(self, id);
         if let Some(settled) = self.remembered(id) {
             return Ok(Some(settled));
         }
@@ -126,7 +116,13 @@ impl Outcomes {
         self.recent.contains_key(&id)
     }
 
-    /// How many polls wait for an outcome at present.
+    /// Waits for the outcome of a job from now on; what it was before is to be looked up afterwards.
+    #[must_use]
+    pub fn watch(self: &Arc<Self>, id: JobId) -> Place<Arc<Self>> {
+        Place::take(Arc::clone(self), id)
+    }
+
+    /// How many polls and streams wait for an outcome at present.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.places().values().map(|(_, waiting)| waiting).sum()
@@ -160,8 +156,13 @@ impl Outcomes {
         }
     }
 
+    /// Notes whether announcements get here at present.
+    pub(super) fn set_announced(&self, announced: bool) {
+        self.announced.store(announced, Ordering::Relaxed);
+    }
+
     /// Keeps what was announced, and wakes who waits for it.
-    fn post(&self, settled: &[(JobId, &[u8])]) {
+    pub(super) fn post(&self, settled: &[(JobId, &[u8])]) {
         for (id, json) in settled {
             self.recent.insert(*id, Recent::Heard(Arc::from(*json)));
         }
@@ -181,35 +182,43 @@ impl Outcomes {
         }
     }
 
-    fn take_place(&self, id: JobId) -> Place<'_> {
-        let mut places = self.places();
-        let (sender, waiting) = places.entry(id).or_insert_with(|| (watch::channel(None).0, 0));
-        *waiting += 1;
-        Place { board: self, id, receiver: sender.subscribe() }
-    }
-
     fn places(&self) -> std::sync::MutexGuard<'_, Places> {
         // Nothing panics while holding it; if it did, the map is still a map.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One waiting poll; leaves the board when it goes, also when its client hung up.
-struct Place<'a> {
-    board: &'a Outcomes,
+/// One poll or stream that waits; leaves the board when it goes, also when its client hung up.
+#[derive(Debug)]
+pub struct Place<B: Deref<Target = Outcomes>> {
+    board: B,
     id: JobId,
     receiver: watch::Receiver<Option<Arc<Settled>>>,
 }
 
-impl Place<'_> {
+impl<B: Deref<Target = Outcomes>> Place<B> {
+    fn take(board: B, id: JobId) -> Self {
+        let receiver = {
+            let mut places = board.places();
+            let (sender, waiting) = places.entry(id).or_insert_with(|| (watch::channel(None).0, 0));
+            *waiting += 1;
+            sender.subscribe()
+        };
+        Self { board, id, receiver }
+    }
+
+    /// The outcome, once it comes.
+    pub async fn outcome(&mut self) -> Option<Arc<Settled>> {
+        self.receiver.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
     /// The outcome, if it comes in time.
     async fn settled(&mut self, deadline: Instant) -> Option<Arc<Settled>> {
-        let settled = timeout_at(deadline, self.receiver.wait_for(Option::is_some)).await;
-        settled.ok()?.ok()?.clone()
+        timeout_at(deadline, self.outcome()).await.ok()?
     }
 }
 
-impl Drop for Place<'_> {
+impl<B: Deref<Target = Outcomes>> Drop for Place<B> {
     fn drop(&mut self) {
         let mut places = self.board.places();
         if let Some((_, waiting)) = places.get_mut(&self.id) {
@@ -270,68 +279,6 @@ async fn forget(board: Arc<Outcomes>, mut rewound: watch::Receiver<()>) {
     }
 }
 
-/// Hears the announcements; reconnects as long as it takes.
-async fn listen(
-    board: Arc<Outcomes>,
-    redis: redis::Client,
-    namespace: String,
-    coupons: Arc<Campaigns>,
-) {
-    let mut retry = Retry::reconnect();
-    loop {
-        match hear(&board, &redis, &namespace, &coupons, &mut retry).await {
-            Ok(()) => tracing::warn!("Redis closed the subscription"),
-            Err(error) => {
-                tracing::warn!(%error, "no announcements from Redis; polls ask the database")
-            }
-        }
-        board.announced.store(false, Ordering::Relaxed);
-        sleep(retry.next_delay()).await;
-    }
-}
-
-async fn hear(
-    board: &Outcomes,
-    redis: &redis::Client,
-    namespace: &str,
-    coupons: &Campaigns,
-    retry: &mut Retry,
-) -> redis::RedisResult<()> {
-    let connecting = timeout(Duration::from_secs(2), redis.get_async_pubsub()).await;
-    let mut subscription = connecting.map_err(|_| timed_out())??;
-    let settled = settled_channel(namespace);
-    let changed = campaigns::changed_channel(namespace);
-    let channels = [&settled, &changed];
-    let subscribing = timeout(Duration::from_secs(2), subscription.subscribe(&channels));
-    subscribing.await.map_err(|_| timed_out())??;
-    retry.reset();
-    board.announced.store(true, Ordering::Relaxed);
-    tracing::info!("listening to announcements on Redis");
-    let mut messages = subscription.on_message();
-    while let Some(message) = messages.next().await {
-        if message.get_channel_name() == changed {
-            if let Ok(Ok(id)) = std::str::from_utf8(message.get_payload_bytes()).map(str::parse) {
-                coupons.forget(firstcome_contract::ids::CouponId::new(id));
-            }
-            continue;
-        }
-        match HeardBatch::decode(message.get_payload_bytes()) {
-            Ok(batch) => {
-                for coupon in &batch.sold_out {
-                    coupons.sold_out(*coupon);
-                }
-                board.post(&batch.settled);
-            }
-            Err(error) => tracing::warn!(%error, "announcement not understood"),
-        }
-    }
-    Ok(())
-}
-
-fn timed_out() -> redis::RedisError {
-    redis::RedisError::from((redis::ErrorKind::Io, "no answer in time"))
-}
-
 /// Asks PostgreSQL once per second for every poll that still waits.
 async fn sweep(board: Arc<Outcomes>) {
     let mut ticks = interval(SWEEP_INTERVAL);
@@ -352,7 +299,7 @@ async fn sweep(board: Arc<Outcomes>) {
 #[cfg(test)]
 mod tests {
     use firstcome_contract::{
-        job::{JobKind, SettledBatch},
+        job::{HeardBatch, JobKind, SettledBatch},
         line::Place,
     };
     use sqlx::postgres::PgPoolOptions;
@@ -386,7 +333,8 @@ mod tests {
     }
 
     fn announce(board: &Outcomes, settled: Vec<Settled>) {
-        let message = SettledBatch { settled, sold_out: Vec::new() }.encode().unwrap();
+        let message =
+            SettledBatch { settled, sold_out: Vec::new(), restocked: Vec::new() }.encode().unwrap();
         board.post(&HeardBatch::decode(&message).unwrap().settled);
     }
 

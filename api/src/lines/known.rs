@@ -46,8 +46,8 @@ pub struct Known {
     pub depth: Option<Depth>,
     /// When the broker said so; `None` before its first answer.
     depth_told: Option<Instant>,
-    /// Whether the broker has no such queue.
-    pub(super) is_missing: bool,
+    /// Whether the broker has such a queue; `None` before it was asked.
+    pub(super) is_there: Option<bool>,
     /// When the database last told of it.
     read: Option<Instant>,
     /// How many came that are folded: all of them are settled. Negative where too many were told since.
@@ -292,7 +292,7 @@ impl Known {
 
     /// Remembers what the broker says.
     pub(super) fn note_depth(&mut self, depth: Option<Depth>) {
-        self.is_missing = depth.is_none();
+        self.is_there = Some(depth.is_some());
         // "No messages, no consumers" is also what a broker says that cannot tell; of a line that is served
         // it is not true.
         let is_served = self.owner.is_some() && !self.is_stalled();

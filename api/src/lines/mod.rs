@@ -115,10 +115,14 @@ impl Lines {
         self.rewound.subscribe()
     }
 
-    /// Whether every family has its lines, in the broker too as far as that is known.
+    /// Whether every family has its lines, in the broker too, unless the database has not told which to ask for.
     #[must_use]
     pub fn are_there(&self) -> bool {
-        Family::ALL.iter().all(|family| self.has_lines(*family) && !self.lacks_queues(*family))
+        let has_queues = |family| {
+            let queues = self.queues(family);
+            queues.is_empty() || queues.contains(&Some(true))
+        };
+        Family::ALL.iter().all(|family| self.has_lines(*family) && has_queues(*family))
     }
 
     /// What is wrong with the set-up, each with a hint.
@@ -145,9 +149,15 @@ impl Lines {
 
     /// Whether the broker says that there is none of these lines' queues.
     fn lacks_queues(&self, family: Family) -> bool {
+        let queues = self.queues(family);
+        !queues.is_empty() && queues.iter().all(|is_there| *is_there == Some(false))
+    }
+
+    /// Of each of these lines, whether the broker has its queue, as far as that is known.
+    fn queues(&self, family: Family) -> Vec<Option<bool>> {
         let known = self.known();
-        let mut lines = known.iter().filter(|(line, _)| line.family == family).peekable();
-        lines.peek().is_some() && lines.all(|(_, line)| line.is_missing)
+        let lines = known.iter().filter(|(line, _)| line.family == family);
+        lines.map(|(_, known)| known.is_there).collect()
     }
 
     /// Asks the database at once: the routing proved outdated.
@@ -405,8 +415,8 @@ async fn look(pool: &Pool, api: Uuid, telling: &Telling) -> Result<Looked, sqlx:
 
 /// Asks the broker how long the lines are, on a connection of its own.
 async fn watch_depths(lines: Arc<Lines>, broker: BrokerArgs, stop: CancellationToken) {
-    let namespace: Arc<str> = broker.queue_namespace.into();
-    connect::supervise(&broker.amqp_url, "firstcome-api monitor", &stop, |connection| {
+    let namespace: Arc<str> = broker.queue_namespace.as_str().into();
+    connect::supervise(&broker, "firstcome-api monitor", &stop, |connection| {
         let (lines, namespace, stop) = (Arc::clone(&lines), Arc::clone(&namespace), stop.clone());
         async move {
             stop.run_until_cancelled(gauge(&lines, connection, &namespace)).await.unwrap_or(Ok(()))

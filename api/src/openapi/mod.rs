@@ -15,10 +15,10 @@ use std::collections::HashSet;
 use firstcome_contract::family::Family;
 use serde_json::{Value, json};
 use utoipa::{
-    Modify, OpenApi,
+    IntoParams, Modify, OpenApi,
     openapi::{
         Components, Header, HeaderBuilder, KnownFormat, Object, ObjectBuilder, PathItem, Ref,
-        RefOr, Required, Schema, SchemaFormat, Type,
+        RefOr, Required, ResponseBuilder, Schema, SchemaFormat, Type,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         request_body::RequestBody,
         schema::ArrayItems,
@@ -29,6 +29,7 @@ use utoipa::{
 use crate::{
     http::{
         problem::Code,
+        public,
         schema::{JOB_ID, families},
     },
     submit::Accepted,
@@ -47,7 +48,7 @@ const CODES: &str = "x-codes";
         (name = "Products", description = "What is on sale."),
         (name = "Coupons", description = "Campaigns, asking for a coupon, and those in hand."),
         (name = "Cart", description = "What the caller means to buy."),
-        (name = "Orders", description = "Placing orders, and those that were completed."),
+        (name = "Orders", description = "Placing and cancelling orders, and those that were completed."),
         (name = "Jobs", description = "What became of a request that was accepted with 202."),
         (name = "Admin", description = "For operators: a token with the role `admin`."),
         (name = "Operations", description = "For the orchestrator and for developers."),
@@ -147,6 +148,7 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
         parameters.iter().any(|known| matches!(known, RefOr::T(known) if wanted(known)))
     };
     let keyed = takes(|parameter| parameter.name == "Idempotency-Key");
+    let conditional = takes(|parameter| parameter.name == "If-Match");
     let has_body = operation.request_body.as_mut().map(leave_out_null).is_some();
 
     let extensions = operation.extensions.take().unwrap_or_default();
@@ -163,9 +165,25 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
     if keyed {
         codes.push(Code::IdempotencyKeyReused);
     }
+    if conditional {
+        codes.push(Code::PreconditionFailed);
+    }
     // Public operations say that they need nothing.
     if operation.security.is_none() {
-        codes.extend([Code::Unauthenticated, Code::RateLimited]);
+        codes.extend([
+            Code::Unauthenticated,
+            Code::UserNotFound,
+            Code::RateLimited,
+            Code::IssuerUnavailable,
+        ]);
+    }
+    let is_public = operation.security.is_some() && path.starts_with("/api/");
+    if is_public {
+        let known = "What the client has, by `If-None-Match`, is still so.";
+        let response = ResponseBuilder::new().description(known).build();
+        operation.responses.responses.insert("304".to_owned(), response.into());
+        let header = public::IfNoneMatchHeader::into_params(|| Some(ParameterIn::Header));
+        parameters.extend(header.into_iter().map(RefOr::T));
     }
     if path.starts_with("/api/admin/") {
         codes.push(Code::Forbidden);

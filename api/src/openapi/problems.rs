@@ -14,6 +14,9 @@ use utoipa::{
 
 use crate::http::problem::{Code, Problem};
 
+/// Codes of what begins, or goes on, later: such an answer says when to come back, if that is known.
+const BEGINNING: [Code; 3] = [Code::SalePaused, Code::CouponNotStarted, Code::ProductNotOnSale];
+
 /// The answers so far. Those with the same codes are one component.
 #[derive(Default)]
 pub(super) struct Problems(BTreeMap<String, Response>);
@@ -54,7 +57,7 @@ fn response(codes: &[Code]) -> Response {
     let mut response = ResponseBuilder::new()
         .description(description)
         .content("application/problem+json", content);
-    for (name, header) in codes.first().into_iter().flat_map(|code| headers(code.status())) {
+    if let Some((name, header)) = header(codes) {
         response = response.header(name, header);
     }
     response.build()
@@ -68,7 +71,8 @@ fn example(code: Code) -> Problem {
     }
 }
 
-fn headers(status: StatusCode) -> Option<(&'static str, Header)> {
+/// The header that an answer with one of these codes has, or may have.
+fn header(codes: &[Code]) -> Option<(&'static str, Header)> {
     let text = |description: &str, example: &str| {
         HeaderBuilder::new()
             .schema(Some(String::schema()))
@@ -76,7 +80,7 @@ fn headers(status: StatusCode) -> Option<(&'static str, Header)> {
             .example(Some(json!(example)))
             .build()
     };
-    match status {
+    match codes.first()?.status() {
         StatusCode::UNAUTHORIZED => {
             Some(("WWW-Authenticate", text("How to authenticate.", "Bearer")))
         }
@@ -84,6 +88,9 @@ fn headers(status: StatusCode) -> Option<(&'static str, Header)> {
             Some(("Allow", text("The methods that the path knows.", "GET,HEAD")))
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            Some(("Retry-After", super::retry_after()))
+        }
+        StatusCode::CONFLICT if codes.iter().any(|code| BEGINNING.contains(code)) => {
             Some(("Retry-After", super::retry_after()))
         }
         _ => None,

@@ -1,7 +1,9 @@
-//! Orders: placing them, and those that were completed.
+//! Orders: placing them, those that were completed, and cancelling them.
 
+mod cancel;
 mod place;
 mod view;
 
+pub use cancel::*;
 pub use place::*;
 pub use view::*;

@@ -15,6 +15,7 @@ use crate::{
         body::Body,
         fields::{Fields, IDS},
         idempotency_key::IdempotencyKey,
+        prefer::Prefer,
         problem::{Code, Problem},
         schema::one_of,
         trace::TraceHeader,
@@ -42,7 +43,7 @@ struct OrderRequest {
     /// The campaign whose coupon the caller wants to use.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
     coupon_id: Option<i64>,
-    /// Whether a line that is short rejects the order (`all`, the default) or is dropped.
+    /// Whether a line that is short, or over its limit, rejects the order (`all`, the default) or is dropped.
     #[schema(schema_with = fulfilments)]
     fulfilment: Option<Fulfilment>,
 }
@@ -54,10 +55,10 @@ fn fulfilments() -> Object {
 /// Enqueues a `place-order` job.
 ///
 /// # Errors
-/// 400, 404 for a product that does not exist, 422, 503.
+/// 400, 404 for a product that does not exist, 409 for one that is not on sale, 422, 503.
 #[utoipa::path(
     post, path = "/api/orders", operation_id = "placeOrder", tag = "Orders",
-    params(IdempotencyKey, TraceHeader),
+    params(IdempotencyKey, Prefer, TraceHeader),
     request_body(content = OrderRequest, examples(
         ("items" = (value = json!({"items": [{"productId": 1, "quantity": 3}, {"productId": 2, "quantity": 1}]}))),
         ("coupon" = (value = json!({"items": [{"productId": 1, "quantity": 3}], "couponId": 2, "fulfilment": "partial"}))),
@@ -65,7 +66,8 @@ fn fulfilments() -> Object {
     )),
     responses(AcceptedAnswer),
     extensions(("x-codes" = json!([
-        Code::CartEmpty, Code::ProductNotFound, Code::LineFull, Code::BrokerUnavailable,
+        Code::CartEmpty, Code::ProductNotFound, Code::SalePaused, Code::ProductNotOnSale,
+        Code::LineFull, Code::BrokerUnavailable,
     ]))),
 )]
 pub async fn place(

@@ -28,15 +28,16 @@ use crate::{
     "lines": [{"productId": 1, "name": "Product 1", "quantity": 3, "unitPrice": 1_000, "amount": 3_000}],
     "dropped": [], "itemsAmount": 3_000, "discount": 300, "paid": 2_700, "couponId": 2,
     "createdAt": "2026-03-01T12:00:01.250Z", "completedAt": "2026-03-01T12:00:01.265Z",
+    "cancelledAt": null, "cancelReason": null,
 }))]
 struct OrderView {
     id: i64,
-    /// Only completed orders exist: a rejection lives in its job.
+    /// A rejected order does not exist: a rejection lives in its job.
     #[schema(schema_with = statuses)]
     status: &'static str,
     #[serde(rename = "lines")]
     items: Vec<ItemView>,
-    /// The lines of a partial order that were short.
+    /// The lines of a partial order that were short, or over their limit.
     #[schema(value_type = Vec<Item>)]
     dropped: Box<RawValue>,
     items_amount: i64,
@@ -46,12 +47,18 @@ struct OrderView {
     coupon_id: Option<i64>,
     created_at: DateTime<Utc>,
     completed_at: DateTime<Utc>,
+    #[schema(required)]
+    cancelled_at: Option<DateTime<Utc>>,
+    /// In the words of who cancelled it.
+    #[schema(required)]
+    cancel_reason: Option<String>,
 }
 
 const COMPLETED: &str = "completed";
+const CANCELLED: &str = "cancelled";
 
 fn statuses() -> Object {
-    one_of([COMPLETED])
+    one_of([COMPLETED, CANCELLED])
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -120,8 +127,11 @@ async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>
                   (SELECT jsonb_agg(jsonb_build_object('productId', product_id, 'name', name, 'quantity', quantity,
                                                        'unitPrice', unit_price, 'amount', unit_price * quantity)
                                     ORDER BY product_id)
-                   FROM order_items WHERE order_id = orders.id) AS "items!: Json<Vec<ItemView>>"
-           FROM orders WHERE id = ANY($2) AND user_id = $1 ORDER BY id DESC"#,
+                   FROM order_items WHERE order_id = orders.id) AS "items!: Json<Vec<ItemView>>",
+                  cancelled_at AS "cancelled_at?", reason AS "reason?"
+           FROM orders
+           LEFT JOIN LATERAL (SELECT cancelled_at, reason FROM cancellations WHERE order_id = orders.id LIMIT 1) AS cancelled ON true
+           WHERE id = ANY($2) AND user_id = $1 ORDER BY id DESC"#,
         user_id,
         ids,
     )
@@ -131,7 +141,7 @@ async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>
         .into_iter()
         .map(|row| OrderView {
             id: row.id,
-            status: COMPLETED,
+            status: if row.cancelled_at.is_some() { CANCELLED } else { COMPLETED },
             items: row.items.0,
             dropped: row.dropped.0,
             items_amount: row.items_amount,
@@ -140,6 +150,8 @@ async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>
             coupon_id: row.coupon_id,
             created_at: row.created_at,
             completed_at: row.completed_at,
+            cancelled_at: row.cancelled_at,
+            cancel_reason: row.reason,
         })
         .collect())
 }

@@ -19,7 +19,7 @@ use std::{
 use firstcome_broker::{
     BrokerArgs,
     connect::{self, Alarm, Alarms, Connection, SessionError},
-    publish::{Address, ConfirmedPublisher, MessageType, Verdict},
+    publish::{ConfirmedPublisher, Verdict},
     topology,
 };
 use firstcome_contract::{
@@ -214,8 +214,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes a message that no queue takes, and waits for it to come back. A broker with a
-    /// memory or disk alarm says so only after the first publish, and answers when it is over.
+    /// Waits until the broker takes messages: while it has an alarm it does not answer.
     async fn probe(
         &self,
         publisher: &mut ConfirmedPublisher<Parcel>,
@@ -225,7 +224,7 @@ impl Publisher {
         let (family, name) = (Family::Coupon, LineName::Partition(0));
         let line = Line { family, generation: 0, name, naming: Naming::Family };
         let parcel = Parcel { line, submissions: Vec::new() };
-        publisher.publish(Address::Queue(&nowhere), MessageType::Canary, Vec::new(), parcel);
+        publisher.probe(&nowhere, parcel);
         loop {
             tokio::select! {
                 mut verdicts = publisher.verdicts() => return match verdicts.pop() {
@@ -250,8 +249,8 @@ impl Publisher {
         let publisher = Arc::new(self);
         // Sessions take turns with it.
         let inbox = Arc::new(Mutex::new(inbox));
-        let url = publisher.broker.amqp_url.clone();
-        connect::supervise(&url, "firstcome-api publisher", &stop, |connection| {
+        let broker = publisher.broker.clone();
+        connect::supervise(&broker, "firstcome-api publisher", &stop, |connection| {
             let (publisher, inbox, stop) =
                 (Arc::clone(&publisher), Arc::clone(&inbox), stop.clone());
             async move {

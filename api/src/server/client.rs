@@ -1,12 +1,13 @@
 //! A client's connection, held to its deadlines: who stops in the middle of a request or of an
-//! answer is cut off. Between requests a client may be silent for longer, which is hyper's to watch.
+//! answer is cut off. Between requests a client may be silent for longer, which is hyper's to watch. Who is answered
+//! before its body has come may go on sending for a moment: else it would not see the answer.
 
 use std::{
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -24,21 +25,34 @@ pub(super) struct Timeouts {
     pub(super) head: Duration,
     /// Taking nothing of an answer that waits for it.
     pub(super) write: Duration,
+    /// Closing its side, once it is answered and its body is not wanted.
+    pub(super) linger: Duration,
 }
+
+/// How much of a body that is not wanted is read on.
+const MAX_DISCARDED: usize = 1024 * 1024;
 
 /// How far a connection's requests are, as its service tells.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<AtomicUsize>);
+pub(super) struct Progress(Arc<Steps>);
+
+#[derive(Debug, Default)]
+struct Steps {
+    taken: AtomicUsize,
+    /// Of the last request.
+    has_body: AtomicBool,
+}
 
 impl Progress {
     /// Notes that the head of a request is complete.
-    pub(super) fn asked(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn asked(&self, has_body: bool) {
+        self.0.has_body.store(has_body, Ordering::Relaxed);
+        self.0.taken.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that the request is answered.
     pub(super) fn answered(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.taken.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -52,12 +66,18 @@ pub(super) struct Client<S> {
     step: usize,
     head: Deadline,
     write: Deadline,
+    linger: Deadline,
+    /// Our side is closed.
+    is_closed: bool,
+    /// What was read since.
+    discarded: usize,
 }
 
 impl<S> Client<S> {
     pub(super) fn new(stream: S, progress: Progress, timeouts: Timeouts) -> Self {
-        let (head, write) = (Deadline::default(), Deadline::default());
-        Self { stream, timeouts, progress, step: 0, head, write }
+        let [head, write, linger] = [const { Deadline::new() }; 3];
+        let (step, is_closed, discarded) = (0, false, 0);
+        Self { stream, timeouts, progress, step, head, write, linger, is_closed, discarded }
     }
 
     /// A write that waits does so until its deadline.
@@ -82,7 +102,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Client<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let step = self.progress.0.load(Ordering::Relaxed);
+        let step = self.progress.0.taken.load(Ordering::Relaxed);
         if step != self.step {
             self.step = step;
             self.head.clear();
@@ -101,7 +121,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Client<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Client<S> {
+impl<S: AsyncRead + Unpin> Client<S> {
+    /// Reads on until the client has closed its side too, or has had its time: what it sends to a closed socket
+    /// would have the system take back the answer.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.progress.0.has_body.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        let mut block = [std::mem::MaybeUninit::uninit(); 8 * 1024];
+        while self.discarded < MAX_DISCARDED {
+            let mut buffer = ReadBuf::uninit(&mut block);
+            if Pin::new(&mut self.stream).poll_read(cx, &mut buffer).is_pending() {
+                self.linger.set(self.timeouts.linger);
+                return self.linger.poll(cx);
+            }
+            // Its end, or an error.
+            if buffer.filled().is_empty() {
+                break;
+            }
+            self.discarded += buffer.filled().len();
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Client<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,25 +173,34 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Client<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.is_closed {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.is_closed = true;
+        }
+        ready!(self.poll_linger(cx));
+        Poll::Ready(Ok(()))
     }
 }
 
 /// A deadline that is set for every request, and whose timer is made only when something waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Deadline {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
+    const fn new() -> Self {
+        Self { at: None, timer: None }
+    }
+
     /// Sets the deadline to so long after now, unless it is set.
     fn set(&mut self, after: Duration) {
         self.at.get_or_insert_with(|| Instant::now() + after);
     }
 
     fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new();
     }
 
     /// Is ready once the deadline has passed; never while none is set.
@@ -182,12 +235,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_was_begun_is_waited_for_until_its_deadline() {
-        let (mut far, mut client, progress) = connected(Timeouts { head: SHORT, write: LONG });
+        let (mut far, mut client, progress) =
+            connected(Timeouts { head: SHORT, write: LONG, linger: LONG });
         let waits = async |client: &mut Client<_>| timeout(3 * SHORT, client.read_u8()).await;
         assert!(waits(&mut client).await.is_err(), "silence is hyper's to watch");
         far.write_all(b"G").await.unwrap();
         client.read_u8().await.unwrap();
-        progress.asked();
+        progress.asked(true);
         far.write_all(b"body").await.unwrap();
         client.read_u32().await.unwrap();
         assert!(waits(&mut client).await.is_err(), "a body has a deadline of its own");
@@ -214,11 +268,43 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_take_the_answer_is_cut_off() {
-        let (mut far, mut client, _) = connected(Timeouts { head: LONG, write: SHORT });
+        let (mut far, mut client, _) =
+            connected(Timeouts { head: LONG, write: SHORT, linger: LONG });
         client.write_all(&[0; 8]).await.unwrap();
         assert!(is_cut_off(timeout(LONG, client.write_all(&[0; 8])).await.unwrap()));
         // Whoever takes some of it is not.
         far.read_u64().await.unwrap();
         client.write_all(&[0; 8]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_wanted_is_read_on_for_a_while() {
+        let linger = async |has_body| {
+            let timeouts = Timeouts { head: LONG, write: LONG, linger: LONG };
+            let (mut far, mut client, progress) = connected(timeouts);
+            progress.asked(has_body);
+            progress.answered();
+            let sending = async {
+                let mut sent = 0;
+                while sent < 2 * MAX_DISCARDED && far.write_all(&[0; 8]).await.is_ok() {
+                    sent += 8;
+                }
+                sent
+            };
+            let closing = async {
+                client.shutdown().await.unwrap();
+                drop(client);
+            };
+            tokio::join!(sending, closing).0
+        };
+        assert!(linger(false).await <= 8);
+        let sent = linger(true).await;
+        assert!((MAX_DISCARDED..=MAX_DISCARDED + 8).contains(&sent), "{sent}");
+
+        // Who is silent has its time.
+        let timeouts = Timeouts { head: LONG, write: LONG, linger: SHORT };
+        let (_far, mut client, progress) = connected(timeouts);
+        progress.asked(true);
+        timeout(LONG, client.shutdown()).await.unwrap().unwrap();
     }
 }

@@ -11,8 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use axum::Router;
-use hyper::{server::conn::http1, service::Service};
+use axum::{Router, http::HeaderMap, response::IntoResponse};
+use hyper::{
+    Request,
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::Service,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -26,7 +31,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    http::problem::{Code, Problem},
+    http::{
+        problem::{Code, Problem},
+        request_id,
+    },
     seldom::{LOG_INTERVAL, Seldom},
 };
 use client::{Client, Progress, Timeouts};
@@ -39,8 +47,11 @@ const MAX_HEAD: usize = 16 * 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// A head is a packet or two. An answer that a client takes nothing of for so long is lost on it, and
 /// holds its buffers here and in the kernel.
-const TIMEOUTS: Timeouts =
-    Timeouts { head: Duration::from_secs(10), write: Duration::from_secs(20) };
+const TIMEOUTS: Timeouts = Timeouts {
+    head: Duration::from_secs(10),
+    write: Duration::from_secs(20),
+    linger: Duration::from_secs(2),
+};
 /// How long clients may take to send what they began and read their answers, once the API stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -195,8 +206,10 @@ pub async fn accept_connections(
 
 /// What a client beyond the bound is told, whatever it asks for.
 static REFUSAL: LazyLock<Router> = LazyLock::new(|| {
-    Router::new()
-        .fallback(async || Problem::new(Code::TooManyConnections).retry_after(REFUSED_SECONDS))
+    Router::new().fallback(async |headers: HeaderMap| {
+        let refusal = Problem::new(Code::TooManyConnections).retry_after(REFUSED_SECONDS);
+        request_id::named(request_id::of(&headers), async { refusal.into_response() }).await
+    })
 });
 
 /// A connection that was lost before it was accepted.
@@ -217,8 +230,8 @@ async fn serve(
     let progress = Progress::default();
     let client = TokioIo::new(Client::new(stream, progress.clone(), TIMEOUTS));
     let router = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request| {
-        progress.asked();
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        progress.asked(!request.body().is_end_stream());
         let (answering, progress) = (router.call(request), progress.clone());
         async move {
             let answer = answering.await;

@@ -14,13 +14,13 @@ use std::{
 use futures_util::{Stream, StreamExt};
 use lapin::{
     AsyncTcpStream, ConnectionProperties, ErrorKind, Event, runtime,
-    tcp::TLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use url::{Host, Url};
 
-use crate::retry::Retry;
+use crate::{BrokerArgs, retry::Retry, tls::TlsArgs};
 
 pub use lapin::Connection;
 
@@ -79,21 +79,78 @@ where
     Ok(answer.map_err(|_| SessionError::Timeout(ANSWER_TIMEOUT))??)
 }
 
-/// Opens one connection.
+/// The nodes of a broker, as `AMQP_URL` lists them.
 ///
 /// # Errors
-/// [`SessionError`] if the URL is malformed or the broker does not complete the handshake in time.
-pub async fn connect(url: &str, name: &str) -> Result<Connection, SessionError> {
-    let socket = Socket::default();
-    open(url, name, &socket).await.inspect_err(|_| socket.shut())
+/// A malformed URL, which is not shown: it holds a password.
+pub(crate) fn nodes(urls: &str) -> Result<Vec<AMQPUri>, String> {
+    // A comma may stand within a URL; one that begins another is followed by its scheme.
+    let mut nodes: Vec<String> = Vec::new();
+    for piece in urls.split(',') {
+        match nodes.last_mut() {
+            Some(url) if !piece.trim_start().starts_with("amqp") => {
+                url.push(',');
+                url.push_str(piece);
+            }
+            _ => nodes.push(piece.to_owned()),
+        }
+    }
+    nodes.iter().map(|url| node(url.trim())).collect()
 }
 
-async fn open(url: &str, name: &str, socket: &Socket) -> Result<Connection, SessionError> {
-    let mut uri: AMQPUri =
-        url.parse().map_err(|error| SessionError::Unusable(format!("AMQP_URL: {error}")))?;
+fn node(text: &str) -> Result<AMQPUri, String> {
+    let malformed =
+        |error: String| if error.contains(text) { "it is no URL".to_owned() } else { error };
+    let mut uri: AMQPUri = text.parse().map_err(malformed)?;
+    // It reads every IPv6 address as "localhost".
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if let Some(Host::Ipv6(address)) = url.host() {
+        uri.authority.host = address.to_string();
+    }
+    Ok(uri)
+}
+
+/// Opens one connection, to the first node of the broker that takes it.
+///
+/// # Errors
+/// [`SessionError`] if a URL is malformed or no node completes the handshake in time.
+pub async fn connect(broker: &BrokerArgs, name: &str) -> Result<Connection, SessionError> {
+    let socket = Socket::default();
+    open(broker, name, &socket).await.inspect_err(|_| socket.shut())
+}
+
+async fn open(
+    broker: &BrokerArgs,
+    name: &str,
+    socket: &Socket,
+) -> Result<Connection, SessionError> {
+    let malformed = |error| SessionError::Unusable(format!("AMQP_URL: {error}"));
+    let mut nodes = nodes(&broker.amqp_url).map_err(malformed)?;
+    let last = nodes.pop().ok_or_else(|| malformed("it names no node".to_owned()))?;
+    for node in nodes {
+        let (host, port) = (node.authority.host.clone(), node.authority.port);
+        match open_node(node, &broker.tls, name, socket).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => {
+                tracing::warn!(connection = name, host, port, %error, "a node of the broker is away, trying the next");
+                socket.shut();
+            }
+        }
+    }
+    open_node(last, &broker.tls, name, socket).await
+}
+
+async fn open_node(
+    mut uri: AMQPUri,
+    tls: &TlsArgs,
+    name: &str,
+    socket: &Socket,
+) -> Result<Connection, SessionError> {
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let kept = socket.clone();
+    let unreadable = |error| SessionError::Unusable(format!("a file of TLS: {error}"));
+    let tls = tls.read().map_err(unreadable)?;
     let connecting = Connection::connector(
         uri,
         runtime::default_runtime()?,
@@ -106,7 +163,7 @@ async fn open(url: &str, name: &str, socket: &Socket) -> Result<Connection, Sess
             }
             Ok::<_, lapin::Error>(match scheme {
                 AMQPScheme::AMQP => stream,
-                AMQPScheme::AMQPS => stream.into_tls(&authority.host, TLSConfig::default()).await?,
+                AMQPScheme::AMQPS => stream.into_tls(&authority.host, tls.as_ref()).await?,
             })
         },
         properties,
@@ -139,7 +196,7 @@ impl Socket {
 /// it stopped because of `cancel`, and an error when it needs a new connection; it gets one when the broker
 /// can part with the old one.
 pub async fn supervise<F>(
-    url: &str,
+    broker: &BrokerArgs,
     name: &str,
     cancel: &CancellationToken,
     mut session: impl FnMut(Arc<Connection>) -> F,
@@ -152,7 +209,7 @@ pub async fn supervise<F>(
         let socket = Socket::default();
         let ended = tokio::select! {
             biased;
-            connected = open(url, name, &socket) => match connected {
+            connected = open(broker, name, &socket) => match connected {
                 Ok(connection) => {
                     tracing::info!(connection = name, "connected to the broker");
                     let connection = Arc::new(connection);
@@ -244,6 +301,30 @@ impl Alarms {
                 Some(_) => {}
                 None => return Err(SessionError::Unusable("the connection is gone".to_owned())),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_nodes_are_told_apart_by_their_schemes() {
+        let told = "amqp://u:p,w@one:5671/a,b, amqps://u:p@[::1]/v?heartbeat=3,amqp://two";
+        let nodes = nodes(told).unwrap();
+        let nodes: Vec<_> = nodes
+            .iter()
+            .map(|node| (node.authority.host.as_str(), node.authority.port, node.vhost.as_str()))
+            .collect();
+        assert_eq!(nodes, [("one", 5671, "a,b"), ("::1", 5671, "v"), ("two", 5672, "/")]);
+    }
+
+    #[test]
+    fn a_malformed_url_among_others_is_not_shown() {
+        for urls in ["", "amqp://one,amqp:s3cret", "s3cret,amqp://one", "amqp://one,amqps3cret"] {
+            let error = nodes(urls).unwrap_err();
+            assert!(!error.contains("s3cret"), "{error}");
         }
     }
 }

@@ -6,19 +6,21 @@ pub mod consume;
 pub mod depth;
 pub mod publish;
 pub mod retry;
+pub mod tls;
 pub mod topology;
 
 use std::ffi::OsStr;
 
 use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
-use lapin::uri::AMQPUri;
+use lapin::uri::AMQPScheme;
 
 /// Where the broker is and how our queues in it are called. The API and the workers must be given
 /// the same values.
 #[derive(Debug, Clone, Args)]
 pub struct BrokerArgs {
     /// RabbitMQ, as amqp://user:password@host:port/vhost (or amqps://); ?heartbeat=SECONDS sets
-    /// the heartbeat (default 10).
+    /// the heartbeat (default 4). Of several nodes, with commas in between, the first that answers within
+    /// 5 seconds is used.
     #[arg(
         long,
         env = "AMQP_URL",
@@ -32,6 +34,35 @@ pub struct BrokerArgs {
     /// installations.
     #[arg(long, env = "QUEUE_NAMESPACE", default_value = "firstcome", value_parser = parse_namespace)]
     pub queue_namespace: String,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub tls: tls::TlsArgs,
+}
+
+impl BrokerArgs {
+    /// A broker that needs no files of ours.
+    #[must_use]
+    pub fn new(amqp_url: &str, queue_namespace: &str) -> Self {
+        Self {
+            amqp_url: amqp_url.to_owned(),
+            queue_namespace: queue_namespace.to_owned(),
+            tls: tls::TlsArgs::default(),
+        }
+    }
+
+    /// Whether its parts fit together.
+    ///
+    /// # Errors
+    /// What to change.
+    pub fn check(&self) -> Result<(), String> {
+        let nodes = connect::nodes(&self.amqp_url)?;
+        if self.tls.is_given() && nodes.iter().any(|node| node.scheme != AMQPScheme::AMQPS) {
+            let hint = "AMQP_CA_FILE, AMQP_CERT_FILE and AMQP_KEY_FILE are for nodes at amqps://";
+            return Err(format!("{hint}, and AMQP_URL has another one"));
+        }
+        Ok(())
+    }
 }
 
 /// Reads the URL. Unlike that of a function, its error does not show the value, which holds a password.
@@ -48,10 +79,8 @@ impl TypedValueParser for AmqpUrl {
         value: &OsStr,
     ) -> Result<String, clap::Error> {
         let read = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
-        let read = read.and_then(|url| url.parse::<AMQPUri>().map(|_| url.to_owned()));
+        let read = read.and_then(|urls| connect::nodes(urls).map(|_| urls.to_owned()));
         read.map_err(|error| {
-            let is_told = value.to_str().is_some_and(|url| error.contains(url));
-            let error = if is_told { "it is no URL" } else { &error };
             let hint = "is what is special in the password percent-encoded?";
             let message = format!("AMQP_URL is malformed: {error} ({hint})\n");
             clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)

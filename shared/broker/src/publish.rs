@@ -1,5 +1,5 @@
 //! Confirmed publishing. The guarantee: what is reported [`Verdict::Confirmed`] is on the disk of
-//! a quorum queue and will be delivered at least once.
+//! a quorum queue and will be delivered at least once; unless it was for [`Address::Anybody`], and nobody listened.
 
 use std::{collections::HashMap, pin::Pin, task::Poll};
 
@@ -23,6 +23,13 @@ pub enum Address<'a> {
     Queue(&'a str),
     /// Every queue that is bound to the exchange for this key.
     Exchange {
+        /// The name of the exchange; it must exist.
+        exchange: &'a str,
+        /// The routing key by which the exchange finds its queues.
+        key: &'a str,
+    },
+    /// The same, be there such a queue or not.
+    Anybody {
         /// The name of the exchange; it must exist.
         exchange: &'a str,
         /// The routing key by which the exchange finds its queues.
@@ -107,7 +114,7 @@ impl Headers {
 pub enum Verdict {
     /// Stored; it will be delivered.
     Confirmed,
-    /// Refused by the queue, which is full. Not stored.
+    /// Refused by a queue, which is full. Not stored there; in others it may be.
     Refused,
     /// No queue of that name. Not stored.
     Unroutable,
@@ -158,9 +165,11 @@ impl<T> ConfirmedPublisher<T> {
         let message_id = Uuid::new_v4();
         self.tickets.insert(message_id, ticket);
         let channel = self.channel.clone();
-        let (exchange, routing_key) = match address {
-            Address::Queue(queue) => ("".into(), queue.into()),
-            Address::Exchange { exchange, key } => (exchange.into(), key.into()),
+        // Mandatory: a message without a queue comes back instead of vanishing.
+        let (exchange, routing_key, mandatory) = match address {
+            Address::Queue(queue) => ("".into(), queue.into(), true),
+            Address::Exchange { exchange, key } => (exchange.into(), key.into(), true),
+            Address::Anybody { exchange, key } => (exchange.into(), key.into(), false),
         };
         let mut sending: InFlight = Box::pin(async move {
             let properties = BasicProperties::default()
@@ -169,8 +178,7 @@ impl<T> ConfirmedPublisher<T> {
                 .with_content_type(CONTENT_TYPE.into())
                 .with_headers(headers.table())
                 .with_delivery_mode(2); // persistent: confirmed means on disk
-            // Mandatory: a message without a queue comes back instead of vanishing.
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
             let sent =
                 channel.basic_publish(exchange, routing_key, options, &body, properties).await;
             let confirmation = match sent {
@@ -184,6 +192,14 @@ impl<T> ConfirmedPublisher<T> {
             Some(done) => self.in_flight.push(Box::pin(std::future::ready(done))),
             None => self.in_flight.push(sending),
         }
+    }
+
+    /// Publishes what no queue takes, to a queue that nobody declares, to learn whether the broker takes
+    /// anything: of a memory or disk alarm it tells after a publish only, and answers when it is over.
+    pub fn probe(&mut self, nowhere: &str, ticket: T) {
+        /// Where a body begins the broker stops reading: a message without one it takes, alarm or not.
+        const BODY: &[u8] = b"?";
+        self.publish(Address::Queue(nowhere), MessageType::Canary, BODY.to_vec(), ticket);
     }
 
     /// How many messages wait for their verdict.

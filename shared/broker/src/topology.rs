@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::connect::SessionError;
 use firstcome_contract::{
-    event::order_completed,
+    event::EventType,
     family::Family,
     line::{Line, Naming},
 };
@@ -72,25 +72,30 @@ pub fn events(namespace: &str) -> String {
     format!("{namespace}.events")
 }
 
-/// The queue in which completed orders wait to be counted.
+/// What the sales statistics count.
+pub const COUNTED: [EventType; 2] = [EventType::OrderCompleted, EventType::OrderCancelled];
+
+/// The queue in which the events of orders wait to be counted. It is named after what it held first: running
+/// systems have it.
 #[must_use]
 pub fn sales_stats(namespace: &str) -> String {
     format!("{namespace}.order-completed.sales-stats")
 }
 
-/// The queue in which completed orders wait for the data platform.
+/// The queue in which events wait for the data platform: those that it asks for, see [`bind_data_platform`].
 #[must_use]
 pub fn data_platform(namespace: &str) -> String {
     format!("{namespace}.order-completed.data-platform")
 }
 
-/// The names of all queues that get a copy of each event.
+/// The names of all queues of ours that get events.
 #[must_use]
 pub fn event_queues(namespace: &str) -> [String; 2] {
     [sales_stats(namespace), data_platform(namespace)]
 }
 
-/// Declares everything but the lines; idempotent. Whoever connects first creates it.
+/// Declares everything but the lines, and binds it but for the data platform's queue, of which the relay knows what it is to
+/// get; idempotent. Whoever connects first creates it.
 ///
 /// # Errors
 /// The broker's refusal: 406 if something of that name exists with other arguments.
@@ -151,17 +156,57 @@ pub async fn declare(connection: &Connection, namespace: &str) -> Result<(), Ses
         // What exceeds the limit is set aside where somebody looks, not dropped.
         arguments.insert("x-dead-letter-exchange".into(), text(&dead_letters));
         declare_queue(channel, &queue, arguments).await?;
-        channel
-            .queue_bind(
-                queue.into(),
-                events.as_str().into(),
-                order_completed::TYPE.into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
+    }
+    let queue = sales_stats(namespace);
+    for counted in COUNTED {
+        bind_to_event(channel, &queue, &events, counted).await?;
     }
     Ok(channel.close(200, "declared".into()).await?)
+}
+
+/// Lets the data platform's queue get events of these types from now on, and of no others; idempotent. For the relay, which
+/// does it before it publishes: so nothing is lost until somebody consumes, and whoever does not know what the platform
+/// asks for leaves it as it is.
+///
+/// # Errors
+/// The broker's; 404 if the queue or the exchange is not there.
+pub async fn bind_data_platform(
+    connection: &Connection,
+    namespace: &str,
+    asked_for: &[EventType],
+) -> Result<(), SessionError> {
+    let channel = &connection.create_channel().await?;
+    let (queue, events) = (data_platform(namespace), events(namespace));
+    for event in EventType::ALL {
+        if asked_for.contains(&event) {
+            bind_to_event(channel, &queue, &events, event).await?;
+            continue;
+        }
+        let unbound = channel.queue_unbind(
+            queue.as_str().into(),
+            events.as_str().into(),
+            event.code().into(),
+            FieldTable::default(),
+        );
+        unbound.await?;
+    }
+    Ok(channel.close(200, "bound".into()).await?)
+}
+
+async fn bind_to_event(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    event: EventType,
+) -> Result<(), SessionError> {
+    let bound = channel.queue_bind(
+        queue.into(),
+        exchange.into(),
+        event.code().into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    Ok(bound.await?)
 }
 
 /// The lines of jobs in the broker: made, opened to publishers and closed again by whoever changes

@@ -15,15 +15,19 @@ pub struct Campaign {
     pub total: i64,
     /// How many of them users have got: 0..=`total`.
     pub issued: i64,
+    /// Since when nobody may submit; `None` while the campaign is not paused.
+    pub paused_at: Option<DateTime<Utc>>,
 }
 
 impl Campaign {
-    /// Whether the window was open when the request was submitted: startsAt ≤ submittedAt < endsAt.
+    /// Whether the request was submitted when that was possible: not in a pause, and startsAt ≤ submittedAt < endsAt.
     ///
     /// # Errors
-    /// `CouponNotStarted` or `CouponEnded`.
+    /// `SalePaused`, `CouponNotStarted` or `CouponEnded`.
     pub fn check_window(&self, submitted_at: DateTime<Utc>) -> Result<(), Rejection> {
-        if submitted_at < self.starts_at {
+        if is_paused(self.paused_at, submitted_at) {
+            Err(Rejection::SalePaused)
+        } else if submitted_at < self.starts_at {
             Err(Rejection::CouponNotStarted)
         } else if submitted_at >= self.ends_at {
             Err(Rejection::CouponEnded)
@@ -41,6 +45,12 @@ impl Campaign {
     }
 }
 
+/// Whether a sale that is paused since then was so when a request was submitted: what was submitted before is
+/// settled.
+pub(crate) fn is_paused(paused_at: Option<DateTime<Utc>>, submitted_at: DateTime<Utc>) -> bool {
+    paused_at.is_some_and(|paused_at| paused_at <= submitted_at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,15 +59,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_window_is_half_open(start in -1_000i64..1_000, length in 1i64..1_000, at in -3_000i64..3_000) {
+        fn the_window_is_half_open(start in -1_000i64..1_000, length in 1i64..1_000, at in -3_000i64..3_000, paused in proptest::option::of(-3_000i64..3_000)) {
             let epoch = DateTime::<Utc>::UNIX_EPOCH;
             let campaign = Campaign {
                 starts_at: epoch + TimeDelta::milliseconds(start),
                 ends_at: epoch + TimeDelta::milliseconds(start + length),
                 total: 1,
                 issued: 0,
+                paused_at: paused.map(|paused| epoch + TimeDelta::milliseconds(paused)),
             };
-            let expected = if at < start {
+            let expected = if paused.is_some_and(|paused| paused <= at) {
+                Err(Rejection::SalePaused)
+            } else if at < start {
                 Err(Rejection::CouponNotStarted)
             } else if at >= start + length {
                 Err(Rejection::CouponEnded)

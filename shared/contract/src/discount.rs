@@ -22,8 +22,11 @@ impl Discount {
     pub fn off(self, items_amount: Money) -> Money {
         let nominal = match self {
             Self::Fixed(amount) => amount,
-            Self::Percent { percent, cap: None } => items_amount.percent(percent),
-            Self::Percent { percent, cap: Some(cap) } => items_amount.percent(percent).min(cap),
+            Self::Percent { percent, cap } => {
+                // Rounded down, as whole numbers are divided.
+                let part = Money::new(items_amount.get() * percent / 100);
+                cap.map_or(part, |cap| part.min(cap))
+            }
         };
         nominal.min(items_amount)
     }

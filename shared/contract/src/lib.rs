@@ -18,4 +18,5 @@ pub mod lost;
 pub mod money;
 pub mod order;
 pub mod rejection;
+pub mod sale;
 pub mod trace;

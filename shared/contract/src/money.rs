@@ -31,11 +31,13 @@ impl Money {
     pub const fn times(self, quantity: i64) -> Self {
         Self(self.0 * quantity)
     }
+}
 
-    /// So many percent of the amount, rounded down.
-    #[must_use]
-    pub const fn percent(self, percent: i64) -> Self {
-        Self(self.0 * percent / 100)
+impl std::ops::Add for Money {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 }
 

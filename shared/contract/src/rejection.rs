@@ -10,6 +10,8 @@ codes! {
         UserNotFound = "user-not-found",
         /// No such campaign, or it was deleted.
         CouponNotFound = "coupon-not-found",
+        /// Submitted while the sale of the product, or the campaign, was paused.
+        SalePaused = "sale-paused",
         /// Submitted before the campaign's `startsAt`.
         CouponNotStarted = "coupon-not-started",
         /// Submitted at or after the campaign's `endsAt`.
@@ -20,6 +22,10 @@ codes! {
         CouponSoldOut = "coupon-sold-out",
         /// A product of the order does not exist, or was deleted.
         ProductNotFound = "product-not-found",
+        /// Submitted outside of the product's sale window.
+        ProductNotOnSale = "product-not-on-sale",
+        /// The order asks for more than the product's limit per customer leaves; says which items.
+        LimitExceeded = "limit-exceeded",
         /// The order asks for more than there is; says which items.
         OutOfStock = "out-of-stock",
         /// The user holds no coupon of the campaign.
@@ -30,6 +36,12 @@ codes! {
         CouponExpired = "coupon-expired",
         /// The balance does not cover the order.
         InsufficientBalance = "insufficient-balance",
+        /// No such order, or another customer's.
+        OrderNotFound = "order-not-found",
+        /// The order was cancelled before.
+        OrderAlreadyCancelled = "order-already-cancelled",
+        /// The order is too old to be cancelled by its customer.
+        OrderNotCancellable = "order-not-cancellable",
         /// The idempotency key was used before, with another request.
         IdempotencyKeyReused = "idempotency-key-reused",
     }

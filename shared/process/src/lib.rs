@@ -2,8 +2,11 @@
 //!
 //! **Architecture invariant:** nothing here knows a job, a table, a route or the broker.
 
+pub mod certificates;
 pub mod cli;
 pub mod database;
 pub mod metrics;
+pub mod redis;
+pub mod request_id;
 pub mod shutdown;
 pub mod telemetry;

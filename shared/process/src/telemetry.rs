@@ -19,8 +19,7 @@ use opentelemetry_sdk::{
     resource::{EnvResourceDetector, TelemetryResourceDetector},
     trace::SdkTracerProvider,
 };
-use reqwest::{Certificate, blocking::Client};
-use rustls::crypto::ring;
+use reqwest::blocking::Client;
 use tracing::{Event, Level, Span, Subscriber, callsite::Identifier, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
@@ -36,6 +35,8 @@ use tracing_subscriber::{
 };
 
 use firstcome_contract::trace::TraceParent;
+
+use crate::{certificates, request_id};
 
 /// For the end of `--help`.
 pub const HELP: &str = "\
@@ -141,7 +142,7 @@ where
     fn format_event(
         &self,
         context: &FmtContext<'_, S, N>,
-        writer: Writer<'_>,
+        mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let what = event.metadata();
@@ -153,7 +154,12 @@ where
                 return Ok(());
             }
         }
-        self.format.format_event(context, writer, event)
+        let Some(id) = request_id::current() else {
+            return self.format.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        writeln!(writer, "{} request_id={id}", line.trim_end_matches('\n'))
     }
 }
 
@@ -181,16 +187,8 @@ fn provider(service: &'static str) -> Result<SdkTracerProvider, TelemetryError> 
 
 /// The exporter's thread knows no async runtime, so its client must block.
 fn client() -> reqwest::Result<Client> {
-    // Who was first installed the same one.
-    let _ = ring::default_provider().install_default();
-    let build = || {
-        // As for the other connections, not the system's list: a container may have none.
-        let trusted = webpki_root_certs::TLS_SERVER_ROOT_CERTS
-            .iter()
-            .map(|certificate| Certificate::from_der(certificate))
-            .collect::<reqwest::Result<Vec<_>>>()?;
-        Client::builder().timeout(EXPORT_TIMEOUT).tls_certs_only(trusted).build()
-    };
+    let trusted = certificates::trusted(None)?;
+    let build = || Client::builder().timeout(EXPORT_TIMEOUT).tls_certs_only(trusted).build();
     // It refuses to be made where blocking is forbidden, as in an async main.
     thread::scope(|scope| scope.spawn(build).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
@@ -248,21 +246,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_same_warning_is_told_a_few_times() {
+    /// What is written of what is told.
+    fn written(telling: impl FnOnce()) -> String {
         let lines = Lines::default();
         let written = lines.clone();
         let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
             .with_writer(move || lines.clone())
             .event_format(FewWarnings::default());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), telling);
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_line_names_the_request_that_it_is_about() {
+        let named = |id: &str| {
+            let answering = async { written(|| tracing::warn!(status = 503, "slow")) };
+            request_id::scope(id.to_owned(), answering)
+        };
+        let (one, other) = (named("one").await, named("two").await);
+        assert!(one.ends_with("slow status=503 request_id=one\n"), "{one}");
+        assert!(other.ends_with(" request_id=two\n"), "{other}");
+        let none = written(|| tracing::warn!("slow"));
+        assert!(none.ends_with("slow\n"), "{none}");
+    }
+
+    #[test]
+    fn the_same_warning_is_told_a_few_times() {
+        let written = written(|| {
             for line in 0..100 {
                 tracing::warn!(line, "away");
                 tracing::error!(line, "lost");
             }
             tracing::warn!("another");
         });
-        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let told = |what| written.matches(what).count();
         assert_eq!((told("away"), told("lost"), told("another")), (5, 100, 1), "{written}");
     }

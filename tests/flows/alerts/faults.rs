@@ -120,7 +120,7 @@ pub(super) async fn a_line_is_dead(prometheus: &Prometheus) {
         let worker = calm(prometheus, shop, Vec::new()).await;
         assert!(worker.process.stop().await.unwrap().success());
         let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(1) });
-        let connection = connect::connect(&shop.broker.direct, "test").await.unwrap();
+        let connection = connect::connect(&shop.broker.as_broker(), "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let (queue, options) = (shop.queue_of(&job), BasicConsumeOptions::default());
         let consuming =

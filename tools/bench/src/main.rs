@@ -25,14 +25,14 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Serve one of the other designs; `compare` starts it.
     #[command(hide = true)]
-    Side(rivals::RivalArgs),
+    Side(Box<rivals::RivalArgs>),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Compare(args) => compare::compare(args).await,
-        Command::Side(args) => rivals::serve(args).await,
+        Command::Side(args) => rivals::serve(*args).await,
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };
     eprintln!("firstcome-bench: {error:#}");

@@ -15,7 +15,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Hold a coupon drop and then a product sale on a system and a database of its own, report and
+    /// Hold a coupon drop, a product sale and its returns on a system and a database of its own, report and
     /// audit them. Exits with 0 only if everything was right.
     Demo(DemoArgs),
     /// Run the system in the foreground, for development.

@@ -1,4 +1,4 @@
-//! `firstcome-demo demo`: two sales on a system of their own, and what came of them.
+//! `firstcome-demo demo`: two sales and their returns on a system of their own, and what came of them.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acts::{coupon_drop::CouponDrop, product_sale::ProductSale},
+    acts::{coupon_drop::CouponDrop, product_sale::ProductSale, returns::Returns},
     args::DemoArgs,
     load::Customer,
     report::{self, Pace},
@@ -30,10 +30,11 @@ use crate::{
 /// How long the audit may take.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Both acts, held.
+/// All acts, held.
 struct Held {
     drop: CouponDrop,
     sale: ProductSale,
+    returns: Returns,
 }
 
 /// What the audit found.
@@ -41,6 +42,7 @@ struct Held {
 struct Audit {
     drop: (Totals, Vec<Check>),
     sale: (Totals, Pace, Vec<Check>),
+    returns: (Totals, Vec<Check>),
     /// Of the system as a whole.
     system: Vec<Check>,
 }
@@ -115,11 +117,12 @@ pub(crate) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 /// Prints what the audit found.
 fn verdict(found: &Audit, screen: &mut Screen) -> ExitCode {
-    let (drop, sale, system) = (&found.drop, &found.sale, &found.system);
+    let Audit { drop, sale, returns, system } = found;
     screen.line("\nAudit: what the customers were told against the database and the data platform");
     let parts = [
         ("act 1, the coupon drop", &drop.1),
         ("act 2, the product sale", &sale.2),
+        ("act 3, second thoughts", &returns.1),
         ("the system as a whole, and the invariants of `firstcome-worker audit`", system),
     ];
     for (title, checks) in parts.into_iter().filter(|(_, checks)| !checks.is_empty()) {
@@ -130,14 +133,16 @@ fn verdict(found: &Audit, screen: &mut Screen) -> ExitCode {
     }
     let everywhere = verify::violations(system);
     let second = verify::violations(&sale.2) + everywhere;
-    let all = verify::violations(&drop.1) + second;
+    let third = verify::violations(&returns.1) + everywhere;
+    let all = verify::violations(&drop.1) + verify::violations(&sale.2) + third;
     screen.line("");
     screen.line(report::second_act_line(sale.0, sale.1, second));
+    screen.line(report::third_act_line(returns.0, third));
     screen.line(report::last_line(drop.0, all));
     ExitCode::from(u8::from(all > 0))
 }
 
-/// Holds both acts; `system` is there for whoever must stop it.
+/// Holds all acts; `system` is there for whoever must stop it.
 async fn hold(
     args: &DemoArgs,
     settings: &Settings,
@@ -174,9 +179,11 @@ async fn hold(
     watch.screen.lines(drop.report(args, &pool).await?);
     let acted = (&*drop.load, drop.campaign);
     let sale = ProductSale::hold(args, settings, &customers, acted, &mut watch, &pool).await?;
-    watch.screen.lines(sale.report(&pool).await?);
+    watch.screen.lines(sale.report());
+    let returns = Returns::hold(args, settings, &customers, &sale, &mut watch, &pool).await?;
+    watch.screen.lines(returns.report(&sale, &pool).await?);
     pool.close().await;
-    Ok(Held { drop, sale })
+    Ok(Held { drop, sale, returns })
 }
 
 /// Reads once more what is stored, now that nothing changes them any more.
@@ -188,7 +195,8 @@ async fn audit(
 ) -> anyhow::Result<()> {
     let pool = stage.pool()?;
     found.drop = held.drop.audit(args, &pool).await?;
-    found.sale = held.sale.audit(&pool).await?;
+    found.sale = held.sale.audit();
+    found.returns = held.returns.audit(&held.sale, &pool).await?;
     found.system.extend(verify::invariants(&pool).await?);
     pool.close().await;
     Ok(())

@@ -5,7 +5,7 @@
 //! customers: who waits for an outcome keeps nobody from clicking.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -273,6 +273,26 @@ impl Load {
 }
 
 impl Record {
+    /// The orders that customers were told of as completed.
+    #[must_use]
+    pub(crate) fn orders(&self) -> HashSet<i64> {
+        let orders = self.settled.iter().filter_map(|told| told.outcome.order());
+        orders.map(|order| order.order_id.get()).collect()
+    }
+
+    /// Those that they were told of as cancelled.
+    #[must_use]
+    pub(crate) fn cancelled(&self) -> HashSet<i64> {
+        let orders = self.settled.iter().filter_map(|told| told.outcome.cancelled());
+        orders.map(|order| order.order_id.get()).collect()
+    }
+
+    /// When the last job was settled.
+    #[must_use]
+    pub(crate) fn last_settled(&self) -> Option<DateTime<Utc>> {
+        self.settled.iter().map(|told| told.outcome.settled_at).max()
+    }
+
     fn unexpected(&mut self, what: String) {
         *self.unexpected.entry(what).or_default() += 1;
     }

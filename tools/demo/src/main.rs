@@ -1,12 +1,14 @@
-//! `firstcome-demo`: two sales under load with an audit, and the system in the foreground for
+//! `firstcome-demo`: sales under load with an audit, and the system in the foreground for
 //! development.
 
 mod acts;
 mod args;
+mod consumers;
 mod demo;
 mod load;
 mod mix;
 mod report;
+mod returns;
 mod run;
 mod setup;
 mod stored;

@@ -212,8 +212,11 @@ fn baskets(kind: Kind, place: usize) -> Vec<&'static [(Role, i64)]> {
     }
 }
 
-/// The requests: each order once, and the impatient ones again at once, under the same key.
-pub(crate) fn clicks(orders: &[PlannedOrder]) -> anyhow::Result<Vec<Click>> {
+/// The requests: each order once, and the impatient ones again at once, under the same key, which begins with `name`.
+///
+/// # Errors
+/// Never: a key is letters and digits.
+pub(crate) fn clicks(name: &str, orders: &[PlannedOrder]) -> anyhow::Result<Vec<Click>> {
     let mut clicks = Vec::with_capacity(orders.len() + orders.len() / IMPATIENT + 1);
     for (index, PlannedOrder { customer, order, .. }) in orders.iter().enumerate() {
         let mut body = json!({ "items": order.items, "fulfilment": order.fulfilment });
@@ -221,7 +224,7 @@ pub(crate) fn clicks(orders: &[PlannedOrder]) -> anyhow::Result<Vec<Click>> {
             fields.insert("couponId".to_owned(), coupon.get().into());
         }
         let mut call = call_with(Method::POST, Uri::from_static("/api/orders"), None, &body);
-        call.headers_mut().insert(IDEMPOTENCY_KEY, format!("order-{index}").parse()?);
+        call.headers_mut().insert(IDEMPOTENCY_KEY, format!("{name}-{index}").parse()?);
         let click = Click { customer: *customer, intent: index, call: Arc::new(call) };
         if index.is_multiple_of(IMPATIENT) {
             clicks.push(click.clone());
@@ -273,7 +276,7 @@ mod tests {
 
     #[test]
     fn every_tenth_order_is_sent_twice_under_one_key() {
-        let clicks = clicks(&orders(&products(), 10, &HashSet::new(), 5, 21)).unwrap();
+        let clicks = clicks("order", &orders(&products(), 10, &HashSet::new(), 5, 21)).unwrap();
         let keys: Vec<_> =
             clicks.iter().map(|click| &click.call.headers()[IDEMPOTENCY_KEY]).collect();
         assert_eq!((keys.len(), keys[0], keys[1], keys[2]), (24, keys[1], keys[0], keys[2]));

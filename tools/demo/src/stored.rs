@@ -156,7 +156,7 @@ pub(crate) struct StoredOrder {
 #[derive(Debug, Default)]
 pub(crate) struct StoredSale {
     pub(crate) outcomes: Outcomes,
-    /// All completed orders, by id.
+    /// All orders, by id.
     pub(crate) orders: BTreeMap<i64, StoredOrder>,
     /// What is left, by product.
     pub(crate) stocks: HashMap<i64, i64>,
@@ -166,6 +166,10 @@ pub(crate) struct StoredSale {
     pub(crate) used: Vec<(i64, i64)>,
     /// Sold quantity and amount, by day and product.
     pub(crate) statistics: BTreeMap<(NaiveDate, i64), (i64, i64)>,
+    /// The orders that were cancelled, with the job that did it.
+    pub(crate) cancelled: BTreeMap<i64, Uuid>,
+    /// What came back: user, order, amount.
+    pub(crate) refunds: Vec<(i64, i64, i64)>,
 }
 
 impl StoredSale {
@@ -181,7 +185,22 @@ impl StoredSale {
             balances: balances(pool).await?,
             used: used.bind(campaign).fetch_all(pool).await?,
             statistics: statistics(pool).await?,
+            cancelled: cancelled(pool).await?,
+            refunds: refunds(pool).await?,
         })
+    }
+
+    /// The same after more was sold and some of it taken back: the outcomes are those that were not there `before`.
+    pub(crate) async fn read_after(
+        pool: &PgPool,
+        campaign: i64,
+        before: &Self,
+    ) -> Result<Self, sqlx::Error> {
+        let mut stored = Self::read(pool, campaign).await?;
+        let outcomes = &mut stored.outcomes.0;
+        outcomes.extend(Outcomes::read(pool, JobKind::CancelOrder, &[]).await?.0);
+        outcomes.retain(|job, _| !before.outcomes.0.contains_key(job));
+        Ok(stored)
     }
 }
 
@@ -231,6 +250,20 @@ async fn orders(pool: &PgPool) -> Result<BTreeMap<i64, StoredOrder>, sqlx::Error
         (id, StoredOrder { job, user, campaign, amounts, items, payments, day })
     };
     Ok(rows.bind(BUSINESS_TIME_ZONE).fetch_all(pool).await?.into_iter().map(order).collect())
+}
+
+async fn cancelled(pool: &PgPool) -> Result<BTreeMap<i64, Uuid>, sqlx::Error> {
+    let rows: Vec<(i64, Uuid)> =
+        sqlx::query_as("SELECT order_id, job_id FROM cancellations").fetch_all(pool).await?;
+    Ok(rows.into_iter().collect())
+}
+
+async fn refunds(pool: &PgPool) -> Result<Vec<(i64, i64, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT user_id, order_id, amount FROM balance_transactions WHERE kind = 'refund'",
+    )
+    .fetch_all(pool)
+    .await
 }
 
 async fn statistics(pool: &PgPool) -> Result<BTreeMap<(NaiveDate, i64), (i64, i64)>, sqlx::Error> {

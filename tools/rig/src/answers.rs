@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use firstcome_contract::job::{
+    cancel_order::OrderCancelled,
     issue_coupon::CouponIssued,
     place_order::{OrderPlaced, ShortItem},
 };
@@ -40,6 +41,8 @@ pub enum Success {
     Coupon(CouponIssued),
     /// What `place-order` gives.
     Order(OrderPlaced),
+    /// What `cancel-order` gives.
+    Cancelled(OrderCancelled),
 }
 
 /// What `out-of-stock` adds to its code.
@@ -71,7 +74,7 @@ impl Outcome {
     pub fn coupon(&self) -> Option<&CouponIssued> {
         match &self.result {
             Some(Success::Coupon(coupon)) => Some(coupon),
-            Some(Success::Order(_)) | None => None,
+            Some(Success::Order(_) | Success::Cancelled(_)) | None => None,
         }
     }
 
@@ -80,7 +83,16 @@ impl Outcome {
     pub fn order(&self) -> Option<&OrderPlaced> {
         match &self.result {
             Some(Success::Order(order)) => Some(order),
-            Some(Success::Coupon(_)) | None => None,
+            Some(Success::Coupon(_) | Success::Cancelled(_)) | None => None,
+        }
+    }
+
+    /// What came back, if it succeeded as a job that cancels an order.
+    #[must_use]
+    pub fn cancelled(&self) -> Option<&OrderCancelled> {
+        match &self.result {
+            Some(Success::Cancelled(cancelled)) => Some(cancelled),
+            Some(Success::Coupon(_) | Success::Order(_)) | None => None,
         }
     }
 
@@ -129,6 +141,14 @@ struct JobView {
 /// Never: an id is digits.
 pub fn coupon_path(coupon: i64) -> anyhow::Result<Uri> {
     Ok(Uri::try_from(format!("/api/coupons/{coupon}/issue"))?)
+}
+
+/// The path that cancels an order.
+///
+/// # Errors
+/// Never: an id is digits.
+pub fn cancel_path(order: i64) -> anyhow::Result<Uri> {
+    Ok(Uri::try_from(format!("/api/orders/{order}/cancel"))?)
 }
 
 /// Polls a job once; the answer is held until the job is settled or 10 s are over.
@@ -239,6 +259,11 @@ mod tests {
                          "result":{"orderId":9,"itemsAmount":50,"discount":20,"paid":30,"dropped":[]}}"#;
         let Poll::Settled(job) = poll(StatusCode::OK, placed) else { panic!("not settled") };
         assert_eq!(job.outcome.order().map(|order| order.paid.get()), Some(30));
+        let cancelled = r#"{"status":"succeeded","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z","error":null,
+                            "result":{"orderId":9,"refunded":30,"couponReturned":true}}"#;
+        let Poll::Settled(job) = poll(StatusCode::OK, cancelled) else { panic!("not settled") };
+        assert_eq!(job.outcome.cancelled().map(|order| order.refunded.get()), Some(30));
+        assert_eq!((job.outcome.order(), job.outcome.coupon()), (None, None));
         assert!(matches!(poll(StatusCode::SERVICE_UNAVAILABLE, "{}"), Poll::Unavailable));
         let Poll::Unexpected(what) = poll(StatusCode::NOT_FOUND, r#"{"code":"job-not-found"}"#)
         else {

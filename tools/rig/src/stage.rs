@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use firstcome_broker::{connect, topology};
+use firstcome_broker::{BrokerArgs, connect, topology};
 use firstcome_contract::{
     family::Family,
     line::{Line, Naming},
@@ -131,7 +131,9 @@ impl Stage {
             }
             Err(error) => return Err(error.into()),
         };
-        let connection = connect::connect(&self.amqp_url, "firstcome-rig").await?;
+        let connection =
+            connect::connect(&BrokerArgs::new(&self.amqp_url, &self.namespace), "firstcome-rig")
+                .await?;
         let deleted =
             timeout(STEP_DEADLINE, topology::delete(&connection, &self.namespace, lines)).await;
         connect::close(&connection).await;

@@ -124,9 +124,11 @@ pub async fn audit(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
         invariant!(
             pool,
             "what is gone from a stock is the sum of its completed lines",
-            "SELECT 'product ' || id, stocked - stock <> COALESCE(sum(quantity), 0)
-             FROM products LEFT JOIN order_items ON product_id = products.id
-             GROUP BY products.id"
+            "SELECT 'product ' || id, stocked - stock <> COALESCE(gone, 0)
+             FROM products
+             LEFT JOIN (SELECT product_id, sum(quantity) AS gone FROM order_items
+                        LEFT JOIN cancellations USING (order_id)
+                        WHERE cancellations.order_id IS NULL GROUP BY product_id) AS sold ON product_id = id"
         ),
         invariant!(
             pool,
@@ -137,6 +139,17 @@ pub async fn audit(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
                FULL JOIN (SELECT job_id, (result->>'orderId')::bigint AS order_id FROM job_outcomes
                           WHERE kind = 'place-order' AND status = 'succeeded' AND replay_of IS NULL) AS outcome
                  ON outcome.job_id = orders.job_id AND outcome.order_id = orders.id"
+        ),
+        invariant!(
+            pool,
+            "every succeeded cancel job has its cancellation, and every cancellation its job",
+            "SELECT CASE WHEN cancellations.order_id IS NULL THEN 'job ' || outcome.job_id
+                         ELSE 'order ' || cancellations.order_id END,
+                    cancellations.order_id IS NULL OR outcome.job_id IS NULL
+               FROM cancellations
+               FULL JOIN (SELECT job_id, (result->>'orderId')::bigint AS order_id FROM job_outcomes
+                          WHERE kind = 'cancel-order' AND status = 'succeeded' AND replay_of IS NULL) AS outcome
+                 ON outcome.job_id = cancellations.job_id AND outcome.order_id = cancellations.order_id"
         ),
         invariant!(
             pool,
@@ -153,8 +166,32 @@ pub async fn audit(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
                      FROM orders
                      -- One pass: history has no index by order.
                      LEFT JOIN (SELECT order_id, sum(amount)::bigint AS deducted FROM balance_transactions
-                                WHERE order_id IS NOT NULL GROUP BY order_id) AS history
+                                WHERE order_id IS NOT NULL AND kind <> 'refund' GROUP BY order_id) AS history
                        ON history.order_id = orders.id) AS payments"
+        ),
+        invariant!(
+            pool,
+            "what was paid for an order is paid back once if it is cancelled, else never",
+            "SELECT 'order ' || COALESCE(order_id, 0), refunded IS DISTINCT FROM NULLIF(paid, 0)
+               FROM (SELECT order_id, paid FROM cancellations JOIN orders ON orders.id = order_id) AS cancelled
+               FULL JOIN (SELECT order_id, sum(amount)::bigint AS refunded FROM balance_transactions
+                          WHERE kind = 'refund' GROUP BY order_id) AS history USING (order_id)"
+        ),
+        invariant!(
+            pool,
+            "what counts against a limit is the sum of the customer's orders that are not cancelled",
+            "SELECT 'user ' || user_id || ' with product ' || product_id,
+                    -- Without a count, what was bought before the limit is still to be summed.
+                    COALESCE(counted.quantity, CASE WHEN epoch = 0 THEN 0 ELSE bought END) <> COALESCE(bought, 0)
+               FROM (SELECT user_id, product_id, quantity FROM purchases
+                     JOIN products ON id = product_id AND products.limit_epoch = purchases.limit_epoch
+                     WHERE per_customer IS NOT NULL) AS counted
+               FULL JOIN (SELECT user_id, product_id, products.limit_epoch AS epoch, sum(quantity) AS bought
+                          FROM order_items JOIN products ON products.id = product_id AND per_customer IS NOT NULL
+                          JOIN orders ON orders.id = order_id
+                          LEFT JOIN cancellations USING (order_id)
+                          WHERE cancellations.order_id IS NULL
+                          GROUP BY user_id, product_id, products.limit_epoch) AS sold USING (user_id, product_id)"
         ),
         invariant!(
             pool,
@@ -162,20 +199,23 @@ pub async fn audit(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
             "SELECT 'product ' || product_id, counted IS DISTINCT FROM sold
                FROM (SELECT product_id, sum(quantity) AS counted FROM product_sales
                      GROUP BY product_id HAVING sum(quantity) <> 0) AS statistics
-               FULL JOIN (SELECT product_id, sum(quantity) AS sold FROM order_items
-                          JOIN orders ON orders.id = order_id
+               FULL JOIN (SELECT product_id, sum(quantity * times) AS sold FROM order_items
+                          -- What a cancelled order sold is taken back by an event of its own.
+                          JOIN (SELECT id AS order_id, job_id, created_at AS submitted_at, 1 AS times FROM orders
+                                UNION ALL
+                                SELECT order_id, job_id, submitted_at, -1 FROM cancellations) AS told USING (order_id)
                           LEFT JOIN event_inbox ON event_id = job_id AND consumer = 'sales-stats'
-                          WHERE event_id IS NOT NULL OR (created_at AT TIME ZONE 'UTC')::date
+                          WHERE event_id IS NOT NULL OR (submitted_at AT TIME ZONE 'UTC')::date
                                 <= (SELECT max(day) FROM daily_runs WHERE job = 'close-day')
-                          GROUP BY product_id) AS orders USING (product_id)"
+                          GROUP BY product_id HAVING sum(quantity * times) <> 0) AS orders USING (product_id)"
         ),
         invariant!(
             pool,
-            "a coupon is used by one order, the one that names it",
-            "SELECT 'order ' || id, 1 <>
+            "a coupon is used by one order, the one that names it, unless that is cancelled",
+            "SELECT 'order ' || id, (cancellations.order_id IS NULL)::int <>
                     (SELECT count(*) FROM user_coupons WHERE user_coupons.order_id = orders.id
                      AND user_coupons.coupon_id = orders.coupon_id AND user_coupons.user_id = orders.user_id)
-             FROM orders WHERE coupon_id IS NOT NULL"
+             FROM orders LEFT JOIN cancellations ON cancellations.order_id = id WHERE coupon_id IS NOT NULL"
         ),
     ])
 }

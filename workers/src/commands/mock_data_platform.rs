@@ -1,9 +1,9 @@
 //! A stand-in for the data platform, for development, demo and tests: it records what it gets, and
 //! misbehaves on request. As platforms do, it answers an `Idempotency-Key` that it knows without a look at
-//! the events.
+//! the events. With the sender's secret or token it hears nobody else.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,11 +16,16 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post, put},
 };
-use firstcome_contract::event::{OrderCompleted, order_completed::Order};
+use firstcome_contract::{
+    event::{Data, Event},
+    ids::UserId,
+};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::events::webhook::{self, Credentials, Signed};
 
 /// How it behaves: `PUT /mode` with one of these names as the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,8 +57,11 @@ pub struct MockDataPlatform(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     mode: Mode,
+    credentials: Credentials,
+    /// Requests of who is not known.
+    strangers: u64,
     /// The events, with how often each came.
-    received: HashMap<Uuid, Received>,
+    received: BTreeMap<Uuid, Received>,
     requests: u64,
     /// Requests that followed a redirection.
     astray: u64,
@@ -63,18 +71,26 @@ struct Inner {
     refused_user: Option<i64>,
 }
 
-/// An event that it accepted, as `GET /orders` lists it.
+/// An event that it accepted, as `GET /events` lists it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Received {
-    /// The event's id.
-    pub id: Uuid,
     /// How often it came.
     pub times: u32,
     /// What it told, the first time.
-    pub order: Order,
+    pub event: Event,
 }
 
-/// The figures at `GET /events`.
+/// What it got, as `GET /events` tells it: the figures, and each event, by its id.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Delivered {
+    /// How much that is.
+    #[serde(flatten)]
+    pub figures: Report,
+    /// What it accepted.
+    pub items: Vec<Received>,
+}
+
+/// The figures at `GET /figures`.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Requests, also those that it did not accept.
@@ -86,6 +102,25 @@ pub struct Report {
 }
 
 impl MockDataPlatform {
+    /// One that hears only who has these.
+    #[must_use]
+    pub fn of(credentials: Credentials) -> Self {
+        let mock = Self::default();
+        mock.lock().credentials = credentials;
+        mock
+    }
+
+    /// Hears only who has these, from now on.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        self.lock().credentials = credentials;
+    }
+
+    /// How many requests were answered with 401.
+    #[must_use]
+    pub fn strangers(&self) -> u64 {
+        self.lock().strangers
+    }
+
     /// Changes how it behaves.
     pub fn set_mode(&self, mode: Mode) {
         self.lock().mode = mode;
@@ -106,10 +141,16 @@ impl MockDataPlatform {
     /// The ids of the events that it accepted, with how often.
     #[must_use]
     pub fn received(&self) -> HashMap<Uuid, u32> {
-        self.lock().received.values().map(|event| (event.id, event.times)).collect()
+        self.lock().received.iter().map(|(id, received)| (*id, received.times)).collect()
     }
 
-    /// Serves `POST /events`, `GET /events`, `GET /orders` and `PUT /mode` until `stop`.
+    /// The events that it accepted, by their ids.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().received.values().map(|received| received.event.clone()).collect()
+    }
+
+    /// Serves `POST /events`, `GET /events`, `GET /figures` and `PUT /mode` until `stop`.
     ///
     /// # Errors
     /// The listener's.
@@ -120,8 +161,8 @@ impl MockDataPlatform {
     ) -> std::io::Result<()> {
         let router = Router::new()
             .route("/events", post(receive))
-            .route("/events", get(report))
-            .route("/orders", get(orders))
+            .route("/events", get(delivered))
+            .route("/figures", get(figures))
             .route("/mode", put(set_mode))
             .route(ELSEWHERE, any(go_astray))
             .with_state(self);
@@ -143,6 +184,10 @@ async fn receive(
     let mode = {
         let mut inner = mock.lock();
         inner.requests += 1;
+        if !is_known(&inner.credentials, &headers, &body) {
+            inner.strangers += 1;
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
         inner.mode
     };
     match mode {
@@ -165,6 +210,21 @@ async fn receive(
     answer.into_response()
 }
 
+fn is_known(credentials: &Credentials, headers: &HeaderMap, body: &[u8]) -> bool {
+    let header =
+        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let message = Signed {
+        id: header(webhook::ID),
+        timestamp: header(webhook::TIMESTAMP).parse().unwrap_or_default(),
+        signature: header(webhook::SIGNATURE),
+        body,
+    };
+    let has_token = credentials.token().is_none_or(|token| {
+        header("authorization").strip_prefix("Bearer ").is_some_and(|sent| sent == token)
+    });
+    has_token && credentials.verify(&message, chrono::Utc::now().timestamp().unsigned_abs())
+}
+
 impl Inner {
     fn take(&mut self, key: Option<&str>, body: &[u8]) -> StatusCode {
         if let Some(answer) = key.and_then(|key| self.answers.get(key)) {
@@ -176,17 +236,34 @@ impl Inner {
     }
 
     fn look_at(&mut self, body: &[u8]) -> StatusCode {
-        let Ok(events) = serde_json::from_slice::<Vec<OrderCompleted>>(body) else {
+        let Ok(events) = serde_json::from_slice::<Vec<Event>>(body) else {
             return StatusCode::BAD_REQUEST;
         };
-        if events.iter().any(|event| Some(event.data.user_id.get()) == self.refused_user) {
+        let refused = self.refused_user.map(UserId::new);
+        if refused.is_some() && events.iter().any(|event| user_of(event) == refused) {
             return StatusCode::BAD_REQUEST;
         }
         for event in events {
-            let first = Received { id: event.id, times: 0, order: event.data };
-            self.received.entry(event.id).or_insert(first).times += 1;
+            self.received.entry(event.id).or_insert(Received { times: 0, event }).times += 1;
         }
         StatusCode::NO_CONTENT
+    }
+
+    fn figures(&self) -> Report {
+        Report {
+            requests: self.requests,
+            received: self.received.values().map(|event| u64::from(event.times)).sum(),
+            distinct: self.received.len(),
+        }
+    }
+}
+
+const fn user_of(event: &Event) -> Option<UserId> {
+    match &event.data {
+        Data::OrderCompleted(order) => Some(order.user_id),
+        Data::OrderCancelled(order) => Some(order.user_id),
+        Data::CouponIssued(coupon) => Some(coupon.user_id),
+        Data::CouponSoldOut(_) | Data::ProductSoldOut(_) => None,
     }
 }
 
@@ -195,18 +272,17 @@ async fn go_astray(State(mock): State<MockDataPlatform>) -> StatusCode {
     StatusCode::OK
 }
 
-async fn report(State(mock): State<MockDataPlatform>) -> Response {
-    let inner = mock.lock();
-    let report = Report {
-        requests: inner.requests,
-        received: inner.received.values().map(|event| u64::from(event.times)).sum(),
-        distinct: inner.received.len(),
+async fn delivered(State(mock): State<MockDataPlatform>) -> Response {
+    let delivered = {
+        let inner = mock.lock();
+        Delivered { figures: inner.figures(), items: inner.received.values().cloned().collect() }
     };
-    json(&report)
+    json(&delivered)
 }
 
-async fn orders(State(mock): State<MockDataPlatform>) -> Response {
-    json(&mock.lock().received.values().collect::<Vec<_>>())
+async fn figures(State(mock): State<MockDataPlatform>) -> Response {
+    let figures = mock.lock().figures();
+    json(&figures)
 }
 
 fn json(value: &impl Serialize) -> Response {

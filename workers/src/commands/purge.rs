@@ -7,7 +7,7 @@
 //! **Architecture invariant.** What was forgotten must not happen again. So a day of submission
 //! (UTC) is first closed, for good and in the database, and then its rows are deleted: a job of a
 //! closed day that comes without an outcome may have had one and is not run
-//! (`line::record::Past`), and an event of a closed day is not added to the statistics, its
+//! (`line::duplicates::Past`), and an event of a closed day is not added to the statistics, its
 //! orders are counted anew (`update_sales_stats::count`). A `JOB_RETENTION` that is raised later, or
 //! differs between processes, changes nothing about that.
 
@@ -110,7 +110,7 @@ async fn purge_on(
     let jobs = JobId::lowest_at(first)..JobId::lowest_at(end);
     let purged = Purged {
         outcomes: delete_outcomes(on, jobs.clone()).await?,
-        // An event has its job's id.
+        // An event that is counted has its job's id.
         notes: update_sales_stats::forget(on, jobs).await?,
         answers: delete_answers(on, end).await?,
     };

@@ -164,7 +164,8 @@ async fn announce(
     let settled = ended
         .iter()
         .filter_map(|held| at.get(&held.job).map(|at| Settled::lost(held.job, held.user_id, *at)));
-    let batch = SettledBatch { settled: settled.collect(), sold_out: Vec::new() };
+    let (settled, sold_out, restocked) = (settled.collect(), Vec::new(), Vec::new());
+    let batch = SettledBatch { settled, sold_out, restocked };
     if let Ok(message) = batch.encode()
         && !batch.settled.is_empty()
     {

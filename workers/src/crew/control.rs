@@ -61,13 +61,13 @@ impl Control {
     /// Starts the task that publishes, which ends on `stop`.
     pub(crate) fn start(broker: &BrokerArgs, role: &str, stop: &CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {role} control"));
+        let (broker, name) = (broker.clone(), format!("firstcome-worker {role} control"));
         let (stop, is_blocked) = (stop.clone(), Arc::new(AtomicBool::new(false)));
         let blocked = Arc::clone(&is_blocked);
         tokio::spawn(async move {
             // Sessions take turns with it.
             let receiver = Arc::new(Mutex::new(receiver));
-            connect::supervise(&url, &name, &stop, |connection| {
+            connect::supervise(&broker, &name, &stop, |connection| {
                 let (receiver, blocked) = (Arc::clone(&receiver), Arc::clone(&blocked));
                 let stop = stop.clone();
                 async move {

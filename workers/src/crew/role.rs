@@ -62,7 +62,7 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
     let control = Control::start(&role.broker, role.monitor.name, &stop);
     let redriving = redrive::run(Arc::clone(&role), control.clone(), stop.clone());
     let suspects = Suspects::default();
-    let serving = connect::supervise(&role.broker.amqp_url, &name, &stop, |connection| {
+    let serving = connect::supervise(&role.broker, &name, &stop, |connection| {
         // Of this session: its consumers end with it, not only with the process.
         let (role, control, stop) = (Arc::clone(&role), control.clone(), stop.child_token());
         let suspects = suspects.clone();
@@ -281,7 +281,7 @@ impl Session {
                 return consume(&connection, source, &queue, &role.context, &stats, &stop).await;
             }
             let name = format!("firstcome-worker {queue}");
-            let own = connect::connect(&role.broker.amqp_url, &name).await;
+            let own = connect::connect(&role.broker, &name).await;
             let own = own.map_err(ConsumeError::Queue)?;
             let ended = consume(&own, source, &queue, &role.context, &stats, &stop).await;
             connect::close(&own).await;

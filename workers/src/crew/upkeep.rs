@@ -50,7 +50,7 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// # Errors
 /// The broker's or the database's.
 pub async fn make_lines(broker: &BrokerArgs, pool: &PgPool) -> Result<(), SessionError> {
-    let connection = Arc::new(connect::connect(&broker.amqp_url, "firstcome-worker").await?);
+    let connection = Arc::new(connect::connect(broker, "firstcome-worker").await?);
     let namespace = &broker.queue_namespace;
     topology::declare(&connection, namespace).await?;
     let stop = CancellationToken::new();

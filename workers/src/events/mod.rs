@@ -4,3 +4,4 @@ pub mod relay_outbox;
 pub mod send_to_data_platform;
 pub(crate) mod subscribe;
 pub mod update_sales_stats;
+pub mod webhook;

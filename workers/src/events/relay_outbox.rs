@@ -1,55 +1,69 @@
 //! `relay-outbox`: publishes what settling transactions left in the outbox.
 //!
 //! **Guarantee:** every event reaches the exchange at least once; a duplicate has the same event id.
-//! Several relays may run: each takes rows that no other one holds.
+//! Several relays may run: each takes rows that no other one holds. Of events that nobody listens to there is nothing
+//! to keep; but one that a queue of ours should get stays until it does. What somebody else's queue refuses, ours get
+//! all the same, perhaps twice.
 //!
 //! A broker with a memory or disk alarm is waited for on the connection that it blocks. What was published
 //! on it by then goes out when the alarm ends, whatever becomes of us, so nothing is published before a
 //! message that nobody is waiting for has shown that the broker takes any.
 
+mod link;
+
 use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::{
     BrokerArgs,
-    connect::{self, Alarm, Alarms, Connection, SessionError},
-    publish::{Address, ConfirmedPublisher, MessageType, Verdict},
-    topology,
+    connect::{self, Connection, SessionError},
 };
-use firstcome_contract::{event::order_completed, job::envelope::MAX_PARCEL};
+use firstcome_contract::event::EventType;
 use firstcome_process::database::Pool;
 use sqlx::{
     Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{database::answered, metrics::Metrics, monitor};
+use crate::{database::answered, metrics::Metrics, monitor, roles::RoleName};
+use link::{Link, Row, Sent};
 
-/// The most events in one transaction.
-const MAX_EVENTS: i64 = 512;
+/// The most rows in one transaction. Each is a message, of up to 128 events.
+const MAX_ROWS: i64 = 128;
+/// About the most events in one transaction: it takes rows until they hold as many.
+const MAX_EVENTS: i64 = 2_048;
+/// The most rows whose events are counted to tell how many wait.
+const MAX_LOOKED_AT: i64 = 500;
+/// Time between two transactions while less waits than fills one: each has its round trips, however little it relays.
+const RELAY_INTERVAL: Duration = Duration::from_millis(20);
 /// Time between two looks at the outbox without a notification, which may be lost.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two looks at the backlog, also while the broker is away: less than between two scrapes.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the role counts as ready after a look at the outbox: longer than the next look can take.
 const READY_TTL: Duration = Duration::from_secs(15);
-/// The longest wait for the broker to confirm a batch; then the session ends.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Publishes events until `stop`, and reconnects as long as it takes.
-pub async fn run(broker: BrokerArgs, pool: Pool, monitor: monitor::Role, stop: CancellationToken) {
-    let broker = Arc::new(broker);
-    let url = broker.amqp_url.clone();
+/// Publishes events until `stop`, and reconnects as long as it takes. The data platform's queue gets those that it
+/// asks for.
+pub async fn run(
+    broker: BrokerArgs,
+    pool: Pool,
+    asked_for: Vec<EventType>,
+    monitor: monitor::Role,
+    stop: CancellationToken,
+) {
+    let (broker, asked_for) = (Arc::new(broker), Arc::new(asked_for));
     let gauging = stop.run_until_cancelled(gauge(&pool, &monitor.metrics));
-    let relaying = connect::supervise(&url, "firstcome-worker relay-outbox", &stop, |connection| {
-        let (broker, pool, stop) = (Arc::clone(&broker), pool.clone(), stop.clone());
-        let monitor = monitor.clone();
-        async move {
-            let ended = session(connection, broker, pool, &monitor, stop).await;
-            ended.inspect_err(|error| monitor.ails(error))
-        }
-    });
+    let relaying =
+        connect::supervise(&broker, "firstcome-worker relay-outbox", &stop, |connection| {
+            let (broker, pool, stop) = (Arc::clone(&broker), pool.clone(), stop.clone());
+            let (asked_for, monitor) = (Arc::clone(&asked_for), monitor.clone());
+            async move {
+                let ended = session(connection, broker, asked_for, pool, &monitor, stop).await;
+                ended.inspect_err(|error| monitor.ails(error))
+            }
+        });
     tokio::join!(gauging, relaying);
 }
 
@@ -73,133 +87,88 @@ async fn gauge(pool: &Pool, metrics: &Metrics) {
 /// How many events wait, about, and for how many seconds the first one has.
 async fn backlog(pool: &Pool) -> Result<(i64, f64), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    // By the ends of the key, since counting a long outbox takes long. Ids that were never used, of
-    // orders that were rolled back, count as well.
+    // Counting a long outbox takes long.
     let waiting = sqlx::query!(
-        r#"SELECT last.id - first.id + 1 AS "events!",
+        r#"SELECT seen.rows AS "rows!", seen.events AS "events!", last.id - seen.last AS "beyond!",
                   extract(epoch FROM clock_timestamp() - first.created_at)::float8 AS "age!"
-           FROM (SELECT id, created_at FROM outbox ORDER BY id LIMIT 1) AS first,
-                (SELECT id FROM outbox ORDER BY id DESC LIMIT 1) AS last"#
+           FROM (SELECT created_at FROM outbox_parcels ORDER BY id LIMIT 1) AS first,
+                (SELECT count(*) AS rows, sum(events) AS events, max(id) AS last
+                 FROM (SELECT id, events FROM outbox_parcels ORDER BY id LIMIT $1) AS looked_at) AS seen,
+                (SELECT id FROM outbox_parcels ORDER BY id DESC LIMIT 1) AS last"#,
+        MAX_LOOKED_AT,
     );
     let waiting = answered(waiting.fetch_optional(&mut *connection)).await;
     let waiting = connection.judge(Ok(waiting))?;
-    Ok(waiting.map_or((0, 0.0), |row| (row.events, row.age)))
+    Ok(waiting.map_or((0, 0.0), |row| (estimate(row.rows, row.events, row.beyond), row.age)))
+}
+
+/// How many events there are: those that were seen in the first rows, and as many on each id `beyond` them. Ids that were
+/// never used, of jobs that were rolled back, count as well.
+fn estimate(rows: i64, events: i64, beyond: i64) -> i64 {
+    events.saturating_add(beyond.saturating_mul(events) / rows.max(1))
 }
 
 async fn session(
     connection: Arc<Connection>,
     broker: Arc<BrokerArgs>,
+    asked_for: Arc<Vec<EventType>>,
     pool: Pool,
     monitor: &monitor::Role,
     stop: CancellationToken,
 ) -> Result<(), SessionError> {
-    let alarms = Alarms::of(&connection);
-    topology::declare(&connection, &broker.queue_namespace).await?;
-    let mut link = Link {
-        publisher: ConfirmedPublisher::open(&connection).await?,
-        alarms,
-        is_blocked: false,
-        exchange: topology::events(&broker.queue_namespace),
-        nowhere: format!("{}.probe", broker.queue_namespace),
-    };
+    let mut link = Link::open(Arc::clone(&connection), &broker.queue_namespace, asked_for).await?;
     let mut notifications = listen(&pool).await.map_err(database)?;
     while !stop.is_cancelled() {
         // With nothing to publish nobody else would notice.
         if !connection.status().connected() {
             return Err(SessionError::Unusable("the connection is gone".to_owned()));
         }
-        if link.is_blocked {
+        if link.is_blocked() {
             monitor.ails("the broker has an alarm and takes no events");
             tokio::select! {
-                alarm = link.alarms.next() => link.note(alarm?),
+                noted = link.alarm() => noted?,
                 () = stop.cancelled() => {}
             }
             continue;
         }
         let relayed = relay(&pool, &mut link).await?;
-        monitor.metrics.relayed.inc_by(u64::try_from(relayed).unwrap_or_default());
-        if link.is_blocked {
+        count(&monitor.metrics, &relayed);
+        if link.is_blocked() {
             continue;
         }
         monitor.well(READY_TTL);
-        if relayed == 0 {
+        let events: i64 = relayed.iter().map(|sent| sent.events).sum();
+        if events >= MAX_EVENTS {
+            continue;
+        }
+        if relayed.is_empty() {
             tokio::select! {
                 notified = timeout(SWEEP_INTERVAL, notifications.recv()) => {
                     if let Ok(Err(error)) = notified {
                         return Err(database(error));
                     }
                 }
-                alarm = link.alarms.next() => link.note(alarm?),
+                noted = link.alarm() => noted?,
                 () = stop.cancelled() => {}
             }
         }
+        let _ = timeout(RELAY_INTERVAL, stop.cancelled()).await;
     }
     Ok(())
 }
 
-/// What a session publishes with.
-struct Link {
-    publisher: ConfirmedPublisher<Vec<i64>>,
-    alarms: Alarms,
-    /// The broker has an alarm: what is under way goes out when it ends.
-    is_blocked: bool,
-    exchange: String,
-    /// The name of a queue that does not exist, to which probes go.
-    nowhere: String,
-}
-
-impl Link {
-    fn note(&mut self, alarm: Alarm) {
-        match alarm {
-            Alarm::Raised(reason) => {
-                tracing::warn!(reason, "the broker blocks publishers, events wait for it");
-                self.is_blocked = true;
-            }
-            Alarm::Cleared => {
-                tracing::info!("the broker takes events again");
-                self.is_blocked = false;
-            }
+/// Counts what was published.
+fn count(metrics: &Metrics, relayed: &[Sent]) {
+    for Sent { events, ours, .. } in relayed {
+        let events = u64::try_from(*events).unwrap_or_default();
+        metrics.relayed.inc_by(events);
+        let roles = [
+            (ours.sales_stats, RoleName::UpdateSalesStats),
+            (ours.data_platform, RoleName::SendToDataPlatform),
+        ];
+        for (_, role) in roles.into_iter().filter(|(gets, _)| *gets) {
+            metrics.routed(role.as_str(), events);
         }
-    }
-
-    /// Publishes what comes back, if the broker takes anything: it tells of an alarm after a publish only.
-    fn probe(&mut self) {
-        /// The broker stops reading where a body begins: without one it would take the message.
-        const BODY: &[u8] = b"?";
-        let address = Address::Queue(&self.nowhere);
-        self.publisher.publish(address, MessageType::Canary, BODY.to_vec(), Vec::new());
-    }
-
-    /// Waits for what is under way, unless the broker has an alarm; the ids of what it has.
-    async fn confirmed(&mut self) -> Result<Vec<i64>, SessionError> {
-        let mut confirmed = Vec::new();
-        let deadline = Instant::now() + CONFIRM_TIMEOUT;
-        while self.publisher.in_flight() > 0 && !self.is_blocked {
-            tokio::select! {
-                verdicts = self.publisher.verdicts() => {
-                    for (ids, verdict) in verdicts {
-                        confirmed.extend(judge(ids, verdict)?);
-                    }
-                }
-                alarm = self.alarms.next() => self.note(alarm?),
-                () = sleep_until(deadline) => return Err(SessionError::Timeout(CONFIRM_TIMEOUT)),
-            }
-        }
-        Ok(confirmed)
-    }
-}
-
-/// The ids of the events that the broker has; an error if it does not have them.
-fn judge(ids: Vec<i64>, verdict: Verdict) -> Result<Vec<i64>, SessionError> {
-    match verdict {
-        Verdict::Confirmed => Ok(ids),
-        // The probe.
-        Verdict::Unroutable if ids.is_empty() => Ok(ids),
-        // Stays in the outbox; the next session declares queues and tries again.
-        Verdict::Refused | Verdict::Unroutable => {
-            Err(SessionError::Unusable("an event found no queue".to_owned()))
-        }
-        Verdict::Unknown(error) => Err(error),
     }
 }
 
@@ -217,52 +186,69 @@ fn database(error: sqlx::Error) -> SessionError {
     SessionError::Unusable(format!("outbox: {error}"))
 }
 
-/// Publishes one batch and deletes what the broker confirmed; how many that were.
-async fn relay(pool: &Pool, link: &mut Link) -> Result<usize, SessionError> {
+/// Publishes some rows and deletes those that are published; which these were.
+async fn relay(pool: &Pool, link: &mut Link) -> Result<Vec<Sent>, SessionError> {
     let mut connection = pool.acquire().await.map_err(database)?;
     let relayed = relay_on(&mut connection, link).await;
     relayed.inspect_err(|_| connection.give_up())
 }
 
-async fn relay_on(connection: &mut PgConnection, link: &mut Link) -> Result<usize, SessionError> {
+async fn relay_on(
+    connection: &mut PgConnection,
+    link: &mut Link,
+) -> Result<Vec<Sent>, SessionError> {
     // What an alarm had kept.
-    let late = link.confirmed().await?;
-    delete(connection, &late).await?;
-    let mut transaction = answered(connection.begin()).await.map_err(database)?;
+    let mut relayed = link.confirmed().await?;
+    delete(connection, &relayed).await?;
+    // Nobody waits for this to be on the disk: what a crash brings back is told again, with the same ids.
+    let begun = connection.begin_with("BEGIN; SET LOCAL synchronous_commit = off");
+    let mut transaction = answered(begun).await.map_err(database)?;
     // Rows that another relay is publishing are skipped; if it dies, their locks die with it.
-    let rows = sqlx::query!(
-        "SELECT id, event FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
-        MAX_EVENTS
-    )
-    .fetch_all(&mut *transaction);
-    let rows = answered(rows).await.map_err(database)?;
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id AS "id!", type AS "kind!", event AS "lines!", events AS "events!"
+           FROM (SELECT id, type, event, events, sum(events) OVER (ORDER BY id) - events AS before
+                 FROM (SELECT id, type, event, events FROM outbox_parcels ORDER BY id LIMIT $1
+                       FOR UPDATE SKIP LOCKED) AS locked) AS first
+           WHERE before < $2 ORDER BY id"#,
+        MAX_ROWS,
+        MAX_EVENTS,
+    );
+    let rows = answered(rows.fetch_all(&mut *transaction)).await.map_err(database)?;
     if !rows.is_empty() {
-        link.probe();
-        link.confirmed().await?;
+        link.probe().await?;
+        link.bind().await?;
     }
     // Under an alarm they are another's to take, when there is one that can.
-    let rows = if link.is_blocked { Vec::new() } else { rows };
-    for parcel in rows.chunks(MAX_PARCEL) {
-        let mut body = Vec::new();
-        for row in parcel {
-            body.extend_from_slice(row.event.as_bytes());
-            body.push(b'\n');
-        }
-        let address = Address::Exchange { exchange: &link.exchange, key: order_completed::TYPE };
-        let ids = parcel.iter().map(|row| row.id).collect();
-        link.publisher.publish(address, MessageType::Events, body, ids);
-    }
-    let confirmed = link.confirmed().await?;
-    delete(&mut transaction, &confirmed).await?;
+    let rows = if link.is_blocked() { Vec::new() } else { rows };
+    let published = link.publish(&rows).await?;
+    delete(&mut transaction, &published).await?;
     answered(transaction.commit()).await.map_err(database)?;
-    Ok(late.len() + confirmed.len())
+    relayed.extend(published);
+    Ok(relayed)
 }
 
-async fn delete(connection: &mut PgConnection, ids: &[i64]) -> Result<(), SessionError> {
+async fn delete(connection: &mut PgConnection, sent: &[Sent]) -> Result<(), SessionError> {
+    let ids: Vec<i64> = sent.iter().map(|sent| sent.id).collect();
     if !ids.is_empty() {
         let deleted =
-            sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", ids).execute(connection);
+            sqlx::query!("DELETE FROM outbox_parcels WHERE id = ANY($1)", &ids).execute(connection);
         answered(deleted).await.map_err(database)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_told_exactly_while_it_is_little() {
+        assert_eq!(estimate(3, 200, 0), 200);
+        assert_eq!(estimate(500, 64_000, 1_500), 256_000);
+        // Nobody knows what is on ids that were never seen.
+        assert_eq!(estimate(500, 750, 2), 753);
+        assert_eq!(estimate(1, i64::MAX, i64::MAX), i64::MAX);
+        assert_eq!(estimate(0, 0, 0), 0);
+    }
 }

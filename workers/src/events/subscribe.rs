@@ -14,7 +14,7 @@ use firstcome_broker::{
     retry::Retry,
     topology,
 };
-use firstcome_contract::{event::OrderCompleted, job::envelope};
+use firstcome_contract::{event::Event, job::envelope};
 use firstcome_process::database::Pool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,7 @@ const CHANNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// An event that was consumed and is not yet acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
-    pub(crate) event: OrderCompleted,
+    pub(crate) event: Event,
     /// Attempts at the event before it was redriven.
     pub(crate) attempts: i32,
 }
@@ -84,9 +84,9 @@ pub(crate) async fn run<F>(
 ) where
     F: Future<Output = Result<Vec<Undeliverable>, Interrupted>> + Send,
 {
-    let (url, name) = (broker.amqp_url.clone(), format!("firstcome-worker {queue}"));
+    let name = format!("firstcome-worker {queue}");
     let subscription = Arc::new(Subscription { broker, queue, pool, monitor, handle });
-    connect::supervise(&url, &name, &stop, |connection| {
+    connect::supervise(&subscription.broker, &name, &stop, |connection| {
         let (subscription, stop) = (Arc::clone(&subscription), stop.clone());
         async move {
             let ended = subscription.session(connection, &stop).await;
@@ -216,7 +216,7 @@ impl Batch {
         let consume::Received { id, attempts, died_in, body, receipt, .. } = message;
         let origin = Origin { message_id: id, record: 0, died_in, attempts };
         for (number, record) in (0..).zip(envelope::lines(&body)) {
-            match OrderCompleted::decode(record) {
+            match Event::decode(record) {
                 Ok(event) => self.events.push(Received { event, attempts }),
                 Err(reason) => {
                     let origin = Origin { record: number, ..origin.clone() };

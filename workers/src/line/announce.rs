@@ -23,13 +23,13 @@ impl Announcer {
     /// Starts the task that publishes. It ends when every clone is dropped.
     ///
     /// # Errors
-    /// The URL is malformed. A Redis that is away is no error.
-    pub fn start(url: &str, namespace: &str) -> redis::RedisResult<Self> {
+    /// None that is known. A Redis that is away is no error.
+    pub fn start(redis: redis::Client, namespace: &str) -> redis::RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(REDIS_TIMEOUT))
             .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_number_of_retries(1);
-        let redis = ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
+        let redis = ConnectionManager::new_lazy_with_config(redis, config)?;
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         tokio::spawn(publish(redis, settled_channel(namespace), receiver));
         Ok(Self(sender))

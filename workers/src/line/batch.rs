@@ -9,7 +9,7 @@ use firstcome_broker::{
 use firstcome_contract::{
     family::Family,
     ids::UserId,
-    job::{self as contract, Envelope, JobId, JobKind, Settled, Undecodable, envelope},
+    job::{self as contract, Envelope, JobId, JobKind, Settled, Status, Undecodable, envelope},
     trace::TraceParent,
 };
 use uuid::Uuid;
@@ -18,6 +18,9 @@ use uuid::Uuid;
 /// cheaper beyond some hundreds; but where a storm and its settlement share the processors, every round
 /// trip waits for its turn.
 pub const MAX_JOBS: usize = 4_000;
+/// The most [`runs`] in one transaction. Each has its own statements, and writes rows once more that the one before it
+/// wrote, whose former versions stay in the way until the end: a line of alternating kinds would take longer and longer.
+const MAX_RUNS: usize = 100;
 
 /// Where in the broker a record was found, which identifies it across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +102,7 @@ impl Batch {
         self.is_end_of_line |= name == Some(MessageType::EndOfLine);
         self.canaries.extend(canary.filter(|_| name == Some(MessageType::Canary)));
         let first = Origin { message_id: id, record: 0, died_in, attempts };
+        let others = self.jobs.len();
         for (record, payload) in (0..).zip(envelope::lines(&body)) {
             let origin = Origin { record, ..first.clone() };
             let payload = payload.to_vec();
@@ -111,6 +115,8 @@ impl Batch {
                 }
             }
         }
+        let (before, message) = self.jobs.split_at_mut(others);
+        order_for_runs(before.last().map(Job::kind), message, Job::kind);
         self.receipt = Some(receipt);
         self.is_full()
     }
@@ -129,6 +135,20 @@ impl Batch {
         let jobs = self.jobs.iter().map(|job| &job.envelope);
         jobs.filter_map(move |job| Some((&job.job, *codes.get(&job.id)?)))
     }
+
+    /// The jobs among these, of such kinds, that were done.
+    pub(crate) fn done<'a>(
+        &'a self,
+        settled: &'a [Settled],
+        is_asked_for: impl Fn(JobKind) -> bool,
+    ) -> impl Iterator<Item = &'a contract::Job> {
+        let done = settled.iter().filter(|ended| {
+            ended.job_id.kind().is_some_and(&is_asked_for) && ended.status == Status::Succeeded
+        });
+        let done: HashSet<JobId> = done.map(|ended| ended.job_id).collect();
+        let jobs = self.jobs.iter().map(|job| &job.envelope);
+        jobs.filter(move |job| done.contains(&job.id)).map(|job| &job.job)
+    }
 }
 
 fn decode(family: Option<Family>, record: &[u8]) -> Result<Envelope, Undecodable> {
@@ -143,6 +163,13 @@ fn decode(family: Option<Family>, record: &[u8]) -> Result<Envelope, Undecodable
     }
 }
 
+/// Puts the jobs of one message into an order that has few runs. They may be settled in any: none of them was accepted
+/// before all of them stood in the line. Those of one kind stay as they stand.
+fn order_for_runs<T>(last: Option<JobKind>, message: &mut [T], kind: impl Fn(&T) -> JobKind) {
+    // First those that go on with the run before.
+    message.sort_by_key(|job| (last != Some(kind(job)), kind(job)));
+}
+
 /// The jobs in runs of one kind, in order: a handler takes jobs of its kind only, and none may overtake another.
 pub(crate) fn runs<'a, T>(
     jobs: &'a [T],
@@ -152,6 +179,21 @@ pub(crate) fn runs<'a, T>(
     runs.filter_map(move |run| Some((kind(run.first()?), run)))
 }
 
+/// The jobs in pieces, in order: as much in each as one transaction may hold, by its runs.
+pub(crate) fn pieces<'a, T>(
+    jobs: &'a [T],
+    kind: impl Fn(&T) -> JobKind + Copy + 'a,
+) -> Vec<&'a [T]> {
+    let (mut pieces, mut rest) = (Vec::new(), jobs);
+    while !rest.is_empty() {
+        let jobs: usize = runs(rest, kind).take(MAX_RUNS).map(|(_, run)| run.len()).sum();
+        let (piece, later) = rest.split_at(jobs);
+        pieces.push(piece);
+        rest = later;
+    }
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,12 +201,44 @@ mod tests {
 
     proptest! {
         #[test]
+        fn pieces_are_as_large_as_they_may_be(kinds in prop::collection::vec(prop::sample::select(&JobKind::ALL), 0..1_000)) {
+            let jobs: Vec<(usize, JobKind)> = kinds.into_iter().enumerate().collect();
+            let pieces = pieces(&jobs, |job| job.1);
+            prop_assert_eq!(pieces.concat(), jobs.clone());
+            let runs_in: Vec<usize> = pieces.iter().map(|piece| runs(piece, |job| job.1).count()).collect();
+            let (last, full) = runs_in.split_last().map_or((1, &[][..]), |(last, full)| (*last, full));
+            prop_assert!((1..=MAX_RUNS).contains(&last), "{:?}", runs_in);
+            prop_assert!(full.iter().all(|runs| *runs == MAX_RUNS), "{:?}", runs_in);
+        }
+
+        #[test]
         fn runs_are_of_one_kind_and_in_order(kinds in prop::collection::vec(prop::sample::select(&JobKind::ALL), 0..40)) {
             let jobs: Vec<(usize, JobKind)> = kinds.into_iter().enumerate().collect();
             let all: Vec<_> = runs(&jobs, |job| job.1).collect();
             prop_assert_eq!(all.iter().flat_map(|(_, run)| *run).copied().collect::<Vec<_>>(), jobs.clone());
             prop_assert!(all.iter().all(|(kind, run)| run.iter().all(|job| job.1 == *kind)));
             prop_assert!(all.windows(2).all(|pair| pair[0].0 != pair[1].0), "a run per change of kind");
+        }
+
+        #[test]
+        fn messages_of_two_kinds_have_a_run_each_and_one_more(
+            messages in prop::collection::vec(
+                prop::collection::vec(prop::sample::select(&[JobKind::PlaceOrder, JobKind::CancelOrder]), 1..20),
+                0..8,
+            ),
+        ) {
+            let mut line: Vec<(usize, JobKind)> = Vec::new();
+            for kinds in &messages {
+                let mut message: Vec<(usize, JobKind)> = (0..).zip(kinds.iter().copied()).collect();
+                let before = message.clone();
+                order_for_runs(line.last().map(|job| job.1), &mut message, |job| job.1);
+                for kind in JobKind::ALL {
+                    let of_kind = |jobs: &[(usize, JobKind)]| jobs.iter().filter(|job| job.1 == kind).copied().collect::<Vec<_>>();
+                    prop_assert_eq!(of_kind(&message), of_kind(&before));
+                }
+                line.append(&mut message);
+            }
+            prop_assert!(runs(&line, |job| job.1).count() <= messages.len() + 1);
         }
     }
 }

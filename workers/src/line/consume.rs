@@ -241,11 +241,13 @@ impl Settler<'_> {
     fn announce(&self, batch: &Batch, settled: Vec<Settled>) {
         let (messages, jobs) = (batch.messages, settled.len());
         tracing::debug!(queue = self.queue, messages, jobs, "settled");
-        if settled.iter().any(has_event) {
+        // Whatever was done is told in an event.
+        if settled.iter().any(|job| job.status == Status::Succeeded) {
             self.context.notifier.notify();
         }
         let sold_out = registry::sold_out(batch.rejected(&settled));
-        self.context.announcer.announce(SettledBatch { settled, sold_out });
+        let restocked = registry::restocked(batch.done(&settled, registry::restocks));
+        self.context.announcer.announce(SettledBatch { settled, sold_out, restocked });
     }
 
     /// The family that the jobs have to be of; `None` if any will do.
@@ -289,10 +291,6 @@ async fn acknowledge(
         sleep(ACK_INTERVAL).await;
     }
     Ok(())
-}
-
-fn has_event(job: &Settled) -> bool {
-    job.status == Status::Succeeded && job.job_id.kind().is_some_and(registry::has_events)
 }
 
 async fn expired(stop: &CancellationToken) {

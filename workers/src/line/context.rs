@@ -7,12 +7,7 @@ use firstcome_process::database::Pool;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Announcer, Notifier,
-    attempt::AttemptError,
-    fence::{self, Past},
-    lease::Lease,
-};
+use super::{Announcer, Notifier, attempt::AttemptError, duplicates::Past, fence, lease::Lease};
 use crate::metrics::Metrics;
 
 /// What it takes to settle the lines of a family.

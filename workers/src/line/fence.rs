@@ -1,39 +1,12 @@
 //! The fence: a batch begins by making sure that its line is still ours. The same statement tells which of its
-//! jobs are settled already: duplicates, which are dropped.
+//! jobs are settled already: see [`super::duplicates`].
 
 use std::collections::HashMap;
 
-use chrono::NaiveDate;
 use firstcome_contract::job::JobId;
 use sqlx::PgConnection;
 
-use super::lease::Lease;
-
-/// What the database knows of the jobs of a batch, which may come again.
-#[derive(Debug)]
-pub(crate) struct Past {
-    /// Those that have an outcome, and whether an operator gave them another attempt.
-    known: HashMap<JobId, bool>,
-    /// Of jobs submitted up to this day (UTC), outcomes may be forgotten: see `purge`.
-    closed: Option<NaiveDate>,
-}
-
-impl Past {
-    /// Whether the job has its outcome, for good.
-    pub(crate) fn is_settled(&self, id: JobId) -> bool {
-        self.known.get(&id) == Some(&false)
-    }
-
-    /// Whether the job has no outcome yet, not even one that is to make room for another.
-    pub(crate) fn is_new(&self, id: JobId) -> bool {
-        !self.known.contains_key(&id)
-    }
-
-    /// Whether the job may have had an outcome that is no longer known.
-    pub(crate) fn may_have_forgotten(&self, id: JobId) -> bool {
-        self.is_new(id) && self.closed >= Some(id.submitted_at().date_naive())
-    }
-}
+use super::{duplicates::Past, lease::Lease};
 
 /// Begins a batch: makes sure that the line is still ours, and stays so until the transaction ends,
 /// and tells what is known of these jobs: where an outcome is gone, its day is closed. `None` if

@@ -1,18 +1,16 @@
-//! The outcomes, as they are stored: one `job_outcomes` row per job, in the transaction of its effects. Also who
-//! answers "was this key used before?".
+//! The outcomes, as they are stored: one `job_outcomes` row per job, in the transaction of its effects.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use firstcome_contract::{
     ids::UserId,
-    job::{Envelope, Idempotency, JobId, JobKind, Settled, Status},
-    rejection::Rejection,
+    job::{Idempotency, JobId, JobKind, Settled, Status},
 };
 use serde_json::value::RawValue;
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgPool};
 
-use super::{batch::Reject, fence::Past, lease::Lease};
+use super::{batch::Reject, duplicates::Past, lease::Lease};
 use crate::jobs::outcome::Outcome;
 
 /// A row of `job_outcomes` that is to be stored.
@@ -43,32 +41,6 @@ impl Entry {
         }
     }
 
-    /// The outcome of a job whose key an earlier job owns: that job's outcome, or the rejection if
-    /// the two requests differ.
-    pub(crate) fn replay(envelope: &Envelope, key: &Idempotency, first: &KeyOwner) -> Self {
-        if key.fingerprint == first.fingerprint {
-            Self {
-                job_id: envelope.id,
-                user_id: envelope.user_id,
-                status: first.status,
-                code: first.code.clone(),
-                result: first.result.clone(),
-                detail: first.detail.clone(),
-                idempotency: None,
-                replay_of: Some(first.job_id),
-            }
-        } else {
-            Self {
-                replay_of: Some(first.job_id),
-                ..Self::new(
-                    envelope.id,
-                    envelope.user_id,
-                    &Outcome::Rejected(Rejection::IdempotencyKeyReused, None),
-                )
-            }
-        }
-    }
-
     pub(crate) fn settled(self, settled_at: DateTime<Utc>) -> Settled {
         Settled {
             job_id: self.job_id,
@@ -82,31 +54,6 @@ impl Entry {
     }
 }
 
-/// The job that first used an idempotency key, and how it ended.
-#[derive(Debug, Clone)]
-pub(crate) struct KeyOwner {
-    pub(crate) job_id: JobId,
-    pub(crate) fingerprint: String,
-    pub(crate) status: Status,
-    pub(crate) code: Option<String>,
-    pub(crate) result: Option<Box<RawValue>>,
-    pub(crate) detail: Option<Box<RawValue>>,
-}
-
-impl KeyOwner {
-    /// The owner of a key that the job of this entry uses first.
-    pub(crate) fn of(entry: &Entry, fingerprint: &str) -> Self {
-        Self {
-            job_id: entry.job_id,
-            fingerprint: fingerprint.to_owned(),
-            status: entry.status,
-            code: entry.code.clone(),
-            result: entry.result.clone(),
-            detail: entry.detail.clone(),
-        }
-    }
-}
-
 /// The line whose jobs are settled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settling<'a> {
@@ -114,51 +61,6 @@ pub(crate) struct Settling<'a> {
     pub(crate) past: &'a Past,
     /// All that stood before them is settled, so it tells how far the line has come.
     pub(crate) is_in_order: bool,
-}
-
-/// Who owns the keys of these jobs, where they are owned.
-pub(crate) async fn key_owners(
-    transaction: &mut PgConnection,
-    kind: JobKind,
-    jobs: &[&Envelope],
-) -> Result<HashMap<(UserId, String), KeyOwner>, sqlx::Error> {
-    let (users, keys): (Vec<i64>, Vec<String>) = jobs
-        .iter()
-        .filter_map(|job| Some((job.user_id.get(), job.idempotency.as_ref()?.key.clone())))
-        .unzip();
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = sqlx::query!(
-        r#"SELECT job_id AS "job_id!", user_id AS "user_id!", idempotency_key AS "idempotency_key!",
-                  fingerprint AS "fingerprint!", status AS "status!", code, result AS "result: Json<Box<RawValue>>",
-                  detail AS "detail: Json<Box<RawValue>>"
-           FROM UNNEST($2::bigint[], $3::text[]) AS asked (asker, key)
-           CROSS JOIN LATERAL (
-               SELECT * FROM job_outcomes
-               WHERE (user_id, kind, idempotency_key) BETWEEN (asker, $1, key) AND (asker, $1, key)
-                 AND idempotency_key IS NOT NULL
-               LIMIT 1
-           ) AS owner"#,
-        kind.as_str(),
-        &users,
-        &keys,
-    )
-    .fetch_all(transaction)
-    .await?;
-    let owners = rows.into_iter().map(|row| {
-        let owner = KeyOwner {
-            job_id: JobId::from(row.job_id),
-            fingerprint: row.fingerprint,
-            // The check constraint job_outcomes_status admits no other name.
-            status: Status::from_name(&row.status).unwrap_or(Status::Failed),
-            code: row.code,
-            result: row.result.map(|Json(result)| result),
-            detail: row.detail.map(|Json(detail)| detail),
-        };
-        ((UserId::new(row.user_id), row.idempotency_key), owner)
-    });
-    Ok(owners.collect())
 }
 
 /// How many of these jobs get an outcome for the first time.

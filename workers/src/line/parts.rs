@@ -76,9 +76,14 @@ pub(crate) enum Then {
 
 impl<'a, T> Parts<'a, T> {
     pub(crate) fn of(all: &'a [T], tuning: &'a mut Tuning) -> Self {
-        let waiting = if all.is_empty() { Vec::new() } else { vec![all] };
+        Self::of_pieces(if all.is_empty() { Vec::new() } else { vec![all] }, tuning)
+    }
+
+    /// Of pieces, in order, of which no two go into one transaction; none is empty.
+    pub(crate) fn of_pieces(mut pieces: Vec<&'a [T]>, tuning: &'a mut Tuning) -> Self {
+        pieces.reverse();
         let retry = Retry::new(Duration::from_millis(10), MAX_RETRY_DELAY);
-        Self { waiting, tuning, retry, attempts: 0, races: 0, is_bisected: false }
+        Self { waiting: pieces, tuning, retry, attempts: 0, races: 0, is_bisected: false }
     }
 
     /// The next part; `None` when all are done.

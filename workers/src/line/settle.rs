@@ -2,34 +2,28 @@
 //! database is away, in smaller parts while it is slow, bisected down to the one poison job when it is
 //! neither.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Instant,
-};
+use std::time::Instant;
 
 use firstcome_contract::{
     failure::Failure,
-    ids::UserId,
-    job::{Envelope, Idempotency, JobKind, Settled},
+    job::{Envelope, JobKind, Settled},
 };
 use sqlx::{Connection, PgConnection};
 use tracing::field::display;
 
 use super::{
     attempt::{AttemptError, bounded, give_back},
-    batch::{Job, Reject, runs},
+    batch::{Job, Reject, pieces, runs},
     context::QueueContext,
     dead_letter::{Letter, fail},
-    fence::Past,
-    outcomes::{self, Entry, KeyOwner, Settling},
+    duplicates::Past,
+    outcomes::{self, Entry, Settling},
     parts::{Parts, Then, Tuning},
+    repeats,
 };
 use crate::{
     RoleName,
-    jobs::{
-        outcome::{HandlerError, Outcome},
-        registry,
-    },
+    jobs::{outcome::Outcome, registry},
 };
 
 /// Settles the jobs, in order, however long the database is away; `keep_trying`
@@ -45,7 +39,7 @@ pub(crate) async fn settle(
 ) -> Result<Vec<Settled>, AttemptError> {
     let queue = context.queue;
     let mut settled = Vec::with_capacity(jobs.len());
-    let mut parts = Parts::of(jobs, tuning);
+    let mut parts = Parts::of_pieces(pieces(jobs, Job::kind), tuning);
     while let Some(part) = parts.next() {
         let began = Instant::now();
         let error = match try_settle(context, part, parts.looks_up_keys()).await {
@@ -113,6 +107,11 @@ async fn settle_on(
     if new.is_empty() {
         return Ok(Vec::new());
     }
+    if runs(&new, |job| job.kind()).nth(1).is_some() {
+        // Each run takes its locks in the global order, but the next one begins at the front again.
+        let jobs: Vec<&Envelope> = new.iter().map(|job| &job.envelope).collect();
+        registry::lock_ahead(&mut transaction, &jobs).await?;
+    }
     let mut settled = Vec::with_capacity(new.len());
     for (kind, run) in runs(&new, |job| job.kind()) {
         // Stored run by run: a later one finds the keys of an earlier one taken.
@@ -141,7 +140,7 @@ async fn settle_run(
     let (overdue, waiting): (Vec<&Job>, Vec<&Job>) =
         jobs.iter().partition(|job| past.may_have_forgotten(job.envelope.id));
     let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
-    let mut entries = decide(&mut *transaction, kind, &waiting, looks_up_keys).await?;
+    let mut entries = repeats::decide(&mut *transaction, kind, &waiting, looks_up_keys).await?;
     if let Some(first) = overdue.first() {
         let (queue, trace) = (context.queue, first.envelope.trace.map(display));
         let (count, id) = (overdue.len(), first.envelope.id);
@@ -167,67 +166,4 @@ fn reject(job: &Job, reason: String) -> Reject {
         origin: job.origin.clone(),
         payload: job.payload.clone(),
     }
-}
-
-/// Decides jobs that have no outcome yet: those whose idempotency key is taken repeat its owner's
-/// outcome, the others go to the handler. Unless `looks_up_keys`, no key is expected to be taken; storing one that
-/// is [fails](AttemptError::is_taken_key).
-async fn decide(
-    transaction: &mut PgConnection,
-    kind: JobKind,
-    jobs: &[&Envelope],
-    looks_up_keys: bool,
-) -> Result<Vec<Entry>, AttemptError> {
-    let mut owners = if looks_up_keys {
-        outcomes::key_owners(transaction, kind, jobs).await?
-    } else {
-        HashMap::new()
-    };
-
-    // The first job of the batch with a free key takes it; later ones with that key, if any, wait for it.
-    let mut taken: HashSet<(UserId, &str)> = HashSet::new();
-    let mut shared: HashSet<(UserId, &str)> = HashSet::new();
-    let fresh = jobs.iter().copied().filter(|job| {
-        let Some(Idempotency { key, .. }) = &job.idempotency else { return true };
-        let is_free = owners.is_empty() || !owners.contains_key(&(job.user_id, key.clone()));
-        let is_first = is_free && taken.insert((job.user_id, key));
-        if is_free && !is_first {
-            shared.insert((job.user_id, key));
-        }
-        is_first
-    });
-    let fresh: Vec<&Envelope> = fresh.collect();
-    let broken = |error| AttemptError::of_handler(kind, error);
-    let outcomes = if fresh.is_empty() {
-        Vec::new()
-    } else {
-        registry::apply(kind, transaction, &fresh).await.map_err(broken)?
-    };
-
-    // In the order of the line, so that an owner's entry exists before its replays.
-    let mut decided = fresh.iter().zip(&outcomes).peekable();
-    let mut entries = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let key = job.idempotency.as_ref();
-        let entry = match decided.next_if(|(fresh, _)| fresh.id == job.id) {
-            Some((_, outcome)) => {
-                let entry = Entry::new(job.id, job.user_id, outcome);
-                if let Some(Idempotency { key, fingerprint }) = key
-                    && shared.contains(&(job.user_id, key.as_str()))
-                {
-                    let owner = KeyOwner::of(&entry, fingerprint);
-                    owners.insert((job.user_id, key.clone()), owner);
-                }
-                Entry { idempotency: key.cloned(), ..entry }
-            }
-            None => {
-                let owner = key.and_then(|key| owners.get(&(job.user_id, key.key.clone())));
-                let unowned = || HandlerError::Broken("a job that repeats none".to_owned());
-                let (key, owner) = key.zip(owner).ok_or_else(unowned).map_err(broken)?;
-                Entry::replay(job, key, owner)
-            }
-        };
-        entries.push(entry);
-    }
-    Ok(entries)
 }

@@ -1,5 +1,6 @@
 //! Jobs: contended writes that were accepted but not yet decided, and how they travel.
 
+pub mod cancel_order;
 pub mod envelope;
 pub mod held_key;
 pub mod id;
@@ -7,6 +8,7 @@ pub mod issue_coupon;
 pub mod outcome;
 pub mod place_order;
 
+pub use cancel_order::CancelOrder;
 pub use envelope::{Envelope, Idempotency, Undecodable};
 pub use id::JobId;
 pub use issue_coupon::IssueCoupon;
@@ -15,7 +17,7 @@ pub use place_order::PlaceOrder;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{family::Family, order};
+use crate::{family::Family, ids::ProductId, order};
 
 /// Declares the kinds of jobs from one table: the enum, every kind there is, and all look-ups.
 macro_rules! job_kinds {
@@ -56,6 +58,8 @@ job_kinds! {
     IssueCoupon("issue-coupon", 1, Coupon),
     /// Sell products to a user.
     PlaceOrder("place-order", 2, Product),
+    /// Undo an order.
+    CancelOrder("cancel-order", 3, Product),
 }
 
 impl JobKind {
@@ -79,6 +83,8 @@ pub enum Job {
     IssueCoupon(IssueCoupon),
     /// See [`JobKind::PlaceOrder`].
     PlaceOrder(PlaceOrder),
+    /// See [`JobKind::CancelOrder`].
+    CancelOrder(CancelOrder),
 }
 
 impl Job {
@@ -88,6 +94,7 @@ impl Job {
         match self {
             Self::IssueCoupon(_) => JobKind::IssueCoupon,
             Self::PlaceOrder(_) => JobKind::PlaceOrder,
+            Self::CancelOrder(_) => JobKind::CancelOrder,
         }
     }
 
@@ -99,6 +106,7 @@ impl Job {
         match self {
             Self::IssueCoupon(job) => to_raw_value(job),
             Self::PlaceOrder(job) => to_raw_value(job),
+            Self::CancelOrder(job) => to_raw_value(job),
         }
     }
 
@@ -110,20 +118,25 @@ impl Job {
         let job = match kind {
             JobKind::IssueCoupon => serde_json::from_str(json.get()).map(Self::IssueCoupon),
             JobKind::PlaceOrder => serde_json::from_str(json.get()).map(Self::PlaceOrder),
+            JobKind::CancelOrder => serde_json::from_str(json.get()).map(Self::CancelOrder),
         };
         let job = job.map_err(|error| error.to_string())?;
         match &job {
             Self::PlaceOrder(order) if !order.is_valid() => Err("no valid items".to_owned()),
-            Self::IssueCoupon(_) | Self::PlaceOrder(_) => Ok(job),
+            Self::CancelOrder(order) if !order.is_valid() => {
+                Err("no valid cancellation".to_owned())
+            }
+            Self::IssueCoupon(_) | Self::PlaceOrder(_) | Self::CancelOrder(_) => Ok(job),
         }
     }
 
-    /// What the job contends for, ascending: the coupon, or the products.
+    /// What the job contends for, ascending: the coupon, or the products of the order.
     #[must_use]
     pub fn keys(&self) -> Keys<'_> {
         match self {
             Self::IssueCoupon(job) => Keys::Coupon(Some(job.coupon_id.get())),
-            Self::PlaceOrder(job) => Keys::Products(job.items.iter()),
+            Self::PlaceOrder(job) => Keys::Items(job.items.iter()),
+            Self::CancelOrder(job) => Keys::Products(job.product_ids.iter()),
         }
     }
 }
@@ -134,7 +147,9 @@ pub enum Keys<'a> {
     /// The campaign of the coupon: one key, or none once it was given.
     Coupon(Option<i64>),
     /// The order's items, whose product ids are the keys.
-    Products(std::slice::Iter<'a, order::Item>),
+    Items(std::slice::Iter<'a, order::Item>),
+    /// The products themselves.
+    Products(std::slice::Iter<'a, ProductId>),
 }
 
 impl Iterator for Keys<'_> {
@@ -143,7 +158,8 @@ impl Iterator for Keys<'_> {
     fn next(&mut self) -> Option<i64> {
         match self {
             Self::Coupon(id) => id.take(),
-            Self::Products(items) => items.next().map(|item| item.product_id.get()),
+            Self::Items(items) => items.next().map(|item| item.product_id.get()),
+            Self::Products(ids) => ids.next().map(|id| id.get()),
         }
     }
 }
@@ -155,7 +171,7 @@ mod tests {
     #[test]
     fn names_and_numbers_never_change() {
         let pinned: Vec<_> = JobKind::ALL.map(|kind| (kind.as_str(), kind.number())).to_vec();
-        assert_eq!(pinned, [("issue-coupon", 1), ("place-order", 2)]);
+        assert_eq!(pinned, [("issue-coupon", 1), ("place-order", 2), ("cancel-order", 3)]);
         for kind in JobKind::ALL {
             assert_eq!(JobKind::from_number(kind.number()), Some(kind));
             assert_eq!(JobKind::from_name(kind.as_str()), Some(kind));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::JobId;
 use crate::{
     failure::Failure,
-    ids::{CouponId, UserId},
+    ids::{CouponId, ProductId, UserId},
 };
 
 /// How a job ended.
@@ -84,6 +84,8 @@ pub struct SettledBatch {
     pub settled: Vec<Settled>,
     /// The coupons of which none was left for jobs of the batch.
     pub sold_out: Vec<CouponId>,
+    /// The products of which the batch brought units back.
+    pub restocked: Vec<ProductId>,
 }
 
 /// The first line of the message: what holds for the whole batch.
@@ -91,6 +93,9 @@ pub struct SettledBatch {
 #[serde(rename_all = "camelCase")]
 struct Head {
     sold_out: Vec<CouponId>,
+    /// The release before this one does not tell it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    restocked: Vec<ProductId>,
 }
 
 impl SettledBatch {
@@ -99,7 +104,7 @@ impl SettledBatch {
     /// # Errors
     /// None in practice: every field can be told in JSON.
     pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
-        let head = Head { sold_out: self.sold_out.clone() };
+        let head = Head { sold_out: self.sold_out.clone(), restocked: self.restocked.clone() };
         let mut message = serde_json::to_vec(&head)?;
         for settled in &self.settled {
             message.push(b'\n');
@@ -120,6 +125,8 @@ pub struct HeardBatch<'a> {
     pub settled: Vec<(JobId, &'a [u8])>,
     /// As in [`SettledBatch`].
     pub sold_out: Vec<CouponId>,
+    /// As in [`SettledBatch`].
+    pub restocked: Vec<ProductId>,
 }
 
 impl<'a> HeardBatch<'a> {
@@ -129,7 +136,8 @@ impl<'a> HeardBatch<'a> {
     /// If it is none.
     pub fn decode(message: &'a [u8]) -> serde_json::Result<Self> {
         let mut lines = message.split(|byte| *byte == b'\n');
-        let Head { sold_out } = serde_json::from_slice(lines.next().unwrap_or_default())?;
+        let Head { sold_out, restocked } =
+            serde_json::from_slice(lines.next().unwrap_or_default())?;
         let settled = lines.map(|line| {
             let (id, json) = line.split_at_checked(36)?;
             Some((JobId::from(Uuid::try_parse_ascii(id).ok()?), json))
@@ -137,7 +145,7 @@ impl<'a> HeardBatch<'a> {
         let settled: Option<_> = settled.collect();
         let settled =
             settled.ok_or_else(|| serde_json::Error::custom("an outcome without its job's id"))?;
-        Ok(Self { settled, sold_out })
+        Ok(Self { settled, sold_out, restocked })
     }
 }
 
@@ -172,10 +180,11 @@ mod tests {
         let told = SettledBatch {
             settled: vec![settled(1, None), settled(2, Some("COUPON_SOLD_OUT"))],
             sold_out: vec![CouponId::new(3)],
+            restocked: vec![ProductId::new(4)],
         };
         let message = told.encode().unwrap();
         let heard = HeardBatch::decode(&message).unwrap();
-        assert_eq!(heard.sold_out, told.sold_out);
+        assert_eq!((heard.sold_out, heard.restocked), (told.sold_out, told.restocked));
         assert_eq!(heard.settled.len(), 2);
         for (told, (job, json)) in told.settled.iter().zip(heard.settled) {
             let heard: Settled = serde_json::from_slice(json).unwrap();
@@ -185,7 +194,8 @@ mod tests {
             );
             assert_eq!(heard.result.unwrap().get(), told.result.as_ref().unwrap().get());
         }
-        let nothing = SettledBatch { settled: Vec::new(), sold_out: Vec::new() };
+        let nothing =
+            SettledBatch { settled: Vec::new(), sold_out: Vec::new(), restocked: Vec::new() };
         assert!(HeardBatch::decode(&nothing.encode().unwrap()).unwrap().settled.is_empty());
         for foreign in [&b""[..], b"[]", b"{\"soldOut\":[]}\nno job", b"{\"soldOut\":[]}\n"] {
             assert!(HeardBatch::decode(foreign).is_err(), "{foreign:?}");

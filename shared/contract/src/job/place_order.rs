@@ -69,3 +69,17 @@ pub struct ShortItem {
     /// How many there were at the settlement; fewer than `requested`.
     pub available: i64,
 }
+
+/// An item of which the customer may not have that many: what `limit-exceeded` adds to its code, as `lines`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitedItem {
+    /// The product whose limit it is.
+    pub product_id: ProductId,
+    /// How many were asked for.
+    pub requested: i64,
+    /// How many the customer has by orders that were not cancelled.
+    pub bought: i64,
+    /// How many a customer may have for life.
+    pub limit: i64,
+}

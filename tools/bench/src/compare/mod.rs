@@ -13,6 +13,7 @@ mod ratios;
 mod requests;
 mod results;
 mod run;
+mod sale;
 mod scenarios;
 mod servers;
 mod throughput;

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use firstcome_contract::job::JobKind;
 use firstcome_rig::screen::Screen;
 
 use super::{
@@ -11,6 +10,7 @@ use super::{
     measurements::Measurements,
     plan::{MOST_CONNECTIONS, Plan},
     requests,
+    sale::Sale,
     servers::Firstcome,
     throughput::{Goods, Throughput, measure},
 };
@@ -51,30 +51,30 @@ impl<'a> Run<'a> {
     /// The requests for a new hot key, and what they contend for.
     pub(super) async fn hot(
         &self,
-        kind: JobKind,
+        sale: Sale,
         database: &Database,
     ) -> anyhow::Result<(Requests, Goods)> {
         let bearers = &self.databases.bearers;
-        match kind {
-            JobKind::IssueCoupon => {
+        match sale {
+            Sale::Coupons => {
                 let campaign = vec![database.campaign().await?];
                 Ok((requests::coupons(bearers, &campaign)?, Goods::Coupons(campaign)))
             }
-            JobKind::PlaceOrder => {
+            Sale::Orders => {
                 let products = Goods::Products(vec![requests::HOT_PRODUCT]);
                 Ok((requests::hot_orders(bearers, None), products))
             }
         }
     }
 
-    /// Starts the system and warms it up with jobs of this kind; tells how many were accepted.
+    /// Starts the system and warms it up with such jobs; tells how many were accepted.
     pub(super) async fn firstcome(
         &self,
         database: &Database,
-        kind: JobKind,
+        sale: Sale,
     ) -> anyhow::Result<(Firstcome, i64)> {
         let system = Firstcome::start(database).await?;
-        let (requests, goods) = self.hot(kind, database).await?;
+        let (requests, goods) = self.hot(sale, database).await?;
         let load = self.warm_up(system.address, requests);
         let throughput = measure(&load, &goods, &database.pool).await?;
         Ok((system, throughput.answered.units))

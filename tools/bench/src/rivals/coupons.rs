@@ -192,6 +192,7 @@ fn next_number(row: Option<PgRow>, submitted_at: DateTime<Utc>) -> Result<i64, F
         issued: row.try_get(1)?,
         starts_at: row.try_get(2)?,
         ends_at: row.try_get(3)?,
+        paused_at: None,
     };
     campaign
         .check_window(submitted_at)

@@ -124,7 +124,10 @@ pub(crate) async fn serve(args: RivalArgs) -> anyhow::Result<()> {
         publisher,
         sequence: AtomicU32::new(0),
     };
-    let app = App { verifier: Verifier::new(&args.secrets)?, shared: Arc::new(shared) };
+    let app = App {
+        verifier: Verifier::start(&args.secrets, None, &CancellationToken::new())?,
+        shared: Arc::new(shared),
+    };
     let router = Router::<App>::new().route("/hello", get(floors::hello));
     let coupon = "/api/coupons/{couponId}/issue";
     let router = match args.name {

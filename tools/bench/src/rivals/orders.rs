@@ -6,10 +6,7 @@ use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use firstcome_api::http::{auth::Caller, body::Body, problem::Code};
 use firstcome_contract::{
-    event::{
-        OrderCompleted,
-        order_completed::{Item as SoldItem, Order},
-    },
+    event::{Data, Event, OrderCompleted, SoldItem},
     ids::OrderId,
     job::{JobId, JobKind, place_order::OrderPlaced},
     money::Money,
@@ -88,7 +85,7 @@ async fn transact(
         return Err(Code::InsufficientBalance.into());
     }
     let (order_id, amount) = (OrderId::new(order_id), Money::new(amount));
-    let event = Order {
+    let event = OrderCompleted {
         order_id,
         user_id: caller.user_id,
         items: sold,
@@ -97,7 +94,7 @@ async fn transact(
         paid: amount,
         coupon_id: None,
     };
-    let event = OrderCompleted::new(job.get(), now, event);
+    let event = Event { id: job.get(), time: now, data: Data::OrderCompleted(event) };
     let placed = OrderPlaced {
         order_id,
         items_amount: amount,
@@ -125,7 +122,7 @@ async fn transact(
          ), balance AS (
              UPDATE balances SET amount = $10 WHERE user_id = $7
          ), event AS (
-             INSERT INTO outbox (event_id, event) VALUES ($6, $11)
+             INSERT INTO outbox_parcels (event_id, event) VALUES ($6, $11)
          )
          INSERT INTO job_outcomes (kind, job_id, user_id, status, result)
          VALUES ('place-order', $6, $7, 'succeeded', $12)",

@@ -29,7 +29,7 @@ impl Publisher {
         let lines = crew::lines(pool).await?;
         let line =
             lines.into_iter().find(|line| line.family == KIND.family()).context("no line")?;
-        let connection = connect::connect(&broker.amqp_url, "firstcome-bench publish").await?;
+        let connection = connect::connect(broker, "firstcome-bench publish").await?;
         let publisher = ConfirmedPublisher::open(&connection).await?;
         let (inbox, submissions) = mpsc::channel(BACKLOG);
         let exchange = line.exchange(&broker.queue_namespace);

@@ -2,3 +2,4 @@
 
 pub(crate) mod coupon_drop;
 pub(crate) mod product_sale;
+pub(crate) mod returns;

@@ -1,42 +1,31 @@
 //! Act 2: everybody wants a console, with and without extras, coupons and money.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
-use anyhow::{Context, ensure};
-use chrono::{DateTime, Utc};
-use firstcome_rig::{
-    answers::SettledJob,
-    figures::count,
-    http::{Client, call},
-    settings::Settings,
-};
-use firstcome_workers::commands::mock_data_platform::{self, Received};
-use http::{Method, StatusCode, Uri};
-use serde::de::DeserializeOwned;
+use anyhow::Context;
+use firstcome_rig::{answers::SettledJob, figures::count, settings::Settings};
+use firstcome_workers::commands::mock_data_platform::Received;
 use sqlx::PgPool;
 
 use crate::{
     args::DemoArgs,
+    consumers::{self, CaughtUp},
     load::{Customer, Load, Record},
     mix::{self, Offer},
-    report::{
-        Pace, Report,
-        orders::{CaughtUp, lines},
-    },
+    report::{Pace, Report, orders::lines},
     setup,
     stored::{self, StoredSale, Totals},
     verify::{Check, orders::checks},
-    watch::{Progress, Watch},
+    watch::Watch,
 };
-
-/// How long the data platform's stand-in may take to list what it got.
-const LIST_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A product sale that was held.
 #[derive(Debug)]
 pub(crate) struct ProductSale {
-    load: Arc<Load>,
-    offer: Offer,
+    pub(crate) load: Arc<Load>,
+    pub(crate) offer: Offer,
+    /// What it left in the database.
+    pub(crate) stored: StoredSale,
     caught_up: CaughtUp,
     received: Vec<Received>,
 }
@@ -62,7 +51,7 @@ impl ProductSale {
         let holders = mix::indexes(customers, &winners);
         let orders =
             mix::orders(&products, customers.len(), &holders, campaign, args.orders as usize);
-        let clicks = mix::clicks(&orders)?;
+        let clicks = mix::clicks("order", &orders)?;
         let balances = stored::balances(pool).await?;
         let offer = Offer { products, orders, clicks: clicks.len(), balances, winners, campaign };
 
@@ -83,89 +72,35 @@ impl ProductSale {
         watch.load(&load, tasks).await;
 
         let address = settings.data_platform.context("no data platform was started")?;
-        let caught_up = catch_up(&load, address, watch, pool).await?;
-        let received = ask(address, Uri::from_static("/orders")).await?;
-        Ok(Self { load, offer, caught_up, received })
+        let (events, last_settled) = {
+            let record = load.record();
+            (record.orders().len(), record.last_settled())
+        };
+        let caught_up = consumers::catch_up(events, last_settled, address, watch, pool).await;
+        let received = consumers::received(address).await?;
+        // All of it has come to rest: the next act changes it.
+        let stored = StoredSale::read(pool, offer.campaign).await?;
+        Ok(Self { load, offer, stored, caught_up, received })
     }
 
-    pub(crate) async fn report(&self, pool: &PgPool) -> anyhow::Result<Vec<String>> {
-        let stored = StoredSale::read(pool, self.offer.campaign).await?;
+    pub(crate) fn report(&self) -> Vec<String> {
         let record = &*self.load.record();
-        let report = self.reported(record, &stored);
-        Ok(lines(&report, &self.offer, &stored.stocks, self.caught_up))
+        lines(&self.reported(record), &self.offer, &self.stored.stocks, self.caught_up)
     }
 
     /// What came of it.
-    pub(crate) async fn audit(&self, pool: &PgPool) -> anyhow::Result<(Totals, Pace, Vec<Check>)> {
-        let stored = StoredSale::read(pool, self.offer.campaign).await?;
+    pub(crate) fn audit(&self) -> (Totals, Pace, Vec<Check>) {
         let record = &*self.load.record();
-        let (totals, pace) =
-            (stored.outcomes.totals(record), self.reported(record, &stored).pace());
-        Ok((totals, pace, checks(record, &self.offer, &stored, &self.received)))
+        let (totals, pace) = (self.stored.outcomes.totals(record), self.reported(record).pace());
+        (totals, pace, checks(record, &self.offer, &self.stored, &self.received))
     }
 
-    fn reported<'a>(&self, record: &'a Record, stored: &'a StoredSale) -> Report<'a> {
+    fn reported<'a>(&'a self, record: &'a Record) -> Report<'a> {
         Report {
             record,
-            outcomes: &stored.outcomes,
+            outcomes: &self.stored.outcomes,
             opened_at: self.load.opened_at,
             connections: self.load.connections,
         }
     }
-}
-
-/// Waits until the statistics have counted and the data platform has got every completed order.
-async fn catch_up(
-    load: &Load,
-    data_platform: SocketAddr,
-    watch: &mut Watch<'_>,
-    pool: &PgPool,
-) -> anyhow::Result<CaughtUp> {
-    let (orders, last_settled) = {
-        let record = load.record();
-        let orders = record.settled.iter().filter_map(|told| told.outcome.order());
-        let orders: HashSet<i64> = orders.map(|order| order.order_id.get()).collect();
-        (orders.len(), record.settled.iter().map(|told| told.outcome.settled_at).max())
-    };
-    let since = |at: DateTime<Utc>| {
-        last_settled.and_then(|settled| (at - settled).to_std().ok()).unwrap_or_default()
-    };
-    let mut caught_up = CaughtUp::default();
-    let mut platform_at = None;
-    watch
-        .until_done(async || {
-            // What cannot be asked just now has not moved.
-            let (counted, counted_at) = stored::counted(pool).await.unwrap_or_default();
-            let counted = usize::try_from(counted).unwrap_or_default();
-            let got: mock_data_platform::Report =
-                ask(data_platform, Uri::from_static("/events")).await.unwrap_or_default();
-            if got.distinct >= orders {
-                platform_at.get_or_insert_with(Utc::now);
-            }
-            caught_up = CaughtUp {
-                statistics: counted_at.map(since).unwrap_or_default(),
-                data_platform: platform_at.map(since).unwrap_or_default(),
-                requests: got.requests,
-            };
-            Progress {
-                status: format!(
-                    "waiting for the consumers of {} events: the statistics have {}, the data platform has {}",
-                    count(orders),
-                    count(counted),
-                    count(got.distinct)
-                ),
-                figures: [counted, got.distinct, 0],
-                done: counted >= orders && got.distinct >= orders,
-            }
-        })
-        .await;
-    Ok(caught_up)
-}
-
-/// Asks the stand-in for the data platform what it got.
-async fn ask<T: DeserializeOwned>(address: SocketAddr, path: Uri) -> anyhow::Result<T> {
-    let mut client = Client::new(address, LIST_DEADLINE);
-    let answer = client.send(call(Method::GET, path, None)).await?;
-    ensure!(answer.status == StatusCode::OK, "the data platform answered {}", answer.status);
-    Ok(serde_json::from_slice(&answer.body)?)
 }

@@ -2,6 +2,7 @@
 
 mod chart;
 pub(crate) mod orders;
+pub(crate) mod returns;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -240,13 +241,19 @@ impl Report<'_> {
 }
 
 /// The last line: for people and for scripts. The figures are those of the coupon drop, the
-/// violations those of both acts.
+/// violations those of all acts.
 #[must_use]
 pub(crate) fn last_line(drop: Totals, violations: usize) -> String {
     format!("demo: {} {} violations={violations}", verdict(violations), figures(drop))
 }
 
-/// The line before it: the figures of the product sale, and its pace.
+/// The line before it: the figures of the returns.
+#[must_use]
+pub(crate) fn third_act_line(returns: Totals, violations: usize) -> String {
+    format!("demo: act 3 {} {}", verdict(violations), figures(returns))
+}
+
+/// The line before that: the figures of the product sale, and its pace.
 #[must_use]
 pub(crate) fn second_act_line(sale: Totals, pace: Pace, violations: usize) -> String {
     let Pace { settled_per_accepted, settled_p99 } = pace;
@@ -308,6 +315,10 @@ mod tests {
             second_act_line(totals, pace, 0),
             "demo: act 2 PASS accepted=8000 settled=8000 succeeded=1000 rejected=7000 \
              settled_per_accepted=0.87 settled_p99_ms=1234"
+        );
+        assert_eq!(
+            third_act_line(totals, 1),
+            "demo: act 3 FAIL accepted=8000 settled=8000 succeeded=1000 rejected=7000"
         );
     }
 

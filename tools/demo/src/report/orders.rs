@@ -1,24 +1,15 @@
 //! What came of the product sale: who wanted what, and who got it.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use firstcome_rig::figures::{amount, count, duration};
 
 use super::{Report, chart::bar};
-use crate::mix::{Kind, Offer, Product, Role};
-
-/// How long the consumers of the events took after the last outcome.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct CaughtUp {
-    pub(crate) statistics: Duration,
-    pub(crate) data_platform: Duration,
-    /// In how many requests it got the events.
-    pub(crate) requests: u64,
-}
+use crate::{
+    consumers::CaughtUp,
+    mix::{Kind, Offer, Product, Role},
+};
 
 #[must_use]
 pub(crate) fn lines(
@@ -32,13 +23,18 @@ pub(crate) fn lines(
     lines.extend(kinds(report, offer));
     lines.extend(shelf(offer, stocks));
     lines.extend(report.pictures());
-    lines.push(format!(
+    lines.push(after_the_last_outcome(caught_up));
+    lines
+}
+
+/// How far behind the consumers of the events were.
+pub(super) fn after_the_last_outcome(caught_up: CaughtUp) -> String {
+    format!(
         "  after the last outcome the sales statistics took {}, the data platform {} ({} requests)",
         duration(caught_up.statistics),
         duration(caught_up.data_platform),
         count(usize::try_from(caught_up.requests).unwrap_or_default()),
-    ));
-    lines
+    )
 }
 
 /// When the last console was sold.

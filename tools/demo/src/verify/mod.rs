@@ -3,6 +3,7 @@
 
 pub(crate) mod coupons;
 pub(crate) mod orders;
+pub(crate) mod returns;
 
 use std::collections::{HashMap, HashSet};
 

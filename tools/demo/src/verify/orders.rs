@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use firstcome_contract::{
+    event::{Data, OrderCompleted},
     job::place_order::{OrderPlaced, ShortItem},
     order::{Fulfilment, Item},
     rejection::Rejection,
@@ -32,16 +33,16 @@ const FORESEEN: [Rejection; 4] = [
 ];
 
 /// A completed order, as its customer was told.
-struct Bought<'a> {
+pub(super) struct Bought<'a> {
     planned: &'a PlannedOrder,
-    user: i64,
+    pub(super) user: i64,
     /// Several, if it was sent twice and the second one got a job of its own.
-    jobs: Vec<Uuid>,
-    placed: &'a OrderPlaced,
+    pub(super) jobs: Vec<Uuid>,
+    pub(super) placed: &'a OrderPlaced,
 }
 
 impl Bought<'_> {
-    fn items(&self) -> impl Iterator<Item = &Item> {
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
         self.planned.order.items.iter().filter(|item| !self.placed.dropped.contains(item))
     }
 
@@ -56,7 +57,7 @@ impl Bought<'_> {
 }
 
 /// By order id.
-type Orders<'a> = BTreeMap<i64, Bought<'a>>;
+pub(super) type Orders<'a> = BTreeMap<i64, Bought<'a>>;
 
 /// The checks of this very sale.
 #[must_use]
@@ -84,7 +85,7 @@ pub(crate) fn checks(
     checks
 }
 
-fn bought<'a>(record: &'a Record, offer: &'a Offer) -> Orders<'a> {
+pub(super) fn bought<'a>(record: &'a Record, offer: &'a Offer) -> Orders<'a> {
     let mut orders = Orders::new();
     for told in &record.settled {
         if let (Some(placed), Some(planned)) = (told.outcome.order(), offer.orders.get(told.intent))
@@ -124,7 +125,7 @@ fn once(record: &Record, offer: &Offer) -> Check {
     }
 }
 
-fn completed(offer: &Offer, bought: &Orders<'_>) -> Check {
+pub(super) fn completed(offer: &Offer, bought: &Orders<'_>) -> Check {
     let wrong = bought.values().filter(|order| {
         let asked = &order.planned.order;
         let dropped = &order.placed.dropped;
@@ -205,7 +206,7 @@ fn rejected(record: &Record, offer: &Offer, stored: &StoredSale, bought: &Orders
     }
 }
 
-fn orders(stored: &StoredSale, bought: &Orders<'_>) -> Check {
+pub(super) fn orders(stored: &StoredSale, bought: &Orders<'_>) -> Check {
     let same = |(id, told): (&i64, &Bought<'_>)| {
         let Some(order) = stored.orders.get(id) else { return false };
         let items: Vec<(i64, i64)> =
@@ -274,7 +275,7 @@ fn balances(offer: &Offer, stored: &StoredSale, bought: &Orders<'_>) -> Check {
     }
 }
 
-fn payments(stored: &StoredSale, bought: &Orders<'_>) -> Check {
+pub(super) fn payments(stored: &StoredSale, bought: &Orders<'_>) -> Check {
     let right = |(id, told): (&i64, &Bought<'_>)| {
         let (.., paid) = told.amounts();
         stored.orders.get(id).is_some_and(|order| order.payments == [paid])
@@ -342,9 +343,9 @@ fn statistics(offer: &Offer, stored: &StoredSale, bought: &Orders<'_>) -> Check 
 }
 
 fn events(received: &[Received], offer: &Offer, bought: &Orders<'_>) -> Check {
-    let as_told = |event: &Received| {
-        let Some(told) = bought.get(&event.order.order_id.get()) else { return false };
-        let order = &event.order;
+    let as_told = |received: &Received| {
+        let Some(order) = completed_order(received) else { return false };
+        let Some(told) = bought.get(&order.order_id.get()) else { return false };
         let items: Vec<(i64, i64, i64)> = order
             .items
             .iter()
@@ -357,15 +358,18 @@ fn events(received: &[Received], offer: &Offer, bought: &Orders<'_>) -> Check {
                 (item.product_id.get(), item.quantity, price(offer, [&one]))
             })
             .collect();
-        told.jobs.contains(&event.id)
+        told.jobs.contains(&received.event.id)
             && order.user_id.get() == told.user
             && order.coupon_id == told.planned.order.coupon_id
             && (order.items_amount.get(), order.discount.get(), order.paid.get()) == told.amounts()
             && items == told_items
     };
     let wrong = received.iter().filter(|event| !as_told(event)).count();
-    let orders: HashSet<i64> = received.iter().map(|event| event.order.order_id.get()).collect();
-    let again = received.len() - orders.len();
+    let orders: Vec<i64> =
+        received.iter().filter_map(completed_order).map(|order| order.order_id.get()).collect();
+    let all = orders.len();
+    let orders: HashSet<i64> = orders.into_iter().collect();
+    let again = all - orders.len();
     let missing = bought.keys().filter(|id| !orders.contains(id)).count();
     let times: usize = received.iter().filter_map(|event| usize::try_from(event.times).ok()).sum();
     Check {
@@ -383,7 +387,17 @@ fn events(received: &[Received], offer: &Offer, bought: &Orders<'_>) -> Check {
     }
 }
 
-fn price<'a>(offer: &Offer, items: impl IntoIterator<Item = &'a Item>) -> i64 {
+fn completed_order(received: &Received) -> Option<&OrderCompleted> {
+    match &received.event.data {
+        Data::OrderCompleted(order) => Some(order),
+        Data::OrderCancelled(_)
+        | Data::CouponIssued(_)
+        | Data::CouponSoldOut(_)
+        | Data::ProductSoldOut(_) => None,
+    }
+}
+
+pub(super) fn price<'a>(offer: &Offer, items: impl IntoIterator<Item = &'a Item>) -> i64 {
     let of = |item: &Item| {
         let product = offer.products.iter().find(|product| product.id == item.product_id.get())?;
         Some(product.price * item.quantity)
@@ -392,7 +406,7 @@ fn price<'a>(offer: &Offer, items: impl IntoIterator<Item = &'a Item>) -> i64 {
 }
 
 /// How many of each product.
-fn sold(bought: &Orders<'_>) -> HashMap<i64, i64> {
+pub(super) fn sold(bought: &Orders<'_>) -> HashMap<i64, i64> {
     let mut sold = HashMap::new();
     for item in bought.values().flat_map(Bought::items) {
         *sold.entry(item.product_id.get()).or_default() += item.quantity;
@@ -401,7 +415,7 @@ fn sold(bought: &Orders<'_>) -> HashMap<i64, i64> {
 }
 
 /// How much by each user.
-fn spent(bought: &Orders<'_>) -> HashMap<i64, i64> {
+pub(super) fn spent(bought: &Orders<'_>) -> HashMap<i64, i64> {
     let mut spent = HashMap::new();
     for order in bought.values() {
         *spent.entry(order.user).or_default() += order.placed.paid.get();

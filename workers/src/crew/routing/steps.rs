@@ -167,12 +167,13 @@ impl State {
         )
         .execute(&mut *locked)
         .await?;
-        // Publishers get their messages back meanwhile: nothing else is done here.
-        for row in of(self.generation) {
-            lines.unbind(row.line).await?;
-        }
+        // No publisher knows their keys before this is committed.
         for row in of(next) {
             lines.bind(row.line).await?;
+        }
+        // From here until then publishers get their messages back: nothing else is done.
+        for row in of(self.generation) {
+            lines.unbind(row.line).await?;
         }
         lines.close().await?;
         sqlx::query!(

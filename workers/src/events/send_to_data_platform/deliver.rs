@@ -3,13 +3,16 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context;
-use firstcome_contract::event::OrderCompleted;
+use firstcome_contract::event::Event;
+use firstcome_process::certificates;
 use reqwest::{Certificate, Client, StatusCode, Url, header, redirect};
-use rustls::crypto::ring;
 use sha2::{Digest, Sha256};
 use tracing::{Instrument, field::Empty};
 
-use crate::events::subscribe::Received;
+use crate::events::{
+    subscribe::Received,
+    webhook::{self, Credentials},
+};
 
 /// The longest `Retry-After` that is honoured: a mistaken one must not stop deliveries for days.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -20,6 +23,7 @@ pub struct Platform {
     client: Client,
     url: Url,
     timeout: Duration,
+    credentials: Credentials,
 }
 
 /// How the data platform answered a request.
@@ -40,22 +44,21 @@ impl Platform {
     ///
     /// # Errors
     /// The URL is malformed or not of HTTP; the file cannot be read or holds no certificate.
-    pub fn new(url: &str, ca_file: Option<&Path>, timeout: Duration) -> anyhow::Result<Self> {
+    pub fn new(
+        url: &str,
+        ca_file: Option<&Path>,
+        timeout: Duration,
+        credentials: Credentials,
+    ) -> anyhow::Result<Self> {
         let url: Url = url.parse().context("DATA_PLATFORM_URL")?;
         anyhow::ensure!(
             ["http", "https"].contains(&url.scheme()),
             "DATA_PLATFORM_URL: only http:// and https:// are supported"
         );
-        // Who was first installed the same one.
-        let _ = ring::default_provider().install_default();
-        // As for the other connections, not the system's list: a container may have none.
         let trusted = match ca_file {
             Some(path) => read_certificates(path)
                 .with_context(|| format!("DATA_PLATFORM_CA_FILE: {}", path.display()))?,
-            None => webpki_root_certs::TLS_SERVER_ROOT_CERTS
-                .iter()
-                .map(|certificate| Certificate::from_der(certificate))
-                .collect::<Result<_, _>>()?,
+            None => certificates::trusted(None)?,
         };
         let client = Client::builder()
             .timeout(timeout)
@@ -63,7 +66,8 @@ impl Platform {
             // Whom it points to is not who was configured, and of a POST it may make a GET.
             .redirect(redirect::Policy::none())
             .build();
-        Ok(Self { client: client.context("cannot make an HTTP client")?, url, timeout })
+        let client = client.context("cannot make an HTTP client")?;
+        Ok(Self { client, url, timeout, credentials })
     }
 
     /// The longest that one delivery takes, from connecting to the answer.
@@ -94,19 +98,28 @@ impl Platform {
     }
 
     async fn post(&self, received: &[Received]) -> Delivery {
-        let events: Vec<&OrderCompleted> =
-            received.iter().map(|received| &received.event).collect();
+        let events: Vec<&Event> = received.iter().map(|received| &received.event).collect();
         let body = match serde_json::to_vec(&events) {
             Ok(body) => body,
             Err(error) => return Delivery::Refused(error.to_string()),
         };
-        let request = self
+        let key = key(received);
+        let mut request = self
             .client
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/cloudevents-batch+json; charset=utf-8")
-            .header("Idempotency-Key", key(received))
-            .body(body);
-        match request.send().await {
+            .header("Idempotency-Key", &key);
+        let now = chrono::Utc::now().timestamp().unsigned_abs();
+        if let Some(signature) = self.credentials.sign(&key, now, &body) {
+            request = request
+                .header(webhook::ID, &key)
+                .header(webhook::TIMESTAMP, now)
+                .header(webhook::SIGNATURE, signature);
+        }
+        if let Some(token) = self.credentials.token() {
+            request = request.bearer_auth(token);
+        }
+        match request.body(body).send().await {
             Ok(answer) => judge(answer.status(), retry_after(answer.headers())),
             Err(error) => {
                 // With its causes, such as a certificate that nobody vouches for.
@@ -129,7 +142,7 @@ fn key(received: &[Received]) -> String {
 }
 
 fn read_certificates(path: &Path) -> anyhow::Result<Vec<Certificate>> {
-    let certificates = Certificate::from_pem_bundle(&std::fs::read(path)?)?;
+    let certificates = certificates::trusted(Some(&std::fs::read(path)?))?;
     anyhow::ensure!(!certificates.is_empty(), "no certificate in it");
     Ok(certificates)
 }
@@ -163,9 +176,8 @@ mod tests {
 
     use chrono::DateTime;
     use firstcome_contract::{
-        event::order_completed::Order,
-        ids::{OrderId, UserId},
-        money::Money,
+        event::{Data, ProductSoldOut},
+        ids::ProductId,
     };
     use uuid::Uuid;
 
@@ -174,7 +186,8 @@ mod tests {
     #[test]
     fn a_platform_needs_a_url_and_certificates_that_can_be_read() {
         let new = |url, ca_file: Option<&str>| {
-            let platform = Platform::new(url, ca_file.map(Path::new), Duration::from_secs(1));
+            let (ca_file, second) = (ca_file.map(Path::new), Duration::from_secs(1));
+            let platform = Platform::new(url, ca_file, second, Credentials::default());
             platform.map(|_| ()).map_err(|error| error.to_string())
         };
         for url in ["http://127.0.0.1:9/events", "https://example.com/events"] {
@@ -191,28 +204,20 @@ mod tests {
 
     #[test]
     fn a_key_stands_for_these_events_in_this_attempt() {
-        let order = |id: u128, attempts| {
-            let data = Order {
-                order_id: OrderId::new(1),
-                user_id: UserId::new(1),
-                items: Vec::new(),
-                items_amount: Money::ZERO,
-                discount: Money::ZERO,
-                paid: Money::ZERO,
-                coupon_id: None,
-            };
-            let event = OrderCompleted::new(Uuid::from_u128(id), DateTime::UNIX_EPOCH, data);
+        let event = |id: u128, attempts| {
+            let data = Data::ProductSoldOut(ProductSoldOut { product_id: ProductId::new(1) });
+            let event = Event { id: Uuid::from_u128(id), time: DateTime::UNIX_EPOCH, data };
             Received { event, attempts }
         };
-        let (one, two, three) = (order(1, 0), order(2, 0), order(3, 0));
+        let (one, two, three) = (event(1, 0), event(2, 0), event(3, 0));
         let batches = [
             vec![one.clone(), two.clone()],
             vec![one.clone(), three.clone()],
             vec![two.clone(), one.clone()],
             vec![one.clone(), two.clone(), three],
             vec![one.clone()],
-            vec![order(1, 1)],
-            vec![order(1, 2)],
+            vec![event(1, 1)],
+            vec![event(1, 2)],
         ];
         let keys: HashSet<String> = batches.iter().map(|batch| key(batch)).collect();
         assert_eq!(keys.len(), batches.len());

@@ -1,4 +1,4 @@
-//! `send-to-data-platform`: hands completed orders to the data platform over HTTP, in batches.
+//! `send-to-data-platform`: hands the events that the data platform asks for to it over HTTP, in batches.
 //!
 //! **Guarantee:** every event is delivered at least once, or set aside as a dead letter when the
 //! platform refuses it for its content; a duplicate has the same event id. A platform that is slow,

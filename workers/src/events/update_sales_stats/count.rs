@@ -5,10 +5,7 @@ use std::{collections::HashSet, time::Instant};
 use firstcome_process::database::Pool;
 use sqlx::PgConnection;
 
-use super::{
-    count_once::{Sale, count_once},
-    rebuild,
-};
+use super::{count_once::count_once, rebuild, sale::Sale};
 use crate::{
     events::subscribe::{Interrupted, Received, Undeliverable},
     line::{AttemptError, Parts, Then, Tuning},
@@ -67,16 +64,10 @@ async fn count_on(
     // A batch can hold an event twice.
     let mut seen = HashSet::new();
     let new = events.iter().map(|received| &received.event).filter(|event| seen.insert(event.id));
-    let sales = new.flat_map(|event| {
-        event.data.items.iter().map(|item| Sale {
-            event: event.id,
-            at: event.time,
-            product: item.product_id.get(),
-            quantity: item.quantity,
-            amount: item.unit_price.times(item.quantity).get(),
-        })
-    });
-    let sales: Vec<Sale> = sales.collect();
+    let sales: Vec<Sale> = new.flat_map(Sale::all_of).collect();
+    if sales.is_empty() {
+        return Ok(());
+    }
     let closed = count_once(on, &sales, time_zone).await?;
     if !closed.is_empty() {
         rebuild::log(&rebuild::recount(on, time_zone, &closed).await?);

@@ -1,27 +1,15 @@
 //! The statement that counts sales, those of each event once.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::NaiveDate;
 use firstcome_contract::job::JobId;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
-use super::CONSUMER;
+use super::{CONSUMER, sale::Sale};
 use crate::database::answered;
-
-/// An item of a completed order.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sale {
-    /// The event's id, which is that of the order's job.
-    pub(super) event: Uuid,
-    pub(super) at: DateTime<Utc>,
-    pub(super) product: i64,
-    pub(super) quantity: i64,
-    pub(super) amount: i64,
-}
 
 /// Adds these sales, except those of events that were counted before: inbox and count are
 /// one statement. Whether an event of a closed day (see `purge`) was counted, the inbox no longer
-/// knows: its orders' days are returned, to be counted anew.
+/// knows: the days of its orders are returned, to be counted anew.
 pub(super) async fn count_once(
     on: &mut PgConnection,
     sales: &[Sale],

@@ -1,9 +1,10 @@
-//! `update-sales-stats`: counts completed orders into product × day, each event once; and the daily
-//! recount that would find and repair any drift.
+//! `update-sales-stats`: counts completed orders into product × day, less those that were cancelled, each event
+//! once; and the daily recount that would find and repair any drift.
 
 mod count;
 mod count_once;
 mod rebuild;
+mod sale;
 
 pub use rebuild::{Drift, close, forget, rebuild};
 

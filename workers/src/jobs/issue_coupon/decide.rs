@@ -72,7 +72,8 @@ mod tests {
     }
 
     fn world(total: i64, issued: i64) -> World {
-        let campaign = Campaign { starts_at: at(100), ends_at: at(200), total, issued };
+        let (starts_at, ends_at, paused_at) = (at(100), at(200), None);
+        let campaign = Campaign { starts_at, ends_at, total, issued, paused_at };
         World {
             campaigns: HashMap::from([(CouponId::new(1), campaign)]),
             users: (1..=20).map(UserId::new).collect(),
@@ -93,16 +94,25 @@ mod tests {
         // Every fault at once, then one fault less at a time.
         let mut world = world(1, 1);
         world.holdings.insert((UserId::new(1), CouponId::new(1)));
-        let mut reject = |user, coupon, millis| match world.decide(&request(user, coupon, millis)) {
+        let pause = |world: &mut World, paused_at| {
+            world.campaigns.get_mut(&CouponId::new(1)).unwrap().paused_at = paused_at;
+        };
+        let reject = |world: &mut World, user, coupon, millis| match world
+            .decide(&request(user, coupon, millis))
+        {
             Decision::Reject(rejection) => rejection,
             decision @ Decision::Issue { .. } => panic!("{decision:?}"),
         };
-        assert_eq!(reject(99, 99, 0), Rejection::UserNotFound);
-        assert_eq!(reject(1, 99, 0), Rejection::CouponNotFound);
-        assert_eq!(reject(1, 1, 99), Rejection::CouponNotStarted);
-        assert_eq!(reject(1, 1, 200), Rejection::CouponEnded);
-        assert_eq!(reject(1, 1, 199), Rejection::CouponAlreadyIssued);
-        assert_eq!(reject(2, 1, 100), Rejection::CouponSoldOut);
+        pause(&mut world, Some(at(99)));
+        assert_eq!(reject(&mut world, 99, 99, 99), Rejection::UserNotFound);
+        assert_eq!(reject(&mut world, 1, 99, 99), Rejection::CouponNotFound);
+        assert_eq!(reject(&mut world, 1, 1, 99), Rejection::SalePaused);
+        assert_eq!(reject(&mut world, 1, 1, 200), Rejection::SalePaused);
+        pause(&mut world, None);
+        assert_eq!(reject(&mut world, 1, 1, 99), Rejection::CouponNotStarted);
+        assert_eq!(reject(&mut world, 1, 1, 200), Rejection::CouponEnded);
+        assert_eq!(reject(&mut world, 1, 1, 199), Rejection::CouponAlreadyIssued);
+        assert_eq!(reject(&mut world, 2, 1, 100), Rejection::CouponSoldOut);
     }
 
     proptest! {
@@ -110,12 +120,15 @@ mod tests {
         #[test]
         fn first_come_first_served(
             total in 0i64..12,
+            paused in prop::option::of(0i64..300),
             line in prop::collection::vec((1i64..25, 0i64..300), 0..80),
         ) {
             let mut world = world(total, 0);
+            world.campaigns.get_mut(&CouponId::new(1)).unwrap().paused_at = paused.map(at);
             let mut winners = Vec::new();
             for (user, millis) in line {
-                let eligible = user <= 20 && (100..200).contains(&millis) && !winners.contains(&user);
+                let open = 100..paused.unwrap_or(200).min(200);
+                let eligible = user <= 20 && open.contains(&millis) && !winners.contains(&user);
                 match world.decide(&request(user, 1, millis)) {
                     Decision::Issue { issue_number } => {
                         prop_assert!(eligible);

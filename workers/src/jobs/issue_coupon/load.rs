@@ -21,7 +21,7 @@ pub(super) async fn load(
     // so that they cannot deadlock. NO KEY UPDATE is what our UPDATE will take anyway, and lets
     // the foreign keys' KEY SHARE pass.
     let campaigns = sqlx::query!(
-        "SELECT id, total, issued, starts_at, ends_at FROM coupons
+        "SELECT id, total, issued, starts_at, ends_at, paused_at FROM coupons
          WHERE id = ANY($1) AND deleted_at IS NULL
          ORDER BY id FOR NO KEY UPDATE",
         &distinct(&coupons),
@@ -34,6 +34,7 @@ pub(super) async fn load(
             ends_at: row.ends_at,
             total: row.total,
             issued: row.issued,
+            paused_at: row.paused_at,
         };
         world.campaigns.insert(CouponId::new(row.id), campaign);
     }

@@ -5,13 +5,18 @@ mod load;
 mod write;
 
 use firstcome_contract::{
+    event::{self, CouponSoldOut, Data, Event},
     ids::{CouponId, UserId},
     job::{Envelope, IssueCoupon, issue_coupon::CouponIssued},
     rejection::Rejection,
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use super::outcome::{HandlerError, Outcome};
+use super::{
+    outbox,
+    outcome::{HandlerError, Outcome},
+};
 use decide::{Decision, Request};
 
 /// What is violated where another consumer issued a coupon to the same user or with the same number.
@@ -22,7 +27,8 @@ pub(super) fn sold_out(job: &IssueCoupon, code: &str) -> Option<CouponId> {
     (code == Rejection::CouponSoldOut.code()).then_some(job.coupon_id)
 }
 
-/// Decides a batch: load everything it needs in two statements, decide in memory, write it in one.
+/// Decides a batch: load everything it needs in two statements, decide in memory, write it in one, and the events
+/// in another.
 ///
 /// # Errors
 /// [`HandlerError`].
@@ -32,20 +38,38 @@ pub async fn apply(
 ) -> Result<Vec<Outcome>, HandlerError> {
     let requests: Vec<Request> =
         jobs.iter().map(|(envelope, job)| request(envelope, job)).collect();
-    let mut world = load::load(transaction, &requests).await?;
+    let mut world = load::load(&mut *transaction, &requests).await?;
     let decisions: Vec<Decision> = requests.iter().map(|request| world.decide(request)).collect();
-    let ids = write::write(transaction, &requests, &decisions, &world).await?;
+    let issued = write::write(&mut *transaction, &requests, &decisions, &world).await?;
 
-    let outcome = |(request, decision): (&Request, &Decision)| match *decision {
-        Decision::Reject(rejection) => Ok(Outcome::Rejected(rejection, None)),
-        Decision::Issue { issue_number } => {
-            let coupon_id = request.coupon_id;
-            let missing = || HandlerError::Broken("a coupon that was issued has no id".to_owned());
-            let user_coupon_id = *ids.get(&(coupon_id, issue_number)).ok_or_else(missing)?;
-            Ok(Outcome::succeeded(&CouponIssued { user_coupon_id, coupon_id, issue_number })?)
+    let mut events = Vec::with_capacity(issued.len());
+    let mut outcomes = Vec::with_capacity(jobs.len());
+    for ((envelope, job), decision) in jobs.iter().zip(&decisions) {
+        let coupon_id = job.coupon_id;
+        let issue_number = match *decision {
+            Decision::Issue { issue_number } => issue_number,
+            Decision::Reject(rejection) => {
+                outcomes.push(Outcome::Rejected(rejection, None));
+                continue;
+            }
+        };
+        let missing = || HandlerError::Broken("a coupon that was issued has no id".to_owned());
+        let issued = *issued.get(&(coupon_id, issue_number)).ok_or_else(missing)?;
+        let (user_id, user_coupon_id) = (envelope.user_id, issued.id);
+        let result = CouponIssued { user_coupon_id, coupon_id, issue_number };
+        outcomes.push(Outcome::succeeded(&result)?);
+
+        let data = event::CouponIssued { coupon_id, user_id, user_coupon_id, issue_number };
+        let (id, time) = (envelope.id.get(), issued.at);
+        events.push(Event { id, time, data: Data::CouponIssued(data) });
+        let campaign = world.campaigns.get(&coupon_id);
+        if let Some(campaign) = campaign.filter(|campaign| campaign.total == issue_number) {
+            let data = CouponSoldOut { coupon_id, total: campaign.total };
+            events.push(Event { id: Uuid::new_v4(), time, data: Data::CouponSoldOut(data) });
         }
-    };
-    requests.iter().zip(&decisions).map(outcome).collect()
+    }
+    outbox::append(transaction, &events).await?;
+    Ok(outcomes)
 }
 
 fn request(envelope: &Envelope, job: &IssueCoupon) -> Request {

@@ -2,19 +2,27 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use firstcome_contract::ids::{CouponId, UserCouponId};
 use sqlx::PgConnection;
 
 use super::decide::{Decision, Request, World};
 
-/// Stores the issued coupons and the campaigns' new counts; tells each coupon's id by campaign
-/// and issue number.
+/// A coupon that was issued.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Issued {
+    pub(super) id: UserCouponId,
+    /// When: the same instant for the whole batch.
+    pub(super) at: DateTime<Utc>,
+}
+
+/// Stores the issued coupons and the campaigns' new counts; tells each coupon by campaign and issue number.
 pub(super) async fn write(
     transaction: &mut PgConnection,
     requests: &[Request],
     decisions: &[Decision],
     world: &World,
-) -> Result<HashMap<(CouponId, i64), UserCouponId>, sqlx::Error> {
+) -> Result<HashMap<(CouponId, i64), Issued>, sqlx::Error> {
     let (mut users, mut coupons, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
     let mut counts: HashMap<i64, i64> = HashMap::new();
     for (request, decision) in requests.iter().zip(decisions) {
@@ -39,7 +47,7 @@ pub(super) async fn write(
            )
            INSERT INTO user_coupons (user_id, coupon_id, issue_number)
            SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[])
-           RETURNING id, coupon_id, issue_number"#,
+           RETURNING id, coupon_id, issue_number, issued_at"#,
         &users,
         &coupons,
         &numbers,
@@ -48,8 +56,9 @@ pub(super) async fn write(
     )
     .fetch_all(transaction)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ((CouponId::new(row.coupon_id), row.issue_number), UserCouponId::new(row.id)))
-        .collect())
+    let issued = rows.into_iter().map(|row| {
+        let issued = Issued { id: UserCouponId::new(row.id), at: row.issued_at };
+        ((CouponId::new(row.coupon_id), row.issue_number), issued)
+    });
+    Ok(issued.collect())
 }

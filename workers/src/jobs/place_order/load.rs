@@ -1,6 +1,4 @@
-//! What a batch needs to know, read under row locks taken in the one global order: products by id,
-//! balances by user, coupons by id. Batches of different lines wait for each other here, but
-//! never deadlock.
+//! What a batch needs to know, read under row locks taken in the one global order (see [`contended`]).
 
 use std::collections::BTreeSet;
 
@@ -8,11 +6,15 @@ use firstcome_contract::{
     discount::Discount,
     ids::{CouponId, ProductId, UserCouponId, UserId},
     money::Money,
+    sale::Sale,
 };
 use sqlx::PgConnection;
 
-use super::decide::{HeldCoupon, Product, Request, World};
-use crate::jobs::outcome::HandlerError;
+use super::{
+    decide::{HeldCoupon, Limit, Product, Request, World},
+    purchases,
+};
+use crate::jobs::{contended, outcome::HandlerError};
 
 pub(super) async fn load(
     transaction: &mut PgConnection,
@@ -24,7 +26,7 @@ pub(super) async fn load(
     let items = requests.iter().flat_map(|request| &request.order.items);
     let products: BTreeSet<i64> = items.map(|item| item.product_id.get()).collect();
     let rows = sqlx::query!(
-        "SELECT id, name, price, stock FROM products
+        "SELECT id, name, price, stock, on_sale_from, on_sale_until, paused_at, per_customer, limit_epoch FROM products
          WHERE id = ANY($1) AND deleted_at IS NULL
          ORDER BY id FOR NO KEY UPDATE",
         &products.into_iter().collect::<Vec<_>>(),
@@ -32,20 +34,24 @@ pub(super) async fn load(
     .fetch_all(&mut *transaction)
     .await?;
     for row in rows {
-        let product = Product { name: row.name, price: Money::new(row.price), stock: row.stock };
+        let epoch = row.limit_epoch;
+        let product = Product {
+            name: row.name,
+            price: Money::new(row.price),
+            stock: row.stock,
+            sale: Sale {
+                from: row.on_sale_from,
+                until: row.on_sale_until,
+                paused_at: row.paused_at,
+            },
+            limit: row.per_customer.map(|per_customer| Limit { per_customer, epoch }),
+        };
         world.products.insert(ProductId::new(row.id), product);
     }
 
-    let users: BTreeSet<i64> = requests.iter().map(|request| request.user_id.get()).collect();
-    let rows = sqlx::query!(
-        "SELECT user_id, amount FROM balances WHERE user_id = ANY($1) ORDER BY user_id FOR NO KEY UPDATE",
-        &users.into_iter().collect::<Vec<_>>(),
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    for row in rows {
-        world.balances.insert(UserId::new(row.user_id), Money::new(row.amount));
-    }
+    let users = requests.iter().map(|request| request.user_id).collect();
+    world.balances = contended::lock_balances(&mut *transaction, users).await?;
+    purchases::load(&mut *transaction, requests, &mut world).await?;
 
     let wanted = requests
         .iter()
@@ -54,21 +60,17 @@ pub(super) async fn load(
     if holders.is_empty() {
         return Ok(world);
     }
-    // Found first, then locked by id. A campaign that was deleted issues no more coupons; those in users'
-    // hands stay good.
+    // Not locked: whoever uses a user's coupon or gives it back holds the user's balance. A campaign that was
+    // deleted issues no more coupons; those in users' hands stay good.
     let rows = sqlx::query!(
         r#"SELECT held.id, held.user_id, held.coupon_id, held.used_at IS NOT NULL AS "used!",
                   discount_type AS "discount_type!", discount_value AS "discount_value!", max_discount,
                   valid_until AS "valid_until!"
-           FROM user_coupons held
-           CROSS JOIN LATERAL (SELECT * FROM coupons WHERE id = held.coupon_id LIMIT 1) AS campaign
-           WHERE held.id = ANY(ARRAY(
-               SELECT found.id FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (asker, coupon)
-               CROSS JOIN LATERAL (
-                   SELECT id FROM user_coupons WHERE (user_id, coupon_id) BETWEEN (asker, coupon) AND (asker, coupon) LIMIT 1
-               ) AS found
-           ))
-           ORDER BY held.id FOR NO KEY UPDATE OF held"#,
+           FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (asker, coupon)
+           CROSS JOIN LATERAL (
+               SELECT * FROM user_coupons WHERE (user_id, coupon_id) BETWEEN (asker, coupon) AND (asker, coupon) LIMIT 1
+           ) AS held
+           CROSS JOIN LATERAL (SELECT * FROM coupons WHERE id = held.coupon_id LIMIT 1) AS campaign"#,
         &holders,
         &campaigns,
     )

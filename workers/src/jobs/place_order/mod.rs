@@ -2,12 +2,13 @@
 
 mod decide;
 mod load;
+mod purchases;
 mod write;
 
 use firstcome_contract::{
     job::{
         Envelope, PlaceOrder,
-        place_order::{OrderPlaced, ShortItem},
+        place_order::{LimitedItem, OrderPlaced, ShortItem},
     },
     rejection::Rejection,
 };
@@ -40,7 +41,8 @@ pub async fn apply(
         .zip(&decisions)
         .filter_map(|(request, decision)| Some((request, decision.as_ref().ok()?)));
     let placed: Vec<_> = placed.collect();
-    let ids = write::write(transaction, &placed, &world).await?;
+    let ids = write::write(&mut *transaction, &placed, &world).await?;
+    purchases::store(transaction, &world).await?;
 
     let mut ids = ids.into_iter();
     let outcome = |decision: Result<Placed, Denial>| match decision {
@@ -66,7 +68,15 @@ fn rejected(denial: &Denial) -> Result<Outcome, HandlerError> {
         #[serde(rename = "lines")]
         items: &'a [ShortItem],
     }
+    #[derive(Serialize)]
+    struct Limited<'a> {
+        #[serde(rename = "lines")]
+        items: &'a [LimitedItem],
+    }
     Ok(match denial {
+        Denial::LimitExceeded(items) => {
+            Outcome::Rejected(Rejection::LimitExceeded, Some(to_raw_value(&Limited { items })?))
+        }
         Denial::OutOfStock(items) => {
             Outcome::Rejected(Rejection::OutOfStock, Some(to_raw_value(&Short { items })?))
         }

@@ -1,20 +1,18 @@
 //! The effects of a batch, in sets: one statement for what the orders add, one for what they
 //! change, one for carts where any order came from one, and one for the events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
-    event::{
-        OrderCompleted,
-        order_completed::{Item, Order},
-    },
-    ids::OrderId,
+    event::{self, Data, Event, OrderCompleted, ProductSoldOut},
+    ids::{OrderId, ProductId, UserId},
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::decide::{Placed, Request, World};
-use crate::jobs::outcome::HandlerError;
+use crate::jobs::{contended, outbox, outcome::HandlerError};
 
 /// Stores the placed orders; their ids, in the same order.
 pub(super) async fn write(
@@ -27,13 +25,24 @@ pub(super) async fn write(
     }
     let (ids, completed_at) = number(transaction, placed.len()).await?;
     insert(transaction, placed, &ids).await?;
-    update(transaction, placed, world).await?;
+    let sold = sold(placed);
+    let stocks = sold.iter().filter_map(|id| Some((*id, world.products.get(id)?.stock)));
+    let buyers: BTreeSet<UserId> = placed.iter().map(|(request, _)| request.user_id).collect();
+    let balances = buyers.into_iter().filter_map(|id| Some((id, *world.balances.get(&id)?)));
+    contended::store(&mut *transaction, stocks.clone(), balances).await?;
     empty_carts(transaction, placed).await?;
     let ids: Vec<OrderId> = ids.into_iter().map(OrderId::new).collect();
-    let placed = placed.iter().zip(&ids);
-    let events = placed.map(|((request, order), id)| event(request, order, *id, completed_at));
-    append(transaction, &events.collect::<Vec<_>>()).await?;
+    let orders = placed.iter().zip(&ids);
+    let orders = orders.map(|((request, order), id)| completed(request, order, *id, completed_at));
+    let gone = stocks.filter(|(_, stock)| *stock == 0);
+    let events = orders.chain(gone.map(|(id, _)| sold_out(id, completed_at)));
+    outbox::append(transaction, &events.collect::<Vec<_>>()).await?;
     Ok(ids)
+}
+
+/// The products of which these orders took units.
+fn sold(placed: &[(&Request<'_>, &Placed)]) -> BTreeSet<ProductId> {
+    placed.iter().flat_map(|(_, order)| &order.items).map(|item| item.product_id).collect()
 }
 
 /// Ids for so many orders; and when they are placed, which is one instant for the transaction.
@@ -52,18 +61,18 @@ async fn number(
     Ok((row.ids, row.now))
 }
 
-fn event(
+fn completed(
     request: &Request<'_>,
     order: &Placed,
     order_id: OrderId,
     completed_at: DateTime<Utc>,
-) -> OrderCompleted {
-    let items = order.items.iter().map(|item| Item {
+) -> Event {
+    let items = order.items.iter().map(|item| event::SoldItem {
         product_id: item.product_id,
         quantity: item.quantity,
         unit_price: item.unit_price,
     });
-    let data = Order {
+    let data = OrderCompleted {
         order_id,
         user_id: request.user_id,
         items: items.collect(),
@@ -72,25 +81,13 @@ fn event(
         paid: order.paid(),
         coupon_id: request.order.coupon_id,
     };
-    OrderCompleted::new(request.job_id.get(), completed_at, data)
+    Event { id: request.job_id.get(), time: completed_at, data: Data::OrderCompleted(data) }
 }
 
-/// Appends the events to the outbox. Who settles wakes the relay, after the commit.
-async fn append(
-    transaction: &mut PgConnection,
-    events: &[OrderCompleted],
-) -> Result<(), HandlerError> {
-    let ids: Vec<_> = events.iter().map(|event| event.id).collect();
-    let json: Result<Vec<String>, _> = events.iter().map(serde_json::to_string).collect();
-    let json = json?;
-    sqlx::query!(
-        "INSERT INTO outbox (event_id, event) SELECT * FROM UNNEST($1::uuid[], $2::text[])",
-        &ids,
-        &json,
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
+/// Tells that the last unit was among those that were sold.
+fn sold_out(product_id: ProductId, at: DateTime<Utc>) -> Event {
+    let data = Data::ProductSoldOut(ProductSoldOut { product_id });
+    Event { id: Uuid::new_v4(), time: at, data }
 }
 
 /// Orders, items, payments and history; the coupons are marked used.
@@ -173,7 +170,7 @@ async fn insert(
 #[derive(Default)]
 struct Orders {
     id: Vec<i64>,
-    job: Vec<uuid::Uuid>,
+    job: Vec<Uuid>,
     user: Vec<i64>,
     campaign: Vec<Option<i64>>,
     coupon: Vec<Option<i64>>,
@@ -192,40 +189,6 @@ struct Items {
     name: Vec<String>,
     unit_price: Vec<i64>,
     quantity: Vec<i64>,
-}
-
-/// Stock and balances as they are after the batch. The rows are locked since the load.
-async fn update(
-    transaction: &mut PgConnection,
-    placed: &[(&Request<'_>, &Placed)],
-    world: &World,
-) -> Result<(), sqlx::Error> {
-    let sold = placed.iter().flat_map(|(_, order)| &order.items).map(|item| item.product_id);
-    let sold: std::collections::BTreeSet<_> = sold.collect();
-    let stocks = sold.into_iter().filter_map(|id| Some((id.get(), world.products.get(&id)?.stock)));
-    let (products, stocks): (Vec<i64>, Vec<i64>) = stocks.unzip();
-    let buyers: std::collections::BTreeSet<_> =
-        placed.iter().map(|(request, _)| request.user_id).collect();
-    let balances =
-        buyers.into_iter().filter_map(|id| Some((id.get(), world.balances.get(&id)?.get())));
-    let (buyers, balances): (Vec<i64>, Vec<i64>) = balances.unzip();
-    sqlx::query!(
-        "WITH stock AS (
-             UPDATE products SET stock = batch.stock
-             FROM UNNEST($1::bigint[], $2::bigint[]) AS batch (id, stock)
-             WHERE products.id = batch.id
-         )
-         UPDATE balances SET amount = batch.amount
-         FROM UNNEST($3::bigint[], $4::bigint[]) AS batch (user_id, amount)
-         WHERE balances.user_id = batch.user_id",
-        &products,
-        &stocks,
-        &buyers,
-        &balances,
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
 }
 
 /// Takes what was bought out of the carts that it came from; what was added since stays.

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use firstcome_contract::{
     ids::{CouponId, ProductId, UserId},
-    job::{Envelope, IssueCoupon, Job, JobId, JobKind, PlaceOrder},
+    job::{Envelope, IssueCoupon, Job, JobId, PlaceOrder},
     line::Place,
     order::{Fulfilment, Item},
 };
@@ -24,6 +24,7 @@ use crate::compare::{
     plan::MOST_CONNECTIONS,
     requests::HOT_PRODUCT,
     run::{FIRSTCOME, Run},
+    sale::Sale,
     servers::{Firstcome, WithoutWorkers},
     throughput::outcomes,
 };
@@ -41,25 +42,25 @@ pub(super) struct Backlog {
 }
 
 pub(super) async fn backlogs(run: &mut Run<'_>) -> anyhow::Result<()> {
-    for kind in JobKind::ALL {
-        drained_by_workers(run, kind).await?;
-        raw(run, kind).await?;
+    for sale in Sale::ALL {
+        drained_by_workers(run, sale).await?;
+        raw(run, sale).await?;
     }
     Ok(())
 }
 
 /// The workers start when all jobs wait; the API is idle. From the end of the first batch to the end of
 /// the last one, so that the start of the processes is not in it.
-async fn drained_by_workers(run: &mut Run<'_>, kind: JobKind) -> anyhow::Result<()> {
-    run.say(format_args!("firstcome, draining a backlog of {}", kind.as_str()));
+async fn drained_by_workers(run: &mut Run<'_>, sale: Sale) -> anyhow::Result<()> {
+    run.say(format_args!("firstcome, draining a backlog of {}", sale.kind().as_str()));
     let database = run.databases.used("bench_drain").await?;
-    let (system, settled) = run.firstcome(&database, kind).await?;
+    let (system, settled) = run.firstcome(&database, sale).await?;
     let system = system.stop_workers().await?;
-    let (requests, _) = run.hot(kind, &database).await?;
+    let (requests, _) = run.hot(sale, &database).await?;
     let backlog = Backlog { jobs: run.plan.backlog, requests, settled };
     let (system, per_second) = drain(run, &database, system, backlog).await?;
     system.stop().await?;
-    run.note_drained(scenario(kind), FIRSTCOME, per_second);
+    run.note_drained(scenario(sale), FIRSTCOME, per_second);
     database.audit(FIRSTCOME).await?;
     run.databases.delete(database).await
 }
@@ -87,11 +88,11 @@ pub(super) async fn drain(
 }
 
 /// The worker's own batches, one after the other, of jobs that are there already.
-async fn raw(run: &mut Run<'_>, kind: JobKind) -> anyhow::Result<()> {
+async fn raw(run: &mut Run<'_>, sale: Sale) -> anyhow::Result<()> {
     let database = run.databases.used("bench_raw").await?;
     let options: PgConnectOptions = database.settings.database_url.parse()?;
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.options(BY_KEY));
-    let mut batches = batches(kind, &database, run.plan.backlog).await?.into_iter();
+    let mut batches = batches(sale, &database, run.plan.backlog).await?.into_iter();
     let first = batches.next().context("no jobs")?;
     settle_directly(&pool, first).await?; // connects, prepares
     database.settle_down().await;
@@ -103,15 +104,15 @@ async fn raw(run: &mut Run<'_>, kind: JobKind) -> anyhow::Result<()> {
         jobs += size;
     }
     pool.close().await;
-    run.note_drained(scenario(kind), "raw", jobs / started.elapsed().as_secs_f64());
+    run.note_drained(scenario(sale), "raw", jobs / started.elapsed().as_secs_f64());
     database.audit("the raw batches").await?;
     run.databases.delete(database).await
 }
 
-const fn scenario(kind: JobKind) -> &'static str {
-    match kind {
-        JobKind::IssueCoupon => "drain_coupon",
-        JobKind::PlaceOrder => "drain_order",
+const fn scenario(sale: Sale) -> &'static str {
+    match sale {
+        Sale::Coupons => "drain_coupon",
+        Sale::Orders => "drain_order",
     }
 }
 
@@ -133,7 +134,7 @@ async fn drained(pool: &PgPool, since: DateTime<Utc>) -> anyhow::Result<f64> {
 
 /// A job for each user, as full as the worker's batches get.
 async fn batches(
-    kind: JobKind,
+    sale: Sale,
     database: &Database,
     jobs: usize,
 ) -> anyhow::Result<Vec<Vec<Envelope>>> {
@@ -141,9 +142,9 @@ async fn batches(
     let item = Item { product_id: ProductId::new(HOT_PRODUCT), quantity: 1 };
     let now = u64::try_from(Utc::now().timestamp_millis())?;
     let envelope = |number: u32| {
-        let job = match kind {
-            JobKind::IssueCoupon => Job::IssueCoupon(IssueCoupon { coupon_id: campaign }),
-            JobKind::PlaceOrder => Job::PlaceOrder(PlaceOrder {
+        let job = match sale {
+            Sale::Coupons => Job::IssueCoupon(IssueCoupon { coupon_id: campaign }),
+            Sale::Orders => Job::PlaceOrder(PlaceOrder {
                 items: vec![item],
                 coupon_id: None,
                 fulfilment: Fulfilment::All,
@@ -151,7 +152,7 @@ async fn batches(
             }),
         };
         Envelope {
-            id: JobId::compose(now, kind, Place::UNKNOWN, number, 0),
+            id: JobId::compose(now, sale.kind(), Place::UNKNOWN, number, 0),
             user_id: UserId::new(i64::from(number) + 1),
             idempotency: None,
             trace: None,

@@ -2,7 +2,6 @@
 //! system.
 
 use anyhow::ensure;
-use firstcome_contract::job::JobKind;
 
 use super::latency::latencies;
 use crate::compare::{
@@ -11,6 +10,7 @@ use crate::compare::{
     plan::{CONNECTIONS, MOST_CONNECTIONS},
     requests,
     run::{FIRSTCOME, Run},
+    sale::Sale,
     servers::Firstcome,
     throughput::{Goods, Throughput, measure, outcomes},
 };
@@ -23,7 +23,7 @@ const POLLED: &str = "firstcome-polled";
 pub(super) async fn coupons(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.say("firstcome, coupons");
     let database = run.databases.used("bench_coupons").await?;
-    let (system, mut accepted) = run.firstcome(&database, JobKind::IssueCoupon).await?;
+    let (system, mut accepted) = run.firstcome(&database, Sale::Coupons).await?;
     let mut most = 0.0;
     for (side, to_the_outcome) in [(FIRSTCOME, false), (POLLED, true)] {
         for connections in CONNECTIONS {
@@ -58,7 +58,7 @@ pub(super) async fn hot_coupon(
     connections: usize,
     to_the_outcome: bool,
 ) -> anyhow::Result<(Throughput, Goods)> {
-    let (requests, goods) = run.hot(JobKind::IssueCoupon, database).await?;
+    let (requests, goods) = run.hot(Sale::Coupons, database).await?;
     let load = ClosedLoop { to_the_outcome, ..run.load(system.address, connections, requests) };
     database.settle_down().await;
     Ok((measure(&load, &goods, &database.pool).await?, goods))

@@ -4,8 +4,6 @@
 //! What such a sale costs must not depend on whether autovacuum has come by: a plan that is made for
 //! empty tables, and kept, is the plan still when they are full.
 
-use firstcome_contract::job::JobKind;
-
 use super::backlog::{Backlog, drain};
 use crate::compare::{
     databases::Database,
@@ -13,6 +11,7 @@ use crate::compare::{
     plan::MOST_CONNECTIONS,
     requests::{self, HOT_PRODUCT},
     run::{FIRSTCOME, Run},
+    sale::Sale,
     servers::Firstcome,
     throughput::{Goods, measure, outcomes},
 };
@@ -25,18 +24,18 @@ const WITH_COUPON: &str = "firstcome-with-coupon";
 /// A request mix.
 #[derive(Debug, Clone, Copy)]
 struct Mix {
-    kind: JobKind,
+    sale: Sale,
     keyed: bool,
     with_coupon: bool,
 }
 
 /// In turns: two that are compared follow each other, as machines change their pace.
 const MIXES: [Mix; 5] = [
-    Mix { kind: JobKind::IssueCoupon, keyed: false, with_coupon: false },
-    Mix { kind: JobKind::IssueCoupon, keyed: true, with_coupon: false },
-    Mix { kind: JobKind::PlaceOrder, keyed: true, with_coupon: false },
-    Mix { kind: JobKind::PlaceOrder, keyed: false, with_coupon: false },
-    Mix { kind: JobKind::PlaceOrder, keyed: false, with_coupon: true },
+    Mix { sale: Sale::Coupons, keyed: false, with_coupon: false },
+    Mix { sale: Sale::Coupons, keyed: true, with_coupon: false },
+    Mix { sale: Sale::Orders, keyed: true, with_coupon: false },
+    Mix { sale: Sale::Orders, keyed: false, with_coupon: false },
+    Mix { sale: Sale::Orders, keyed: false, with_coupon: true },
 ];
 
 impl Mix {
@@ -49,9 +48,9 @@ impl Mix {
     }
 
     const fn scenario(self) -> &'static str {
-        match self.kind {
-            JobKind::IssueCoupon => "fresh_coupon",
-            JobKind::PlaceOrder => "fresh_order",
+        match self.sale {
+            Sale::Coupons => "fresh_coupon",
+            Sale::Orders => "fresh_order",
         }
     }
 }
@@ -109,12 +108,12 @@ async fn fresh_drain(run: &mut Run<'_>, mix: Mix) -> anyhow::Result<()> {
 /// The requests of at least so many users.
 async fn asked(run: &Run<'_>, mix: Mix, database: &Database, users: i64) -> anyhow::Result<Asked> {
     let bearers = &run.databases.bearers;
-    let (requests, goods, settled) = match mix.kind {
-        JobKind::IssueCoupon => {
+    let (requests, goods, settled) = match mix.sale {
+        Sale::Coupons => {
             let campaign = vec![database.campaign().await?];
             (requests::coupons(bearers, &campaign)?, Goods::Coupons(campaign), 0)
         }
-        JobKind::PlaceOrder => {
+        Sale::Orders => {
             let (campaign, settled) = if mix.with_coupon {
                 (Some(database.campaign_of_holders(users).await?), users)
             } else {

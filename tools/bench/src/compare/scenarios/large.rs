@@ -1,13 +1,13 @@
 //! A hot coupon in a database with a history, beside the same in an empty one.
 
 use anyhow::ensure;
-use firstcome_contract::job::JobKind;
 
 use super::coupons::hot_coupon;
 use crate::compare::{
     databases::Database,
     plan::MOST_CONNECTIONS,
     run::{FIRSTCOME, Run},
+    sale::Sale,
     throughput::Goods,
 };
 
@@ -32,7 +32,7 @@ pub(super) async fn large(run: &mut Run<'_>, large: &Database) -> anyhow::Result
 
 /// Auditing all of the history would take longer than everything else, so only the new campaign is.
 async fn hot_coupon_in(run: &mut Run<'_>, database: &Database, side: &str) -> anyhow::Result<()> {
-    let (system, _) = run.firstcome(database, JobKind::IssueCoupon).await?;
+    let (system, _) = run.firstcome(database, Sale::Coupons).await?;
     let (throughput, goods) = hot_coupon(run, &system, database, MOST_CONNECTIONS, false).await?;
     run.note("large", side, MOST_CONNECTIONS, &throughput);
     system.stop().await?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use firstcome_contract::job::{JobId, JobKind};
+use firstcome_contract::job::JobId;
 use firstcome_rig::latencies::Latencies;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -13,6 +13,7 @@ use crate::compare::{
     load::{OpenLoop, Submitted},
     plan::MOST_CONNECTIONS,
     run::{FIRSTCOME, Run},
+    sale::Sale,
     servers::Firstcome,
     throughput::outcomes,
 };
@@ -29,7 +30,7 @@ pub(super) async fn latencies(
     mut accepted: i64,
 ) -> anyhow::Result<()> {
     for load in LOADS {
-        let (requests, _) = run.hot(JobKind::IssueCoupon, database).await?;
+        let (requests, _) = run.hot(Sale::Coupons, database).await?;
         let open_loop = OpenLoop {
             address: system.address,
             // Enough that none is waited for.

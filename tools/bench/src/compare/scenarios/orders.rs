@@ -1,20 +1,19 @@
 //! Orders: one hot product, and all products evenly.
 
-use firstcome_contract::job::JobKind;
-
 use crate::compare::{
     plan::{CONNECTIONS, MOST_CONNECTIONS},
     requests,
     run::{FIRSTCOME, Run},
+    sale::Sale,
     throughput::{Goods, measure, outcomes},
 };
 
 pub(super) async fn orders(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.say("firstcome, orders");
     let database = run.databases.used("bench_orders").await?;
-    let (system, mut accepted) = run.firstcome(&database, JobKind::PlaceOrder).await?;
+    let (system, mut accepted) = run.firstcome(&database, Sale::Orders).await?;
     for connections in CONNECTIONS {
-        let (requests, goods) = run.hot(JobKind::PlaceOrder, &database).await?;
+        let (requests, goods) = run.hot(Sale::Orders, &database).await?;
         let load = run.load(system.address, connections, requests);
         database.settle_down().await;
         let throughput = measure(&load, &goods, &database.pool).await?;

@@ -1,7 +1,5 @@
 //! The other designs on a hot key, and the floors.
 
-use firstcome_contract::job::JobKind;
-
 use crate::{
     compare::{
         databases::Database,
@@ -9,6 +7,7 @@ use crate::{
         plan::{CONNECTIONS, MOST_CONNECTIONS},
         requests,
         run::Run,
+        sale::Sale,
         servers::RivalServer,
         throughput::{Goods, Throughput, measure, outcomes},
     },
@@ -109,12 +108,12 @@ async fn hot(
 ) -> anyhow::Result<(Requests, Goods)> {
     match rival {
         Rival::Hello => Ok((requests::hellos(), Goods::Coupons(Vec::new()))),
-        Rival::SyncOrder => run.hot(JobKind::PlaceOrder, database).await,
+        Rival::SyncOrder => run.hot(Sale::Orders, database).await,
         Rival::Publish
         | Rival::Pessimistic
         | Rival::Optimistic
         | Rival::RedisLock
-        | Rival::Atomic => run.hot(JobKind::IssueCoupon, database).await,
+        | Rival::Atomic => run.hot(Sale::Coupons, database).await,
     }
 }
 

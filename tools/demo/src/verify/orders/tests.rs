@@ -2,7 +2,7 @@
 
 use chrono::{NaiveDate, Utc};
 use firstcome_contract::{
-    event::order_completed,
+    event::{Data, Event, OrderCompleted, ProductSoldOut, SoldItem},
     ids::{CouponId, OrderId, ProductId, UserId},
     job::PlaceOrder,
     money::Money,
@@ -112,26 +112,24 @@ impl Held {
             .collect();
         let campaign = coupon.then_some(CAMPAIGN);
         let job = Uuid::from_u128(u128::try_from(intent).unwrap() + 1);
-        self.received.push(Received {
-            id: job,
-            times: 1,
-            order: order_completed::Order {
-                order_id: OrderId::new(id),
-                user_id: UserId::new(user),
-                items: stored
-                    .iter()
-                    .map(|(product, price, quantity)| order_completed::Item {
-                        product_id: ProductId::new(*product),
-                        quantity: *quantity,
-                        unit_price: Money::new(*price),
-                    })
-                    .collect(),
-                items_amount: Money::new(items_amount),
-                discount: Money::new(discount),
-                paid: Money::new(paid),
-                coupon_id: campaign.map(CouponId::new),
-            },
-        });
+        let told = OrderCompleted {
+            order_id: OrderId::new(id),
+            user_id: UserId::new(user),
+            items: stored
+                .iter()
+                .map(|(product, price, quantity)| SoldItem {
+                    product_id: ProductId::new(*product),
+                    quantity: *quantity,
+                    unit_price: Money::new(*price),
+                })
+                .collect(),
+            items_amount: Money::new(items_amount),
+            discount: Money::new(discount),
+            paid: Money::new(paid),
+            coupon_id: campaign.map(CouponId::new),
+        };
+        let event = Event { id: job, time: Utc::now(), data: Data::OrderCompleted(told) };
+        self.received.push(Received { times: 1, event });
         for (product, price, quantity) in &stored {
             *self.stored.stocks.get_mut(product).unwrap() -= quantity;
             let sum = self.stored.statistics.entry((DAY, *product)).or_default();
@@ -295,6 +293,11 @@ fn an_order_that_nobody_was_told_of_is_noticed() {
     assert_eq!(held.failing(), [TOLD]);
 }
 
+fn told(held: &mut Held, at: usize) -> &mut OrderCompleted {
+    let Data::OrderCompleted(order) = &mut held.received[at].event.data else { panic!("no order") };
+    order
+}
+
 #[test]
 fn wrong_events_are_noticed_and_duplicates_are_not() {
     let mut held = right();
@@ -302,14 +305,21 @@ fn wrong_events_are_noticed_and_duplicates_are_not() {
     assert_eq!(held.failing(), [""; 0]);
 
     type Change = fn(&mut Held);
-    let changes: [Change; 5] = [
+    let changes: [Change; 6] = [
         |held| drop(held.received.pop()),
-        |held| held.received[0].order.paid = Money::new(1),
-        |held| held.received[1].order.items.clear(),
-        |held| held.received[0].id = Uuid::nil(),
+        |held| told(held, 0).paid = Money::new(1),
+        |held| told(held, 1).items.clear(),
+        |held| held.received[0].event.id = Uuid::nil(),
         |held| {
-            let second = Received { id: Uuid::from_u128(4), ..held.received[0].clone() };
+            let mut second = held.received[0].clone();
+            second.event.id = Uuid::from_u128(4);
             held.received.push(second);
+        },
+        |held| {
+            let product_id = ProductId::new(1);
+            let mut other = held.received[0].clone();
+            other.event.data = Data::ProductSoldOut(ProductSoldOut { product_id });
+            held.received.push(other);
         },
     ];
     for (index, change) in changes.into_iter().enumerate() {

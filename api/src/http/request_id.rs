@@ -1,0 +1,71 @@
+//! `X-Request-Id`: one name for a request, with its client, its proxies and in our log.
+
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue},
+    response::Response,
+};
+use firstcome_process::request_id;
+use uuid::Uuid;
+
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+/// Longer names are replaced: they stand in every log line.
+const MAX_LENGTH: usize = 128;
+
+/// Of this process, so that names of several do not meet.
+static PREFIX: LazyLock<u32> = LazyLock::new(|| Uuid::new_v4().as_fields().0);
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// The name that a request has, or a new one.
+pub(crate) fn of(headers: &HeaderMap) -> String {
+    given(headers).map_or_else(made, str::to_owned)
+}
+
+/// Answers a request of this name, and tells the client.
+pub(crate) async fn named(id: String, answering: impl Future<Output = Response>) -> Response {
+    let header = HeaderValue::from_str(&id);
+    let mut response = request_id::scope(id, answering).await;
+    response.headers_mut().extend(header.ok().map(|id| (HEADER, id)));
+    response
+}
+
+/// The one that the request has; none if it is none that can stand in a line.
+fn given(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(HEADER).iter();
+    let (id, None) = (all.next()?, all.next()) else { return None };
+    let fits =
+        (1..=MAX_LENGTH).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    if fits { id.to_str().ok() } else { None }
+}
+
+fn made() -> String {
+    format!("{:08x}-{:x}", *PREFIX, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_if_it_fits_into_a_line() {
+        let given = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+            }
+            super::given(&headers).map(str::to_owned)
+        };
+        assert_eq!(given(&[b"a/b+c=~1"]).as_deref(), Some("a/b+c=~1"));
+        assert_eq!(given(&[&[b'i'; 128]]).map(|id| id.len()), Some(128));
+        for bad in [&b""[..], b"a b", b"caf\xc3\xa9", b"a\tb", &[b'i'; 129]] {
+            assert_eq!(given(&[bad]), None);
+        }
+        assert_eq!(given(&[]), None);
+        assert_eq!(given(&[b"a", b"b"]), None);
+        assert_ne!(made(), made());
+    }
+}

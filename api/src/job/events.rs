@@ -1,0 +1,204 @@
+//! `GET /api/jobs/{jobId}` with `Accept: text/event-stream`: where a job stands, until it is settled.
+//!
+//! **Architecture invariant:** a stream has no task, no timer and no query of its own. It is asked for its next
+//! event only when the connection has taken the last one, so nothing is kept for slow readers: they miss places in
+//! between, and who takes nothing at all is cut off like any other (`server/client.rs`).
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, header},
+    response::{IntoResponse, Response},
+};
+use firstcome_contract::{
+    ids::UserId,
+    job::{JobId, JobKind, Settled},
+};
+use futures_util::stream::unfold;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    outcome::{cannot_be_told, outcome},
+    view::JobView,
+};
+use crate::{
+    http::problem::{Code, Problem},
+    known::{
+        outcomes::{Outcomes, Place},
+        streams::Slot,
+    },
+    lines::{Position, seconds_to_wait, whole},
+    state::AppState,
+};
+
+const EVENT_STREAM: &str = "text/event-stream";
+/// How long a stream is silent at most: proxies take longer silence for a connection that is gone.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// A place is told once a second, at the ticks of one clock: only the first may be followed too soon.
+const MIN_INTERVAL: Duration = Duration::from_millis(900);
+/// How long a stream goes on: whoever keeps one comes anew, to another process, and with a token that is still good.
+const LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// When to come again after the end, in milliseconds, and over how many more all that end together are spread.
+const RETRY: u128 = 1_000;
+const RETRY_SPREAD: u128 = 2_000;
+
+/// Where a job stands; both are estimates, and `null` while unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Queued {
+    position: Option<u64>,
+    estimated_seconds: Option<u64>,
+}
+
+impl From<Option<Position>> for Queued {
+    fn from(place: Option<Position>) -> Self {
+        let seconds = place.and_then(|place| place.seconds);
+        Self {
+            position: place.map(|place| place.position),
+            estimated_seconds: seconds.map(|seconds| whole(seconds.ceil())),
+        }
+    }
+}
+
+/// Whether the client asks for events: one of the types that it accepts.
+pub(super) fn are_wanted(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = values.flat_map(|value| value.split(',')).map(|range| range.split(';').next());
+    types.any(|name| name.is_some_and(|name| name.trim().eq_ignore_ascii_case(EVENT_STREAM)))
+}
+
+/// Answers with the events of a job. `Last-Event-ID` changes nothing: a stream begins with what is so by now.
+///
+/// # Errors
+/// 503 where there are as many streams as there may be, or while the state cannot be told.
+pub(super) async fn open(
+    state: AppState,
+    user: UserId,
+    id: JobId,
+    kind: JobKind,
+) -> Result<Response, Problem> {
+    let Some(slot) = state.streams.open() else {
+        let seconds = seconds_to_wait(id, state.lines.position(id));
+        return Err(Problem::new(Code::TooManyStreams).retry_after(seconds.max(1)));
+    };
+    // Before looking: what is settled in between wakes it.
+    let place = state.jobs.watch(id);
+    let settled = outcome(&state, id, user, None).await;
+    let settled = settled.map_err(|_| cannot_be_told(&state, id))?;
+    let ends = Instant::now() + LIFETIME;
+    let mut events =
+        Events { state, user, id, kind, place, slot, ends, told: None, told_at: ends, count: 0 };
+    let body = match settled {
+        Some(settled) => Body::from(events.settled(&settled)),
+        None => Body::from_stream(unfold(Some(events), async |events| {
+            let mut events = events?;
+            let (text, goes_on) = events.next().await;
+            Some((Ok::<_, Infallible>(text), goes_on.then_some(events)))
+        })),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, EVENT_STREAM),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies pass on each event as it comes.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// What one stream has told.
+struct Events {
+    state: AppState,
+    user: UserId,
+    id: JobId,
+    kind: JobKind,
+    place: Place<Arc<Outcomes>>,
+    slot: Slot,
+    ends: Instant,
+    told: Option<Queued>,
+    /// When something was told last.
+    told_at: Instant,
+    /// How many events there were.
+    count: u64,
+}
+
+impl Events {
+    /// What is to be told next, once there is something, and whether more follows.
+    async fn next(&mut self) -> (String, bool) {
+        if self.told.is_none() {
+            let begin = self.retry();
+            let place = self.state.lines.position(self.id).into();
+            return (begin + &self.queued(place), true);
+        }
+        loop {
+            let ticks = tokio::select! {
+                biased;
+                Some(settled) = self.place.outcome() => return (self.settled(&settled), false),
+                ticks = self.slot.tick() => ticks,
+            };
+            let now = Instant::now();
+            if !ticks || now >= self.ends {
+                return (self.retry() + "\n", false);
+            }
+            if self.state.lost.has_come_out(self.id)
+                && let Ok(Some(settled)) = self.state.lost.outcome(self.id, self.user).await
+            {
+                return (self.settled(&settled), false);
+            }
+            let place = Queued::from(self.state.lines.position(self.id));
+            let silent = now.saturating_duration_since(self.told_at);
+            if Some(place) != self.told && silent >= MIN_INTERVAL {
+                return (self.queued(place), true);
+            }
+            if silent >= HEARTBEAT_INTERVAL {
+                self.told_at = now;
+                return (":\n\n".to_owned(), true);
+            }
+        }
+    }
+
+    fn queued(&mut self, place: Queued) -> String {
+        self.told = Some(place);
+        self.event("queued", &place)
+    }
+
+    fn settled(&mut self, settled: &Settled) -> String {
+        let view = JobView::new(self.id, self.kind, Some(settled), None);
+        self.event("settled", &view)
+    }
+
+    fn event(&mut self, name: &str, data: &impl Serialize) -> String {
+        self.told_at = Instant::now();
+        self.count += 1;
+        // Strings and numbers always serialize, and to a single line.
+        let data = serde_json::to_string(data).unwrap_or_default();
+        format!("id: {}\nevent: {name}\ndata: {data}\n\n", self.count)
+    }
+
+    /// Ids are random enough to spread those that end together.
+    fn retry(&self) -> String {
+        let spread = self.id.get().as_u128() % RETRY_SPREAD;
+        format!("retry: {}\n", RETRY + spread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn events_are_for_those_who_ask_for_them() {
+        let wanted = |accept| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            are_wanted(&headers)
+        };
+        assert!(wanted("text/event-stream"));
+        assert!(wanted("application/json;q=0.5, Text/Event-Stream; charset=utf-8"));
+        assert!(!wanted("*/*") && !wanted("application/json") && !wanted("text/*"));
+        assert!(!are_wanted(&HeaderMap::new()));
+    }
+}

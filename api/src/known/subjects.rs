@@ -1,0 +1,177 @@
+//! Whom a token means: people whom the issuer does not call by the user's id, and people who are new. Known ones cost
+//! no query.
+
+use firstcome_contract::ids::UserId;
+use firstcome_process::database::Pool;
+use futures_util::future::BoxFuture;
+use quick_cache::sync::Cache;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::users::{self, is_address};
+use crate::{
+    config::SecretArgs,
+    http::{
+        auth::{Directory, Identity},
+        problem::{Code, Problem},
+        text::is_invisible,
+    },
+};
+
+/// The most subjects that are remembered.
+const MAX_KNOWN: usize = 200_000;
+/// The longest subject, in bytes (OpenID Connect says 255).
+const MAX_SUBJECT: usize = 255;
+/// The longest name of a user that a token makes, in characters.
+const MAX_NAME: usize = 200;
+
+/// Finds the user of a subject, or makes one.
+#[derive(Debug)]
+pub struct Subjects {
+    pool: Pool,
+    issuer: String,
+    maps: bool,
+    creates: bool,
+    known: Cache<String, UserId>,
+}
+
+impl Subjects {
+    /// As the configuration wants it; `None` if subjects are ids, and users are made elsewhere.
+    #[must_use]
+    pub fn new(secrets: &SecretArgs, pool: &Pool) -> Option<Self> {
+        let (maps, creates) = (secrets.maps_subjects(), secrets.jwt_create_users);
+        let issuer = secrets.jwt_issuer.clone().unwrap_or_default();
+        let known = Cache::new(MAX_KNOWN);
+        (maps || creates).then(|| Self { pool: pool.clone(), issuer, maps, creates, known })
+    }
+
+    async fn find(&self, identity: &Identity) -> Result<Option<UserId>, Problem> {
+        let mut connection = self.pool.acquire().await?;
+        if let Some(id) = identity.id() {
+            return self.numbered(&mut connection, id, identity).await;
+        }
+        if !self.maps || identity.subject.len() > MAX_SUBJECT {
+            return Ok(None);
+        }
+        let mut transaction = connection.begin().await?;
+        // All first requests of a subject wait for the first of them.
+        sqlx::query!(
+            "SELECT pg_advisory_xact_lock(hashtextextended($1 || chr(10) || $2, 0))::text AS locked",
+            self.issuer,
+            identity.subject,
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let mapped = sqlx::query_scalar!(
+            "SELECT user_id FROM subjects WHERE issuer = $1 AND subject = $2",
+            self.issuer,
+            identity.subject,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(user) = mapped {
+            return Ok(Some(UserId::new(user)));
+        }
+        let found = self.with_address(&mut transaction, identity).await?;
+        let user = match found {
+            Some(user) => user,
+            None if self.creates => create(&mut transaction, None, identity).await?,
+            None => return Ok(None),
+        };
+        sqlx::query!(
+            "INSERT INTO subjects (issuer, subject, user_id) VALUES ($1, $2, $3)",
+            self.issuer,
+            identity.subject,
+            user,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        tracing::info!(user, is_new = found.is_none(), "a subject that was not known before");
+        Ok(Some(UserId::new(user)))
+    }
+
+    /// A subject that is an id.
+    async fn numbered(
+        &self,
+        connection: &mut PgConnection,
+        id: UserId,
+        identity: &Identity,
+    ) -> Result<Option<UserId>, Problem> {
+        let is_there = sqlx::query_scalar!(r#"SELECT id FROM users WHERE id = $1"#, id.get())
+            .fetch_optional(&mut *connection)
+            .await?;
+        if is_there.is_none() && self.creates {
+            let mut transaction = connection.begin().await?;
+            create(&mut transaction, Some(id.get()), identity).await?;
+            transaction.commit().await?;
+        }
+        Ok(Some(id))
+    }
+
+    /// Who has the address that the issuer has verified, unless that is another subject of it.
+    async fn with_address(
+        &self,
+        transaction: &mut PgConnection,
+        identity: &Identity,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        let Some(email) = identity.email.as_ref().filter(|_| identity.email_verified) else {
+            return Ok(None);
+        };
+        sqlx::query_scalar!(
+            "SELECT id FROM users WHERE lower(email) = lower($1)
+             AND NOT EXISTS (SELECT FROM subjects WHERE issuer = $2 AND user_id = users.id)",
+            email,
+            self.issuer,
+        )
+        .fetch_optional(transaction)
+        .await
+    }
+}
+
+/// Makes the user that a token tells of. An address that somebody else has, or that is none, is replaced.
+async fn create(
+    transaction: &mut PgConnection,
+    id: Option<i64>,
+    identity: &Identity,
+) -> Result<i64, Problem> {
+    let email = identity.email.as_deref().filter(|email| email.len() <= 254 && is_address(email));
+    let is_taken = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM users WHERE lower(email) = lower($1)) AS "taken!""#,
+        email,
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let email = email.filter(|_| !is_taken).map(str::to_owned);
+    let email = email.unwrap_or_else(|| format!("{}@users.invalid", Uuid::new_v4()));
+    let name = identity.name.as_deref().unwrap_or_default();
+    let seen = name.chars().filter(|c| !c.is_control() && !is_invisible(*c)).take(MAX_NAME);
+    let mut name = seen.collect::<String>().trim().to_owned();
+    if name.is_empty() {
+        "-".clone_into(&mut name);
+    }
+    match users::create(transaction, id, &name, &email).await? {
+        Some(user) => Ok(user.id),
+        // Somebody made it meanwhile.
+        None => id.ok_or_else(|| Problem::new(Code::InternalError)),
+    }
+}
+
+impl Directory for Subjects {
+    fn known(&self, subject: &str) -> Option<UserId> {
+        self.known.get(subject)
+    }
+
+    fn find<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<Option<UserId>, Problem>> {
+        Box::pin(async {
+            let found = Self::find(self, identity).await?;
+            if let Some(user) = found {
+                self.known.insert(identity.subject.clone(), user);
+            }
+            Ok(found)
+        })
+    }
+}

@@ -1,0 +1,190 @@
+// From nothing to a drop: an issuer of tokens, 50,000 users, a page on another origin, and a crowd that wants the same.
+// Needs PostgreSQL, RabbitMQ and Redis (`scripts/services run` brings them), the built programs in PATH, and Chromium
+// (CHROMIUM names it).
+import { execFileSync, spawn } from "node:child_process";
+import { createPublicKey, generateKeyPairSync, randomUUID, sign } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import http from "node:http";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { take } from "../javascript/firstcome.mjs";
+
+// Node 18 has it only here.
+globalThis.crypto ??= (await import("node:crypto")).webcrypto;
+
+const USERS = 50_000;
+const COUPONS = 200;
+const CROWD = 400;
+const PAGE_USER = 49_999;
+
+const began = performance.now();
+const step = (text) => console.log(`${((performance.now() - began) / 1000).toFixed(1).padStart(5)} s  ${text}`);
+const check = (holds, what) => {
+  if (!holds) throw new Error(what);
+};
+const folder = mkdtempSync(join(tmpdir(), "firstcome-shop-"));
+const children = [];
+const freePort = () =>
+  new Promise((done) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
+
+// --- The issuer: whoever the shop's users log in with. It alone has the private key. -----------------------
+
+const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+const jwk = { ...createPublicKey(privateKey).export({ format: "jwk" }), kid: "2026", alg: "ES256", use: "sig" };
+const issuer = http.createServer((_request, answer) => {
+  answer.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ keys: [jwk] }));
+});
+await new Promise((done) => issuer.listen(0, "127.0.0.1", done));
+const iss = `http://127.0.0.1:${issuer.address().port}`;
+
+function token(user, claims = {}) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const text = `${encode({ alg: "ES256", kid: jwk.kid })}.${encode({ sub: String(user), exp, iss, aud: "shop", ...claims })}`;
+  const signature = sign("sha256", Buffer.from(text), { key: privateKey, dsaEncoding: "ieee-p1363" });
+  return `${text}.${signature.toString("base64url")}`;
+}
+
+// --- The page, on an origin of its own ------------------------------------------------------------------------
+
+const files = { "/": ["index.html", "text/html"], "/firstcome.mjs": ["firstcome.mjs", "text/javascript"] };
+const page = http.createServer((request, answer) => {
+  const [name, type] = files[request.url] ?? [];
+  if (!name) return answer.writeHead(404).end();
+  const path = fileURLToPath(new URL(`../javascript/${name}`, import.meta.url));
+  answer.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(readFileSync(path));
+});
+await new Promise((done) => page.listen(0, "127.0.0.1", done));
+const origin = `http://127.0.0.1:${page.address().port}`;
+
+// --- The shop ---------------------------------------------------------------------------------------------------
+
+const port = await freePort();
+const api = `http://127.0.0.1:${port}`;
+const env = {
+  ...process.env,
+  JOB_ID_KEY: randomUUID(),
+  JWT_JWKS_URL: `${iss}/jwks.json`,
+  JWT_ISSUER: iss,
+  JWT_AUDIENCE: "shop",
+  CORS_ORIGINS: origin,
+  API_ADDR: `127.0.0.1:${port}`,
+  DRAIN_SECONDS: "0",
+};
+// Not those of development: tokens are the issuer's.
+for (const variable of ["JWT_SECRET", "JWT_PUBLIC_KEYS", "FIRSTCOME_DEV", "DATA_PLATFORM_URL"]) delete env[variable];
+// A fault is told with what the programs logged.
+const logs = [];
+function start(program) {
+  const child = spawn(program, [], { env, stdio: ["ignore", "ignore", "pipe"] });
+  child.stderr.on("data", (text) => logs.push(text.toString()));
+  child.on("error", (error) => logs.push(`${program}: ${error.message}\n`));
+  children.push(child);
+}
+
+async function run() {
+  const once = (...command) => execFileSync(command[0], command.slice(1), { env, stdio: ["ignore", "ignore", "pipe"] });
+  once("firstcome-worker", "migrate");
+  once("firstcome-worker", "sample-data", "--users", String(USERS));
+  step(`${USERS.toLocaleString("en")} users are there`);
+
+  start("firstcome-worker");
+  start("firstcome-api");
+  for (let tries = 0; ; tries += 1) {
+    const answer = await fetch(`${api}/health/ready`).catch(() => null);
+    if (answer?.ok) break;
+    check(tries < 300, "the API is not ready");
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  step("the shop is open, and believes the issuer's tokens");
+
+  const now = Date.now();
+  const answer = await fetch(`${api}/api/admin/coupons`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token(1, { role: "admin" })}`, "content-type": "application/json" },
+    body: JSON.stringify({
+      name: "Launch day",
+      discountType: "fixed",
+      discountValue: 1000,
+      total: COUPONS,
+      startsAt: new Date(now - 1000).toISOString(),
+      endsAt: new Date(now + 3_600_000).toISOString(),
+    }),
+  });
+  check(answer.status === 201, `no drop: ${answer.status}`);
+  const coupon = (await answer.json()).id;
+  const path = `/api/coupons/${coupon}/issue`;
+  step(`a drop of ${COUPONS} coupons has begun`);
+
+  // The one with a browser comes first, so that it is certain that it gets one.
+  const told = await browse(`${origin}/#api=${api}&token=${token(PAGE_USER)}&coupon=${coupon}&go`);
+  const number = /data-status="succeeded">You have number (\d+)\./.exec(told)?.[1];
+  check(number === "1", `the page says: ${/<output[^]*?<\/output>/.exec(told)?.[0] ?? told}`);
+  step(`a page at another origin got number ${number}`);
+
+  const crowd = Array.from({ length: CROWD }, (_, index) => 1_000 + index);
+  let deepest = 0;
+  const onPlace = ({ position = 0 }) => (deepest = Math.max(deepest, position));
+  const ends = await Promise.allSettled(
+    crowd.map((user) => take({ api, token: token(user), path, key: randomUUID(), onPlace })),
+  );
+  const codes = {};
+  const numbers = [];
+  for (const { value: job, reason } of ends) {
+    // Refused at once, or by the line.
+    const code = job?.error?.code ?? reason?.code ?? String(reason);
+    if (job?.status === "succeeded") numbers.push(job.result.issueNumber);
+    else codes[code] = (codes[code] ?? 0) + 1;
+  }
+  numbers.sort((a, b) => a - b);
+  check(numbers.length === COUPONS - 1, `${numbers.length} of the crowd got one; ${JSON.stringify(codes)}`);
+  check(numbers.every((number, index) => number === index + 2), "a number is missing, or there twice");
+  const refused = CROWD - COUPONS + 1;
+  check(codes["coupon-sold-out"] === refused, `the others: ${JSON.stringify(codes)}`);
+  step(`${CROWD} others asked at once: ${numbers.length} got numbers 2 to ${COUPONS}, ${refused} were told that it is sold out`);
+  if (deepest > 0) step(`the deepest place in line that was told is ${deepest}`);
+
+  const sold = await (await fetch(`${api}/api/coupons/${coupon}`)).json();
+  check(sold.remaining === 0, `remaining: ${sold.remaining}`);
+  once("firstcome-worker", "audit");
+  step("nothing is left, and the audit finds nothing");
+}
+
+/** The page as it is in the end. */
+function browse(url) {
+  // Without the sandbox, since root has none; it opens this page alone.
+  const flags = `--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --disable-dev-shm-usage --virtual-time-budget=30000 --dump-dom`;
+  const browser = process.env.CHROMIUM ?? "chromium";
+  const child = spawn(browser, [...flags.split(/\s+/), `--user-data-dir=${join(folder, "profile")}`, url], {
+    stdio: ["ignore", "pipe", "ignore"],
+    timeout: 60_000,
+  });
+  let text = "";
+  child.stdout.on("data", (part) => (text += part));
+  return new Promise((done, fail) => child.on("error", fail).on("close", () => done(text)));
+}
+
+try {
+  await run();
+} catch (error) {
+  console.error(logs.join("").split("\n").slice(-30).join("\n"));
+  console.error(`shop: FAIL ${error.message}${error.stderr ?? ""}`);
+  process.exitCode = 1;
+} finally {
+  for (const server of [page, issuer]) {
+    server.close();
+    server.closeAllConnections?.();
+  }
+  const ended = children.map((child) => new Promise((done) => (child.exitCode === null ? child.on("close", done) : done())));
+  for (const child of children) child.kill("SIGTERM");
+  await Promise.all(ended);
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+}
