@@ -44,8 +44,11 @@ const fn worker(name: &'static str, argument: &'static str) -> Program {
 /// As few processes as possible.
 pub const SMALL: [Program; 2] = [worker("worker", "all"), API];
 
+/// What settles the jobs of coupons.
+pub const COUPONS: Program = worker("coupons", "coupons");
+
 /// What settles jobs: a process per family of lines.
-pub const SETTLERS: [Program; 2] = [worker("products", "products"), worker("coupons", "coupons")];
+pub const SETTLERS: [Program; 2] = [worker("products", "products"), COUPONS];
 
 /// Each role in a process of its own, orders in two; and a stand-in for the data platform.
 pub const LARGE: [Program; 8] = [
@@ -55,7 +58,7 @@ pub const LARGE: [Program; 8] = [
     worker("relay-outbox", "relay-outbox"),
     worker("products-1", "products"),
     worker("products-2", "products"),
-    worker("coupons", "coupons"),
+    COUPONS,
     API,
 ];
 

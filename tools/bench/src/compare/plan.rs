@@ -25,6 +25,8 @@ pub(crate) enum Part {
     Backlogs,
     /// A sale on a fresh database: with keys and without, orders with a coupon and without.
     Fresh,
+    /// One hot coupon beside thousands of event streams.
+    Streams,
     /// The database with a history.
     Large,
     /// The idle system.

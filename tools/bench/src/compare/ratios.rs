@@ -58,7 +58,7 @@ const fn ratio(
 use Target::{AtLeast, AtMost};
 
 /// Those with a target; the keys are for scripts and never change.
-pub(super) const RATIOS: [Ratio; 21] = [
+pub(super) const RATIOS: [Ratio; 22] = [
     ratio(
         "hot_coupon_vs_pessimistic_64",
         "one hot coupon, settled/s ÷ pessimistic lock, 64 connections",
@@ -128,6 +128,13 @@ pub(super) const RATIOS: [Ratio; 21] = [
         "hot_coupon.firstcome.256.per_second",
         "hot_coupon.publish.256.per_second",
         AtLeast(1.3),
+    ),
+    ratio(
+        "hot_coupon_beside_5000_streams",
+        "one hot coupon beside 5,000 event streams ÷ without them, 256 connections",
+        "streams.firstcome-streams.256.per_second",
+        "streams.firstcome.256.per_second",
+        AtLeast(0.9),
     ),
     ratio(
         "drain_vs_raw_coupon",

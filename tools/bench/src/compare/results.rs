@@ -15,7 +15,7 @@ use super::{
 use crate::rivals::Rival;
 
 /// What each scenario is, in the order of the report.
-const SCENARIOS: [(&str, &str); 14] = [
+const SCENARIOS: [(&str, &str); 15] = [
     ("hot_coupon", "One hot coupon: granted and committed"),
     ("spread_coupon", "1,000 coupons evenly"),
     ("sold_out", "Sold-out storm, about 99% of the requests lose: answered"),
@@ -37,6 +37,7 @@ const SCENARIOS: [(&str, &str); 14] = [
         "Draining a backlog of one coupon on a fresh database, nothing warmed up",
     ),
     ("drain_fresh_order", "The same with orders of one product"),
+    ("streams", "One hot coupon, without event streams and beside 5,000 of them: committed"),
     ("large", "One hot coupon, in a database with a history"),
     (
         "latency",
@@ -88,6 +89,10 @@ impl Results {
             self.scenario(&mut text, scenario, title);
         }
         self.idle(&mut text);
+        if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
+            let grown = shown(Some(figure), 0);
+            let _ = writeln!(text, "5,000 event streams take {grown} MiB more of the API's memory.\n");
+        }
         let pools = self.pools.iter().map(|(side, pool)| format!("{} {pool}", side.as_str()));
         let _ = writeln!(
             text,

@@ -7,7 +7,7 @@ use firstcome_rig::{
     Process,
     http::{Client, call},
     settings::Settings,
-    system::{API, SETTLERS, System, free_port},
+    system::{API, Program, SETTLERS, System, free_port},
 };
 use http::{Method, StatusCode, Uri};
 use tokio::time::{Instant, sleep};
@@ -75,6 +75,11 @@ impl Firstcome {
         Ok(Self { settings, front, back, address })
     }
 
+    /// The API's process.
+    pub(super) fn api(&self) -> Option<u32> {
+        self.front.ids().first().map(|(_, id)| *id)
+    }
+
     /// Nothing is settled from now on; the API accepts all the same.
     pub(super) async fn stop_workers(self) -> anyhow::Result<WithoutWorkers> {
         let Self { settings, front, back, address } = self;
@@ -97,7 +102,12 @@ pub(super) struct WithoutWorkers {
 
 impl WithoutWorkers {
     pub(super) fn start_workers(self) -> anyhow::Result<Firstcome> {
-        let back = System::start(self.settings.clone(), &SETTLERS)?;
+        self.start(&SETTLERS)
+    }
+
+    /// Starts these workers alone.
+    pub(super) fn start(self, workers: &[Program]) -> anyhow::Result<Firstcome> {
+        let back = System::start(self.settings.clone(), workers)?;
         Ok(Firstcome { settings: self.settings, front: self.front, back, address: self.address })
     }
 }

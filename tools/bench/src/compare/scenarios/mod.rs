@@ -8,6 +8,7 @@ mod large;
 mod latency;
 mod orders;
 mod rivals;
+mod streams;
 
 use super::{plan::Part, run::Run};
 use crate::rivals::Rival;
@@ -51,6 +52,9 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
         }
         if wanted(Part::Fresh) {
             fresh::fresh(run).await?;
+        }
+        if wanted(Part::Streams) {
+            streams::streams(run).await?;
         }
         if let Some(large) = &large {
             large::large(run, large).await?;
