@@ -1,10 +1,13 @@
 //! Whom a token means: people whom the issuer does not call by the user's id, and people who are new. Known ones cost
 //! no query.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use firstcome_contract::ids::UserId;
 use firstcome_process::database::Pool;
 use futures_util::future::BoxFuture;
 use quick_cache::sync::Cache;
+use redis::AsyncTypedCommands;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
@@ -33,16 +36,54 @@ pub struct Subjects {
     maps: bool,
     creates: bool,
     known: Cache<String, UserId>,
+    /// Counts what was forgotten, for those who were looking meanwhile.
+    changes: AtomicU64,
+    redis: crate::cache::Cache,
+    /// The Redis channel for ids of users who were forgotten.
+    channel: String,
+}
+
+/// The Redis channel for ids of users whose personal data was removed.
+#[must_use]
+pub fn forgotten_channel(namespace: &str) -> String {
+    format!("{namespace}:user-forgotten")
 }
 
 impl Subjects {
     /// As the configuration wants it; `None` if subjects are ids, and users are made elsewhere.
     #[must_use]
-    pub fn new(secrets: &SecretArgs, pool: &Pool) -> Option<Self> {
+    pub fn new(
+        secrets: &SecretArgs,
+        pool: &Pool,
+        redis: crate::cache::Cache,
+        namespace: &str,
+    ) -> Option<Self> {
         let (maps, creates) = (secrets.maps_subjects(), secrets.jwt_create_users);
         let issuer = secrets.jwt_issuer.clone().unwrap_or_default();
-        let known = Cache::new(MAX_KNOWN);
-        (maps || creates).then(|| Self { pool: pool.clone(), issuer, maps, creates, known })
+        (maps || creates).then(|| Self {
+            pool: pool.clone(),
+            issuer,
+            maps,
+            creates,
+            known: Cache::new(MAX_KNOWN),
+            changes: AtomicU64::new(0),
+            redis,
+            channel: forgotten_channel(namespace),
+        })
+    }
+
+    /// Forgets whom an issuer means by a user who was unmapped here, and has every other API forget it.
+    pub async fn forgotten(&self, user: UserId) {
+        self.forget(user);
+        let told =
+            self.redis.ask(async |mut redis| redis.publish(&self.channel, user.to_string()).await);
+        told.await;
+    }
+
+    /// Forgets a user who was unmapped.
+    pub fn forget(&self, user: UserId) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.known.retain(|_, known| *known != user);
     }
 
     async fn find(&self, identity: &Identity) -> Result<Option<UserId>, Problem> {
@@ -129,6 +170,12 @@ impl Subjects {
     }
 }
 
+/// Forgets whom issuers mean by this user: who comes with such a token next is somebody new.
+pub(crate) async fn unmap(connection: &mut PgConnection, user: i64) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM subjects WHERE user_id = $1", user).execute(connection).await?;
+    Ok(())
+}
+
 /// Makes the user that a token tells of. An address that somebody else has, or that is none, is replaced.
 async fn create(
     transaction: &mut PgConnection,
@@ -167,9 +214,14 @@ impl Directory for Subjects {
         identity: &'a Identity,
     ) -> BoxFuture<'a, Result<Option<UserId>, Problem>> {
         Box::pin(async {
+            let changes = self.changes.load(Ordering::SeqCst);
             let found = Self::find(self, identity).await?;
             if let Some(user) = found {
                 self.known.insert(identity.subject.clone(), user);
+                // Found before it was forgotten, and put after it.
+                if self.changes.load(Ordering::SeqCst) != changes {
+                    self.known.remove(&identity.subject);
+                }
             }
             Ok(found)
         })
