@@ -72,6 +72,8 @@ const NULL_TIMES: &str = "(SELECT array_agg(NULL::timestamptz) FROM generate_ser
 const PERCENTS: &str = "(SELECT array_agg('percent'::text) FROM generate_series(1, 500))";
 const EMAILS: &str =
     "(SELECT array_agg(n || '@Example.com') FROM generate_series(100001, 100500) AS n)";
+const SUBJECTS: &str =
+    "(SELECT array_agg('subject-' || n) FROM generate_series(100001, 100500) AS n)";
 const NEW_USERS: &str = "(SELECT array_agg(n) FROM generate_series(300001, 300500) AS n)";
 const DAYS: &str = "(SELECT array_agg(date '2026-10-01') FROM generate_series(1, 500))";
 
@@ -354,6 +356,12 @@ pub(crate) const CASES: &[Case] = &[
             "(SELECT array_agg(1) FROM generate_series(1, 10))",
         ],
     ),
+    by_key("AS \"subject!\"", reads(2 * JOBS), &["'issuer'", SUBJECTS, IDS]),
+    by_key(
+        "INSERT INTO subjects (issuer, subject, user_id) SELECT",
+        writes(JOBS),
+        &["'another issuer'", SUBJECTS, IDS],
+    ),
     by_key("UPDATE users SET name = batch.name", writes(JOBS), &[IDS, KEYS, NEW_KEYS]),
     by_key(
         "AS \"is_deleted!\" FROM products WHERE id = ANY($1)",
@@ -435,7 +443,11 @@ pub(crate) const CASES: &[Case] = &[
     by_key("SELECT id FROM users WHERE id = $1", reads(1), &["100001"]),
     by_key("SELECT FROM subjects WHERE issuer = $2", reads(2), &["'new@example.com'", "'issuer'"]),
     by_key("FROM users WHERE lower(email) = lower($1)) AS", reads(1), &["'new@example.com'"]),
-    by_key("INSERT INTO subjects", writes(1), &["'issuer'", "'subject'", "100001"]),
+    by_key(
+        "INSERT INTO subjects (issuer, subject, user_id) VALUES",
+        writes(1),
+        &["'issuer'", "'subject'", "100001"],
+    ),
     by_key(
         "INSERT INTO products (name, price, stock, stocked, on_sale_from",
         writes(1),
@@ -650,7 +662,8 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("SELECT now() AT TIME ZONE $1 AS known", NO_TABLE),
     ("SELECT oldest_program FROM schema_compatibility", NO_TABLE),
     ("SELECT setval(sequence, nextval(sequence)", NO_TABLE),
-    ("SELECT pg_advisory_xact_lock($1)", NO_TABLE),
+    ("FROM pg_advisory_xact_lock($1)", NO_TABLE),
+    ("SELECT pg_xact_status", NO_TABLE),
     ("SELECT (now() AT TIME ZONE $1)::date - ago", NO_TABLE),
     ("AS \"first!\", ($1::date + 1)", NO_TABLE),
     ("SET LOCAL lock_timeout", NO_TABLE),

@@ -24,7 +24,9 @@ use crate::{
 /// The most subjects that are remembered.
 const MAX_KNOWN: usize = 200_000;
 /// The longest subject, in bytes (OpenID Connect says 255).
-const MAX_SUBJECT: usize = 255;
+pub(crate) const MAX_SUBJECT: usize = 255;
+/// How often a subject is looked for that others link at that moment.
+const LOOKS: u32 = 3;
 /// The longest name of a user that a token makes, in characters.
 const MAX_NAME: usize = 200;
 
@@ -86,6 +88,11 @@ impl Subjects {
         self.known.retain(|_, known| *known != user);
     }
 
+    /// The issuer whose subjects are mapped, if they are.
+    pub(crate) fn mapped_issuer(&self) -> Option<&str> {
+        self.maps.then_some(&self.issuer)
+    }
+
     async fn find(&self, identity: &Identity) -> Result<Option<UserId>, Problem> {
         let mut connection = self.pool.acquire().await?;
         if let Some(id) = identity.id() {
@@ -94,6 +101,20 @@ impl Subjects {
         if !self.maps || identity.subject.len() > MAX_SUBJECT {
             return Ok(None);
         }
+        for _ in 0..LOOKS {
+            if let Some(found) = self.look(&mut connection, identity).await? {
+                return Ok(found);
+            }
+        }
+        Err(Problem::new(Code::InternalError))
+    }
+
+    /// Finds or makes the user of a subject that is no id; `None` where an import made or linked one meanwhile.
+    async fn look(
+        &self,
+        connection: &mut PgConnection,
+        identity: &Identity,
+    ) -> Result<Option<Option<UserId>>, Problem> {
         let mut transaction = connection.begin().await?;
         // All first requests of a subject wait for the first of them.
         sqlx::query!(
@@ -111,25 +132,31 @@ impl Subjects {
         .fetch_optional(&mut *transaction)
         .await?;
         if let Some(user) = mapped {
-            return Ok(Some(UserId::new(user)));
+            return Ok(Some(Some(UserId::new(user))));
         }
         let found = self.with_address(&mut transaction, identity).await?;
         let user = match found {
             Some(user) => user,
-            None if self.creates => create(&mut transaction, None, identity).await?,
-            None => return Ok(None),
+            None if !self.creates => return Ok(Some(None)),
+            None => match create(&mut transaction, None, identity).await {
+                Err(problem) if problem.code() == Code::EmailTaken => return Ok(None),
+                created => created?,
+            },
         };
-        sqlx::query!(
-            "INSERT INTO subjects (issuer, subject, user_id) VALUES ($1, $2, $3)",
+        let linked = sqlx::query!(
+            "INSERT INTO subjects (issuer, subject, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             self.issuer,
             identity.subject,
             user,
         )
         .execute(&mut *transaction)
         .await?;
+        if linked.rows_affected() == 0 {
+            return Ok(None);
+        }
         transaction.commit().await?;
         tracing::info!(user, is_new = found.is_none(), "a subject that was not known before");
-        Ok(Some(UserId::new(user)))
+        Ok(Some(Some(UserId::new(user))))
     }
 
     /// A subject that is an id.
@@ -173,6 +200,44 @@ impl Subjects {
 /// Forgets whom issuers mean by this user: who comes with such a token next is somebody new.
 pub(crate) async fn unmap(connection: &mut PgConnection, user: i64) -> Result<(), sqlx::Error> {
     sqlx::query!("DELETE FROM subjects WHERE user_id = $1", user).execute(connection).await?;
+    Ok(())
+}
+
+/// Which of these subjects an issuer has, and those of these users, each with its user.
+pub(crate) async fn linked(
+    connection: &mut PgConnection,
+    issuer: &str,
+    subjects: &[&str],
+    users: &[i64],
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    let links = sqlx::query!(
+        r#"SELECT subject AS "subject!", user_id AS "user_id!" FROM subjects WHERE issuer = $1 AND subject = ANY($2)
+           UNION ALL SELECT subject, user_id FROM subjects WHERE issuer = $1 AND user_id = ANY($3)"#,
+        issuer,
+        subjects as &[&str],
+        users,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(links.into_iter().map(|link| (link.subject, link.user_id)).collect())
+}
+
+/// Has an issuer mean these users by these subjects.
+pub(crate) async fn link(
+    connection: &mut PgConnection,
+    issuer: &str,
+    subjects: &[&str],
+    users: &[i64],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO subjects (issuer, subject, user_id)
+         SELECT $1, subject, user_id FROM UNNEST($2::text[], $3::bigint[]) AS new (subject, user_id)",
+        issuer,
+        subjects as &[&str],
+        users,
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -70,6 +70,7 @@ impl Row for CouponRow {
     }
 
     fn store<'c>(
+        _: &'c AppState,
         rows: &'c [Self],
         transaction: &'c mut PgConnection,
     ) -> BoxFuture<'c, Result<Stored, sqlx::Error>> {

@@ -91,7 +91,8 @@ impl Verdict {
 }
 
 /// Creates and edits users: the one with the row's `id`, else the one with its `email`, else a new one. The columns of
-/// a table are `id`, `name`, `email` and `balance`; the last one is what a new user begins with, and nothing to others.
+/// a table are `id`, `name`, `email`, `balance` and `subject`: what a new user begins with, and nothing to others; and
+/// what the tokens' issuer calls the user, where `JWT_SUBJECTS=map`.
 /// Each batch of rows is committed by itself, so what was committed stays if the rest does not come; the import may be
 /// repeated.
 ///

@@ -57,6 +57,7 @@ impl Row for ProductRow {
     }
 
     fn store<'c>(
+        _: &'c AppState,
         rows: &'c [Self],
         transaction: &'c mut PgConnection,
     ) -> BoxFuture<'c, Result<Stored, sqlx::Error>> {

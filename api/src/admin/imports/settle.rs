@@ -1,6 +1,6 @@
 //! A batch of rows in the database: one transaction, or several where a row in it cannot be stored.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
 use firstcome_process::database::is_lost;
 use futures_util::future::BoxFuture;
@@ -35,6 +35,7 @@ pub(super) trait Row: Sized + Send + Sync + 'static {
     /// Creates and edits what the rows say, one after the other; what it is to each of them is told in their order, and
     /// which ones were edited.
     fn store<'c>(
+        state: &'c AppState,
         rows: &'c [Self],
         transaction: &'c mut PgConnection,
     ) -> BoxFuture<'c, Result<Stored, sqlx::Error>>;
@@ -60,20 +61,21 @@ pub(super) async fn settle<R: Row>(
     rows: &[R],
 ) -> Result<Vec<Verdict>, sqlx::Error> {
     let mut verdicts = Vec::with_capacity(rows.len());
-    let mut parts = vec![(rows, 1)];
+    let mut parts = vec![Part { rows, attempt: 1, unanswered: None }];
     let mut failed = 0;
-    while let Some((part, attempt)) = parts.pop() {
-        if part.is_empty() {
+    while let Some(mut part) = parts.pop() {
+        if part.rows.is_empty() {
             continue;
         }
-        match store(state, part).await {
+        match store(state, &mut part).await {
             Ok(stored) => verdicts.extend(stored),
             Err(error) if is_refusal(&error) => {
-                if part.len() > 1 {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([(second, 1), (first, 1)]);
-                } else if attempt < ROW_ATTEMPTS {
-                    parts.push((part, attempt + 1));
+                if part.rows.len() > 1 {
+                    let (first, second) = part.rows.split_at(part.rows.len() / 2);
+                    let half = |rows| Part { rows, attempt: 1, unanswered: None };
+                    parts.extend([half(second), half(first)]);
+                } else if part.attempt < ROW_ATTEMPTS {
+                    parts.push(Part { attempt: part.attempt + 1, ..part });
                 } else {
                     tracing::warn!(%error, table = R::TABLE.name(), "a row of an import is refused");
                     let reason = "the database refuses it, by what others stored meanwhile";
@@ -83,7 +85,7 @@ pub(super) async fn settle<R: Row>(
             Err(error) if is_passing(&error) && failed + 1 < ATTEMPTS => {
                 failed += 1;
                 tracing::warn!(%error, "a batch of an import failed, trying again");
-                parts.push((part, attempt));
+                parts.push(part);
                 sleep(RETRY_INTERVAL).await;
             }
             Err(error) => return Err(error),
@@ -92,25 +94,69 @@ pub(super) async fn settle<R: Row>(
     Ok(verdicts)
 }
 
+/// Rows that are stored together.
+struct Part<'r, R> {
+    rows: &'r [R],
+    attempt: u32,
+    unanswered: Option<Unanswered>,
+}
+
+/// A transaction that was to be committed, which may or may not have been: rows without an id must not be created by a
+/// second one.
+struct Unanswered {
+    transaction: String,
+    stored: Stored,
+}
+
 /// Stores rows in one transaction, and announces what that changed.
-async fn store<R: Row>(state: &AppState, rows: &[R]) -> Result<Vec<Verdict>, sqlx::Error> {
+async fn store<R: Row>(
+    state: &AppState,
+    part: &mut Part<'_, R>,
+) -> Result<Vec<Verdict>, sqlx::Error> {
     let mut connection = state.pool.acquire().await?;
-    let mut stored = Stored::default();
     let storing = timeout(BATCH_TIMEOUT, async {
         let mut transaction = connection.begin().await?;
-        // Batches of one table take turns: they would wait for each other's rows, in orders of their own.
-        sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS locked", LOCKS + R::TABLE as i64)
-            .fetch_one(&mut *transaction)
-            .await?;
-        stored = R::store(rows, &mut transaction).await?;
+        let id = take_turn(&mut transaction, R::TABLE).await?;
+        if let Some(earlier) = &part.unanswered {
+            // It had the turn before this one, so it is over.
+            if was_committed(&mut transaction, &earlier.transaction).await? {
+                return Ok(());
+            }
+            part.unanswered = None;
+        }
+        let stored = R::store(state, part.rows, &mut transaction).await?;
+        part.unanswered = Some(Unanswered { transaction: id, stored });
         transaction.commit().await
     })
     .await;
     let storing = connection.judge(storing);
     drop(connection);
     // Also where they may or may not have been changed.
-    R::announce(state, &stored).await;
-    storing.map(|()| mem::take(&mut stored.verdicts))
+    if let Some(Unanswered { stored, .. }) = &part.unanswered {
+        R::announce(state, stored).await;
+    }
+    storing.map(|()| part.unanswered.take().map(|sent| sent.stored.verdicts).unwrap_or_default())
+}
+
+/// Batches of one table take turns: they would wait for each other's rows, in orders of their own. Tells the
+/// transaction's id.
+async fn take_turn(transaction: &mut PgConnection, table: Table) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT pg_current_xact_id()::text AS "id!" FROM pg_advisory_xact_lock($1)"#,
+        LOCKS + table as i64,
+    )
+    .fetch_one(transaction)
+    .await
+}
+
+/// Whether a transaction that is over was committed.
+async fn was_committed(transaction: &mut PgConnection, id: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT pg_xact_status($1::text::xid8) IS NOT DISTINCT FROM 'committed' AS "committed!""#,
+        id,
+    )
+    .fetch_one(transaction)
+    .await
 }
 
 /// Whether it is a row that the database does not take.

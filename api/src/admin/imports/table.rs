@@ -15,6 +15,12 @@ struct Held<R> {
     is_changed: bool,
 }
 
+impl<R> Default for Table<R> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
 impl<R: PartialEq> Table<R> {
     /// Those that are there.
     pub(super) fn new(stored: impl IntoIterator<Item = (i64, R)>) -> Self {

@@ -69,11 +69,14 @@ pub(super) async fn import<R: Row>(state: AppState, request: Request) -> Result<
     Ok(json::ok(&storing.end().await?))
 }
 
+/// What becomes of each line, in their order.
+type Verdicts = Vec<(u64, Verdict)>;
+
 /// Stores one batch while the next one is read.
 struct Storing<'a> {
     state: &'a AppState,
     report: Report,
-    under_way: Option<JoinHandle<Result<Vec<(u64, Verdict)>, sqlx::Error>>>,
+    under_way: Option<JoinHandle<Result<Verdicts, sqlx::Error>>>,
 }
 
 impl<'a> Storing<'a> {
@@ -107,11 +110,8 @@ impl<'a> Storing<'a> {
     }
 }
 
-/// Stores the rows of a batch that can be read; what becomes of each line, in their order.
-async fn store<R: Row>(
-    state: AppState,
-    batch: Vec<Entry<R>>,
-) -> Result<Vec<(u64, Verdict)>, sqlx::Error> {
+/// Stores the rows of a batch that can be read.
+async fn store<R: Row>(state: AppState, batch: Vec<Entry<R>>) -> Result<Verdicts, sqlx::Error> {
     let mut rows = Vec::with_capacity(batch.len());
     let mut lines = Vec::with_capacity(batch.len());
     for (line, row) in batch {

@@ -13,8 +13,11 @@ use super::{
 use crate::{
     admin::users::NewUser,
     balance::CEILING,
-    http::{fields::Fields, problem::Code},
-    known::free_ids::{self, Table as Ids},
+    http::{auth::user_id, fields::Fields, problem::Code},
+    known::{
+        free_ids::{self, Table as Ids},
+        subjects::{self, MAX_SUBJECT, Subjects},
+    },
     state::AppState,
 };
 
@@ -24,6 +27,8 @@ pub(super) struct UserRow {
     user: NewUser,
     /// What a new one begins with.
     balance: i64,
+    /// What the tokens' issuer calls the user.
+    subject: Option<String>,
 }
 
 /// A user as stored.
@@ -60,18 +65,64 @@ impl Addresses {
     }
 }
 
+/// Whom the tokens' issuer means by its subjects: each means one user, and a user has one at most.
+#[derive(Debug, Default)]
+struct Links {
+    users: HashMap<String, i64>,
+    subjects: HashMap<i64, String>,
+    /// Those that were not there, in the order of the rows.
+    new: Vec<(String, i64)>,
+}
+
+impl Links {
+    fn of(stored: Vec<(String, i64)>) -> Self {
+        let subjects = stored.iter().map(|(subject, user)| (*user, subject.clone())).collect();
+        Self { users: stored.into_iter().collect(), subjects, new: Vec::new() }
+    }
+
+    /// Why this subject cannot mean this user.
+    fn objection(&self, subject: &str, user: i64) -> Option<&'static str> {
+        if self.users.get(subject).is_some_and(|linked| *linked != user) {
+            return Some("is another user's");
+        }
+        let other = self.subjects.get(&user).is_some_and(|linked| linked != subject);
+        other.then_some("the user has another one")
+    }
+
+    /// Whether that is new.
+    fn put(&mut self, subject: &str, user: i64) -> bool {
+        let is_new = self.users.insert(subject.to_owned(), user).is_none();
+        if is_new {
+            self.subjects.insert(user, subject.to_owned());
+            self.new.push((subject.to_owned(), user));
+        }
+        is_new
+    }
+}
+
 impl Row for UserRow {
     const TABLE: Ids = Ids::Users;
-    const COLUMNS: &'static [&'static str] = &["id", "name", "email", "balance"];
+    const COLUMNS: &'static [&'static str] = &["id", "name", "email", "balance", "subject"];
     const REQUIRED: &'static [&'static str] = &["name", "email"];
 
     fn read(fields: &mut Fields) -> Self {
         let user = NewUser::read(fields);
         let balance = fields.optional_integer("balance", 0..=CEILING).unwrap_or_default();
-        Self { user, balance }
+        let subject = fields.optional_text("subject", MAX_SUBJECT);
+        if subject.as_ref().is_some_and(|subject| subject.len() > MAX_SUBJECT) {
+            fields.reject("subject", format!("must not be longer than {MAX_SUBJECT} bytes"));
+        }
+        if subject.as_deref().is_some_and(|subject| user_id(subject).is_some()) {
+            fields.reject(
+                "subject",
+                "must not be a number: a token with that means the user with the id",
+            );
+        }
+        Self { user, balance, subject }
     }
 
     fn store<'c>(
+        state: &'c AppState,
         rows: &'c [Self],
         transaction: &'c mut PgConnection,
     ) -> BoxFuture<'c, Result<Stored, sqlx::Error>> {
@@ -85,16 +136,22 @@ impl Row for UserRow {
             let free = free_ids::draw(transaction, Ids::Users, new, &given).await?;
             let ids: HashSet<i64> =
                 given.into_iter().chain(addresses.owners.values().copied()).collect();
-            let stored = load(transaction, ids.into_iter().collect(), &mut addresses).await?;
-            let mut users = Table::new(stored);
-            let mut balances = HashMap::new();
+            let ids: Vec<i64> = ids.into_iter().collect();
+            let issuer = state.subjects.as_deref().and_then(Subjects::mapped_issuer);
+            let links = links(transaction, issuer, rows, &ids).await?;
+            let stored = load(transaction, ids, &mut addresses).await?;
+            let mut batch =
+                Batch { users: Table::new(stored), addresses, links, ..Batch::default() };
             let mut free = free.into_iter();
-            let verdicts = rows
-                .iter()
-                .map(|row| put(&mut users, &mut addresses, &mut balances, &mut free, row));
-            let verdicts = verdicts.collect();
+            let verdicts = rows.iter().map(|row| batch.put(&mut free, row)).collect();
+            let Batch { users, balances, links, .. } = batch;
             insert(transaction, &users, &balances).await?;
             update(transaction, &users).await?;
+            if let (Some(issuer), Some(Links { new, .. })) = (issuer, &links) {
+                let (subjects, users): (Vec<&str>, Vec<i64>) =
+                    new.iter().map(|(subject, user)| (subject.as_str(), *user)).unzip();
+                subjects::link(transaction, issuer, &subjects, &users).await?;
+            }
             Ok(Stored { verdicts, changed: users.changed().map(|(id, _)| id).collect() })
         })
     }
@@ -105,32 +162,51 @@ impl Row for UserRow {
     }
 }
 
-/// Puts a row where it belongs: to the user with its id, else to the one with its address, else to a new one.
-fn put(
-    users: &mut Table<User>,
-    addresses: &mut Addresses,
-    balances: &mut HashMap<i64, i64>,
-    free: &mut impl Iterator<Item = i64>,
-    UserRow { user: NewUser { id, name, email }, balance }: &UserRow,
-) -> Verdict {
-    let owner = addresses.owner(email);
-    let Some(id) = id.or(owner).or_else(|| free.next()) else {
-        return Verdict::faulty("id", "there is none that is free");
-    };
-    let former = users.get(id).map(|user| user.email.clone());
-    // What stands in the row already is nobody else's business.
-    if former.as_ref() != Some(email) && owner.is_some_and(|owner| owner != id) {
-        return Verdict::faulty(
-            "email",
-            &format!("is another user's ({})", Code::EmailTaken.name()),
-        );
+/// Users as a batch leaves them.
+#[derive(Debug, Default)]
+struct Batch {
+    users: Table<User>,
+    addresses: Addresses,
+    /// What new ones begin with.
+    balances: HashMap<i64, i64>,
+    /// Unless subjects of tokens are ids.
+    links: Option<Links>,
+}
+
+impl Batch {
+    /// Puts a row where it belongs: to the user with its id, else to the one with its address, else to a new one.
+    fn put(&mut self, free: &mut impl Iterator<Item = i64>, row: &UserRow) -> Verdict {
+        let UserRow { user: NewUser { id, name, email }, balance, subject } = row;
+        let owner = self.addresses.owner(email);
+        let Some(id) = id.or(owner).or_else(|| free.next()) else {
+            return Verdict::faulty("id", "there is none that is free");
+        };
+        let former = self.users.get(id).map(|user| user.email.clone());
+        // What stands in the row already is nobody else's business.
+        if former.as_ref() != Some(email) && owner.is_some_and(|owner| owner != id) {
+            let detail = format!("is another user's ({})", Code::EmailTaken.name());
+            return Verdict::faulty("email", &detail);
+        }
+        let is_linked = match (subject, &mut self.links) {
+            (None, _) => false,
+            (Some(_), None) => {
+                return Verdict::faulty(
+                    "subject",
+                    "tokens call users by their ids here (JWT_SUBJECTS)",
+                );
+            }
+            (Some(subject), Some(links)) => match links.objection(subject, id) {
+                Some(objection) => return Verdict::faulty("subject", objection),
+                None => links.put(subject, id),
+            },
+        };
+        self.addresses.give(id, email, former.as_deref());
+        let verdict = self.users.put(id, User { name: name.clone(), email: email.clone() });
+        if verdict == Verdict::Created {
+            self.balances.insert(id, *balance);
+        }
+        if is_linked && verdict == Verdict::Unchanged { Verdict::Updated } else { verdict }
     }
-    addresses.give(id, email, former.as_deref());
-    let verdict = users.put(id, User { name: name.clone(), email: email.clone() });
-    if verdict == Verdict::Created {
-        balances.insert(id, *balance);
-    }
-    verdict
 }
 
 /// Who has the addresses of these rows.
@@ -155,6 +231,21 @@ async fn owners(
         addresses.keys.insert(row.email, row.key);
     }
     Ok(addresses)
+}
+
+/// Whom the subjects of these rows mean, and what these users are called; `None` unless subjects are mapped.
+async fn links(
+    transaction: &mut PgConnection,
+    issuer: Option<&str>,
+    rows: &[UserRow],
+    users: &[i64],
+) -> Result<Option<Links>, sqlx::Error> {
+    let Some(issuer) = issuer else { return Ok(None) };
+    let subjects: Vec<&str> = rows.iter().filter_map(|row| row.subject.as_deref()).collect();
+    if subjects.is_empty() {
+        return Ok(Some(Links::default()));
+    }
+    Ok(Some(Links::of(subjects::linked(transaction, issuer, &subjects, users).await?)))
 }
 
 /// Those of these users that there are, held until they are stored.
@@ -247,23 +338,21 @@ mod tests {
     fn rows_find_their_user() {
         let user =
             |name: &str, email: &str| User { name: name.to_owned(), email: email.to_owned() };
-        let mut users = Table::new([(1, user("Ann", "a@x")), (2, user("Bob", "B@x"))]);
+        let users = Table::new([(1, user("Ann", "a@x")), (2, user("Bob", "B@x"))]);
         let key = |email: &str| (email.to_owned(), email.to_lowercase());
-        let mut addresses = Addresses {
+        let addresses = Addresses {
             keys: ["a@x", "A@x", "B@x", "b@x", "c@x", "d@x"].map(key).into(),
             owners: [("a@x".to_owned(), 1), ("b@x".to_owned(), 2)].into(),
         };
-        let (mut balances, mut free) = (HashMap::new(), 10..);
-        let mut put = |id: Option<i64>, name: &str, email: &str| {
+        let links = Some(Links::of(vec![("ann".to_owned(), 1)]));
+        let mut batch = Batch { users, addresses, links, ..Batch::default() };
+        let mut free = 10..;
+        let mut put_as = |subject: Option<&str>, id: Option<i64>, name: &str, email: &str| {
             let user = NewUser { id, name: name.to_owned(), email: email.to_owned() };
-            super::put(
-                &mut users,
-                &mut addresses,
-                &mut balances,
-                &mut free,
-                &UserRow { user, balance: 5 },
-            )
+            let subject = subject.map(str::to_owned);
+            batch.put(&mut free, &UserRow { user, balance: 5, subject })
         };
+        let mut put = |id: Option<i64>, name: &str, email: &str| put_as(None, id, name, email);
         let taken = Verdict::faulty("email", "is another user's (email-taken)");
         assert_eq!(put(Some(1), "Ann", "a@x"), Verdict::Unchanged);
         assert_eq!(put(None, "Ann", "a@x"), Verdict::Unchanged);
@@ -276,6 +365,18 @@ mod tests {
         assert_eq!(put(None, "Dan", "d@x"), Verdict::Created);
         assert_eq!(put(None, "Don", "d@x"), Verdict::Updated);
         assert_eq!(put(Some(10), "Don", "d@x"), Verdict::Unchanged);
-        assert_eq!(balances, [(3, 5), (10, 5)].into());
+
+        let objection = |detail: &str| Verdict::faulty("subject", detail);
+        assert_eq!(put_as(Some("ann"), Some(1), "Ann", "A@x"), Verdict::Unchanged);
+        assert_eq!(put_as(Some("ann"), Some(2), "Bob", "c@x"), objection("is another user's"));
+        assert_eq!(
+            put_as(Some("anna"), Some(1), "Ann", "A@x"),
+            objection("the user has another one")
+        );
+        assert_eq!(put_as(Some("bob"), Some(2), "Bob", "c@x"), Verdict::Updated);
+        assert_eq!(put_as(Some("bob"), Some(3), "Cid", "b@x"), objection("is another user's"));
+        assert_eq!(put_as(Some("cid"), Some(3), "Cid", "b@x"), Verdict::Updated);
+        assert_eq!(batch.links.unwrap().new, [("bob".to_owned(), 2), ("cid".to_owned(), 3)]);
+        assert_eq!(batch.balances, [(3, 5), (10, 5)].into());
     }
 }
