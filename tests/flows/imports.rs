@@ -4,25 +4,25 @@ use std::fmt::Write;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
 
-use firstcome_tests::{Answer, DEADLINE, Options, Shop, eventually, sale::one, shop, token};
+use firstcome_tests::{Answer, Options, Shop, eventually, sale::one, shop};
 
-const CSV: &str = "text/csv";
-const NDJSON: &str = "application/x-ndjson";
+pub(crate) const CSV: &str = "text/csv";
+pub(crate) const NDJSON: &str = "application/x-ndjson";
 
-async fn import(shop: &Shop, what: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Answer {
+pub(crate) async fn import(
+    shop: &Shop,
+    what: &str,
+    content_type: &str,
+    body: impl Into<Vec<u8>>,
+) -> Answer {
     let request = shop.admin(Method::POST, &format!("/api/admin/imports/{what}"));
     Answer::of(request.header("Content-Type", content_type).body(body.into())).await
 }
 
 /// The counts of a report: created, updated, unchanged, faulty; and the faulty lines.
 #[track_caller]
-fn counts(answer: &Answer) -> ([u64; 4], Vec<u64>) {
+pub(crate) fn counts(answer: &Answer) -> ([u64; 4], Vec<u64>) {
     assert_eq!(answer.status, 200, "{answer:?}");
     let count = |name: &str| answer.body[name].as_u64().unwrap();
     let lines = answer.body["errors"].as_array().unwrap().iter();
@@ -30,7 +30,7 @@ fn counts(answer: &Answer) -> ([u64; 4], Vec<u64>) {
     (["created", "updated", "unchanged", "faulty"].map(count), lines)
 }
 
-fn reason(answer: &Answer, error: usize) -> &str {
+pub(crate) fn reason(answer: &Answer, error: usize) -> &str {
     answer.body["errors"][error]["reasons"][0].as_str().unwrap()
 }
 
@@ -365,80 +365,6 @@ async fn stocks_that_are_imported_during_a_sale_leave_clean_books() {
         };
         tokio::join!(selling, importing);
         shop.settle_and_audit().await;
-    })
-    .await;
-}
-
-/// An import whose body comes in parts.
-struct Slow(TcpStream);
-
-impl Slow {
-    async fn begin(url: &str) -> Self {
-        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
-        let head = format!(
-            "POST /api/admin/imports/users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
-             Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n",
-            token(1, true)
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        Self(stream)
-    }
-
-    async fn send(&mut self, part: &str) {
-        self.0.write_all(format!("{:x}\r\n{part}\r\n", part.len()).as_bytes()).await.unwrap();
-    }
-
-    async fn answer(&mut self) -> String {
-        let (mut answer, mut bytes) = (String::new(), [0; 4_096]);
-        while !answer.ends_with('}') {
-            let read = timeout(DEADLINE, self.0.read(&mut bytes)).await.unwrap().unwrap();
-            assert!(read > 0, "{answer}");
-            answer.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
-        }
-        answer
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_committed_stays_when_the_rest_does_not_come() {
-    shop(Options { users: 0, ..Options::default() }, async |shop| {
-        let rows = |ids: std::ops::Range<i64>| -> String {
-            ids.map(|id| format!("{id},Name {id},{id}@example.com\n")).collect()
-        };
-        let users = async || -> i64 {
-            sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&shop.pool).await.unwrap()
-        };
-        let mut gone = Slow::begin(&shop.api.url).await;
-        gone.send("id,name,email\n").await;
-        gone.send(&rows(1..1_501)).await;
-        eventually("a batch is stored", async || users().await == 1_000).await;
-        drop(gone);
-        // Two may stay for as long as they send something; a third one is told to come again.
-        let mut first = Slow::begin(&shop.api.url).await;
-        let mut second = Slow::begin(&shop.api.url).await;
-        eventually("there are as many as there may be", async || {
-            first.send("\n").await;
-            second.send("\n").await;
-            let third = import(shop, "users", CSV, "name,email\n").await;
-            if third.status == 503 {
-                third.is_problem(503, "too-many-imports");
-                assert!(third.retry_after() >= 1, "{third:?}");
-            }
-            third.status == 503
-        })
-        .await;
-        // The database is left to the others meanwhile.
-        assert_eq!(Answer::of(shop.get(1, "/api/users/cart")).await.status, 200);
-        first.send("id,name,email\n").await;
-        first.send(&rows(1..1_501)).await;
-        first.0.write_all(b"0\r\n\r\n").await.unwrap();
-        let answer = first.answer().await;
-        assert!(answer.contains(r#""created":500,"updated":0,"unchanged":1000,"#), "{answer}");
-        // Who sends nothing any more is cut off, and its place is free.
-        let answer = second.answer().await;
-        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body-timeout"), "{answer}");
-        assert_eq!(import(shop, "users", CSV, "name,email\n").await.status, 200);
-        assert_eq!(users().await, 1_500);
     })
     .await;
 }

@@ -75,9 +75,12 @@ struct Links {
 }
 
 impl Links {
-    fn of(stored: Vec<(String, i64)>) -> Self {
-        let subjects = stored.iter().map(|(subject, user)| (*user, subject.clone())).collect();
-        Self { users: stored.into_iter().collect(), subjects, new: Vec::new() }
+    /// Adds what is there.
+    fn add(&mut self, stored: Vec<(String, i64)>) {
+        for (subject, user) in stored {
+            self.subjects.insert(user, subject.clone());
+            self.users.insert(subject, user);
+        }
     }
 
     /// Why this subject cannot mean this user.
@@ -127,6 +130,10 @@ impl Row for UserRow {
         transaction: &'c mut PgConnection,
     ) -> BoxFuture<'c, Result<Stored, sqlx::Error>> {
         Box::pin(async move {
+            let issuer = state.subjects.as_deref().and_then(Subjects::mapped_issuer);
+            // Before users: of somebody who comes meanwhile, the database then refuses a second user or link, and the
+            // row is tried once more; the other way round the subject would be a stranger's.
+            let mut links = links(transaction, issuer, rows).await?;
             let mut addresses = owners(transaction, rows).await?;
             let given: HashSet<i64> = rows.iter().filter_map(|row| row.user.id).collect();
             let is_new = |row: &&UserRow| {
@@ -137,8 +144,9 @@ impl Row for UserRow {
             let ids: HashSet<i64> =
                 given.into_iter().chain(addresses.owners.values().copied()).collect();
             let ids: Vec<i64> = ids.into_iter().collect();
-            let issuer = state.subjects.as_deref().and_then(Subjects::mapped_issuer);
-            let links = links(transaction, issuer, rows, &ids).await?;
+            if let (Some(issuer), Some(links)) = (issuer, &mut links) {
+                links.add(subjects::linked(transaction, issuer, &[], &ids).await?);
+            }
             let stored = load(transaction, ids, &mut addresses).await?;
             let mut batch =
                 Batch { users: Table::new(stored), addresses, links, ..Batch::default() };
@@ -233,19 +241,17 @@ async fn owners(
     Ok(addresses)
 }
 
-/// Whom the subjects of these rows mean, and what these users are called; `None` unless subjects are mapped.
+/// Whom the subjects of these rows mean; `None` unless subjects are mapped.
 async fn links(
     transaction: &mut PgConnection,
     issuer: Option<&str>,
     rows: &[UserRow],
-    users: &[i64],
 ) -> Result<Option<Links>, sqlx::Error> {
     let Some(issuer) = issuer else { return Ok(None) };
     let subjects: Vec<&str> = rows.iter().filter_map(|row| row.subject.as_deref()).collect();
-    if subjects.is_empty() {
-        return Ok(Some(Links::default()));
-    }
-    Ok(Some(Links::of(subjects::linked(transaction, issuer, &subjects, users).await?)))
+    let mut links = Links::default();
+    links.add(subjects::linked(transaction, issuer, &subjects, &[]).await?);
+    Ok(Some(links))
 }
 
 /// Those of these users that there are, held until they are stored.
@@ -344,8 +350,9 @@ mod tests {
             keys: ["a@x", "A@x", "B@x", "b@x", "c@x", "d@x"].map(key).into(),
             owners: [("a@x".to_owned(), 1), ("b@x".to_owned(), 2)].into(),
         };
-        let links = Some(Links::of(vec![("ann".to_owned(), 1)]));
-        let mut batch = Batch { users, addresses, links, ..Batch::default() };
+        let mut links = Links::default();
+        links.add(vec![("ann".to_owned(), 1)]);
+        let mut batch = Batch { users, addresses, links: Some(links), ..Batch::default() };
         let mut free = 10..;
         let mut put_as = |subject: Option<&str>, id: Option<i64>, name: &str, email: &str| {
             let user = NewUser { id, name: name.to_owned(), email: email.to_owned() };
