@@ -2,8 +2,13 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
-use firstcome_tests::{Answer, Options, Shop, sale::one, shop};
+use firstcome_tests::{Answer, DEADLINE, Options, Shop, eventually, sale::one, shop, token};
 
 /// All pages of a list.
 async fn pages(shop: &Shop, path: &str, limit: usize) -> Vec<Value> {
@@ -132,6 +137,67 @@ async fn exports_are_for_operators_and_of_what_there_is() {
                 .await
                 .is_problem(400, "validation-failed");
         }
+    })
+    .await;
+}
+
+/// A client that has read the beginning of a table, and has room for little more.
+async fn begin_to_read(shop: &Shop, path: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let address = shop.api.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let bearer = token(1, true);
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nAccept: text/csv\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut beginning = [0; 1_000];
+    timeout(DEADLINE, stream.read_exact(&mut beginning)).await.unwrap().unwrap();
+    assert!(beginning.starts_with(b"HTTP/1.1 200 "));
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_read_as_it_is_taken() {
+    const WINNERS: i64 = 100_000;
+    shop(Options { users: WINNERS, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(WINNERS).await;
+        for statement in [
+            "INSERT INTO user_coupons (user_id, coupon_id, issue_number, issued_at) SELECT id, $1, id, now() FROM users",
+            "UPDATE coupons SET issued = total WHERE id = $1",
+        ] {
+            sqlx::query(statement).bind(coupon).execute(&shop.pool).await.unwrap();
+        }
+        let path = format!("/api/admin/coupons/{coupon}/winners");
+        let rows = table(shop, &path).await;
+        assert_eq!(rows.len(), 100_001);
+        assert_eq!(rows[100_000][2], "100000");
+
+        // Who reads on later holds no connection to the database meanwhile; who goes away none either.
+        let mut slow = begin_to_read(shop, &path).await;
+        drop(begin_to_read(shop, &path).await);
+        eventually("nothing is under way in the database", async || {
+            let busy: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'firstcome-api' AND (state <> 'idle' OR xact_start IS NOT NULL)",
+            )
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+            busy == 0
+        })
+        .await;
+        // What it has not taken was not read ahead: without the database there is no more, and no end.
+        shop.database.proxy.cut();
+        let mut rest = Vec::new();
+        let _ = timeout(DEADLINE, slow.read_to_end(&mut rest)).await.unwrap();
+        shop.database.proxy.restore();
+        let told = rest.iter().filter(|byte| **byte == b'\n').count();
+        assert!(told < 90_000 && !rest.ends_with(b"\r\n0\r\n\r\n"), "{told}");
+        // No job had issued them, which the audit would find.
+        shop.sql("DELETE FROM user_coupons").await;
+        shop.sql("UPDATE coupons SET issued = 0").await;
     })
     .await;
 }
