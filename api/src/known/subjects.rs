@@ -211,8 +211,11 @@ pub(crate) async fn linked(
     users: &[i64],
 ) -> Result<Vec<(String, i64)>, sqlx::Error> {
     let links = sqlx::query!(
-        r#"SELECT subject AS "subject!", user_id AS "user_id!" FROM subjects WHERE issuer = $1 AND subject = ANY($2)
-           UNION ALL SELECT subject, user_id FROM subjects WHERE issuer = $1 AND user_id = ANY($3)"#,
+        r#"SELECT known.subject AS "subject!", known.user_id AS "user_id!" FROM UNNEST($2::text[]) AS asked (subject)
+           CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects WHERE issuer = $1 AND subject = asked.subject LIMIT 1) AS known
+           UNION ALL
+           SELECT known.subject, known.user_id FROM UNNEST($3::bigint[]) AS asked (user_id)
+           CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects WHERE issuer = $1 AND user_id = asked.user_id LIMIT 1) AS known"#,
         issuer,
         subjects as &[&str],
         users,
