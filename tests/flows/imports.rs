@@ -85,6 +85,10 @@ async fn users_are_created_and_edited_by_id_or_by_address() {
         assert_eq!(user(shop, 10).await.0, "Last");
         assert_eq!(counts(&import(shop, "users", NDJSON, "").await), ([0; 4], vec![]));
 
+        // What one gives up, another one can have.
+        let table = "id,name,email\n3,User 3,moved@example.com\n,Heir,user3@example.com\n";
+        assert_eq!(counts(&import(shop, "users", CSV, table).await).0, [1, 1, 0, 0]);
+
         // Whoever comes next gets an id that is free.
         for n in 0..6 {
             let body = json!({"name": "Next", "email": format!("next{n}@example.com")});

@@ -66,7 +66,17 @@ pub(super) async fn import<R: Row>(state: AppState, request: Request) -> Result<
     }
     reader.finish()?;
     storing.begin(batch).await?;
-    Ok(json::ok(&storing.end().await?))
+    let report = storing.end().await?;
+    let Report { created, updated, unchanged, faulty, .. } = report;
+    tracing::info!(
+        table = R::TABLE.name(),
+        created,
+        updated,
+        unchanged,
+        faulty,
+        "an import is done"
+    );
+    Ok(json::ok(&report))
 }
 
 /// What becomes of each line, in their order.

@@ -136,10 +136,12 @@ impl Row for UserRow {
             let mut links = links(transaction, issuer, rows).await?;
             let mut addresses = owners(transaction, rows).await?;
             let given: HashSet<i64> = rows.iter().filter_map(|row| row.user.id).collect();
-            let is_new = |row: &&UserRow| {
-                row.user.id.is_none() && addresses.owner(&row.user.email).is_none()
+            // Also where a row may take the address away from who has it.
+            let may_be_new = |row: &&UserRow| {
+                let owner = addresses.owner(&row.user.email);
+                row.user.id.is_none() && owner.is_none_or(|owner| given.contains(&owner))
             };
-            let new = rows.iter().filter(is_new).count();
+            let new = rows.iter().filter(may_be_new).count();
             let free = free_ids::draw(transaction, Ids::Users, new, &given).await?;
             let ids: HashSet<i64> =
                 given.into_iter().chain(addresses.owners.values().copied()).collect();
