@@ -146,6 +146,10 @@ async fn a_batch_whose_commit_was_not_answered_is_stored_once() {
             })
             .await;
             shop.database.proxy.cut();
+            eventually("the API has lost the database", async || {
+                Answer::of(shop.get(7, "/api/users/cart")).await.status == 503
+            })
+            .await;
             shop.database.proxy.restore();
             holding.commit().await.unwrap();
         });
