@@ -5,6 +5,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use anyhow::Context;
 use axum::extract::FromRef;
 use firstcome_process::database::Pool;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -35,6 +36,9 @@ use crate::{
     server::Connections,
 };
 
+/// The most imports at a time, so that they leave the database to those who buy.
+const MAX_IMPORTS: usize = 2;
+
 /// Shared by all handlers; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AppState(pub Arc<Inner>);
@@ -48,6 +52,10 @@ pub struct Inner {
     pub pool: Pool,
     /// Tells who a token is of.
     pub verifier: Verifier,
+    /// Whom subjects of tokens mean, unless they are ids of users.
+    pub subjects: Option<Arc<Subjects>>,
+    /// A permit for each import: it holds a connection to the database for much of its time.
+    pub imports: Semaphore,
     /// Holds back callers that ask too much.
     pub limiter: Limiter,
     /// Makes and recognises job ids.
@@ -126,11 +134,14 @@ impl AppState {
         // Half is left to those who poll, and to submissions.
         let most_streams = usize::try_from(config.max_streams)?.min(connections.limit() / 2);
         let streams = Streams::start(most_streams, closing.clone());
+        let subjects =
+            Subjects::new(&config.secrets, &pool, cache.clone(), namespace).map(Arc::new);
         let told = Told {
             jobs: Arc::clone(&jobs),
             coupons: Arc::clone(&coupons),
             products: Arc::clone(&products),
             pages: Arc::clone(&product_pages),
+            subjects: subjects.clone(),
         };
         announcements::start(redis, namespace, told, closing.clone());
         let deadline = Duration::from_millis(config.confirm_deadline_ms.into());
@@ -144,11 +155,12 @@ impl AppState {
             enqueuer.clone(),
             config.retention(),
         );
-        let subjects = Subjects::new(&config.secrets, &pool);
-        let directory = subjects.map(|subjects| Arc::new(subjects) as Arc<dyn Directory>);
+        let directory = subjects.clone().map(|subjects| subjects as Arc<dyn Directory>);
         let (ttl, time_zone) = (config.popular_ttl, &config.business_time_zone);
         Ok(Self(Arc::new(Inner {
             verifier: Verifier::start(&config.secrets, directory, closing)?,
+            subjects,
+            imports: Semaphore::new(MAX_IMPORTS),
             limiter: Limiter::start(config.rate_limit, closing),
             signer: Signer::new(&config.job_id_keys()?),
             shown: Shown::start(&pool),

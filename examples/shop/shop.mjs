@@ -1,4 +1,5 @@
-// From nothing to a drop: an issuer of tokens, 50,000 users, a page on another origin, and a crowd that wants the same.
+// From nothing to a drop: an issuer of tokens, 50,000 users who are imported as it calls them, a page on another origin,
+// a crowd that wants the same, and the list of who won.
 // Needs PostgreSQL, RabbitMQ and Redis (`scripts/services run` brings them), the built programs in PATH, and Chromium
 // (CHROMIUM names it).
 import { execFileSync, spawn } from "node:child_process";
@@ -17,7 +18,9 @@ globalThis.crypto ??= (await import("node:crypto")).webcrypto;
 const USERS = 50_000;
 const COUPONS = 200;
 const CROWD = 400;
+// Customers by their numbers in the shop's old system: the one with a browser, and the first of the crowd.
 const PAGE_USER = 49_999;
+const FIRST_OF_CROWD = 1_000;
 
 const began = performance.now();
 const step = (text) => console.log(`${((performance.now() - began) / 1000).toFixed(1).padStart(5)} s  ${text}`);
@@ -44,10 +47,13 @@ const issuer = http.createServer((_request, answer) => {
 await new Promise((done) => issuer.listen(0, "127.0.0.1", done));
 const iss = `http://127.0.0.1:${issuer.address().port}`;
 
-function token(user, claims = {}) {
+/** What the issuer calls a customer. */
+const subject = (customer) => `auth0|${customer.toString(16).padStart(8, "0")}`;
+
+function token(sub, claims = {}) {
   const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const exp = Math.floor(Date.now() / 1000) + 3600;
-  const text = `${encode({ alg: "ES256", kid: jwk.kid })}.${encode({ sub: String(user), exp, iss, aud: "shop", ...claims })}`;
+  const text = `${encode({ alg: "ES256", kid: jwk.kid })}.${encode({ sub, exp, iss, aud: "shop", ...claims })}`;
   const signature = sign("sha256", Buffer.from(text), { key: privateKey, dsaEncoding: "ieee-p1363" });
   return `${text}.${signature.toString("base64url")}`;
 }
@@ -74,6 +80,9 @@ const env = {
   JWT_JWKS_URL: `${iss}/jwks.json`,
   JWT_ISSUER: iss,
   JWT_AUDIENCE: "shop",
+  // Nobody is called by a number. Who is not imported, as the operator, is a user from the first request on.
+  JWT_SUBJECTS: "map",
+  JWT_CREATE_USERS: "true",
   CORS_ORIGINS: origin,
   API_ADDR: `127.0.0.1:${port}`,
   DRAIN_SECONDS: "0",
@@ -90,10 +99,10 @@ function start(program) {
 }
 
 async function run() {
+  const operator = { authorization: `Bearer ${token("auth0|operator", { name: "Operator", role: "admin" })}` };
   const once = (...command) => execFileSync(command[0], command.slice(1), { env, stdio: ["ignore", "ignore", "pipe"] });
   once("firstcome-worker", "migrate");
-  once("firstcome-worker", "sample-data", "--users", String(USERS));
-  step(`${USERS.toLocaleString("en")} users are there`);
+  step("an empty database has its schema");
 
   start("firstcome-worker");
   start("firstcome-api");
@@ -105,10 +114,21 @@ async function run() {
   }
   step("the shop is open, and believes the issuer's tokens");
 
+  const imported = await fetch(`${api}/api/admin/imports/users`, {
+    method: "POST",
+    headers: { ...operator, "content-type": "text/csv" },
+    body: table(),
+    duplex: "half",
+  });
+  const report = await imported.json();
+  // There may be some from the last time, whom this issuer calls otherwise.
+  check(report.created + report.updated === USERS, `the import: ${imported.status} ${JSON.stringify(report)}`);
+  step(`${USERS.toLocaleString("en")} users are imported, each with the subject of their tokens`);
+
   const now = Date.now();
   const answer = await fetch(`${api}/api/admin/coupons`, {
     method: "POST",
-    headers: { authorization: `Bearer ${token(1, { role: "admin" })}`, "content-type": "application/json" },
+    headers: { ...operator, "content-type": "application/json" },
     body: JSON.stringify({
       name: "Launch day",
       discountType: "fixed",
@@ -124,24 +144,28 @@ async function run() {
   step(`a drop of ${COUPONS} coupons has begun`);
 
   // The one with a browser comes first, so that it is certain that it gets one.
-  const told = await browse(`${origin}/#api=${api}&token=${token(PAGE_USER)}&coupon=${coupon}&go`);
+  const told = await browse(`${origin}/#api=${api}&token=${token(subject(PAGE_USER))}&coupon=${coupon}&go`);
   const number = /data-status="succeeded">You have number (\d+)\./.exec(told)?.[1];
   check(number === "1", `the page says: ${/<output[^]*?<\/output>/.exec(told)?.[0] ?? told}`);
   step(`a page at another origin got number ${number}`);
 
-  const crowd = Array.from({ length: CROWD }, (_, index) => 1_000 + index);
+  const crowd = Array.from({ length: CROWD }, (_, index) => FIRST_OF_CROWD + index);
   let deepest = 0;
   const onPlace = ({ position = 0 }) => (deepest = Math.max(deepest, position));
   const ends = await Promise.allSettled(
-    crowd.map((user) => take({ api, token: token(user), path, key: randomUUID(), onPlace })),
+    crowd.map((customer) => take({ api, token: token(subject(customer)), path, key: randomUUID(), onPlace })),
   );
   const codes = {};
   const numbers = [];
-  for (const { value: job, reason } of ends) {
+  // Who won, by number: the page's customer first.
+  const winners = [PAGE_USER];
+  for (const [index, { value: job, reason }] of ends.entries()) {
     // Refused at once, or by the line.
     const code = job?.error?.code ?? reason?.code ?? String(reason);
-    if (job?.status === "succeeded") numbers.push(job.result.issueNumber);
-    else codes[code] = (codes[code] ?? 0) + 1;
+    if (job?.status === "succeeded") {
+      numbers.push(job.result.issueNumber);
+      winners[job.result.issueNumber - 1] = crowd[index];
+    } else codes[code] = (codes[code] ?? 0) + 1;
   }
   numbers.sort((a, b) => a - b);
   check(numbers.length === COUPONS - 1, `${numbers.length} of the crowd got one; ${JSON.stringify(codes)}`);
@@ -153,8 +177,38 @@ async function run() {
 
   const sold = await (await fetch(`${api}/api/coupons/${coupon}`)).json();
   check(sold.remaining === 0, `remaining: ${sold.remaining}`);
+
+  const csv = await fetch(`${api}/api/admin/coupons/${coupon}/winners`, { headers: { ...operator, accept: "text/csv" } });
+  const [columns, ...rows] = (await csv.text()).trimEnd().split("\r\n").map((line) => line.split(","));
+  check(columns.slice(0, 3).join() === "userId,userCouponId,issueNumber", `the winners' table: ${columns}`);
+  check(rows.length === COUPONS, `${rows.length} winners in the table`);
+  await Promise.all(
+    rows.map(async ([user, , number], index) => {
+      check(Number(number) === index + 1, `number ${number} in row ${index + 1} of the winners' table`);
+      // Whom the table names is whom the winner's token means: nobody else may read the balance.
+      const headers = { authorization: `Bearer ${token(subject(winners[index]))}` };
+      const read = await fetch(`${api}/api/balance/${user}`, { headers });
+      const { balance } = await read.json();
+      check(balance === opening(winners[index]), `user ${user} is not the winner of number ${number}: ${read.status}`);
+    }),
+  );
+  step(`the table of the ${COUPONS} winners names, in order, who was told so`);
+
   once("firstcome-worker", "audit");
   step("nothing is left, and the audit finds nothing");
+}
+
+/** What a customer's balance begins with. */
+const opening = (customer) => 1_000 + customer;
+
+/** The customers, as their old system exports them. */
+async function* table() {
+  yield new TextEncoder().encode("name,email,balance,subject\n");
+  for (let first = 1; first <= USERS; first += 500) {
+    const customers = Array.from({ length: Math.min(500, USERS - first + 1) }, (_, index) => first + index);
+    const row = (n) => `"Customer, No. ${n}",customer${n}@shop.example,${opening(n)},${subject(n)}\n`;
+    yield new TextEncoder().encode(customers.map(row).join(""));
+  }
 }
 
 /** The page as it is in the end. */

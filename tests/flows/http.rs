@@ -23,8 +23,14 @@ const CUSTOMER: [(Method, &str); 14] = [
     (Method::GET, "/api/jobs/7"),
 ];
 /// Every route that needs the role.
-const ADMIN: [(Method, &str); 7] = [
+const ADMIN: [(Method, &str); 13] = [
     (Method::POST, "/api/admin/users"),
+    (Method::DELETE, "/api/admin/users/{}/personal-data"),
+    (Method::POST, "/api/admin/imports/users"),
+    (Method::POST, "/api/admin/imports/products"),
+    (Method::POST, "/api/admin/imports/coupons"),
+    (Method::GET, "/api/admin/products/{}/buyers"),
+    (Method::GET, "/api/admin/coupons/{}/winners"),
     (Method::POST, "/api/admin/products"),
     (Method::PATCH, "/api/admin/products/{}"),
     (Method::DELETE, "/api/admin/products/{}"),

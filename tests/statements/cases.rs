@@ -67,6 +67,14 @@ const HELD: &str =
 /// Orders of the fill that are not cancelled, and each one's customer.
 const ORDERS: &str = "(SELECT array_agg(id ORDER BY id) FROM orders WHERE id BETWEEN 100001 AND 100502 AND user_id = id)";
 const NOW: &str = "(SELECT array_agg(now()) FROM generate_series(1, 500))";
+const LATER: &str = "(SELECT array_agg(now() + interval '1 day') FROM generate_series(1, 500))";
+const NULL_TIMES: &str = "(SELECT array_agg(NULL::timestamptz) FROM generate_series(1, 500))";
+const PERCENTS: &str = "(SELECT array_agg('percent'::text) FROM generate_series(1, 500))";
+const EMAILS: &str =
+    "(SELECT array_agg(n || '@Example.com') FROM generate_series(100001, 100500) AS n)";
+const SUBJECTS: &str =
+    "(SELECT array_agg('subject-' || n) FROM generate_series(100001, 100500) AS n)";
+const NEW_USERS: &str = "(SELECT array_agg(n) FROM generate_series(300001, 300500) AS n)";
 const DAYS: &str = "(SELECT array_agg(date '2026-10-01') FROM generate_series(1, 500))";
 
 /// Every statement of a batch, a look-up, a route or a role.
@@ -332,13 +340,114 @@ pub(crate) const CASES: &[Case] = &[
         &["NULL", "'Name'", "'new@example.com'"],
     ),
     by_key("INSERT INTO balances (user_id) VALUES", writes(1), &["200005"]),
+    by_key("SELECT id FROM users WHERE id = ANY($1)", reads(JOBS), &[IDS]),
+    by_key("SELECT id FROM products WHERE id = ANY($1)", reads(JOBS), &[IDS]),
+    by_key("SELECT id FROM coupons WHERE id = ANY($1)", reads(JOBS), &[IDS]),
+    by_key("AS \"id!\" FROM generate_series(1, $2::bigint)", reads(JOBS), &["'users'", "500"]),
+    // Imports, by the batch.
+    by_key("AS \"owner?\"", reads(2 * JOBS), &[EMAILS]),
+    by_key("AS \"key!\" FROM users WHERE id = ANY($1)", reads(JOBS), &[IDS]),
+    by_key("INSERT INTO users (id, email, name)", writes(JOBS), &[NEW_USERS, NEW_KEYS, KEYS]),
+    by_key(
+        "INSERT INTO balances (user_id, amount) SELECT user_id, amount FROM UNNEST",
+        writes(JOBS),
+        &[
+            "(SELECT array_agg(n) FROM generate_series(200001, 200010) AS n)",
+            "(SELECT array_agg(1) FROM generate_series(1, 10))",
+        ],
+    ),
+    by_key("AS \"subject!\"", reads(2 * JOBS), &["'issuer'", SUBJECTS, IDS]),
+    by_key(
+        "INSERT INTO subjects (issuer, subject, user_id) SELECT",
+        writes(JOBS),
+        &["'another issuer'", SUBJECTS, IDS],
+    ),
+    by_key("UPDATE users SET name = batch.name", writes(JOBS), &[IDS, KEYS, NEW_KEYS]),
+    by_key(
+        "AS \"is_deleted!\" FROM products WHERE id = ANY($1)",
+        reads(JOBS),
+        &["(SELECT array_agg(n) FROM generate_series(1, 500) AS n)"],
+    ),
+    by_key(
+        "INSERT INTO products (id, name, price, stock, stocked, on_sale_from",
+        writes(JOBS),
+        &[NEW_ORDERS, KEYS, ONES, ONES, NOW, NULL_TIMES, ONES],
+    ),
+    by_key(
+        "UPDATE products SET name = batch.name",
+        writes(JOBS),
+        &[
+            "(SELECT array_agg(n) FROM generate_series(1, 500) AS n)",
+            KEYS,
+            ONES,
+            ONES,
+            NOW,
+            NULL_TIMES,
+            ONES,
+        ],
+    ),
+    by_key(
+        "AS \"is_deleted!\" FROM coupons WHERE id = ANY($1)",
+        reads(JOBS),
+        &["(SELECT array_agg(n) FROM generate_series(1, 500) AS n)"],
+    ),
+    by_key(
+        "INSERT INTO coupons (id, name, discount_type, discount_value, max_discount, total, starts_at, ends_at, valid_until)",
+        writes(JOBS),
+        &[NEW_ORDERS, KEYS, PERCENTS, ONES, ONES, ONES, NOW, LATER, LATER],
+    ),
+    by_key(
+        "UPDATE coupons SET name = batch.name",
+        writes(JOBS),
+        &[
+            "(SELECT array_agg(n) FROM generate_series(1, 500) AS n)",
+            KEYS,
+            PERCENTS,
+            ONES,
+            ONES,
+            ONES,
+            NOW,
+            LATER,
+            LATER,
+        ],
+    ),
+    // Exports: of the hottest ones, from their middle.
+    by_key("AS \"one!\" FROM coupons", reads(1), &["1"]),
+    by_key("AS \"one!\" FROM products", reads(1), &["1"]),
+    by_key("AS user_coupon_id", reads(1_000), &["1", "100000", "1000"]),
+    by_key(
+        "AS \"is_cancelled!\" FROM (SELECT order_id",
+        reads(4 * 1_000),
+        &["1", "100000", "1000"],
+    ),
+    // Personal data; of a user with a thousand orders.
+    by_key(
+        "UPDATE users SET name = $2, email = $3",
+        writes(1),
+        &["1", "'removed'", "'removed-1@invalid'"],
+    ),
+    by_key(
+        "UPDATE idempotent_answers SET body = body ||",
+        writes(1),
+        &["1", "'removed'", "'removed-1@invalid'"],
+    ),
+    by_key(
+        "UPDATE cancellations SET reason = NULL",
+        writes(1_000),
+        &["(SELECT array_agg(id) FROM orders WHERE user_id = 1)"],
+    ),
+    by_key("DELETE FROM subjects", writes(1), &["1"]),
     // People who are new.
     by_key("pg_advisory_xact_lock(hashtextextended", reads(1), &["'issuer'", "'subject'"]),
     by_key("SELECT user_id FROM subjects", reads(1), &["'issuer'", "'subject'"]),
     by_key("SELECT id FROM users WHERE id = $1", reads(1), &["100001"]),
     by_key("SELECT FROM subjects WHERE issuer = $2", reads(2), &["'new@example.com'", "'issuer'"]),
     by_key("FROM users WHERE lower(email) = lower($1)) AS", reads(1), &["'new@example.com'"]),
-    by_key("INSERT INTO subjects", writes(1), &["'issuer'", "'subject'", "100001"]),
+    by_key(
+        "INSERT INTO subjects (issuer, subject, user_id) VALUES",
+        writes(1),
+        &["'issuer'", "'subject'", "100001"],
+    ),
     by_key(
         "INSERT INTO products (name, price, stock, stocked, on_sale_from",
         writes(1),
@@ -553,6 +662,8 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("SELECT now() AT TIME ZONE $1 AS known", NO_TABLE),
     ("SELECT oldest_program FROM schema_compatibility", NO_TABLE),
     ("SELECT setval(sequence, nextval(sequence)", NO_TABLE),
+    ("FROM pg_advisory_xact_lock($1)", NO_TABLE),
+    ("SELECT pg_xact_status", NO_TABLE),
     ("SELECT (now() AT TIME ZONE $1)::date - ago", NO_TABLE),
     ("AS \"first!\", ($1::date + 1)", NO_TABLE),
     ("SET LOCAL lock_timeout", NO_TABLE),

@@ -4,7 +4,7 @@ SET session_replication_role = replica;
 SET synchronous_commit = off;
 
 TRUNCATE users, balances, balance_transactions, coupons, user_coupons, products, carts, orders, order_items, payments,
-    cancellations, purchases, job_outcomes, idempotent_answers, dead_letters, outbox_parcels, event_inbox, product_sales, daily_runs CASCADE;
+    cancellations, purchases, job_outcomes, idempotent_answers, subjects, dead_letters, outbox_parcels, event_inbox, product_sales, daily_runs CASCADE;
 
 INSERT INTO users (id, name, email) SELECT n, 'User ' || n, n || '@example.com' FROM generate_series(1, 200010) AS n;
 INSERT INTO balances (user_id, amount) SELECT n, 1000000 FROM generate_series(1, 200000) AS n;
@@ -40,6 +40,9 @@ INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key
     FROM generate_series(1, 200000) AS n;
 INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
     SELECT n, 'charge', 'key-' || n, 'fingerprint', '{}' FROM generate_series(1, 200000) AS n;
+INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
+    SELECT 1, 'create-user', 'user-' || n, 'fingerprint', jsonb_build_object('id', n) FROM generate_series(1, 200000) AS n;
+INSERT INTO subjects (issuer, subject, user_id) SELECT 'issuer', 'subject-' || n, n FROM generate_series(1, 200000) AS n;
 INSERT INTO carts (user_id, product_id, quantity) SELECT 1 + n / 50, 1 + n % 50, 2 FROM generate_series(0, 199999) AS n;
 INSERT INTO outbox_parcels (event_id, event) SELECT gen_random_uuid(), '{}' FROM generate_series(1, 200000) AS n;
 INSERT INTO event_inbox (consumer, event_id)

@@ -13,13 +13,17 @@ use firstcome_api::http::problem::Code;
 
 /// Who may write a table: the folder of its one writer, or several with the reason.
 const WRITERS: [(&str, &[&str]); 28] = [
-    // Operators create users, and tokens of people who are new; sample data does for development.
-    ("users", &["api/src/known/users.rs", "workers/src/commands/sample_data.rs"]),
+    // Operators create users, one or many, and tokens of people who are new; sample data does for development.
+    (
+        "users",
+        &["api/src/admin/imports", "api/src/known/users.rs", "workers/src/commands/sample_data.rs"],
+    ),
     ("subjects", &["api/src/known/subjects.rs"]),
-    // Charges are nobody's line; orders pay, and cancels pay back.
+    // Charges are nobody's line; orders pay, and cancels pay back. New users may begin with something.
     (
         "balances",
         &[
+            "api/src/admin/imports",
             "api/src/known/users.rs",
             "api/src/balance",
             "workers/src/jobs/contended.rs",
@@ -29,6 +33,7 @@ const WRITERS: [(&str, &[&str]); 28] = [
     (
         "balance_transactions",
         &[
+            "api/src/admin/imports",
             "api/src/balance",
             "workers/src/jobs/place_order",
             "workers/src/jobs/cancel_order",
@@ -108,7 +113,8 @@ const WRITERS: [(&str, &[&str]); 28] = [
     ("orders", &["workers/src/jobs/place_order"]),
     ("order_items", &["workers/src/jobs/place_order"]),
     ("payments", &["workers/src/jobs/place_order"]),
-    ("cancellations", &["workers/src/jobs/cancel_order"]),
+    // Reasons go with the personal data of who gave them.
+    ("cancellations", &["api/src/known/users.rs", "workers/src/jobs/cancel_order"]),
     // Orders count, cancels take back what was counted.
     ("purchases", &["workers/src/jobs/place_order", "workers/src/jobs/cancel_order"]),
     // Every kind appends by one function, the relay takes out what it published.

@@ -25,6 +25,7 @@ use crate::{
         problem::{Code, Problem},
     },
     known::{
+        free_ids::{self, Table},
         once::once,
         shown::{CouponView, DISCOUNT_TYPES, discount_types},
     },
@@ -35,36 +36,36 @@ use crate::{
 const MAX_TOTAL: i64 = 1_000_000_000;
 
 /// A campaign to create.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = CouponRequest, example = json!({
     "name": "Launch day", "discountType": "percent", "discountValue": 20, "maxDiscount": 10_000,
     "total": 500, "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2099-01-01T00:00:00Z",
 }))]
-struct NewCoupon {
+pub(super) struct NewCoupon {
     #[schema(min_length = 1, max_length = 200)]
-    name: String,
+    pub(super) name: String,
     #[schema(schema_with = discount_types)]
-    discount_type: &'static str,
+    pub(super) discount_type: &'static str,
     /// Won, or percent: then at most 100.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
-    discount_value: i64,
+    pub(super) discount_value: i64,
     /// The most that a percentage takes off, in won.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
-    max_discount: Option<i64>,
+    pub(super) max_discount: Option<i64>,
     /// How many coupons there are.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
-    total: i64,
+    pub(super) total: i64,
     /// First instant at which it can be had.
-    starts_at: DateTime<Utc>,
+    pub(super) starts_at: DateTime<Utc>,
     /// First instant at which it can no longer be had; after `startsAt`.
-    ends_at: DateTime<Utc>,
+    pub(super) ends_at: DateTime<Utc>,
     /// First instant at which an issued one can no longer be used: `endsAt`, unless given; not before it.
-    valid_until: Option<DateTime<Utc>>,
+    pub(super) valid_until: Option<DateTime<Utc>>,
 }
 
 impl NewCoupon {
-    fn read(fields: &mut Fields) -> Self {
+    pub(super) fn read(fields: &mut Fields) -> Self {
         let discount_type = fields.optional_choice("discountType", &DISCOUNT_TYPES);
         let percent = discount_type == Some("percent");
         let coupon = Self {
@@ -198,11 +199,30 @@ pub async fn create_coupon(
     let wanted = NewCoupon::read(&mut fields);
     fields.finish()?;
 
-    let coupon = once(&state.pool, admin.user_id, "create-coupon", &headers, &bytes, async |transaction| {
-        let coupon = sqlx::query_as!(
+    let coupon =
+        once(&state.pool, admin.user_id, "create-coupon", &headers, &bytes, async |transaction| {
+            for look in free_ids::LOOKS {
+                if let Some(coupon) = insert(transaction, &wanted).await? {
+                    return Ok(coupon);
+                }
+                free_ids::skip(transaction, Table::Coupons, look).await?;
+            }
+            Err(Problem::new(Code::InternalError))
+        })
+        .await?;
+    Ok(json::tagged(StatusCode::CREATED, &coupon))
+}
+
+/// With the next id of the sequence; `None` if that is taken, by one that was given by hand.
+async fn insert(
+    transaction: &mut PgConnection,
+    wanted: &NewCoupon,
+) -> Result<Option<CouponView>, sqlx::Error> {
+    sqlx::query_as!(
             CouponView,
             r#"INSERT INTO coupons (name, discount_type, discount_value, max_discount, total, starts_at, ends_at, valid_until)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+               ON CONFLICT ON CONSTRAINT coupons_pkey DO NOTHING
                RETURNING id, name, discount_type, discount_value, max_discount, total,
                          total - issued AS "remaining!", starts_at, ends_at, valid_until, paused_at IS NOT NULL AS "paused!""#,
             wanted.name,
@@ -214,12 +234,8 @@ pub async fn create_coupon(
             wanted.ends_at,
             wanted.valid_until,
         )
-        .fetch_one(transaction)
-        .await?;
-        Ok(coupon)
-    })
-    .await?;
-    Ok(json::tagged(StatusCode::CREATED, &coupon))
+        .fetch_optional(transaction)
+        .await
 }
 
 /// Changes what is given, also of a campaign that is on. A larger total ends a sold-out at once. A campaign

@@ -2,7 +2,10 @@
 
 mod coupons;
 mod dead_letters;
+mod exports;
+mod imports;
 mod orders;
+mod personal_data;
 mod pins;
 mod products;
 mod queues;
@@ -10,7 +13,10 @@ mod users;
 
 pub use coupons::*;
 pub use dead_letters::*;
+pub use exports::*;
+pub use imports::*;
 pub use orders::*;
+pub use personal_data::*;
 pub use pins::*;
 pub use products::*;
 pub use queues::*;

@@ -23,7 +23,11 @@ use crate::{
         path::PathId,
         problem::{Code, Problem},
     },
-    known::{once::once, shown::ProductView},
+    known::{
+        free_ids::{self, Table},
+        once::once,
+        shown::ProductView,
+    },
     product,
     state::AppState,
 };
@@ -32,31 +36,31 @@ use crate::{
 const MAX_STOCK: i64 = 1_000_000_000;
 
 /// A product to create.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ProductRequest, example = json!({
     "name": "Launch box", "price": 25_000, "stock": 50,
     "onSaleFrom": "2026-01-01T00:00:00Z", "onSaleUntil": "2099-01-01T00:00:00Z", "perCustomer": 2,
 }))]
-struct NewProduct {
+pub(super) struct NewProduct {
     #[schema(min_length = 1, max_length = 200)]
-    name: String,
+    pub(super) name: String,
     /// In won.
     #[schema(minimum = 0, maximum = 1_000_000_000)]
-    price: i64,
+    pub(super) price: i64,
     #[schema(minimum = 0, maximum = 1_000_000_000)]
-    stock: i64,
+    pub(super) stock: i64,
     /// First instant at which it can be ordered.
-    on_sale_from: Option<DateTime<Utc>>,
+    pub(super) on_sale_from: Option<DateTime<Utc>>,
     /// First instant at which it can no longer be ordered; after `onSaleFrom`.
-    on_sale_until: Option<DateTime<Utc>>,
+    pub(super) on_sale_until: Option<DateTime<Utc>>,
     /// How many a customer can have for life.
     #[schema(minimum = 1, maximum = 1_000_000)]
-    per_customer: Option<i64>,
+    pub(super) per_customer: Option<i64>,
 }
 
 impl NewProduct {
-    fn read(fields: &mut Fields) -> Self {
+    pub(super) fn read(fields: &mut Fields) -> Self {
         let product = Self {
             name: fields.text("name", 200),
             price: fields.integer("price", 0..=MAX_PRICE),
@@ -195,10 +199,30 @@ pub async fn create_product(
     fields.finish()?;
     let product =
         once(&state.pool, admin.user_id, "create-product", &headers, &bytes, async |transaction| {
-            let product = sqlx::query_as!(
+            for look in free_ids::LOOKS {
+                if let Some(product) = insert(transaction, &wanted).await? {
+                    return Ok(product);
+                }
+                free_ids::skip(transaction, Table::Products, look).await?;
+            }
+            Err(Problem::new(Code::InternalError))
+        })
+        .await?;
+    // Of a product that was not there, only the lists tell.
+    state.product_pages.forget().await;
+    Ok(json::tagged(StatusCode::CREATED, &product))
+}
+
+/// With the next id of the sequence; `None` if that is taken, by one that was given by hand.
+async fn insert(
+    transaction: &mut PgConnection,
+    wanted: &NewProduct,
+) -> Result<Option<ProductView>, sqlx::Error> {
+    sqlx::query_as!(
                 ProductView,
                 r#"INSERT INTO products (name, price, stock, stocked, on_sale_from, on_sale_until, per_customer)
                    VALUES ($1, $2, $3, $3, $4, $5, $6)
+                   ON CONFLICT ON CONSTRAINT products_pkey DO NOTHING
                    RETURNING id, name, price, on_sale_from, on_sale_until, per_customer,
                              paused_at IS NOT NULL AS "paused!", stock, stock = 0 AS "sold_out!""#,
                 wanted.name,
@@ -208,14 +232,8 @@ pub async fn create_product(
                 wanted.on_sale_until,
                 wanted.per_customer,
             )
-            .fetch_one(transaction)
-            .await?;
-            Ok(product)
-        })
-        .await?;
-    // Of a product that was not there, only the lists tell.
-    state.product_pages.forget().await;
-    Ok(json::tagged(StatusCode::CREATED, &product))
+            .fetch_optional(transaction)
+            .await
 }
 
 /// Changes what is given; a stock is absolute, and takes its turn with the sales. A product that was deleted

@@ -20,21 +20,21 @@ use crate::{
 };
 
 /// A user to create.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UserRequest, example = json!({"id": 20_001, "name": "Kim Minji", "email": "minji@example.com"}))]
-struct NewUser {
+pub(super) struct NewUser {
     /// The next one that is free, unless given.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
-    id: Option<i64>,
+    pub(super) id: Option<i64>,
     #[schema(min_length = 1, max_length = 200)]
-    name: String,
+    pub(super) name: String,
     #[schema(min_length = 1, max_length = 254, pattern = "[^@]@+[^@]")]
-    email: String,
+    pub(super) email: String,
 }
 
 impl NewUser {
-    fn read(fields: &mut Fields) -> Self {
+    pub(super) fn read(fields: &mut Fields) -> Self {
         let id = fields.optional_integer("id", IDS);
         let (name, email) = (fields.text("name", 200), fields.text("email", 254));
         if !email.is_empty() && !is_address(&email) {

@@ -20,7 +20,7 @@ use crate::{
 /// The most that one charge adds, in won.
 const MAX_CHARGE: i64 = 10_000_000;
 /// The most that a balance holds, in won.
-const CEILING: i64 = 1_000_000_000_000;
+pub(crate) const CEILING: i64 = 1_000_000_000_000;
 
 /// How much money to add.
 #[derive(ToSchema)]

@@ -27,6 +27,11 @@ use super::{
 /// How long a request may take besides what it asks to be held: above every bound within it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Routes whose bodies are of any size, each part of which has a time of its own.
+pub(crate) const STREAMED: &str = "/api/admin/imports/";
+/// How long such a request may take: nobody holds its place for good by sending a byte now and then.
+const STREAMED_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+
 /// What answering takes, besides the handler.
 #[derive(Debug)]
 pub struct Answering {
@@ -58,8 +63,12 @@ async fn answer_in_time(
 ) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let deadline = REQUEST_TIMEOUT + preferred_wait(request.headers()).unwrap_or_default();
     let route_path = route.as_ref().map(MatchedPath::as_str);
+    let deadline = if route_path.is_some_and(|path| path.starts_with(STREAMED)) {
+        STREAMED_TIMEOUT
+    } else {
+        REQUEST_TIMEOUT + preferred_wait(request.headers()).unwrap_or_default()
+    };
     let answer = match unknown_query(&answering.with_query, route_path, &request) {
         None => Either::Left(next.run(request)),
         Some(problem) => Either::Right(ready(problem.into_response())),

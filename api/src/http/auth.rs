@@ -51,11 +51,16 @@ impl Identity {
     /// The user's id, if the issuer calls them by that.
     #[must_use]
     pub fn id(&self) -> Option<UserId> {
-        let id: i64 = self.subject.parse().ok()?;
-        // As it is written in one way only: " 7", "+7" and "07" are somebody else.
-        let is_it = (1..=MAX_ID).contains(&id) && id.to_string() == self.subject;
-        is_it.then(|| UserId::new(id))
+        user_id(&self.subject)
     }
+}
+
+/// The user's id that a subject is, if it is one.
+pub(crate) fn user_id(subject: &str) -> Option<UserId> {
+    let id: i64 = subject.parse().ok()?;
+    // As it is written in one way only: " 7", "+7" and "07" are somebody else.
+    let is_it = (1..=MAX_ID).contains(&id) && id.to_string() == subject;
+    is_it.then(|| UserId::new(id))
 }
 
 /// Knows whom tokens name.

@@ -43,7 +43,8 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             return Ok(Self { fields: Fields::default(), bytes });
         }
         if !readable {
-            return Err(Problem::new(Code::UnsupportedMediaType));
+            let detail = "The body must be application/json.";
+            return Err(Problem::with_detail(Code::UnsupportedMediaType, detail));
         }
         Ok(Self { fields: Fields::from_json(&bytes)?, bytes })
     }
@@ -71,12 +72,16 @@ async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
+    is_of_type(headers, "application/json")
+}
+
+/// Whether the body is of this type, and in UTF-8: JSON always is (RFC 8259, section 8.1).
+pub(crate) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
         return false;
     };
     let mut parts = value.split(';').map(|part| part.trim().to_ascii_lowercase());
-    // JSON is UTF-8 (RFC 8259, section 8.1).
-    parts.next().as_deref() == Some("application/json")
+    parts.next().as_deref() == Some(media_type)
         && parts
             .all(|part| !part.starts_with("charset=") || part.trim_matches('"').ends_with("utf-8"))
 }

@@ -26,7 +26,7 @@ pub const IDS: RangeInclusive<i64> = 1..=MAX_ID;
 pub struct Fields {
     entries: Vec<(String, Json)>,
     errors: Vec<FieldError>,
-    /// Query strings know only text, so `7` there is an integer.
+    /// Query strings and tables know only text, so `7` there is an integer.
     from_query: bool,
     /// Where a nested object stands, such as `items[0].`.
     prefix: String,
@@ -63,6 +63,13 @@ impl Fields {
             .map(|(name, value)| (name.into_owned(), Json::Text(value.into_owned())))
             .take(MAX_FIELDS + 1)
             .collect();
+        Self::new(entries, true, String::new())
+    }
+
+    /// Reads a row of a table by the names of its columns. An empty cell counts as `null`.
+    pub(crate) fn from_cells(names: &[String], cells: Vec<String>) -> Self {
+        let value = |cell: String| if cell.is_empty() { Json::Null } else { Json::Text(cell) };
+        let entries = names.iter().cloned().zip(cells.into_iter().map(value)).collect();
         Self::new(entries, true, String::new())
     }
 

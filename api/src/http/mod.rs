@@ -2,6 +2,7 @@
 //!
 //! **Architecture invariant:** it knows no handler, no state and no service: everything else stands on it.
 
+pub mod accept;
 pub mod answer;
 pub mod auth;
 pub mod body;

@@ -78,7 +78,7 @@ codes! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not know this method";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     BodyTimeout = "body-timeout", REQUEST_TIMEOUT, "The body took too long to arrive";
-    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
+    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body is of a type that is not taken here";
     UserNotFound = Rejection::UserNotFound, NOT_FOUND, "There is no such user";
     CouponNotFound = Rejection::CouponNotFound, NOT_FOUND, "There is no such coupon";
     SalePaused = Rejection::SalePaused, CONFLICT, "The sale is paused";
@@ -119,6 +119,7 @@ codes! {
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests of this caller";
     TooManyConnections = "too-many-connections", SERVICE_UNAVAILABLE, "There are as many connections as there may be";
     TooManyStreams = "too-many-streams", SERVICE_UNAVAILABLE, "There are as many streams as there may be";
+    TooManyImports = "too-many-imports", SERVICE_UNAVAILABLE, "There are as many imports as there may be";
     LineFull = "line-full", SERVICE_UNAVAILABLE, "The line is full";
     BrokerUnavailable = "broker-unavailable", SERVICE_UNAVAILABLE, "The request cannot be queued now";
     IssuerUnavailable = "issuer-unavailable", SERVICE_UNAVAILABLE, "The keys of the token's issuer cannot be looked up now";
@@ -254,6 +255,15 @@ impl Problem {
     /// The code by which clients and metrics tell what went wrong.
     pub(crate) const fn code(&self) -> Code {
         self.code
+    }
+
+    /// What is wrong, in words: of a `validation-failed` with each field.
+    pub(crate) fn reasons(self) -> Vec<String> {
+        if self.errors.is_empty() {
+            return vec![self.detail];
+        }
+        let reason = |error: FieldError| format!("{}: {}", error.field, error.detail);
+        self.errors.into_iter().map(reason).collect()
     }
 
     /// Says when to come back, in whole seconds.

@@ -24,7 +24,10 @@ use super::{
     view::JobView,
 };
 use crate::{
-    http::problem::{Code, Problem},
+    http::{
+        accept,
+        problem::{Code, Problem},
+    },
     known::{
         outcomes::{Outcomes, Place},
         streams::Slot,
@@ -64,9 +67,7 @@ impl From<Option<Position>> for Queued {
 
 /// Whether the client asks for events: one of the types that it accepts.
 pub(super) fn are_wanted(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut types = values.flat_map(|value| value.split(',')).map(|range| range.split(';').next());
-    types.any(|name| name.is_some_and(|name| name.trim().eq_ignore_ascii_case(EVENT_STREAM)))
+    accept::names(headers, EVENT_STREAM)
 }
 
 /// Answers with the events of a job. `Last-Event-ID` changes nothing: a stream begins with what is so by now.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use firstcome_broker::retry::Retry;
 use firstcome_contract::{
-    ids::{CouponId, ProductId},
+    ids::{CouponId, ProductId, UserId},
     job::{HeardBatch, outcome::settled_channel},
 };
 use futures_util::StreamExt;
@@ -17,6 +17,7 @@ use super::{
     outcomes::Outcomes,
     product_pages::Pages,
     products::{self, Products},
+    subjects::{self, Subjects},
 };
 
 /// How long Redis may take to let us listen.
@@ -33,6 +34,8 @@ pub struct Told {
     pub products: Arc<Products>,
     /// Of products that were changed, or are there again.
     pub pages: Arc<Pages>,
+    /// Of users whose personal data was removed.
+    pub subjects: Option<Arc<Subjects>>,
 }
 
 /// Listens until `stop`.
@@ -41,6 +44,7 @@ pub fn start(redis: redis::Client, namespace: &str, told: Told, stop: Cancellati
         settled: settled_channel(namespace),
         coupon_changed: campaigns::changed_channel(namespace),
         product_changed: products::changed_channel(namespace),
+        user_forgotten: subjects::forgotten_channel(namespace),
     };
     tokio::spawn(stop.run_until_cancelled_owned(listen(redis, channels, told)));
 }
@@ -49,6 +53,7 @@ struct Channels {
     settled: String,
     coupon_changed: String,
     product_changed: String,
+    user_forgotten: String,
 }
 
 /// Hears the announcements; reconnects as long as it takes.
@@ -74,8 +79,8 @@ async fn hear(
 ) -> RedisResult<()> {
     let connecting = timeout(CONNECT_TIMEOUT, redis.get_async_pubsub()).await;
     let mut subscription = connecting.map_err(|_| timed_out())??;
-    let Channels { settled, coupon_changed, product_changed } = channels;
-    let all = [settled, coupon_changed, product_changed];
+    let Channels { settled, coupon_changed, product_changed, user_forgotten } = channels;
+    let all = [settled, coupon_changed, product_changed, user_forgotten];
     let subscribing = timeout(CONNECT_TIMEOUT, subscription.subscribe(&all));
     subscribing.await.map_err(|_| timed_out())??;
     retry.reset();
@@ -92,6 +97,10 @@ async fn hear(
             if let Some(id) = changed(&message) {
                 told.products.forget(ProductId::new(id));
                 told.pages.changed();
+            }
+        } else if channel == user_forgotten {
+            if let (Some(id), Some(subjects)) = (changed(&message), &told.subjects) {
+                subjects.forget(UserId::new(id));
             }
         } else {
             told.settled(message.get_payload_bytes());

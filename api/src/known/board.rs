@@ -101,6 +101,20 @@ where
         told.await;
     }
 
+    /// The same of many at once.
+    pub(super) async fn all_changed(&self, ids: impl IntoIterator<Item = K>) {
+        let mut messages = redis::pipe();
+        for id in ids {
+            self.forget(id);
+            messages.publish(&self.channel, id.to_string()).ignore();
+        }
+        if !messages.is_empty() {
+            let told =
+                self.cache.ask(async |mut redis| messages.query_async::<()>(&mut redis).await);
+            told.await;
+        }
+    }
+
     /// Forgets what was changed.
     pub(super) fn forget(&self, id: K) {
         self.changes.fetch_add(1, Ordering::SeqCst);

@@ -58,6 +58,11 @@ impl Campaigns {
         self.0.changed(id).await;
     }
 
+    /// The same of many that an import changed.
+    pub async fn all_changed(&self, ids: &[i64]) {
+        self.0.all_changed(ids.iter().copied().map(CouponId::new)).await;
+    }
+
     /// Forgets a campaign that was changed.
     pub fn forget(&self, id: CouponId) {
         self.0.forget(id);

@@ -7,6 +7,7 @@ pub mod batched;
 pub mod board;
 pub mod campaigns;
 pub mod early;
+pub mod free_ids;
 pub mod job_ids;
 pub mod keys;
 pub mod lost;

@@ -92,6 +92,25 @@ async fn first_answer(
     }
 }
 
+/// Replaces the name and the address of a user in the answers that are kept of the user's creation.
+pub(super) async fn replace_in_answers(
+    transaction: &mut PgConnection,
+    user: i64,
+    name: &str,
+    email: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE idempotent_answers SET body = body || jsonb_build_object('name', $2::text, 'email', $3::text)
+         WHERE kind = 'create-user' AND (body ->> 'id')::bigint = $1",
+        user,
+        name,
+        email,
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
 /// Stores the answer of a synchronous POST that took a key.
 async fn store_answer(
     transaction: &mut PgConnection,

@@ -55,6 +55,11 @@ impl Products {
         self.0.changed(id).await;
     }
 
+    /// The same of many that an import changed.
+    pub async fn all_changed(&self, ids: &[i64]) {
+        self.0.all_changed(ids.iter().copied().map(ProductId::new)).await;
+    }
+
     /// Forgets a product that was changed.
     pub fn forget(&self, id: ProductId) {
         self.0.forget(id);

@@ -5,6 +5,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use super::{
+    free_ids::{self, Table},
+    once,
+};
 use crate::http::{
     problem::{Code, Problem},
     text::is_invisible,
@@ -24,16 +28,22 @@ pub(crate) struct UserView {
     created_at: DateTime<Utc>,
 }
 
-/// How often one request looks for a free id: each time twice as far, so they cover all that there are.
-const MOST_LOOKS: u32 = 52;
+/// What stands in the place of a name that was removed.
+const REMOVED: &str = "removed";
+/// Where no mail goes (RFC 2606): addresses at it are ours, of users whose own were removed.
+const NOWHERE: &str = "invalid";
+/// How many of a user's orders one statement looks at.
+const ORDERS_AT_A_TIME: i64 = 1_000;
 
-/// Something on both sides of the last `@`, and nothing that is not seen. Whether anybody reads what is sent
+/// Something on both sides of the last `@`, which is not our own nowhere, and nothing that is not seen. Whether anybody reads what is sent
 /// there, only sending can tell.
 pub(crate) fn is_address(email: &str) -> bool {
     let is_seen = |c: char| !c.is_whitespace() && !is_invisible(c);
     let parts = email.rsplit_once('@');
-    parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
-        && email.chars().all(is_seen)
+    let is_whole = |(user, host): (&str, &str)| {
+        !user.is_empty() && !host.is_empty() && !host.eq_ignore_ascii_case(NOWHERE)
+    };
+    parts.is_some_and(is_whole) && email.chars().all(is_seen)
 }
 
 /// Makes a user with balance 0; `None` if the id is taken.
@@ -64,17 +74,11 @@ async fn next_free(
     name: &str,
     email: &str,
 ) -> Result<Option<UserView>, Problem> {
-    for look in 0..MOST_LOOKS {
+    for look in free_ids::LOOKS {
         if let Some(user) = insert(transaction, None, name, email).await? {
             return Ok(Some(user));
         }
-        sqlx::query!(
-            "SELECT setval(sequence, nextval(sequence) + $1) AS moved
-             FROM (SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS ids",
-            (1i64 << look) - 1,
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
+        free_ids::skip(transaction, Table::Users, look).await?;
     }
     Ok(None)
 }
@@ -98,8 +102,54 @@ async fn insert(
     )
     .fetch_optional(transaction)
     .await
-    .map_err(|error| match error.as_database_error().and_then(|error| error.constraint()) {
+    .map_err(taken)
+}
+
+fn taken(error: sqlx::Error) -> Problem {
+    match error.as_database_error().and_then(|error| error.constraint()) {
         Some("users_email_key" | "users_email_in_any_case") => Problem::new(Code::EmailTaken),
         _ => error.into(),
-    })
+    }
+}
+
+/// Replaces what tells who a user is, wherever it lies: the name and the address, also in answers that are kept for
+/// repeats, and what was written as the reason of cancellations of the user's orders. Whether there is such a user.
+///
+/// # Errors
+/// 409 if somebody has the address that is to stand there, from before it was ours.
+pub(crate) async fn remove_personal_data(
+    transaction: &mut PgConnection,
+    id: i64,
+) -> Result<bool, Problem> {
+    let email = format!("{REMOVED}-{id}@{NOWHERE}");
+    let removed =
+        sqlx::query!("UPDATE users SET name = $2, email = $3 WHERE id = $1", id, REMOVED, email)
+            .execute(&mut *transaction)
+            .await
+            .map_err(taken)?;
+    if removed.rows_affected() == 0 {
+        return Ok(false);
+    }
+    once::replace_in_answers(transaction, id, REMOVED, &email).await?;
+    let mut before: Option<i64> = None;
+    loop {
+        let orders = sqlx::query_scalar!(
+            "SELECT id FROM orders
+             WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
+             ORDER BY user_id, id DESC LIMIT $3",
+            id,
+            before,
+            ORDERS_AT_A_TIME,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let Some(last) = orders.last() else { return Ok(true) };
+        before = Some(*last);
+        sqlx::query!(
+            "UPDATE cancellations SET reason = NULL WHERE order_id = ANY($1) AND reason IS NOT NULL",
+            &orders,
+        )
+        .execute(&mut *transaction)
+        .await?;
+    }
 }

@@ -28,6 +28,7 @@ use utoipa::{
 
 use crate::{
     http::{
+        answer,
         problem::Code,
         public,
         schema::{JOB_ID, families},
@@ -155,12 +156,10 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
     let own = extensions.get(CODES).and_then(Value::as_array).into_iter().flatten();
     let mut codes: Vec<Code> = own.filter_map(|code| Code::from_name(code.as_str()?)).collect();
     if has_body {
-        codes.extend([
-            Code::MalformedBody,
-            Code::BodyTimeout,
-            Code::BodyTooLarge,
-            Code::UnsupportedMediaType,
-        ]);
+        codes.extend([Code::MalformedBody, Code::BodyTimeout, Code::UnsupportedMediaType]);
+        if !path.starts_with(answer::STREAMED) {
+            codes.push(Code::BodyTooLarge);
+        }
     }
     if keyed {
         codes.push(Code::IdempotencyKeyReused);

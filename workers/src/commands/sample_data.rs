@@ -49,7 +49,7 @@ pub async fn create(pool: &PgPool, users: i64) -> Result<(), sqlx::Error> {
     // Explicit ids do not move the sequences; ids that operators gave by hand are left to them.
     sqlx::query!(
         "SELECT setval(name, GREATEST(pg_sequence_last_value(name::regclass), least)) AS moved
-         FROM (VALUES (pg_get_serial_sequence('users', 'id'), $1::bigint),
+         FROM (VALUES (pg_get_serial_sequence('users', 'id'), NULLIF($1::bigint, 0)),
                       (pg_get_serial_sequence('products', 'id'), 100),
                       (pg_get_serial_sequence('coupons', 'id'), 4)) AS sequences (name, least)",
         users,
