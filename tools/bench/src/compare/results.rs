@@ -91,7 +91,8 @@ impl Results {
         self.idle(&mut text);
         if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
             let grown = shown(Some(figure), 0);
-            let _ = writeln!(text, "5,000 event streams take {grown} MiB more of the API's memory.\n");
+            let _ =
+                writeln!(text, "5,000 event streams take {grown} MiB more of the API's memory.\n");
         }
         let pools = self.pools.iter().map(|(side, pool)| format!("{} {pool}", side.as_str()));
         let _ = writeln!(

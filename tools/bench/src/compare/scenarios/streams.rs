@@ -3,11 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use firstcome_rig::{
-    answers::job_of,
-    http::Client,
-    system::COUPONS,
-};
+use firstcome_rig::{answers::job_of, http::Client, system::COUPONS};
 use http::header::{AUTHORIZATION, HeaderValue};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
