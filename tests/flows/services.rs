@@ -2,8 +2,9 @@
 //! everything that was in their memory.
 
 use std::{
+    io::{BufRead, BufReader, Lines},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -28,6 +29,8 @@ pub(super) struct OwnServices {
     /// The variables of those that are not shared.
     own: &'static [&'static str],
     holder: Child,
+    /// Kept open, so that the holder may say what it likes.
+    _told: Lines<BufReader<ChildStdout>>,
 }
 
 impl OwnServices {
@@ -43,9 +46,13 @@ impl OwnServices {
     fn start_some(name: &str, own: &'static [&'static str]) -> Self {
         let folder = format!("services-{}-{name}", std::process::id());
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
-        let mut holder = Self::script(&folder, own, &["run", "cat"]);
-        let holder = holder.stdin(Stdio::piped()).spawn().unwrap();
-        Self { folder, own, holder }
+        let mut holder = Self::script(&folder, own, &["run", "sh", "-c", "echo held; cat"]);
+        let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Whoever came before the holder would stop them again.
+        let mut told = BufReader::new(holder.stdout.take().unwrap()).lines();
+        let held = told.by_ref().map_while(Result::ok).any(|line| line == "held");
+        assert!(held, "the services do not start");
+        Self { folder, own, holder, _told: told }
     }
 
     fn script(folder: &Path, own: &[&str], arguments: &[&str]) -> Command {
@@ -69,7 +76,6 @@ impl OwnServices {
     }
 
     pub(super) async fn services(&self) -> Services {
-        // Starts what the holder has not started yet, and leaves it to the holder.
         let environment = self.call(&["run", "env"]).await;
         let url = |variable: &str| {
             let line =
