@@ -47,6 +47,7 @@ mod personal_data;
 mod poison;
 mod poison_events;
 mod polls;
+mod poolers;
 mod processes;
 mod products;
 mod reads;

@@ -67,7 +67,7 @@ fn command(arguments: &[&str], settings: &Settings) -> (bool, String) {
 }
 
 /// A sale, from one end to the other.
-async fn sell(settings: &Settings) {
+async fn sell(settings: &Settings, key: &str) {
     let client = Client::new();
     let address = get(settings, "API_ADDR");
     let asked = |method: Method, path: &str, user: i64, admin: bool| -> RequestBuilder {
@@ -88,13 +88,54 @@ async fn sell(settings: &Settings) {
     let created: Value = created.json().await.unwrap();
     let path = format!("/api/coupons/{}/issue", created["id"]);
     // A key is looked up in Redis and in PostgreSQL.
-    let asking = asked(Method::POST, &path, 7, false).header("Idempotency-Key", "one").send();
+    let asking = asked(Method::POST, &path, 7, false).header("Idempotency-Key", key).send();
     let accepted: Value = asking.await.unwrap().json().await.unwrap();
     let job = accepted["links"]["self"].as_str().unwrap();
     let polled =
         asked(Method::GET, job, 7, false).header("Prefer", "wait=20").send().await.unwrap();
     let polled: Value = polled.json().await.unwrap();
     assert_eq!(polled["status"], "succeeded", "{polled}");
+}
+
+/// The same servers at their IPv6 address.
+fn at_ipv6(settings: &Settings) -> Settings {
+    let is_server = |name: &str| ["DATABASE_URL", "AMQP_URL", "REDIS_URL"].contains(&name);
+    let moved = settings.iter().map(|(name, value)| {
+        (*name, if is_server(name) { value.replace("127.0.0.1", "[::1]") } else { value.clone() })
+    });
+    moved.collect()
+}
+
+/// The same servers without TLS.
+fn in_the_clear(servers: &Servers, settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.retain(|(name, _)| !name.starts_with("AMQP_") && !name.starts_with("REDIS_"));
+    settings.retain(|(name, _)| *name != "DATABASE_URL");
+    let database = servers.postgres("disable", "", None).replace("&sslrootcert=", "");
+    settings.extend([
+        ("DATABASE_URL", database),
+        ("AMQP_URL", servers.rabbitmq_clear.clone()),
+        ("REDIS_URL", servers.redis_clear.clone()),
+    ]);
+    settings
+}
+
+/// Programs of their own, and a sale.
+async fn sale(settings: &Settings, name: &str) -> [Process; 2] {
+    let start = |program: &str, command: &str| {
+        let log = log(&format!("{name}-{command}"));
+        Process::start(program, &[command], settings.clone(), &log).unwrap()
+    };
+    let programs = [start("firstcome-worker", "all"), start("firstcome-api", "serve")];
+    tokio::time::timeout(2 * DEADLINE, sell(settings, name)).await.expect("it is sold in time");
+    programs
+}
+
+/// When it returns, their addresses are free.
+async fn end<const N: usize>(programs: [Process; N]) {
+    for program in programs {
+        program.kill().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,12 +149,18 @@ async fn a_sale_over_tls_and_whom_it_is_refused() {
     assert!(said.contains("up to date"), "{said}");
     let (is_fine, said) = command(&["sample-data", "--users", "10"], &good);
     assert!(is_fine, "{said}");
-    let worker =
-        Process::start("firstcome-worker", &["all"], good.clone(), &log("worker")).unwrap();
-    let api = Process::start("firstcome-api", &["serve"], good.clone(), &log("api")).unwrap();
-    tokio::time::timeout(2 * DEADLINE, sell(&good)).await.expect("it is sold in time");
+    let programs = sale(&good, "ipv4").await;
     assert!(servers.are_asked_over_tls().await, "every session is encrypted");
-    drop((worker, api));
+    end(programs).await;
+
+    // The same by IPv6, over TLS and without.
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    assert!(
+        has_ipv6,
+        "this test needs IPv6, and this machine has no [::1]: see /proc/net/if_inet6"
+    );
+    end(sale(&at_ipv6(&good), "ipv6").await).await;
+    end(sale(&at_ipv6(&in_the_clear(&servers, &good)), "ipv6-clear").await).await;
 
     // PostgreSQL: another authority, a name that the certificate does not have, no certificate of ours.
     let other = servers.files.join("other-ca.pem");
@@ -130,6 +177,7 @@ async fn a_sale_over_tls_and_whom_it_is_refused() {
         let (is_fine, said) =
             command(&["migrate"], &with(good.clone(), "DATABASE_URL", Some(url.clone())));
         assert!(!is_fine && said.contains(reason), "{url}: {reason}: {said}");
+        assert!(!said.contains("s3cret"), "{said}");
     }
 
     // RabbitMQ and Redis: the API goes on trying, and says why in its log.
@@ -154,24 +202,50 @@ async fn a_sale_over_tls_and_whom_it_is_refused() {
             std::fs::read_to_string(&log).unwrap_or_default().contains(reason)
         })
         .await;
+        if name.starts_with("AMQP") {
+            let ready = format!("http://{}/health/ready", get(&good, "API_ADDR"));
+            eventually(&format!("{name}: it is not ready"), async || {
+                let ready = reqwest::get(&ready).await;
+                ready.is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE)
+            })
+            .await;
+        }
         let said = std::fs::read_to_string(&log).unwrap();
         assert!(!said.contains("panicked") && !said.contains("guest:guest"), "{said}");
-        drop(api);
+        assert!(!said.contains("s3cret"), "{said}");
+        end([api]).await;
     }
 
     // Settings that cannot be meant.
+    let malformed = servers.files.join("malformed.pem");
+    let text = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
+    std::fs::write(&malformed, text).unwrap();
+    let malformed = malformed.to_str().unwrap();
     for (name, value, reason) in [
-        ("AMQP_CA_FILE", Some("/nowhere.pem"), "cannot be read"),
-        ("AMQP_CA_FILE", Some("Cargo.toml"), "no CERTIFICATE"),
+        ("AMQP_CA_FILE", Some("/nowhere.pem"), "AMQP_CA_FILE>': it cannot be read"),
+        ("AMQP_CA_FILE", Some("Cargo.toml"), "AMQP_CA_FILE>': there is no certificate"),
+        ("AMQP_CERT_FILE", Some(malformed), "AMQP_CERT_FILE>': it is malformed"),
+        ("AMQP_KEY_FILE", Some(malformed), "AMQP_KEY_FILE>': there is no private key"),
         ("AMQP_KEY_FILE", None, "--amqp-key-file"),
         ("REDIS_KEY_FILE", None, "--redis-key-file"),
-        ("REDIS_CA_FILE", Some("/nowhere.pem"), "REDIS_CA_FILE cannot be read"),
+        ("REDIS_CA_FILE", Some("/nowhere.pem"), "REDIS_CA_FILE>': it cannot be read"),
+        ("REDIS_CA_FILE", Some(malformed), "REDIS_CA_FILE>': it is malformed"),
+        (
+            "DATABASE_URL",
+            Some("postgres://u:s3cret@h/d?sslrootcert=/nowhere.pem"),
+            "DATABASE_URL: ",
+        ),
+        (
+            "DATABASE_URL",
+            Some("postgres://u:s3cret@h/d?sslrootcert=/nowhere.pem"),
+            "sslrootcert=/nowhere.pem: it cannot be read",
+        ),
         ("REDIS_URL", Some("redis://127.0.0.1:6379"), "rediss"),
         ("AMQP_URL", Some("amqp://guest:guest@127.0.0.1:5672"), "amqps"),
     ] {
         let (is_fine, said) =
             command(&["all"], &with(good.clone(), name, value.map(str::to_owned)));
         assert!(!is_fine && said.contains(reason), "{name}={value:?}: {reason}: {said}");
-        assert!(!said.contains("guest:guest"), "{said}");
+        assert!(!said.contains("guest:guest") && !said.contains("s3cret"), "{said}");
     }
 }

@@ -13,6 +13,10 @@ pub(super) struct Servers {
     pub(super) files: PathBuf,
     pub(super) rabbitmq: String,
     pub(super) redis: String,
+    /// Without TLS.
+    pub(super) rabbitmq_clear: String,
+    /// Without TLS.
+    pub(super) redis_clear: String,
     postgres_port: String,
     folder: PathBuf,
 }
@@ -34,12 +38,14 @@ impl Servers {
         fs::create_dir_all(&files).unwrap();
         authority.write(&files.join("ca.pem"));
         Authority::new("another one").write(&files.join("other-ca.pem"));
-        authority.sign(&files, "server", &["127.0.0.1"]);
+        authority.sign(&files, "server", &["127.0.0.1", "::1"]);
         authority.sign(&files, "client", &[]);
         let servers = Self {
             files,
             rabbitmq: String::new(),
             redis: String::new(),
+            rabbitmq_clear: String::new(),
+            redis_clear: String::new(),
             postgres_port: String::new(),
             folder,
         };
@@ -50,10 +56,14 @@ impl Servers {
         };
         let rabbitmq = format!("amqps://guest:guest@127.0.0.1:{}/%2f", port("rabbitmq-tls"));
         let redis = format!("rediss://127.0.0.1:{}/", port("redis-tls"));
+        let rabbitmq_clear = format!("amqp://guest:guest@127.0.0.1:{}/%2f", port("rabbitmq"));
+        let redis_clear = format!("redis://127.0.0.1:{}/", port("redis"));
         let postgres_port = port("postgres");
         Self {
             rabbitmq,
             redis,
+            rabbitmq_clear,
+            redis_clear,
             postgres_port,
             files: servers.files.clone(),
             folder: servers.folder.clone(),
@@ -79,7 +89,7 @@ impl Servers {
         let ours = ours.map(|(certificate, key)| format!("&sslcert={certificate}&sslkey={key}"));
         let (port, ours) = (&self.postgres_port, ours.unwrap_or_default());
         format!(
-            "postgres://firstcome@127.0.0.1:{port}/firstcome?sslmode={mode}&sslrootcert={ca}{ours}"
+            "postgres://firstcome:s3cret@127.0.0.1:{port}/firstcome?sslmode={mode}&sslrootcert={ca}{ours}"
         )
     }
 

@@ -23,6 +23,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use firstcome_contract::family::Family;
+use firstcome_process::database::Pool;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -70,7 +71,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::All(args) => work(&RoleName::ALL, &args).await?,
         Command::RebuildStats { days, time_zone, database } => {
-            let pool = database.command_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(database.command_pool()).await?;
             let drifts =
                 update_sales_stats::rebuild(&pool, &time_zone.business_time_zone, days).await;
             for drift in drifts.context("cannot recount (is BUSINESS_TIME_ZONE a time zone?)")? {
@@ -79,7 +80,7 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             tracing::info!(days, "the sales statistics are what the orders say");
         }
         Command::Purge { retention, time_zone, database } => {
-            let pool = database.command_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(database.command_pool()).await?;
             let (time_zone, retention) = (time_zone.business_time_zone, retention.job_retention);
             let purged = purge::purge(&pool, &time_zone, retention, Since::Ever)
                 .await
@@ -87,44 +88,51 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
             tracing::info!(purged = ?purged.unwrap_or_default(), "purged");
         }
         Command::DeadLetters { action, database } => {
-            let pool = database.command_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(database.command_pool()).await?;
             dead_letters::run(&pool, action).await?;
         }
         Command::Partitions { family, count, database } => {
-            let pool = database.command_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(database.command_pool()).await?;
             crew::set_partitions(&pool, family, count).await?;
             let family = family.as_str();
             tracing::info!(family, count, "wanted; the running workers bring it about");
         }
         Command::Migrate(database) => {
-            let pool = database.command_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(database.command_pool()).await?;
             schema::migrate(&pool).await.context(
                 "cannot migrate the database (is DATABASE_URL right and PostgreSQL up?)",
             )?;
             tracing::info!("the database schema is up to date");
         }
         Command::SampleData { users, database } => {
-            let pool = database.command_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(database.command_pool()).await?;
             sample_data::create(&pool, users)
                 .await
                 .context("cannot create sample data (was `firstcome-worker migrate` run?)")?;
             tracing::info!(users, "sample data is there");
         }
         Command::Audit(database) => {
-            let pool = database.reading_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(database.reading_pool()).await?;
             let findings = audit::audit(&pool)
                 .await
                 .context("cannot audit (was `firstcome-worker migrate` run?)")?;
             return Ok(audit::report(&findings));
         }
         Command::Reconcile(args) => {
-            let pool = args.database.command_pool().context("DATABASE_URL")?;
+            let pool = asking_pool(args.database.command_pool()).await?;
             let redis = args.redis.client()?;
             let found = reconcile::reconcile(&pool, &redis, &args.queue_namespace).await?;
             reconcile::report(&found, &args.queue_namespace);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The pool, if no pooler in between is in its way.
+async fn asking_pool(pool: Result<Pool, sqlx::Error>) -> anyhow::Result<Pool> {
+    let pool = pool.context("DATABASE_URL")?;
+    pool.check_sessions().await.map_err(anyhow::Error::msg)?;
+    Ok(pool)
 }
 
 /// Starts roles; they run until `stop`, and `monitor` tells how they are.
@@ -195,16 +203,22 @@ pub fn start(
     Ok(running)
 }
 
-async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
-    let stop = CancellationToken::new();
-    firstcome_process::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
-    let monitor = Arc::new(Monitor::default());
+/// Whether the database, if it answers, is as these roles need it.
+async fn check_database(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
+    let pool = asking_pool(args.database.pool()).await?;
     if roles.contains(&RoleName::UpdateSalesStats) {
-        let pool = args.database.pool().context("DATABASE_URL")?;
         firstcome_process::database::check_time_zone(&pool, &args.time_zone.business_time_zone)
             .await
             .map_err(anyhow::Error::msg)?;
     }
+    Ok(())
+}
+
+async fn work(roles: &[RoleName], args: &WorkerArgs) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    firstcome_process::shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
+    let monitor = Arc::new(Monitor::default());
+    check_database(roles, args).await?;
     let listener = Monitor::listen(args.worker_addr).await?;
     let running = start(roles, args, &monitor, &stop)?;
     // Also while the batches in hand settle, and not a moment longer.

@@ -20,7 +20,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 
 /// How long a migration waits for a table that is in use: for so long others wait behind it.
-const LOCK_TIMEOUT: &str = "1s";
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
 /// The first and the longest pause between two attempts, in which those others go on.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// The longest time from the first attempt at the migrations to the last.
@@ -40,15 +40,18 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
          and the schema needs a release that knows {oldest}"
     );
     let options = PgConnectOptions::clone(&pool.connect_options());
-    let options = options.options([("lock_timeout", LOCK_TIMEOUT)]);
     let (began, mut retry) = (Instant::now(), Retry::new(RETRY_DELAYS.0, RETRY_DELAYS.1));
     loop {
         // A new connection each time: sqlx's own lock ends with it.
         let own = pool.options().clone().max_connections(1).connect_lazy_with(options.clone());
-        match MIGRATIONS.run(&own).await {
+        let mut connection = own.acquire().await?;
+        // Not where the connection begins: a pooler may drop that.
+        sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *connection).await?;
+        match MIGRATIONS.run(&mut *connection).await {
             Err(error) if is_locked(&error) && began.elapsed() < MIGRATE_TIMEOUT => {
                 let delay = retry.next_delay();
                 tracing::warn!(%error, ?delay, "what is to be migrated is in use, trying again");
+                drop(connection);
                 own.close().await;
                 sleep(delay).await;
             }

@@ -2,23 +2,21 @@
 
 use std::{fs, io, path::PathBuf};
 
-use clap::{
-    Args,
-    builder::{PathBufValueParser, TypedValueParser},
-};
+use clap::Args;
+use firstcome_process::pem::{certificates_file, key_file};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 
 /// The files of TLS. They are read at each connection, so that a renewed certificate is used without a restart.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TlsArgs {
     /// File with the certificates (PEM) of who signs the broker's certificate, besides the public ones.
-    #[arg(long, env = "AMQP_CA_FILE", value_parser = pem("CERTIFICATE"))]
+    #[arg(long, env = "AMQP_CA_FILE", value_parser = certificates_file())]
     pub amqp_ca_file: Option<PathBuf>,
     /// File with our certificate (PEM) for the broker.
-    #[arg(long, env = "AMQP_CERT_FILE", requires = "amqp_key_file", value_parser = pem("CERTIFICATE"))]
+    #[arg(long, env = "AMQP_CERT_FILE", requires = "amqp_key_file", value_parser = certificates_file())]
     pub amqp_cert_file: Option<PathBuf>,
     /// File with the private key (PEM) of that certificate.
-    #[arg(long, env = "AMQP_KEY_FILE", requires = "amqp_cert_file", value_parser = pem("PRIVATE KEY"))]
+    #[arg(long, env = "AMQP_KEY_FILE", requires = "amqp_cert_file", value_parser = key_file())]
     pub amqp_key_file: Option<PathBuf>,
 }
 
@@ -38,36 +36,5 @@ impl TlsArgs {
         };
         let cert_chain = self.amqp_ca_file.as_ref().map(fs::read_to_string).transpose()?;
         Ok(OwnedTLSConfig { identity, cert_chain })
-    }
-}
-
-/// The path of a file that holds such a thing.
-fn pem(label: &'static str) -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(move |path| {
-        let text =
-            fs::read_to_string(&path).map_err(|error| format!("it cannot be read: {error}"))?;
-        let begins = |line: &str| line.starts_with("-----BEGIN ") && line.contains(label);
-        if text.lines().any(begins) {
-            Ok(path)
-        } else {
-            Err(format!("there is no {label} (PEM) in it"))
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::OsStr;
-
-    use super::*;
-
-    #[test]
-    fn a_file_without_what_it_should_hold_is_refused() {
-        let read = |path: &str| {
-            pem("CERTIFICATE").parse_ref(&clap::Command::new("x"), None, OsStr::new(path))
-        };
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        assert!(read(manifest).unwrap_err().to_string().contains("no CERTIFICATE"));
-        assert!(read("/nowhere").unwrap_err().to_string().contains("cannot be read"));
     }
 }

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod cli;
 pub mod database;
 pub mod metrics;
+pub mod pem;
 pub mod redis;
 pub mod request_id;
 pub mod shutdown;

@@ -6,6 +6,8 @@ use clap::Args;
 use redis::{Client, ClientTlsConfig, TlsCertificates};
 use rustls::crypto::ring;
 
+use crate::pem::{certificates_file, key_file};
+
 /// Where Redis is.
 #[derive(Debug, Clone, Args)]
 pub struct RedisArgs {
@@ -19,13 +21,13 @@ pub struct RedisArgs {
     )]
     pub redis_url: String,
     /// File with the certificates (PEM) of who signs Redis' certificate, in the place of the system's.
-    #[arg(long, env = "REDIS_CA_FILE")]
+    #[arg(long, env = "REDIS_CA_FILE", value_parser = certificates_file())]
     pub redis_ca_file: Option<PathBuf>,
     /// File with our certificate (PEM) for Redis.
-    #[arg(long, env = "REDIS_CERT_FILE", requires = "redis_key_file")]
+    #[arg(long, env = "REDIS_CERT_FILE", requires = "redis_key_file", value_parser = certificates_file())]
     pub redis_cert_file: Option<PathBuf>,
     /// File with the private key (PEM) of that certificate.
-    #[arg(long, env = "REDIS_KEY_FILE", requires = "redis_cert_file")]
+    #[arg(long, env = "REDIS_KEY_FILE", requires = "redis_cert_file", value_parser = key_file())]
     pub redis_key_file: Option<PathBuf>,
 }
 

@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use serde_json::Value;
 use tokio::process::Command;
 
-use prometheus::{Prometheus, deployed, tool};
+pub(super) use prometheus::tool;
+use prometheus::{Prometheus, deployed};
 
 /// By when an operator knows of a worker that hangs with jobs in its lines.
 const INCIDENT_BOUND: Duration = Duration::from_secs(30);

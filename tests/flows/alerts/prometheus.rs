@@ -196,7 +196,7 @@ impl Drop for Prometheus {
 }
 
 /// A program of Prometheus', as `scripts/services` finds or installs it.
-pub(super) async fn tool(name: &str) -> String {
+pub(crate) async fn tool(name: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services");
     let output = Command::new(script).args(["tool", name]).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -54,10 +54,7 @@ async fn all(
 ) -> Result<PgConnection, sqlx::Error> {
     let mut on = match connection {
         Some(connection) => connection,
-        None => {
-            within(LETTER_TIMEOUT, PgConnection::connect_with(&role.context.pool.connect_options()))
-                .await?
-        }
+        None => within(LETTER_TIMEOUT, role.context.pool.connect()).await?,
     };
     let mut seen = 0;
     loop {

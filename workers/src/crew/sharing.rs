@@ -13,8 +13,8 @@ use firstcome_contract::{
     family::Family,
     line::{Line, Naming},
 };
-use firstcome_process::database::within;
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use firstcome_process::database::{Pool, within};
+use sqlx::{Connection, PgConnection};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
@@ -58,12 +58,12 @@ struct Identity {
     id: Uuid,
     family: Family,
     name: String,
-    options: Arc<PgConnectOptions>,
+    pool: Pool,
 }
 
 impl Identity {
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        within(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await
+        within(CONNECT_TIMEOUT, self.pool.connect()).await
     }
 
     /// Says that this worker is alive. Deliberately waits for no other worker.
@@ -128,10 +128,10 @@ async fn beat(identity: Arc<Identity>, on: PgConnection, stop: CancellationToken
 
 impl Member {
     /// A worker with a new id, which no other worker knows yet.
-    pub(crate) fn new(family: Family, pool: &PgPool) -> Self {
+    pub(crate) fn new(family: Family, pool: &Pool) -> Self {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
         let (id, name) = (Uuid::new_v4(), format!("{host}:{}", std::process::id()));
-        let identity = Identity { id, family, name, options: pool.connect_options() };
+        let identity = Identity { id, family, name, pool: pool.clone() };
         Self { identity: Arc::new(identity), connection: None }
     }
 

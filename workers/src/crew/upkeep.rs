@@ -16,7 +16,7 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::family::Family;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use tokio::{
     sync::Notify,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -203,7 +203,7 @@ impl Keeper {
         let namespace = &broker.queue_namespace;
         let mut on = match connection {
             Some(connection) => connection,
-            None => PgConnection::connect_with(&pool.connect_options()).await?,
+            None => pool.connect().await?,
         };
         if !self.due.is_empty() {
             let declared = topology::declare(&self.connection, namespace);

@@ -21,7 +21,7 @@ use firstcome_contract::event::EventType;
 use firstcome_process::database::Pool;
 use sqlx::{
     Connection as _, PgConnection,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener},
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -176,7 +176,7 @@ fn count(metrics: &Metrics, relayed: &[Sent]) {
 /// would notice by waiting for it that it is frozen.
 async fn listen(pool: &Pool) -> Result<PgListener, sqlx::Error> {
     let options = PgConnectOptions::clone(&pool.connect_options());
-    let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+    let own = pool.options().clone().max_connections(1).connect_lazy_with(options);
     let mut notifications = answered(PgListener::connect_with(&own)).await?;
     answered(notifications.listen("outbox")).await?;
     Ok(notifications)

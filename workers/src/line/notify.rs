@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use firstcome_process::database::within;
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use firstcome_process::database::{Pool, within};
+use sqlx::PgConnection;
 use tokio::{sync::mpsc, time::sleep};
 
 /// Time between two notifications: one wakes the relay for all that was committed before it.
@@ -22,13 +22,10 @@ pub struct Notifier(mpsc::Sender<()>);
 impl Notifier {
     /// Starts the task that notifies. It ends when every clone is dropped.
     #[must_use]
-    pub fn start(pool: &PgPool) -> Self {
-        // Nobody waits for this to be on the disk.
-        let options = PgConnectOptions::clone(&pool.connect_options());
-        let options = options.options([("synchronous_commit", "off")]);
+    pub fn start(pool: &Pool) -> Self {
         // One that waits stands for all that come meanwhile.
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(notify(options, receiver));
+        tokio::spawn(notify(pool.clone(), receiver));
         Self(sender)
     }
 
@@ -38,12 +35,12 @@ impl Notifier {
     }
 }
 
-async fn notify(options: PgConnectOptions, mut due: mpsc::Receiver<()>) {
+async fn notify(pool: Pool, mut due: mpsc::Receiver<()>) {
     // Not of the pool: its connections are for batches.
     let mut kept = None;
     while due.recv().await.is_some() {
         let connection = kept.take();
-        match within(NOTIFY_TIMEOUT, notify_on(connection, &options)).await {
+        match within(NOTIFY_TIMEOUT, notify_on(connection, &pool)).await {
             Ok(connection) => kept = Some(connection),
             Err(error) => tracing::debug!(%error, "the relay was not notified"),
         }
@@ -54,11 +51,16 @@ async fn notify(options: PgConnectOptions, mut due: mpsc::Receiver<()>) {
 /// Gives the connection back if it is good.
 async fn notify_on(
     connection: Option<PgConnection>,
-    options: &PgConnectOptions,
+    pool: &Pool,
 ) -> Result<PgConnection, sqlx::Error> {
     let mut on = match connection {
         Some(connection) => connection,
-        None => PgConnection::connect_with(options).await?,
+        None => {
+            let mut on = pool.connect().await?;
+            // Nobody waits for this to be on the disk.
+            sqlx::raw_sql("SET synchronous_commit = off").execute(&mut on).await?;
+            on
+        }
     };
     sqlx::query!("SELECT pg_notify('outbox', '')").execute(&mut on).await?;
     Ok(on)

@@ -7,6 +7,8 @@ use std::sync::{
 
 use sqlx::PgConnection;
 
+use super::pooler::{Pooler, explained};
+
 /// What a pool wants its sessions to be.
 #[derive(Debug, Default)]
 pub(crate) struct Check {
@@ -15,6 +17,14 @@ pub(crate) struct Check {
     may_be_read_only: bool,
     /// It is in the log that nothing can be written.
     is_told: AtomicBool,
+}
+
+/// What the session was like; now it has the settings of its pool, and is marked as taken.
+struct Seen {
+    /// How many of the settings it did not have.
+    dropped: i64,
+    /// Another connection has it, or had it and left it as it was.
+    was_taken: bool,
 }
 
 impl Check {
@@ -26,14 +36,39 @@ impl Check {
         Self { names, values, may_be_read_only, is_told: AtomicBool::default() }
     }
 
-    /// Makes sure that the session can write, and has the settings of its pool: a pooler in between may
-    /// have dropped them.
+    /// Makes sure that the session of a new connection is its own, can write, and has the settings of its pool:
+    /// a pooler in between may have dropped them.
     ///
     /// # Errors
     /// Why it is not to be used.
-    pub(crate) async fn check(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
-        static ASYNCHRONOUS: Once = Once::new();
+    pub(crate) async fn check_new(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
         static DROPPED: Once = Once::new();
+        let seen = self.look(on).await?;
+        if seen.was_taken {
+            return Err(Pooler::SharesSessions.into());
+        }
+        if seen.dropped > 0 {
+            DROPPED.call_once(|| {
+                tracing::warn!(
+                    "a pooler before PostgreSQL drops the settings of sessions (the startup parameter \
+                     `options`): they are set one by one"
+                );
+            });
+        }
+        Ok(())
+    }
+
+    /// The same later on: the session still is the one that it was.
+    ///
+    /// # Errors
+    /// Why it is not to be used any more.
+    pub(crate) async fn check(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let seen = self.look(on).await?;
+        if seen.dropped > 0 { Err(Pooler::SharesSessions.into()) } else { Ok(()) }
+    }
+
+    async fn look(&self, on: &mut PgConnection) -> Result<Seen, sqlx::Error> {
+        static ASYNCHRONOUS: Once = Once::new();
         let session = sqlx::query!(
             r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!",
                       pg_is_in_recovery() AS "is_standby!",
@@ -41,12 +76,15 @@ impl Check {
                           AND EXISTS (SELECT FROM pg_stat_replication) AS "is_asynchronous!",
                       (SELECT count(set_config(name, setting, false))
                        FROM UNNEST($1::text[], $2::text[]) AS stated (name, setting)
-                       WHERE current_setting(name) <> setting) AS "dropped!""#,
+                       WHERE current_setting(name) <> setting) AS "dropped!",
+                      CASE WHEN current_setting('firstcome.session', true) = 'taken' THEN true
+                           ELSE set_config('firstcome.session', 'taken', false) IS NULL END AS "was_taken!""#,
             &self.names as &[&str],
             &self.values as &[&str],
         )
         .fetch_one(on)
-        .await?;
+        .await
+        .map_err(explained)?;
         if session.is_read_only && !self.may_be_read_only {
             let reason = if session.is_standby {
                 "PostgreSQL is a standby here: DATABASE_URL has to lead to the primary"
@@ -69,14 +107,6 @@ impl Check {
                 );
             });
         }
-        if session.dropped > 0 {
-            DROPPED.call_once(|| {
-                tracing::warn!(
-                    "a pooler before PostgreSQL drops the settings of sessions (the startup parameter \
-                     `options`): they are set one by one, which holds for a session of its own only"
-                );
-            });
-        }
-        Ok(())
+        Ok(Seen { dropped: session.dropped, was_taken: session.was_taken })
     }
 }

@@ -10,8 +10,10 @@
 
 mod check;
 mod pool;
+mod pooler;
 pub mod settings;
 mod time_zone;
+mod url;
 
 use std::{io, time::Duration};
 

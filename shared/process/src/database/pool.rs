@@ -18,11 +18,15 @@ use futures_util::{
 use sqlx::{
     Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
     pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+    postgres::{PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::time::{error::Elapsed, timeout};
 
-use super::check::Check;
+use super::{
+    check::Check,
+    pooler::{blamed, explained},
+    url,
+};
 
 /// How long a connection may take to answer when it is looked at before its use.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,6 +35,9 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a statement may take that is run on the pool itself. The API's are ended by the server before.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long two sessions may take to be begun and looked at.
+const SESSIONS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the sessions of a pool have in common.
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +80,11 @@ impl Pool {
     /// A pool that connects when it is first used.
     ///
     /// # Errors
-    /// A malformed URL.
+    /// A malformed URL, or a file that it names and that is not what it should be.
     pub fn connect_lazy(url: &str, sessions: &Sessions<'_>) -> Result<Self, sqlx::Error> {
         let timeout = [("statement_timeout", sessions.statement_timeout)];
         let settings = SAFE.iter().chain(&timeout).chain(sessions.planning).copied();
-        let options: PgConnectOptions = url.parse()?;
-        let options = options
+        let options = url::read(url)?
             .application_name(sessions.application_name)
             .options(settings.clone())
             .options(NO_DEAD_CLIENTS);
@@ -93,7 +99,7 @@ impl Pool {
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
                 let known = Arc::clone(&at_connect);
-                Box::pin(async move { known.check.check(connection).await })
+                Box::pin(async move { known.check.check_new(connection).await })
             })
             .before_acquire(move |connection, meta| {
                 let known = Arc::clone(&before_use);
@@ -112,6 +118,38 @@ impl Pool {
     pub async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
         let connection = self.pool.acquire().await.inspect_err(|_| self.known.note(true))?;
         Ok(PooledConnection { connection, is_good: true, known: Arc::clone(&self.known) })
+    }
+
+    /// A connection beside the pool, looked at as those of the pool are.
+    ///
+    /// # Errors
+    /// It cannot be made, or is not to be used.
+    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let options = self.pool.connect_options();
+        let mut own = PgConnection::connect_with(&options).await.map_err(explained)?;
+        self.known.check.check_new(&mut own).await?;
+        Ok(own)
+    }
+
+    /// Refuses a pooler in between that gives no session of its own to each of two connections. Not while the database cannot
+    /// be asked, since the programs start without it, too: then what the pool connects later is refused.
+    ///
+    /// # Errors
+    /// With a hint.
+    pub async fn check_sessions(&self) -> Result<(), String> {
+        let two = async {
+            let first = self.connect().await?;
+            // While the first one is there.
+            let second = self.connect().await?;
+            tokio::try_join!(first.close(), second.close())
+        };
+        match timeout(SESSIONS_TIMEOUT, two).await {
+            Ok(Err(error)) => match blamed(&error) {
+                Some(pooler) => Err(format!("DATABASE_URL: {pooler}")),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// Makes sure that the server can still be written to.

@@ -1,0 +1,230 @@
+//! PgBouncer between the programs and PostgreSQL: one that pools sessions is as none, any other is refused.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use firstcome_rig::{Process, binary};
+use serde_json::json;
+use tokio::process::{Child, Command};
+
+use super::{
+    alerts::tool,
+    processes::{api_with, environment, free_port, log},
+};
+use firstcome_tests::{Answer, Options, Shop, eventually, run, shop, with_database};
+
+/// As the documents have it.
+const SESSIONS: &str = "pool_mode = session
+    ignore_startup_parameters = extra_float_digits,options";
+/// The same but for the mode.
+const TRANSACTIONS: &str = "pool_mode = transaction
+    ignore_startup_parameters = extra_float_digits,options";
+
+/// One of this test's own, before the shop's database.
+struct PgBouncer {
+    folder: PathBuf,
+    url: String,
+    /// Killed when dropped.
+    _server: Child,
+}
+
+impl PgBouncer {
+    async fn start(shop: &Shop, settings: &str) -> Self {
+        let (_, rest) = shop.database.direct.split_once("://").unwrap();
+        let (user, rest) = rest.split_once('@').unwrap();
+        // user or user:password, as PgBouncer says it.
+        let login = format!("user={}", user.replacen(':', " password=", 1));
+        let user = user.split(':').next().unwrap();
+        let (host, port) = rest.split_once('/').unwrap().0.rsplit_once(':').unwrap();
+        let own = free_port();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("pgbouncer-{}-{own}", shop.namespace));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("pgbouncer.ini");
+        let config = format!(
+            "[databases]
+* = host={host} port={port} {login}
+[pgbouncer]
+    listen_addr = 127.0.0.1
+    listen_port = {own}
+    unix_socket_dir =
+    auth_type = any
+    max_client_conn = 200
+    default_pool_size = 100
+    {settings}
+"
+        );
+        fs::write(&file, config).unwrap();
+        let log = fs::File::create(folder.join("log")).unwrap();
+        let mut command = Command::new(tool("pgbouncer").await);
+        // It refuses to run as root.
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.args(["-u", "nobody"]);
+        }
+        let server = command
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        eventually("PgBouncer listens", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", own)).await.is_ok()
+        })
+        .await;
+        let url = with_database(&format!("postgres://{user}@127.0.0.1:{own}/"), &shop.namespace);
+        Self { folder, url, _server: server }
+    }
+
+    fn setting(&self) -> [(&'static str, String); 1] {
+        [("DATABASE_URL", self.url.clone())]
+    }
+
+    /// What a program says that has to end by itself.
+    async fn run(&self, shop: &Shop, program: &str, command: &str) -> Output {
+        program_on(shop, &self.url, program, command).await
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn program_on(shop: &Shop, database: &str, program: &str, command: &str) -> Output {
+    let output = Command::new(binary(program).unwrap())
+        .arg(command)
+        .envs(environment(shop, 0))
+        .env("DATABASE_URL", database)
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(firstcome_tests::DEADLINE, output).await.expect("it ends").unwrap()
+}
+
+/// It did not start, and says what to change.
+#[track_caller]
+fn is_refused(output: &Output, hint: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(hint), "{hint}: {output:?}");
+}
+
+const PROGRAMS: [(&str, &str); 4] = [
+    ("firstcome-worker", "all"),
+    ("firstcome-api", "serve"),
+    ("firstcome-worker", "migrate"),
+    ("firstcome-worker", "audit"),
+];
+
+/// What sessions begin with does not get through: their settings are as they are without a pooler all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_through_a_pooler_of_sessions() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        shop.sql(
+            "CREATE TABLE seen (setting text);
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO seen SELECT concat_ws('' '', TG_TABLE_NAME, current_setting(''application_name''),
+                      current_setting(''synchronous_commit''), current_setting(''statement_timeout''),
+                      current_setting(''idle_in_transaction_session_timeout''), current_setting(''enable_seqscan'')); RETURN NULL; END';
+             CREATE TRIGGER see AFTER INSERT ON balance_transactions FOR EACH STATEMENT EXECUTE FUNCTION see();
+             CREATE TRIGGER see AFTER INSERT ON user_coupons FOR EACH STATEMENT EXECUTE FUNCTION see();
+             CREATE TRIGGER see AFTER INSERT ON workers FOR EACH STATEMENT EXECUTE FUNCTION see()",
+        )
+        .await;
+        let server = &shop.options.services.database_url;
+        run(server, format!("ALTER DATABASE {} SET synchronous_commit = off", shop.namespace)).await;
+        let pooler = PgBouncer::start(shop, SESSIONS).await;
+        let migrated = pooler.run(shop, "firstcome-worker", "migrate").await;
+        assert!(migrated.status.success(), "{migrated:?}");
+
+        let variables = environment(shop, 0).into_iter().chain(pooler.setting());
+        let worker =
+            Process::start("firstcome-worker", &["all"], variables, &log(shop)).unwrap();
+        let port = free_port();
+        let api = api_with(shop, port, &pooler.setting()).await;
+        let at = |path: &str| format!("http://127.0.0.1:{port}{path}");
+        let charged = shop.post(7, &at("/api/balance/charge")).json(&json!({"amount": 10_000}));
+        assert_eq!(Answer::of(charged).await.status, 200);
+        let (coupon, product) = (shop.campaign(10).await, shop.product(1_000, 10).await);
+        let issue = shop.post(7, &at(&format!("/api/coupons/{coupon}/issue")));
+        let issued = shop.submit(7, issue.header("Idempotency-Key", "one")).await;
+        let order = json!({"items": [{"productId": product, "quantity": 1}]});
+        let ordered = shop.submit(7, shop.post(7, &at("/api/orders")).json(&order)).await;
+        for accepted in [issued, ordered] {
+            assert_eq!(accepted.status, 202, "{accepted:?}");
+            let job = shop.get(7, &at(&format!("/api/jobs/{}", accepted.job_id())));
+            let polled = Answer::of(job.header("Prefer", "wait=20")).await;
+            assert_eq!(polled.body["status"], "succeeded", "{polled:?}");
+        }
+        eventually("the events are published", async || {
+            let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_parcels")
+                .fetch_one(&shop.pool)
+                .await
+                .unwrap();
+            waiting == 0
+        })
+        .await;
+        let seen: Vec<String> = sqlx::query_scalar("SELECT DISTINCT setting FROM seen ORDER BY setting")
+            .fetch_all(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(
+            seen,
+            [
+                "balance_transactions firstcome-api on 5s 10s off",
+                "balance_transactions firstcome-worker on 5s 10s off",
+                "user_coupons firstcome-worker on 5s 10s off",
+                "workers firstcome-worker on 5s 10s off",
+            ]
+        );
+        let audited = pooler.run(shop, "firstcome-worker", "audit").await;
+        assert!(audited.status.success(), "{audited:?}");
+        for program in [worker, api] {
+            assert!(program.stop().await.unwrap().success());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poolers_that_do_not_give_a_session_to_each_connection_are_refused() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        for (program, command) in PROGRAMS {
+            // One that nobody has used before.
+            let pooler = PgBouncer::start(shop, TRANSACTIONS).await;
+            // The second time it finds what the first one has left.
+            for _ in 0..2 {
+                let refused = pooler.run(shop, program, command).await;
+                is_refused(&refused, "PgBouncer needs pool_mode = session");
+            }
+        }
+        let pooler = PgBouncer::start(shop, "pool_mode = session").await;
+        for (program, command) in PROGRAMS {
+            let refused = pooler.run(shop, program, command).await;
+            is_refused(&refused, "ignore_startup_parameters = extra_float_digits,options");
+        }
+    })
+    .await;
+}
+
+/// As with poolers that know who has prepared what: all else is the session's as another connection left it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_somebody_had_before_is_refused() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let server = &shop.options.services.database_url;
+        let left = format!("ALTER DATABASE {} SET firstcome.session = taken", shop.namespace);
+        run(server, left).await;
+        for (program, command) in PROGRAMS {
+            let refused = program_on(shop, &shop.database.direct, program, command).await;
+            is_refused(&refused, "PgBouncer needs pool_mode = session");
+        }
+        run(server, format!("ALTER DATABASE {} RESET firstcome.session", shop.namespace)).await;
+    })
+    .await;
+}
