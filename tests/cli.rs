@@ -3,7 +3,11 @@
 use std::process::{Command, Output};
 
 fn api(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    Command::new(firstcome_rig::binary("firstcome-api").unwrap())
+    run("firstcome-api", arguments, environment)
+}
+
+fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(firstcome_rig::binary(program).unwrap())
         .args(arguments)
         .env_clear()
         .envs(environment.iter().copied())
@@ -108,19 +112,43 @@ fn a_malformed_url_is_named_and_its_password_is_not_shown() {
         ("AMQP_URL", "amqp:user:s3cret@localhost"),
         ("REDIS_URL", "redis://user:s3cret#word@localhost:6379"),
         ("REDIS_URL", "s3cret"),
+        ("DATABASE_URL", "mysql://user:s3cret@localhost/shop"),
+        ("DATABASE_URL", "user:s3cret@localhost/shop"),
+        ("DATABASE_URL", "postgres://user:s3cret@[::1/shop"),
+        ("AMQP_URL", "amqp://user:s3cret@[::1"),
+        ("REDIS_URL", "redis://user:s3cret@[::1"),
+        ("JWT_JWKS_URL", "http://user:s3cret@[::1/keys"),
+        ("JWT_JWKS_URL", "user:s3cret@localhost/keys"),
+        ("JWT_JWKS_URL", "https://user:s3cret@local host/keys"),
+        ("DATA_PLATFORM_URL", "http://user:s3cret@[::1/events"),
+        ("DATA_PLATFORM_URL", "user:s3cret@localhost/events"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:s3cret@[::1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "user:s3cret@localhost:4318/x"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://user:s3cret@local host"),
     ];
     for (name, url) in urls {
-        let mut environment = vec![("FIRSTCOME_DEV", "true"), ("API_ADDR", "127.0.0.1:0")];
+        let mut environment = vec![
+            ("FIRSTCOME_DEV", "true"),
+            ("API_ADDR", "127.0.0.1:0"),
+            ("WORKER_ADDR", "127.0.0.1:0"),
+        ];
+        // The workers' only.
+        let (program, command) = match name {
+            "DATA_PLATFORM_URL" => ("firstcome-worker", "all"),
+            _ => ("firstcome-api", "serve"),
+        };
         if name != "DATABASE_URL" {
             environment.push(("DATABASE_URL", "postgres://localhost/nothing"));
         }
         environment.push((name, url));
-        let output = api(&["serve"], &environment);
+        let output = run(program, &[command], &environment);
         assert!(!output.status.success(), "{url}");
-        let help = api(&["serve", "--help"], &environment);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(name) && !said.contains("panicked"), "{url}: {said}");
+        let help = run(program, &[command, "--help"], &environment);
         let text = [output.stdout, output.stderr, help.stdout, help.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        assert!(text.contains(name) && !text.contains("s3cret"), "{text}");
+        assert!(!text.contains("s3cret"), "{url}: {text}");
     }
 }
 

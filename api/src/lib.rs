@@ -214,11 +214,7 @@ pub async fn serve(config: ServeArgs, doors: Doors, stop: CancellationToken) -> 
         sleep(drain).await;
         stops.closing.cancel();
     };
-    let state = AppState::start(config, Arc::clone(&connections), &stops, &tasks)?;
-    state.pool.check_sessions().await.map_err(anyhow::Error::msg)?;
-    firstcome_process::database::check_time_zone(&state.pool, &state.config.business_time_zone)
-        .await
-        .map_err(anyhow::Error::msg)?;
+    let state = AppState::start(config, Arc::clone(&connections), &stops, &tasks).await?;
     let address = doors.public.local_addr()?;
     tracing::info!(%address, connections = connections.limit(), "serving");
     let door = Door::Public { has_operators: operators.is_none() };

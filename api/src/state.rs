@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::extract::FromRef;
-use firstcome_process::database::Pool;
+use firstcome_process::database::{Pool, check_time_zone};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -104,11 +104,11 @@ pub struct Stops {
 }
 
 impl AppState {
-    /// Starts everything that handlers need; what has a task that is to be waited for has it in `tasks`.
+    /// Starts everything that handlers need, once all is looked at that may be wrong; what has a task that is to be waited for has it in `tasks`.
     ///
     /// # Errors
     /// With a hint for the operator.
-    pub fn start(
+    pub async fn start(
         config: ServeArgs,
         connections: Arc<Connections>,
         stops: &Stops,
@@ -123,6 +123,14 @@ impl AppState {
         let pool = config.pool().context("DATABASE_URL")?;
         let redis = config.redis.client()?;
         let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
+        let subjects =
+            Subjects::new(&config.secrets, &pool, cache.clone(), namespace).map(Arc::new);
+        let directory = subjects.clone().map(|subjects| subjects as Arc<dyn Directory>);
+        let verifier = Verifier::start(&config.secrets, directory, closing)?;
+        let signer = Signer::new(&config.job_id_keys()?);
+        pool.check_sessions().await.map_err(anyhow::Error::msg)?;
+        let checked = check_time_zone(&pool, &config.business_time_zone).await;
+        checked.map_err(anyhow::Error::msg)?;
         let metrics = Metrics::default();
         let coupons = Arc::new(Campaigns::new(&pool, cache.clone(), namespace));
         let products = Arc::new(Products::new(&pool, cache.clone(), namespace));
@@ -134,8 +142,6 @@ impl AppState {
         // Half is left to those who poll, and to submissions.
         let most_streams = usize::try_from(config.max_streams)?.min(connections.limit() / 2);
         let streams = Streams::start(most_streams, closing.clone());
-        let subjects =
-            Subjects::new(&config.secrets, &pool, cache.clone(), namespace).map(Arc::new);
         let told = Told {
             jobs: Arc::clone(&jobs),
             coupons: Arc::clone(&coupons),
@@ -155,14 +161,13 @@ impl AppState {
             enqueuer.clone(),
             config.retention(),
         );
-        let directory = subjects.clone().map(|subjects| subjects as Arc<dyn Directory>);
         let (ttl, time_zone) = (config.popular_ttl, &config.business_time_zone);
         Ok(Self(Arc::new(Inner {
-            verifier: Verifier::start(&config.secrets, directory, closing)?,
+            verifier,
             subjects,
             imports: Semaphore::new(MAX_IMPORTS),
             limiter: Limiter::start(config.rate_limit, closing),
-            signer: Signer::new(&config.job_id_keys()?),
+            signer,
             shown: Shown::start(&pool),
             product_pages,
             popular: PopularBoard::new(cache, namespace, ttl, time_zone),

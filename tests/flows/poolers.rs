@@ -9,27 +9,42 @@ use std::{
 
 use firstcome_rig::{Process, binary};
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use tokio::process::{Child, Command};
 
 use super::{
     alerts::tool,
     processes::{api_with, environment, free_port, log},
 };
-use firstcome_tests::{Answer, Options, Shop, eventually, run, shop, with_database};
+use firstcome_tests::{Answer, DEADLINE, Options, Shop, eventually, run, shop, with_database};
 
 /// As the documents have it.
 const SESSIONS: &str = "pool_mode = session
-    ignore_startup_parameters = extra_float_digits,options";
+    server_reset_query = DISCARD ALL
+    ignore_startup_parameters = extra_float_digits,options
+    default_pool_size = 100";
 /// The same but for the mode.
 const TRANSACTIONS: &str = "pool_mode = transaction
-    ignore_startup_parameters = extra_float_digits,options";
+    ignore_startup_parameters = extra_float_digits,options
+    default_pool_size = 100";
+const STATEMENTS: &str = "pool_mode = statement
+    ignore_startup_parameters = extra_float_digits,options
+    default_pool_size = 100";
+/// Whoever is next gets a session as the last one left it.
+const WITHOUT_A_RESET: &str = "pool_mode = session
+    server_reset_query =
+    ignore_startup_parameters = extra_float_digits,options
+    default_pool_size = 1";
 
 /// One of this test's own, before the shop's database.
 struct PgBouncer {
     folder: PathBuf,
+    port: u16,
     url: String,
+    /// All of its file but for the settings that a test chooses.
+    config: String,
     /// Killed when dropped.
-    _server: Child,
+    server: Child,
 }
 
 impl PgBouncer {
@@ -44,7 +59,6 @@ impl PgBouncer {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("pgbouncer-{}-{own}", shop.namespace));
         fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("pgbouncer.ini");
         let config = format!(
             "[databases]
 * = host={host} port={port} {login}
@@ -54,10 +68,17 @@ impl PgBouncer {
     unix_socket_dir =
     auth_type = any
     max_client_conn = 200
-    default_pool_size = 100
-    {settings}
+    server_login_retry = 1
 "
         );
+        let url = with_database(&format!("postgres://{user}@127.0.0.1:{own}/"), &shop.namespace);
+        let server = Self::launch(&folder, own, &format!("{config}{settings}\n")).await;
+        Self { folder, port: own, url, config, server }
+    }
+
+    /// When it returns, it listens.
+    async fn launch(folder: &Path, port: u16, config: &str) -> Child {
+        let file = folder.join("pgbouncer.ini");
         fs::write(&file, config).unwrap();
         let log = fs::File::create(folder.join("log")).unwrap();
         let mut command = Command::new(tool("pgbouncer").await);
@@ -75,11 +96,28 @@ impl PgBouncer {
             .spawn()
             .unwrap();
         eventually("PgBouncer listens", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", own)).await.is_ok()
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         })
         .await;
-        let url = with_database(&format!("postgres://{user}@127.0.0.1:{own}/"), &shop.namespace);
-        Self { folder, url, _server: server }
+        server
+    }
+
+    async fn kill(&mut self) {
+        self.server.kill().await.unwrap();
+    }
+
+    /// The same once more, after it was killed.
+    async fn restart(&mut self, settings: &str) {
+        self.server =
+            Self::launch(&self.folder, self.port, &format!("{}{settings}\n", self.config)).await;
+    }
+
+    /// Has it read its file anew, while its clients are there.
+    async fn reload(&self, settings: &str) {
+        fs::write(self.folder.join("pgbouncer.ini"), format!("{}{settings}\n", self.config))
+            .unwrap();
+        let id = self.server.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().await.unwrap().success());
     }
 
     fn setting(&self) -> [(&'static str, String); 1] {
@@ -105,7 +143,7 @@ async fn program_on(shop: &Shop, database: &str, program: &str, command: &str) -
         .env("DATABASE_URL", database)
         .kill_on_drop(true)
         .output();
-    tokio::time::timeout(firstcome_tests::DEADLINE, output).await.expect("it ends").unwrap()
+    tokio::time::timeout(DEADLINE, output).await.expect("it ends").unwrap()
 }
 
 /// It did not start, and says what to change.
@@ -195,19 +233,121 @@ async fn a_sale_through_a_pooler_of_sessions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn poolers_that_do_not_give_a_session_to_each_connection_are_refused() {
     shop(Options { worker: false, ..Options::default() }, async |shop| {
-        for (program, command) in PROGRAMS {
+        for ((program, command), settings) in PROGRAMS
+            .into_iter()
+            .flat_map(|program| [TRANSACTIONS, STATEMENTS].map(|mode| (program, mode)))
+        {
             // One that nobody has used before.
-            let pooler = PgBouncer::start(shop, TRANSACTIONS).await;
+            let pooler = PgBouncer::start(shop, settings).await;
             // The second time it finds what the first one has left.
             for _ in 0..2 {
                 let refused = pooler.run(shop, program, command).await;
                 is_refused(&refused, "PgBouncer needs pool_mode = session");
             }
         }
+        let pooler = PgBouncer::start(shop, WITHOUT_A_RESET).await;
+        pooler.run(shop, "firstcome-worker", "audit").await;
+        let refused = pooler.run(shop, "firstcome-worker", "audit").await;
+        is_refused(&refused, "server_reset_query = DISCARD ALL");
         let pooler = PgBouncer::start(shop, "pool_mode = session").await;
         for (program, command) in PROGRAMS {
             let refused = pooler.run(shop, program, command).await;
             is_refused(&refused, "ignore_startup_parameters = extra_float_digits,options");
+        }
+    })
+    .await;
+}
+
+/// Coupons of a campaign for users who ask the API at this port.
+async fn sell(shop: &Shop, port: u16, users: std::ops::Range<i64>) {
+    let coupon = shop.campaign(1_000).await;
+    let asking = users.map(async |user| {
+        let issue = shop.post(user, &format!("http://127.0.0.1:{port}/api/coupons/{coupon}/issue"));
+        let accepted = shop.submit(user, issue).await;
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        let job = format!("http://127.0.0.1:{port}/api/jobs/{}", accepted.job_id());
+        let polled = Answer::of(shop.get(user, &job).header("Prefer", "wait=20")).await;
+        assert_eq!(polled.body["status"], "succeeded", "{polled:?}");
+    });
+    futures_util::future::join_all(asking).await;
+}
+
+async fn becomes_ready(shop: &Shop, port: u16, status: u16) {
+    let ready = format!("http://127.0.0.1:{port}/health/ready");
+    eventually(&format!("the API's readiness is {status}"), async || {
+        let answer = shop.anonymous(reqwest::Method::GET, &ready).send().await;
+        answer.is_ok_and(|answer| answer.status() == status)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_restarts_is_found_again() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let mut pooler = PgBouncer::start(shop, SESSIONS).await;
+        let variables = environment(shop, 0).into_iter().chain(pooler.setting());
+        let worker = Process::start("firstcome-worker", &["all"], variables, &log(shop)).unwrap();
+        let port = free_port();
+        let api = api_with(shop, port, &pooler.setting()).await;
+        sell(shop, port, 1..20).await;
+        pooler.kill().await;
+        becomes_ready(shop, port, 503).await;
+        pooler.restart(SESSIONS).await;
+        becomes_ready(shop, port, 200).await;
+        sell(shop, port, 1..20).await;
+        let audited = pooler.run(shop, "firstcome-worker", "audit").await;
+        assert!(audited.status.success(), "{audited:?}");
+        for program in [worker, api] {
+            assert!(program.stop().await.unwrap().success());
+        }
+    })
+    .await;
+}
+
+/// Whoever waits for a session of the pooler is answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_without_a_free_session_is_a_database_that_is_away() {
+    shop(Options::default(), async |shop| {
+        let few = format!("{SESSIONS}\n    default_pool_size = 1");
+        let pooler = PgBouncer::start(shop, &few).await;
+        let taken = PgConnection::connect(&pooler.url).await.unwrap();
+        let port = free_port();
+        let [url] = pooler.setting();
+        let settings = [url, ("DATABASE_CONNECTIONS", "1".to_owned())];
+        let variables = environment(shop, port).into_iter().chain(settings);
+        let api = Process::start("firstcome-api", &["serve"], variables, &log(shop)).unwrap();
+        becomes_ready(shop, port, 503).await;
+        let balance = format!("http://127.0.0.1:{port}/api/balance");
+        let read = tokio::time::timeout(DEADLINE, Answer::of(shop.get(7, &balance)));
+        let read = read.await.expect("it does not wait as long as the pooler lets it");
+        assert_eq!(read.status, 503, "{read:?}");
+        taken.close().await.unwrap();
+        becomes_ready(shop, port, 200).await;
+        sell(shop, port, 1..5).await;
+        assert!(api.stop().await.unwrap().success());
+    })
+    .await;
+}
+
+/// PgBouncer changes it for those who are connected, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_whose_mode_changes_counts_as_away_until_it_is_changed_back() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let pooler = PgBouncer::start(shop, SESSIONS).await;
+        let variables = environment(shop, 0).into_iter().chain(pooler.setting());
+        let worker = Process::start("firstcome-worker", &["all"], variables, &log(shop)).unwrap();
+        let port = free_port();
+        let api = api_with(shop, port, &pooler.setting()).await;
+        sell(shop, port, 1..20).await;
+        pooler.reload(TRANSACTIONS).await;
+        becomes_ready(shop, port, 503).await;
+        pooler.reload(SESSIONS).await;
+        becomes_ready(shop, port, 200).await;
+        sell(shop, port, 1..20).await;
+        let audited = pooler.run(shop, "firstcome-worker", "audit").await;
+        assert!(audited.status.success(), "{audited:?}");
+        for program in [worker, api] {
+            assert!(program.stop().await.unwrap().success());
         }
     })
     .await;

@@ -135,6 +135,17 @@ async fn asking_pool(pool: Result<Pool, sqlx::Error>) -> anyhow::Result<Pool> {
     Ok(pool)
 }
 
+/// The data platform, if it is somewhere.
+fn platform(args: &WorkerArgs) -> anyhow::Result<Option<Platform>> {
+    let Some(url) = &args.data_platform_url else { return Ok(None) };
+    let credentials = Credentials::new(
+        args.data_platform_signing_secret.as_deref(),
+        args.data_platform_token.as_deref(),
+    )?;
+    let timeout = Duration::from_millis(args.data_platform_timeout_ms.into());
+    Platform::new(url, args.data_platform_ca_file.as_deref(), timeout, credentials).map(Some)
+}
+
 /// Starts roles; they run until `stop`, and `monitor` tells how they are.
 ///
 /// # Errors
@@ -150,6 +161,8 @@ pub fn start(
     let settling_pool = args.database.settling_pool().context("DATABASE_URL")?;
     let announcer = Announcer::start(args.redis.client()?, &args.broker.queue_namespace)
         .context("REDIS_URL")?;
+    let is_sending = roles.contains(&RoleName::SendToDataPlatform);
+    let mut platform = if is_sending { platform(args)? } else { None };
     let notifier = Notifier::start(&pool);
     let mut running = JoinSet::new();
     for role in roles {
@@ -178,26 +191,16 @@ pub fn start(
                 let counting = update_sales_stats::run(broker, pool, time_zone, watched(), stop);
                 running.spawn(counting);
             }
-            RoleName::SendToDataPlatform => {
-                let timeout = Duration::from_millis(args.data_platform_timeout_ms.into());
-                match &args.data_platform_url {
-                    Some(url) => {
-                        let ca_file = args.data_platform_ca_file.as_deref();
-                        let credentials = Credentials::new(
-                            args.data_platform_signing_secret.as_deref(),
-                            args.data_platform_token.as_deref(),
-                        )?;
-                        let platform = Platform::new(url, ca_file, timeout, credentials)?;
-                        let monitor = watched();
-                        let sending =
-                            send_to_data_platform::run(broker, pool, platform, monitor, stop);
-                        running.spawn(sending);
-                    }
-                    None => tracing::warn!(
-                        "no DATA_PLATFORM_URL: events for the data platform wait in their queue"
-                    ),
+            RoleName::SendToDataPlatform => match platform.take() {
+                Some(platform) => {
+                    let monitor = watched();
+                    let sending = send_to_data_platform::run(broker, pool, platform, monitor, stop);
+                    running.spawn(sending);
                 }
-            }
+                None => tracing::warn!(
+                    "no DATA_PLATFORM_URL: events for the data platform wait in their queue"
+                ),
+            },
         }
     }
     Ok(running)

@@ -45,6 +45,8 @@ Tracing: OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4318, gets the sp
 protobuf); without it there are none. OpenTelemetry's other variables count as well, such as
 OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_BSP_MAX_QUEUE_SIZE.";
 
+/// Where the collector is.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 /// How long one request to the collector may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the program's end may be held up by spans that wait for the collector.
@@ -72,11 +74,12 @@ impl Drop for Telemetry {
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot export spans (OTEL_EXPORTER_OTLP_ENDPOINT is set)")]
 pub enum TelemetryError {
     /// What the environment asks for cannot be done.
-    Exporter(#[from] ExporterBuildError),
+    #[error("cannot export spans: {0}")]
+    Exporter(String),
     /// The HTTP client that would send the spans cannot be made.
+    #[error("cannot export spans (OTEL_EXPORTER_OTLP_ENDPOINT is set)")]
     Client(#[from] reqwest::Error),
 }
 
@@ -167,11 +170,20 @@ where
 #[must_use]
 pub fn exports() -> bool {
     let set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
-    set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    ENDPOINTS.into_iter().any(set)
+}
+
+/// The exporter shows the whole endpoint, which may hold a password.
+fn without_endpoint(error: &ExporterBuildError) -> TelemetryError {
+    let endpoints = ENDPOINTS.into_iter().filter_map(|variable| env::var(variable).ok());
+    let told = endpoints
+        .fold(error.to_string(), |told, endpoint| told.replace(&format!(" '{endpoint}'"), ""));
+    TelemetryError::Exporter(told)
 }
 
 fn provider(service: &'static str) -> Result<SdkTracerProvider, TelemetryError> {
-    let exporter = SpanExporter::builder().with_http().with_http_client(client()?).build()?;
+    let exporter = SpanExporter::builder().with_http().with_http_client(client()?).build();
+    let exporter = exporter.map_err(|error| without_endpoint(&error))?;
     let named = env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
     // What comes later wins.
     let resource = Resource::builder_empty()

@@ -58,13 +58,14 @@ impl Check {
         Ok(())
     }
 
-    /// The same later on: the session still is the one that it was.
+    /// The same later on: the session still is one that was looked at when it was new.
     ///
     /// # Errors
     /// Why it is not to be used any more.
     pub(crate) async fn check(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
         let seen = self.look(on).await?;
-        if seen.dropped > 0 { Err(Pooler::SharesSessions.into()) } else { Ok(()) }
+        let is_another = seen.dropped > 0 || !seen.was_taken;
+        if is_another { Err(Pooler::SharesSessions.into()) } else { Ok(()) }
     }
 
     async fn look(&self, on: &mut PgConnection) -> Result<Seen, sqlx::Error> {

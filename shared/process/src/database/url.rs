@@ -12,8 +12,14 @@ use crate::pem;
 /// # Errors
 /// It is malformed, or a file of TLS that it names is; neither shows the URL, which holds a password.
 pub(super) fn read(text: &str) -> Result<PgConnectOptions, Error> {
-    let options: PgConnectOptions = text.parse()?;
     let url = Url::parse(text).map_err(|error| Error::Configuration(error.into()))?;
+    // sqlx takes any.
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err(Error::Configuration(
+            "expected postgres://user:password@host:port/database".into(),
+        ));
+    }
+    let options: PgConnectOptions = text.parse()?;
     for (name, file) in url.query_pairs() {
         let checked = match &*name {
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" => {
@@ -42,6 +48,14 @@ mod tests {
         let host = |url: &str| read(url).unwrap().get_host().to_owned();
         assert_eq!(host("postgres://u:p@[::1]:5433/d?sslmode=verify-full"), "::1");
         assert_eq!(host("postgres://u:p@host/d"), "host");
+    }
+
+    #[test]
+    fn what_is_no_url_of_postgresql_is_refused_without_the_password() {
+        for url in ["u:s3cret@h/d", "s3cret", "http://u:s3cret@h/d", "postgres://u:s3cret@[::1/d"] {
+            let error = read(url).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
     }
 
     #[test]
