@@ -39,6 +39,8 @@ use crate::{
 const EVENT_STREAM: &str = "text/event-stream";
 /// How long a stream is silent at most: proxies take longer silence for a connection that is gone.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// A comment, which clients skip.
+const HEARTBEAT: &str = ":\n\n";
 /// A place is told once a second, at the ticks of one clock: only the first may be followed too soon.
 const MIN_INTERVAL: Duration = Duration::from_millis(900);
 /// How long a stream goes on: whoever keeps one comes anew, to another process, and with a token that is still good.
@@ -88,9 +90,7 @@ pub(super) async fn open(
     let place = state.jobs.watch(id);
     let settled = outcome(&state, id, user, None).await;
     let settled = settled.map_err(|_| cannot_be_told(&state, id))?;
-    let ends = Instant::now() + LIFETIME;
-    let mut events =
-        Events { state, user, id, kind, place, slot, ends, told: None, told_at: ends, count: 0 };
+    let mut events = Events { state, user, id, kind, place, slot, told: Told::new(Instant::now()) };
     let body = match settled {
         Some(settled) => Body::from(events.settled(&settled)),
         None => Body::from_stream(unfold(Some(events), async |events| {
@@ -108,7 +108,7 @@ pub(super) async fn open(
     Ok((headers, body).into_response())
 }
 
-/// What one stream has told.
+/// One stream.
 struct Events {
     state: AppState,
     user: UserId,
@@ -116,18 +116,13 @@ struct Events {
     kind: JobKind,
     place: Place<Arc<Outcomes>>,
     slot: Slot,
-    ends: Instant,
-    told: Option<Queued>,
-    /// When something was told last.
-    told_at: Instant,
-    /// How many events there were.
-    count: u64,
+    told: Told,
 }
 
 impl Events {
     /// What is to be told next, once there is something, and whether more follows.
     async fn next(&mut self) -> (String, bool) {
-        if self.told.is_none() {
+        if self.told.place.is_none() {
             let begin = self.retry();
             let place = self.state.lines.position(self.id).into();
             return (begin + &self.queued(place), true);
@@ -138,29 +133,25 @@ impl Events {
                 Some(settled) = self.place.outcome() => return (self.settled(&settled), false),
                 ticks = self.slot.tick() => ticks,
             };
-            let now = Instant::now();
-            if !ticks || now >= self.ends {
-                return (self.retry() + "\n", false);
-            }
+            // Seldom, and too large to be kept beside each stream that waits.
             if self.state.lost.has_come_out(self.id)
-                && let Ok(Some(settled)) = self.state.lost.outcome(self.id, self.user).await
+                && let Ok(Some(settled)) =
+                    Box::pin(self.state.lost.outcome(self.id, self.user)).await
             {
                 return (self.settled(&settled), false);
             }
             let place = Queued::from(self.state.lines.position(self.id));
-            let silent = now.saturating_duration_since(self.told_at);
-            if Some(place) != self.told && silent >= MIN_INTERVAL {
-                return (self.queued(place), true);
-            }
-            if silent >= HEARTBEAT_INTERVAL {
-                self.told_at = now;
-                return (":\n\n".to_owned(), true);
+            match if ticks { self.told.due(Instant::now(), place) } else { Due::End } {
+                Due::Nothing => {}
+                Due::Place => return (self.queued(place), true),
+                Due::Heartbeat => return (HEARTBEAT.to_owned(), true),
+                Due::End => return (self.retry() + "\n", false),
             }
         }
     }
 
     fn queued(&mut self, place: Queued) -> String {
-        self.told = Some(place);
+        self.told.place = Some(place);
         self.event("queued", &place)
     }
 
@@ -170,17 +161,56 @@ impl Events {
     }
 
     fn event(&mut self, name: &str, data: &impl Serialize) -> String {
-        self.told_at = Instant::now();
-        self.count += 1;
+        self.told.at = Instant::now();
+        self.told.count += 1;
         // Strings and numbers always serialize, and to a single line.
         let data = serde_json::to_string(data).unwrap_or_default();
-        format!("id: {}\nevent: {name}\ndata: {data}\n\n", self.count)
+        format!("id: {}\nevent: {name}\ndata: {data}\n\n", self.told.count)
     }
 
     /// Ids are random enough to spread those that end together.
     fn retry(&self) -> String {
         let spread = self.id.get().as_u128() % RETRY_SPREAD;
         format!("retry: {}\n", RETRY + spread)
+    }
+}
+
+/// What one stream has told.
+struct Told {
+    ends: Instant,
+    place: Option<Queued>,
+    /// When something was told last.
+    at: Instant,
+    /// How many events there were.
+    count: u64,
+}
+
+/// What a stream is to tell at a tick.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Place,
+    Heartbeat,
+    End,
+}
+
+impl Told {
+    fn new(now: Instant) -> Self {
+        Self { ends: now + LIFETIME, place: None, at: now, count: 0 }
+    }
+
+    fn due(&mut self, now: Instant, place: Queued) -> Due {
+        let silent = now.saturating_duration_since(self.at);
+        if now >= self.ends {
+            Due::End
+        } else if Some(place) != self.place && silent >= MIN_INTERVAL {
+            Due::Place
+        } else if silent >= HEARTBEAT_INTERVAL {
+            self.at = now;
+            Due::Heartbeat
+        } else {
+            Due::Nothing
+        }
     }
 }
 
@@ -201,5 +231,33 @@ mod tests {
         assert!(wanted("application/json;q=0.5, Text/Event-Stream; charset=utf-8"));
         assert!(!wanted("*/*") && !wanted("application/json") && !wanted("text/*"));
         assert!(!are_wanted(&HeaderMap::new()));
+    }
+
+    /// Five minutes of ticks in a line that stands still, and in one that moves at each.
+    #[test]
+    fn a_silent_stream_is_kept_open_by_heartbeats_and_ends_in_time() {
+        let stands = Queued { position: Some(7), estimated_seconds: None };
+        let ticks = |place: &dyn Fn(u64) -> Queued| {
+            let begin = Instant::now();
+            let mut told = Told::new(begin);
+            told.place = Some(stands);
+            let mut dues = Vec::new();
+            for tick in 1.. {
+                let now = begin + Duration::from_secs(tick);
+                match told.due(now, place(tick)) {
+                    Due::Nothing => {}
+                    Due::Place => (told.place, told.at) = (Some(place(tick)), now),
+                    Due::End => return (dues, tick),
+                    Due::Heartbeat => dues.push(tick),
+                }
+            }
+            unreachable!()
+        };
+        let (heartbeats, end) = ticks(&|_| stands);
+        assert_eq!(end, LIFETIME.as_secs());
+        let every = HEARTBEAT_INTERVAL.as_secs();
+        assert_eq!(heartbeats, (1..end / every).map(|at| at * every).collect::<Vec<_>>());
+        let moves = |tick| Queued { position: Some(1_000 - tick), ..stands };
+        assert_eq!(ticks(&moves), (Vec::new(), end));
     }
 }
