@@ -3,6 +3,8 @@
 
 CARGO ?= cargo
 WITH_SERVICES := scripts/services run
+# Of cargo: what is not a test is built as it is used. `dev` is built sooner, and slow.
+export PROFILE ?= release
 # Most of a flow is waiting: for time-outs, leases, what is to come back.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
@@ -12,16 +14,16 @@ help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: ## Two sales: 20,000 users go for 1,000 coupons, then for 5,000 consoles; a tenth is returned; and the audit
-	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --bin firstcome-demo -- demo
+	$(CARGO) build --locked --profile $(PROFILE) --workspace
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-demo -- demo
 
 run: ## The system in the foreground, with sample data, until Ctrl-C
-	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --bin firstcome-demo -- run
+	$(CARGO) build --locked --profile $(PROFILE) --workspace
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-demo -- run
 
 bench: ## Side by side with other designs, about half an hour; QUICK=1: under 3 minutes, to see that it works
-	$(CARGO) build --locked --release --workspace
-	$(WITH_SERVICES) $(CARGO) run --locked --quiet --release --bin firstcome-bench -- compare $(if $(QUICK),--quick)
+	$(CARGO) build --locked --profile $(PROFILE) --workspace
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-bench -- compare $(if $(QUICK),--quick)
 
 test: ## All tests, on real services
 	$(CARGO) build --locked --workspace
@@ -63,5 +65,5 @@ readme-test: ## Run the commands in the documents
 	scripts/readme.test
 
 examples-test: ## Run the examples, the page in a browser too
-	$(CARGO) build --locked --release --workspace
-	scripts/examples.test
+	$(CARGO) build --locked --profile $(PROFILE) --workspace
+	FIRSTCOME_BIN=target/$(PROFILE:dev=debug) scripts/examples.test
