@@ -6,6 +6,7 @@
 //! its own, never to what other tests use.
 
 mod accept;
+mod addresses;
 mod admin;
 mod alerts;
 mod asyncapi;

@@ -3,6 +3,7 @@
 //! **Architecture invariant:** it knows no handler, no state and no service: everything else stands on it.
 
 pub mod accept;
+pub mod address;
 pub mod answer;
 pub mod auth;
 pub mod body;
@@ -22,6 +23,7 @@ pub mod public;
 pub mod request_id;
 pub mod requests;
 pub mod schema;
+mod slots;
 mod strict_json;
 pub mod text;
 pub mod trace;
