@@ -17,6 +17,7 @@ mod cancel;
 mod cancel_events;
 mod cancel_races;
 mod cart;
+mod compression;
 mod connections;
 mod coupon_drop;
 mod data_platform;

@@ -10,6 +10,7 @@ pub mod body;
 pub mod cors;
 pub mod etag;
 pub mod fields;
+pub mod gzip;
 pub mod idempotency_key;
 pub mod issuer;
 pub mod json;
