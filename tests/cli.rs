@@ -34,6 +34,8 @@ fn help_names_every_variable() {
         "JOB_RETENTION",
         "LINE_CAPACITY",
         "RATE_LIMIT",
+        "ADDRESS_RATE_LIMIT",
+        "TRUSTED_PROXIES",
         "MAX_CONNECTIONS",
         "MAX_STREAMS",
         "DRAIN_SECONDS",
@@ -80,11 +82,13 @@ fn bad_settings_are_refused_with_a_hint() {
     // Another API may run here, on the usual port.
     let address = ("API_ADDR", "127.0.0.1:0");
     let database = ("DATABASE_URL", "postgres://localhost/nothing");
-    let cases: [(&[(&str, &str)], &str); 7] = [
+    let cases: [(&[(&str, &str)], &str); 9] = [
         (&[dev], "DATABASE_URL"),
         (&[dev, address, ("DATABASE_URL", "nonsense")], "DATABASE_URL"),
         (&[dev, database, ("API_ADDR", "nowhere")], "API_ADDR"),
         (&[dev, database, ("LINE_CAPACITY", "0")], "LINE_CAPACITY"),
+        (&[dev, database, ("TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.0/33")], "TRUSTED_PROXIES"),
+        (&[dev, database, ("ADDRESS_RATE_LIMIT", "-1")], "ADDRESS_RATE_LIMIT"),
         (&[dev, database, ("QUEUE_NAMESPACE", "a b")], "QUEUE_NAMESPACE"),
         (
             &[dev, database, address, ("OTEL_EXPORTER_OTLP_ENDPOINT", "a b")],

@@ -1,6 +1,12 @@
 //! Command line and environment.
 
-use std::{collections::HashSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use axum::http::HeaderValue;
 
@@ -9,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use firstcome_broker::BrokerArgs;
 use firstcome_process::database::{Pool, Sessions};
 use firstcome_process::{database::settings::BY_KEY, redis::RedisArgs, telemetry};
+use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 
 /// How many connections there may be unless something else is wanted: at 25 KiB for each unfinished
@@ -100,6 +107,14 @@ pub struct ServeArgs {
     /// The most requests per second of one caller, by this process; 0 for any number.
     #[arg(long, env = "RATE_LIMIT", default_value_t = 100)]
     pub rate_limit: u32,
+    /// The most requests per second of one address that come without a valid token, by this process; 0 for any
+    /// number. By default 1,000 if TRUSTED_PROXIES is set, else any number.
+    #[arg(long, env = "ADDRESS_RATE_LIMIT")]
+    pub address_rate_limit: Option<u32>,
+    /// Who is believed in what X-Forwarded-For says of those before it, comma-separated: addresses and networks, such
+    /// as 10.0.0.0/8; nobody if not set.
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
     /// How long a submission may wait for the broker's confirm, in milliseconds, before it is
     /// answered with 503.
     #[arg(long, env = "CONFIRM_DEADLINE_MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
@@ -164,6 +179,10 @@ pub struct TokenArgs {
     pub secrets: SecretArgs,
 }
 
+/// What one address may ask per second without a valid token, unless something else is wanted. Ten times what a
+/// caller may: an address may be an office, or a whole town of a mobile carrier's.
+const DEFAULT_ADDRESS_RATE: u32 = 1_000;
+
 /// The well-known secret of development mode.
 const DEVELOPMENT_SECRET: &str = "firstcome-development-only";
 /// Shorter secrets can be guessed, in bytes.
@@ -207,6 +226,14 @@ impl ServeArgs {
     #[must_use]
     pub fn retention(&self) -> TimeDelta {
         TimeDelta::seconds(self.job_retention.into())
+    }
+
+    /// How many requests per second one address may send without a valid token; 0 for any number. Where no proxy is
+    /// named, all of the shop's visitors may come with the address of one.
+    #[must_use]
+    pub fn address_rate_limit(&self) -> u32 {
+        let default = if self.trusted_proxies.is_empty() { 0 } else { DEFAULT_ADDRESS_RATE };
+        self.address_rate_limit.unwrap_or(default)
     }
 
     /// The keys that sign job ids: the first signs, all verify.
@@ -268,9 +295,77 @@ impl Origin {
     }
 }
 
+/// Addresses: one, or those of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(network: &str) -> Result<Self, Self::Err> {
+        const FORM: &str =
+            "a proxy is an address, such as 10.0.0.7, or a network, such as 10.0.0.0/8 or fd00::/8";
+        let network = network.trim();
+        let address = || network.parse().map(|address: IpAddr| address.into());
+        let network = network.parse().or_else(|_| address()).map_err(|_| FORM)?;
+        Ok(Self(unmapped(network)))
+    }
+}
+
+impl Network {
+    /// Whether the address is one of them.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+/// A network of IPv4 addresses that are written as IPv6 ones is one of IPv4.
+fn unmapped(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let length = network.prefix_len().checked_sub(MAPPED_BITS);
+    match (network.addr().to_canonical(), length) {
+        (IpAddr::V4(address), Some(length)) if network.addr().is_ipv6() => {
+            Ipv4Net::new(address, length).map_or(network, IpNet::V4)
+        }
+        _ => network,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_read_with_its_addresses() {
+        for (network, within, without) in [
+            ("10.1.0.0/16", "10.1.255.255", "10.2.0.0"),
+            (" 10.1.2.3/16 ", "10.1.0.0", "10.0.255.255"),
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("10.1.0.0/16", "::ffff:10.1.0.1", "::ffff:10.2.0.1"),
+            ("::ffff:10.1.0.0/112", "10.1.0.1", "10.2.0.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("fd00::/8", "fd12::1", "fe80::1"),
+            ("2001:db8::1", "2001:db8::1", "2001:db8::2"),
+            ("0.0.0.0/0", "8.8.8.8", "::1"),
+        ] {
+            let read: Network = network.parse().unwrap();
+            assert!(read.contains(within.parse().unwrap()), "{network}: {within}");
+            assert!(!read.contains(without.parse().unwrap()), "{network}: {without}");
+        }
+        for bad in [
+            "",
+            "10.0.0",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "::1/129",
+            "proxy.example",
+            "*",
+            "[::1]",
+            "10.0.0.1:80",
+        ] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn an_origin_is_what_browsers_send() {

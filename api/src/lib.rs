@@ -32,12 +32,15 @@ use axum::{Router, middleware, routing::get};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 use config::{Command, ServeArgs};
 use http::{
     answer::{self, Answering},
-    auth, cors,
+    auth, cors, gzip,
     problem::{Code, Problem},
     trace,
 };
@@ -100,20 +103,20 @@ fn customers() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(balance::get))
         .routes(routes!(balance::charge))
-        .routes(routes!(balance::history))
+        .routes(routes!(balance::history).layer(gzip::lists()))
         .routes(routes!(product::list))
         .routes(routes!(product::popular))
         .routes(routes!(product::get))
         .routes(routes!(coupon::list))
         .routes(routes!(coupon::get))
         .routes(routes!(coupon::issue))
-        .routes(routes!(coupon::held))
+        .routes(routes!(coupon::held).layer(gzip::lists()))
         .routes(routes!(cart::get, cart::clear))
         .routes(routes!(cart::set, cart::remove))
         .routes(routes!(order::place))
         .routes(routes!(order::get))
         .routes(routes!(order::cancel))
-        .routes(routes!(order::history))
+        .routes(routes!(order::history).layer(gzip::lists()))
         .routes(routes!(job::get))
 }
 
@@ -121,21 +124,21 @@ fn operators() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(admin::create_user))
         .routes(routes!(admin::remove_personal_data))
-        .routes(routes!(admin::list_products, admin::create_product))
+        .routes(routes!(admin::list_products, admin::create_product).layer(gzip::lists()))
         .routes(routes!(admin::edit_product, admin::delete_product))
         .routes(routes!(admin::add_stock))
-        .routes(routes!(admin::list_coupons, admin::create_coupon))
+        .routes(routes!(admin::list_coupons, admin::create_coupon).layer(gzip::lists()))
         .routes(routes!(admin::edit_coupon, admin::delete_coupon))
         .routes(routes!(admin::import_users))
         .routes(routes!(admin::import_products))
         .routes(routes!(admin::import_coupons))
-        .routes(routes!(admin::list_buyers))
-        .routes(routes!(admin::list_winners))
+        .routes(routes!(admin::list_buyers).layer(gzip::lists()))
+        .routes(routes!(admin::list_winners).layer(gzip::lists()))
         .routes(routes!(admin::cancel_order))
-        .routes(routes!(admin::queues))
-        .routes(routes!(admin::list_pins))
+        .routes(routes!(admin::queues).layer(gzip::lists()))
+        .routes(routes!(admin::list_pins).layer(gzip::lists()))
         .routes(routes!(admin::pin, admin::unpin))
-        .routes(routes!(admin::list_dead_letters))
+        .routes(routes!(admin::list_dead_letters).layer(gzip::lists()))
         .routes(routes!(admin::redrive_dead_letters))
         .routes(routes!(admin::redrive_dead_letter))
         .routes(routes!(admin::discard_dead_letter))

@@ -13,7 +13,7 @@ use crate::{
     config::ServeArgs,
     http::{
         auth::{Directory, Verifier},
-        limit::Limiter,
+        limit::{Limiter, Rates},
         requests::Requests,
     },
     known::{
@@ -161,12 +161,17 @@ impl AppState {
             enqueuer.clone(),
             config.retention(),
         );
+        let rates = Rates {
+            caller: config.rate_limit,
+            address: config.address_rate_limit(),
+            proxies: config.trusted_proxies.clone(),
+        };
         let (ttl, time_zone) = (config.popular_ttl, &config.business_time_zone);
         Ok(Self(Arc::new(Inner {
             verifier,
             subjects,
             imports: Semaphore::new(MAX_IMPORTS),
-            limiter: Limiter::start(config.rate_limit, closing),
+            limiter: Limiter::start(rates, closing),
             signer,
             shown: Shown::start(&pool),
             product_pages,

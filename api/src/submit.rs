@@ -24,6 +24,7 @@ use crate::{
         idempotency_key, json,
         prefer::{applied, preferred_wait},
         problem::{Code, Problem},
+        request_id,
         schema::{JOB_ID, kinds, one_of},
         trace,
     },
@@ -84,7 +85,7 @@ pub struct Request<'a> {
     pub user_id: UserId,
     /// What for; an order from the cart has no items yet, and the cancel of an order none of its products.
     pub job: Job,
-    /// May carry an idempotency key and a trace.
+    /// May carry an idempotency key, a trace and a name.
     pub headers: &'a HeaderMap,
     /// What is asked for, in the client's terms: two requests with one key must agree in it.
     pub fingerprint: &'a [u8],
@@ -140,7 +141,9 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     };
     let claim = key.map(|key| Claim::new(id, user_id, kind, key, fingerprint));
     let idempotency = claim.as_ref().map(|claim| claim.idempotency().clone());
-    let envelope = Envelope { id, user_id, idempotency, trace: trace::parent(headers), job };
+    // Not one that we made: nobody else knows it.
+    let (trace, request_id) = (trace::parent(headers), request_id::given(headers));
+    let envelope = Envelope { id, user_id, idempotency, trace, request_id, job };
     let promising = match complete {
         Ok(()) => judge(state, &envelope).await,
         incomplete => incomplete,

@@ -347,7 +347,8 @@ async fn a_cancellation_that_does_not_name_the_products_is_set_aside() {
         });
         let queue = shop.queue_of(&job);
         let id = shop.signer().mint(user_id, job.kind(), Place::UNKNOWN);
-        let envelope = Envelope { id, user_id, idempotency: None, trace: None, job };
+        let envelope =
+            Envelope { id, user_id, idempotency: None, trace: None, request_id: None, job };
         let mut record = Vec::new();
         envelope.encode(&mut record).unwrap();
         publish_to(shop, &queue, record).await;

@@ -82,6 +82,48 @@ async fn a_redriven_job_keeps_its_id_and_its_single_outcome() {
     .await;
 }
 
+/// A name that we made is nobody's, and so tells nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_tells_what_the_client_called_its_request() {
+    shop(Options { users: 50, ..Options::default() }, async |shop| {
+        poison(shop).await;
+        let coupon = shop.campaign(10).await;
+        let issue = |name: Option<&str>| {
+            let request = shop.post(42, &format!("/api/coupons/{coupon}/issue"));
+            name.into_iter().fold(request, |request, name| request.header("X-Request-Id", name))
+        };
+        for (name, told) in [
+            (Some("edge/1~\"x\""), json!("edge/1~\"x\"")),
+            (Some("two words"), json!(null)),
+            (None, json!(null)),
+        ] {
+            let accepted = shop.submit(42, issue(name)).await;
+            assert_eq!(accepted.status, 202, "{accepted:?}");
+            let job = accepted.job_id();
+            assert_eq!(shop.settled(42, job).await["status"], "failed");
+            let newest = letters(shop).await.swap_remove(0);
+            assert_eq!((&newest["jobId"], &newest["requestId"]), (&json!(job), &told));
+        }
+
+        // It is still known once an operator has asked for another attempt.
+        let first = letters(shop).await.pop().unwrap();
+        assert_eq!(redrive(shop, &format!("{}/redrive", first["id"])).await.status, 202);
+        eventually("it failed once more", async || {
+            let newest = letters(shop).await.swap_remove(0);
+            newest["id"] != first["id"]
+                && newest["jobId"] == first["jobId"]
+                && newest["requestId"] == first["requestId"]
+        })
+        .await;
+
+        // And where nothing else of the job can be read.
+        let line = json!({"id": first["jobId"], "userId": 42, "kind": "from-the-future", "requestId": "edge-2", "job": {}});
+        super::poison::publish(shop, coupon, line.to_string().into_bytes()).await;
+        eventually("it is set aside", async || letters(shop).await[0]["requestId"] == "edge-2").await;
+    })
+    .await;
+}
+
 /// Who was told "failed" is not told so for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redriven_job_is_polled_without_redis() {

@@ -89,6 +89,7 @@ impl Accepted {
             user_id: UserId::new(self.user),
             idempotency: self.idempotency.clone(),
             trace: None,
+            request_id: None,
             job: self.job.clone(),
         };
         let mut line = Vec::new();

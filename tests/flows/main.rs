@@ -6,6 +6,7 @@
 //! its own, never to what other tests use.
 
 mod accept;
+mod addresses;
 mod admin;
 mod alerts;
 mod asyncapi;
@@ -16,6 +17,7 @@ mod cancel;
 mod cancel_events;
 mod cancel_races;
 mod cart;
+mod compression;
 mod connections;
 mod coupon_drop;
 mod data_platform;

@@ -67,7 +67,7 @@ async fn a_batch_of_several_kinds_is_settled_in_order() {
         let envelope = |user: i64, job: Job, idempotency| {
             let user_id = UserId::new(user);
             let id = signer.mint(user_id, job.kind(), Place::UNKNOWN);
-            Envelope { id, user_id, idempotency, trace: None, job }
+            Envelope { id, user_id, idempotency, trace: None, request_id: None, job }
         };
         let issue = || Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
         let order = |coupon_id| {
@@ -122,7 +122,7 @@ async fn batches_of_several_kinds_never_deadlock() {
         let envelope = |user: i64, job: Job| {
             let user_id = UserId::new(user);
             let id = signer.mint(user_id, job.kind(), Place::UNKNOWN);
-            Envelope { id, user_id, idempotency: None, trace: None, job }
+            Envelope { id, user_id, idempotency: None, trace: None, request_id: None, job }
         };
         let place = |product: i64| {
             Job::PlaceOrder(PlaceOrder {

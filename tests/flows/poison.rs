@@ -23,7 +23,14 @@ fn line(user: i64, coupon: i64) -> (JobId, Vec<u8>) {
     let sequence = u32::try_from(user).unwrap();
     let id = JobId::compose(millis, JobKind::IssueCoupon, Place::UNKNOWN, sequence, 0);
     let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
-    let envelope = Envelope { id, user_id: UserId::new(user), idempotency: None, trace: None, job };
+    let envelope = Envelope {
+        id,
+        user_id: UserId::new(user),
+        idempotency: None,
+        trace: None,
+        request_id: None,
+        job,
+    };
     let mut line = Vec::new();
     envelope.encode(&mut line).unwrap();
     (id, line)

@@ -37,6 +37,7 @@ pub(crate) fn old(user: i64, days: i64, job: &Job) -> (JobId, Vec<u8>) {
         user_id: UserId::new(user),
         idempotency: None,
         trace: None,
+        request_id: None,
         job: job.clone(),
     };
     let mut line = Vec::new();

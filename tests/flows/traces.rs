@@ -29,6 +29,7 @@ use firstcome_tests::{Options, Shop, eventually, shop};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT_ID: &str = "00f067aa0ba902b7";
+const REQUEST_ID: &str = "checkout/13~a";
 
 /// A span, with the service that it comes from.
 type Exported = (String, Span);
@@ -123,7 +124,7 @@ async fn a_trace_goes_through_the_shop_to_the_collector() {
         let trace = format!("00-{TRACE_ID}-{PARENT_ID}-01");
         let request = |user, path: &str| {
             let request = shop.post(user, &format!("http://127.0.0.1:{port}{path}"));
-            request.header("traceparent", &trace)
+            request.header("traceparent", &trace).header("X-Request-Id", REQUEST_ID)
         };
         let order = json!({"items": [{"productId": 1, "quantity": 1}]});
         let ordered = shop.submit(7, request(7, "/api/orders").json(&order)).await;
@@ -175,6 +176,7 @@ async fn a_trace_goes_through_the_shop_to_the_collector() {
         let log = std::fs::read_to_string(log(shop)).unwrap();
         let letter = log.lines().find(|line| line.contains("job cannot be processed")).unwrap();
         assert!(letter.contains(&trace) && letter.contains(poison.job_id()), "{letter}");
+        assert!(letter.contains(&format!("request_id={REQUEST_ID}")), "{letter}");
         let stored: String = sqlx::query_scalar("SELECT trace FROM dead_letters")
             .fetch_one(&shop.pool)
             .await

@@ -126,6 +126,7 @@ pub(crate) const CASES: &[Case] = &[
             ONES,
             "(SELECT array_agg(''::bytea) FROM generate_series(1, 500))",
             NULLS,
+            NULLS,
         ],
     ),
     // issue-coupon

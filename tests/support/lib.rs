@@ -642,6 +642,8 @@ fn api_config(
         business_time_zone: "Asia/Seoul".to_owned(),
         line_capacity: 500_000,
         rate_limit: 0,
+        address_rate_limit: None,
+        trusted_proxies: Vec::new(),
         confirm_deadline_ms: options.confirm_deadline_ms,
         cancel_window: 7 * 24 * 3_600,
     }

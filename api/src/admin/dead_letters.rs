@@ -34,7 +34,7 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetter, example = json!({
     "id": 3, "queue": "firstcome.coupon.1.05", "jobId": "0198a0f3-1c00-7000-8405-070000000009", "userId": 7,
-    "reason": "unknown job kind \"from-the-future\"", "attempts": 1, "trace": null,
+    "reason": "unknown job kind \"from-the-future\"", "attempts": 1, "trace": null, "requestId": "checkout-17",
     "payload": "{\"id\":\"0198a0f3-1c00-7000-8405-070000000009\",…}",
     "deadLetteredAt": "2026-03-01T12:00:00Z", "redriveRequestedAt": null,
 }))]
@@ -53,6 +53,9 @@ struct DeadLetterView {
     /// The `traceparent` of the request, where it had one.
     #[schema(required)]
     trace: Option<String>,
+    /// The `X-Request-Id` of the request, where its client gave one.
+    #[schema(required)]
+    request_id: Option<String>,
     /// The line as it was in the message; what is not UTF-8 is replaced.
     payload: String,
     dead_lettered_at: DateTime<Utc>,
@@ -89,7 +92,7 @@ pub async fn list_dead_letters(
     page: Page,
 ) -> Result<Response, Problem> {
     let rows = sqlx::query!(
-        r#"SELECT id, queue, job_id, user_id, left(reason, $3) AS "reason!", attempts, trace,
+        r#"SELECT id, queue, job_id, user_id, left(reason, $3) AS "reason!", attempts, trace, request_id,
                   substring(payload FROM 1 FOR $4) AS "payload!", dead_lettered_at, redrive_requested_at
            FROM dead_letters WHERE discarded_at IS NULL AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC LIMIT $2"#,
         page.after,
@@ -109,6 +112,7 @@ pub async fn list_dead_letters(
             reason: row.reason,
             attempts: row.attempts,
             trace: row.trace,
+            request_id: row.request_id,
             payload: String::from_utf8_lossy(&row.payload).into_owned(),
             dead_lettered_at: row.dead_lettered_at,
             redrive_requested_at: row.redrive_requested_at,

@@ -5,6 +5,7 @@ use firstcome_process::database::Pool;
 
 use crate::{
     http::{
+        limit::Anyone,
         page::{List, Page},
         path::PathId,
         problem::{Code, Problem},
@@ -25,6 +26,7 @@ use crate::{
 )]
 pub async fn list(
     State(state): State<AppState>,
+    _anyone: Anyone,
     page: Page,
     asked: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -62,6 +64,7 @@ pub(crate) async fn read_page(pool: &Pool, page: Page) -> Result<List<CouponView
 )]
 pub async fn get(
     State(state): State<AppState>,
+    _anyone: Anyone,
     PathId(id): PathId,
     asked: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -338,11 +338,20 @@ where
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
         });
+        let limiter = Limiter::from_ref(state);
         let token = token.ok_or_else(|| {
-            Problem::with_detail(Code::Unauthenticated, "Send Authorization: Bearer <token>.")
+            let problem =
+                Problem::with_detail(Code::Unauthenticated, "Send Authorization: Bearer <token>.");
+            limiter.admit_stranger(parts).err().unwrap_or(problem)
         })?;
-        let caller =
-            Verifier::from_ref(state).caller(token).await.map_err(|denied| match denied {
+        let caller = Verifier::from_ref(state).caller(token).await.map_err(|denied| {
+            // Whose token is good pays for nobody who shares the address.
+            if !matches!(denied, Denied::Failed(_))
+                && let Err(limited) = limiter.admit_stranger(parts)
+            {
+                return limited;
+            }
+            match denied {
                 Denied::Invalid => Problem::with_detail(
                     Code::Unauthenticated,
                     "The token is malformed, expired or not signed by a key we trust.",
@@ -352,8 +361,9 @@ where
                 Denied::Untold(wait) => {
                     Problem::new(Code::IssuerUnavailable).retry_after(wait.as_secs() + 1)
                 }
-            })?;
-        Limiter::from_ref(state).admit(caller.user_id)?;
+            }
+        })?;
+        limiter.admit(caller.user_id)?;
         Ok(caller)
     }
 }

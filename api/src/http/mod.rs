@@ -3,12 +3,14 @@
 //! **Architecture invariant:** it knows no handler, no state and no service: everything else stands on it.
 
 pub mod accept;
+pub mod address;
 pub mod answer;
 pub mod auth;
 pub mod body;
 pub mod cors;
 pub mod etag;
 pub mod fields;
+pub mod gzip;
 pub mod idempotency_key;
 pub mod issuer;
 pub mod json;
@@ -22,6 +24,7 @@ pub mod public;
 pub mod request_id;
 pub mod requests;
 pub mod schema;
+mod slots;
 mod strict_json;
 pub mod text;
 pub mod trace;

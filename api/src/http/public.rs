@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 
 use super::{
     etag,
+    gzip::{self, Packed},
     problem::{Code, Problem},
 };
 
@@ -36,10 +37,25 @@ pub(crate) fn list(asked: &HeaderMap, body: &impl Serialize) -> Response {
     }
 }
 
-/// JSON as it is kept, or 304 to who has it.
+/// JSON as it is kept, in fewer bytes for who takes it so, or 304 to who has that. In either form it has a tag of
+/// its own, since a strong one names bytes (RFC 9110, section 8.8.3.3).
 pub(crate) fn stored(asked: &HeaderMap, body: impl Into<Bytes>) -> Response {
     let body = body.into();
-    answer(asked, etag::of_bytes(&body), body)
+    let tag = etag::of_bytes(&body);
+    let packed = tag.as_ref().and_then(|tag| gzip::packed(asked, tag, &body));
+    let mut response = match packed {
+        None => answer(asked, tag, body),
+        Some(Packed { tag, bytes }) => {
+            let mut response = answer(asked, tag, bytes);
+            if response.status() == StatusCode::OK {
+                response.headers_mut().insert(header::CONTENT_ENCODING, gzip::GZIP);
+            }
+            response
+        }
+    };
+    // Also of the short: others of this path may be long.
+    response.headers_mut().append(header::VARY, gzip::ACCEPT_ENCODING);
+    response
 }
 
 /// One thing, with the tag that its edits name, or 304 to who has it.

@@ -9,12 +9,11 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue},
     response::Response,
 };
+use firstcome_contract::request_id::RequestId;
 use firstcome_process::request_id;
 use uuid::Uuid;
 
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer names are replaced: they stand in every log line.
-const MAX_LENGTH: usize = 128;
 
 /// Of this process, so that names of several do not meet.
 static PREFIX: LazyLock<u32> = LazyLock::new(|| Uuid::new_v4().as_fields().0);
@@ -22,7 +21,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The name that a request has, or a new one.
 pub(crate) fn of(headers: &HeaderMap) -> String {
-    given(headers).map_or_else(made, str::to_owned)
+    given(headers).map_or_else(made, String::from)
 }
 
 /// Answers a request of this name, and tells the client.
@@ -33,13 +32,11 @@ pub(crate) async fn named(id: String, answering: impl Future<Output = Response>)
     response
 }
 
-/// The one that the request has; none if it is none that can stand in a line.
-fn given(headers: &HeaderMap) -> Option<&str> {
+/// The one that the client gave; none if it is none that can stand in a line.
+pub(crate) fn given(headers: &HeaderMap) -> Option<RequestId> {
     let mut all = headers.get_all(HEADER).iter();
     let (id, None) = (all.next()?, all.next()) else { return None };
-    let fits =
-        (1..=MAX_LENGTH).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    if fits { id.to_str().ok() } else { None }
+    RequestId::parse(id.to_str().ok()?)
 }
 
 fn made() -> String {
@@ -57,7 +54,7 @@ mod tests {
             for value in values {
                 headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
             }
-            super::given(&headers).map(str::to_owned)
+            super::given(&headers).map(String::from)
         };
         assert_eq!(given(&[b"a/b+c=~1"]).as_deref(), Some("a/b+c=~1"));
         assert_eq!(given(&[&[b'i'; 128]]).map(|id| id.len()), Some(128));

@@ -183,6 +183,7 @@ fn complete(path: &str, operation: &mut Operation, problems: &mut Problems) {
         operation.responses.responses.insert("304".to_owned(), response.into());
         let header = public::IfNoneMatchHeader::into_params(|| Some(ParameterIn::Header));
         parameters.extend(header.into_iter().map(RefOr::T));
+        codes.push(Code::RateLimited);
     }
     if path.starts_with("/api/admin/") {
         codes.push(Code::Forbidden);

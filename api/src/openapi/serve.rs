@@ -7,12 +7,15 @@ use std::{
 
 use axum::{
     body::Bytes,
-    http::{Uri, header},
+    http::{HeaderMap, HeaderValue, Uri, header},
     response::{IntoResponse, Redirect, Response},
 };
 use utoipa_swagger_ui::Config;
 
-use crate::http::problem::{Code, Problem};
+use crate::http::{
+    gzip,
+    problem::{Code, Problem},
+};
 
 /// A token is typed into the page: nothing of somebody else's runs in it, and it stands in nobody else's. Its
 /// script sets styles and draws images of its own.
@@ -22,6 +25,12 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
 /// Written once, at the first request.
 static DOCUMENT: LazyLock<Result<Bytes, serde_json::Error>> =
     LazyLock::new(|| super::document().to_json().map(Bytes::from));
+
+/// Once, too: anybody may ask for it.
+static PACKED: LazyLock<Option<Bytes>> = LazyLock::new(|| {
+    let document = DOCUMENT.as_ref().ok()?;
+    Some(gzip::pack(document).ok()?.bytes)
+});
 
 static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     // Else the page asks a server on the Internet whether the document is valid.
@@ -33,10 +42,20 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     get, path = "/openapi.json", operation_id = "getOpenApi", tag = "Operations", security(),
     responses((status = 200, description = "OpenAPI 3.1.", body = Object)),
 )]
-pub async fn openapi() -> Response {
+pub async fn openapi(asked: HeaderMap) -> Response {
     match &*DOCUMENT {
         Ok(document) => {
-            ([(header::CONTENT_TYPE, "application/json")], document.clone()).into_response()
+            let packed = PACKED.as_ref().filter(|_| gzip::is_accepted(&asked));
+            let mut response = match packed {
+                None => document.clone().into_response(),
+                Some(packed) => {
+                    ([(header::CONTENT_ENCODING, "gzip")], packed.clone()).into_response()
+                }
+            };
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+            response
         }
         Err(error) => {
             tracing::error!(%error, "the OpenAPI document did not serialize");

@@ -4,6 +4,7 @@ use axum::{extract::State, http::HeaderMap, response::Response};
 
 use crate::{
     http::{
+        limit::Anyone,
         path::PathId,
         problem::{Code, Problem},
         public,
@@ -26,6 +27,7 @@ use crate::{
 )]
 pub async fn get(
     State(state): State<AppState>,
+    _anyone: Anyone,
     PathId(id): PathId,
     asked: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -5,6 +5,7 @@ use firstcome_process::database::Pool;
 
 use crate::{
     http::{
+        limit::Anyone,
         page::{List, Page},
         problem::Problem,
         public,
@@ -24,6 +25,7 @@ use crate::{
 )]
 pub async fn list(
     State(state): State<AppState>,
+    _anyone: Anyone,
     page: Page,
     asked: HeaderMap,
 ) -> Result<Response, Problem> {

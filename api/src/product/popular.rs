@@ -3,7 +3,7 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 
 use crate::{
-    http::{problem::Problem, public},
+    http::{limit::Anyone, problem::Problem, public},
     known::popular::Popular,
     state::AppState,
 };
@@ -16,7 +16,11 @@ use crate::{
     get, path = "/api/products/popular", operation_id = "listPopularProducts", tag = "Products", security(),
     responses((status = 200, description = "The best sold first.", body = Popular)),
 )]
-pub async fn popular(State(state): State<AppState>, asked: HeaderMap) -> Result<Response, Problem> {
+pub async fn popular(
+    State(state): State<AppState>,
+    _anyone: Anyone,
+    asked: HeaderMap,
+) -> Result<Response, Problem> {
     let body = state.popular.get(&state.pool).await?;
     Ok(public::stored(&asked, body.as_ref().clone()))
 }

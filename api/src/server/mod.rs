@@ -5,6 +5,7 @@ mod client;
 
 use std::{
     io,
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -32,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     http::{
+        address::Peer,
         problem::{Code, Problem},
         request_id,
     },
@@ -173,18 +175,23 @@ pub async fn accept_connections(
             closing = stop.child_token();
         }
         match accepted {
-            Ok((stream, _)) if open < connections.limit => {
-                let serving = serve(stream, router.clone(), http.clone(), closing.clone());
+            Ok((stream, peer)) if open < connections.limit => {
+                let serving = serve(stream, peer, router.clone(), http.clone(), closing.clone());
                 connections.open.spawn(serving);
             }
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 connections.refused.inc();
                 if log.now() {
                     tracing::warn!(open, "refusing clients: as many connections as there may be");
                 }
                 if refusing.len() < MAX_REFUSALS {
-                    let serving =
-                        serve(stream, REFUSAL.clone(), once.clone(), CancellationToken::new());
+                    let serving = serve(
+                        stream,
+                        peer,
+                        REFUSAL.clone(),
+                        once.clone(),
+                        CancellationToken::new(),
+                    );
                     refusing.spawn(timeout(REFUSAL_TIMEOUT, serving));
                 }
             }
@@ -220,6 +227,7 @@ fn is_the_clients(error: &io::Error) -> bool {
 /// Serves one client until it leaves or breaks a bound; once `closing`, until its answer.
 async fn serve(
     stream: TcpStream,
+    peer: SocketAddr,
     router: Router,
     http: http1::Builder,
     closing: CancellationToken,
@@ -230,7 +238,8 @@ async fn serve(
     let progress = Progress::default();
     let client = TokioIo::new(Client::new(stream, progress.clone(), TIMEOUTS));
     let router = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
         progress.asked(!request.body().is_end_stream());
         let (answering, progress) = (router.call(request), progress.clone());
         async move {

@@ -18,5 +18,6 @@ pub mod lost;
 pub mod money;
 pub mod order;
 pub mod rejection;
+pub mod request_id;
 pub mod sale;
 pub mod trace;

@@ -221,7 +221,8 @@ impl Batch {
                 Err(reason) => {
                     let origin = Origin { record: number, ..origin.clone() };
                     let payload = record.to_vec();
-                    let reject = Reject { accepted: None, trace: None, reason, origin, payload };
+                    let (accepted, trace, request_id) = (None, None, None);
+                    let reject = Reject { accepted, trace, request_id, reason, origin, payload };
                     self.rejects.push(reject);
                 }
             }
@@ -271,6 +272,7 @@ fn reject_event(Undeliverable { received, reason }: Undeliverable) -> Reject {
     Reject {
         accepted: None,
         trace: None,
+        request_id: None,
         reason,
         origin: Origin { message_id, record: 0, died_in: None, attempts },
         payload: serde_json::to_vec(&event).unwrap_or_default(),

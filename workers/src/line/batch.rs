@@ -10,6 +10,7 @@ use firstcome_contract::{
     family::Family,
     ids::UserId,
     job::{self as contract, Envelope, JobId, JobKind, Settled, Status, Undecodable, envelope},
+    request_id::RequestId,
     trace::TraceParent,
 };
 use uuid::Uuid;
@@ -54,6 +55,7 @@ impl Job {
 pub(crate) struct Reject {
     pub(crate) accepted: Option<(JobId, UserId)>,
     pub(crate) trace: Option<TraceParent>,
+    pub(crate) request_id: Option<RequestId>,
     pub(crate) reason: String,
     pub(crate) origin: Origin,
     pub(crate) payload: Vec<u8>,
@@ -110,8 +112,9 @@ impl Batch {
                 // The same job published twice (a client's retry of an unconfirmed publish).
                 Ok(envelope) if !self.seen.insert(envelope.id) => {}
                 Ok(envelope) => self.jobs.push(Job { envelope, origin, payload }),
-                Err(Undecodable { accepted, trace, reason }) => {
-                    self.rejects.push(Reject { accepted, trace, reason, origin, payload });
+                Err(Undecodable { accepted, trace, request_id, reason }) => {
+                    let reject = Reject { accepted, trace, request_id, reason, origin, payload };
+                    self.rejects.push(reject);
                 }
             }
         }
@@ -151,12 +154,14 @@ impl Batch {
     }
 }
 
+#[expect(clippy::result_large_err, reason = "an envelope is larger still")]
 fn decode(family: Option<Family>, record: &[u8]) -> Result<Envelope, Undecodable> {
     let envelope = Envelope::decode(record)?;
     match family {
         Some(family) if envelope.job.kind().family() != family => Err(Undecodable {
             accepted: Some((envelope.id, envelope.user_id)),
             trace: envelope.trace,
+            request_id: envelope.request_id,
             reason: format!("not a job of the {} lines", family.as_str()),
         }),
         Some(_) | None => Ok(envelope),

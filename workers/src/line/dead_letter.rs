@@ -41,8 +41,16 @@ pub(crate) async fn set_aside(
     // One log entry, however many: each is told by its dead letter.
     if let Some(first) = rejects.first() {
         let (queue, trace) = (context.queue, first.trace.map(display));
+        let request_id = first.request_id.as_ref().map(display);
         let (count, reason) = (rejects.len(), &first.reason);
-        tracing::error!(queue, count, reason, trace, "undecodable jobs, dead-lettering them");
+        tracing::error!(
+            queue,
+            count,
+            reason,
+            trace,
+            request_id,
+            "undecodable jobs, dead-lettering them"
+        );
     }
     let letter = |reject| Letter { reject, failure: Failure::Undecodable, attempts: 1 };
     let letters: Vec<Letter<'_>> = rejects.iter().map(letter).collect();

@@ -6,6 +6,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use firstcome_contract::{
     ids::UserId,
     job::{Idempotency, JobId, JobKind, Settled, Status},
+    request_id::RequestId,
 };
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, PgPool};
@@ -208,8 +209,9 @@ pub(crate) async fn insert_dead_letters<'a>(
 ) -> Result<(), sqlx::Error> {
     let (mut queues, mut messages, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let (mut jobs, mut users, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut tries, mut payloads, mut traces) = (Vec::new(), Vec::new(), Vec::new());
-    for (Reject { accepted, trace, reason, origin, payload }, attempts) in letters {
+    let (mut tries, mut payloads) = (Vec::new(), Vec::new());
+    let (mut traces, mut names) = (Vec::new(), Vec::new());
+    for (Reject { accepted, trace, request_id, reason, origin, payload }, attempts) in letters {
         queues.push(origin.died_in.as_deref().unwrap_or(queue));
         messages.push(origin.message_id.as_str());
         records.push(origin.record);
@@ -220,14 +222,16 @@ pub(crate) async fn insert_dead_letters<'a>(
         tries.push(origin.attempts.saturating_add(attempts));
         payloads.push(payload.as_slice());
         traces.push(trace.map(|trace| trace.to_string()));
+        names.push(request_id.as_ref().map(RequestId::as_str));
     }
     if records.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, trace)
+        "INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, trace, request_id)
          SELECT UNNEST($1::text[]), UNNEST($2::text[]), UNNEST($3::int[]), UNNEST($4::uuid[]), UNNEST($5::bigint[]),
-                UNNEST($6::text[]), UNNEST($7::int[]), UNNEST($8::bytea[]), UNNEST($9::text[])
+                UNNEST($6::text[]), UNNEST($7::int[]), UNNEST($8::bytea[]), UNNEST($9::text[]),
+                UNNEST($10::text[])
          ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING",
         &queues as &[&str],
         &messages as &[&str],
@@ -238,6 +242,7 @@ pub(crate) async fn insert_dead_letters<'a>(
         &tries,
         &payloads as &[&[u8]],
         &traces as &[Option<String>],
+        &names as &[Option<&str>],
     )
     .execute(transaction)
     .await?;

@@ -63,7 +63,11 @@ pub(crate) async fn settle(
             (Then::LookUpKeys, _) => tracing::debug!(queue, "keys are taken, looking them up"),
             (Then::GiveUp(attempts), [job]) => {
                 let (id, trace) = (job.envelope.id, job.envelope.trace.map(display));
-                tracing::error!(queue, %error, job_id = %id, trace, "job cannot be processed, dead-lettering it");
+                let request_id = job.envelope.request_id.as_ref().map(display);
+                tracing::error!(
+                    queue, %error, job_id = %id, trace, request_id,
+                    "job cannot be processed, dead-lettering it"
+                );
                 let poison = reject(job, error.to_string());
                 let failure = Failure::Unprocessable;
                 let letter = Letter { reject: &poison, failure, attempts };
@@ -144,7 +148,8 @@ async fn settle_run(
     if let Some(first) = overdue.first() {
         let (queue, trace) = (context.queue, first.envelope.trace.map(display));
         let (count, id) = (overdue.len(), first.envelope.id);
-        tracing::error!(queue, count, job_id = %id, trace, "overdue jobs, dead-lettering them");
+        let request_id = first.envelope.request_id.as_ref().map(display);
+        tracing::error!(queue, count, job_id = %id, trace, request_id, "overdue jobs, dead-lettering them");
         let reason = "it came after its day was purged";
         let rejects: Vec<Reject> =
             overdue.iter().map(|job| reject(job, reason.to_owned())).collect();
@@ -162,6 +167,7 @@ fn reject(job: &Job, reason: String) -> Reject {
     Reject {
         accepted: Some((job.envelope.id, job.envelope.user_id)),
         trace: job.envelope.trace,
+        request_id: job.envelope.request_id.clone(),
         reason,
         origin: job.origin.clone(),
         payload: job.payload.clone(),

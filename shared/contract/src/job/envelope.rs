@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Job, JobId, JobKind};
-use crate::{ids::UserId, trace::TraceParent};
+use crate::{ids::UserId, request_id::RequestId, trace::TraceParent};
 
 /// The most jobs in one message. The broker's cost per job hardly falls beyond some 64 of them, but in a
 /// storm fewer wait for the next one; a redelivered message gets more expensive.
@@ -30,6 +30,8 @@ pub struct Envelope {
     pub idempotency: Option<Idempotency>,
     /// Set when the request carried a valid `traceparent`.
     pub trace: Option<TraceParent>,
+    /// Set when the request carried a valid `X-Request-Id`.
+    pub request_id: Option<RequestId>,
     /// What is to be done, by its kind.
     pub job: Job,
 }
@@ -51,6 +53,8 @@ pub struct Undecodable {
     pub accepted: Option<(JobId, UserId)>,
     /// The trace of its request, where the line still tells.
     pub trace: Option<TraceParent>,
+    /// What the client called its request, where the line still tells.
+    pub request_id: Option<RequestId>,
     /// What is wrong with the line, for people, in at most 500 characters.
     pub reason: String,
 }
@@ -66,6 +70,8 @@ struct Wire<'a> {
     idempotency: Option<std::borrow::Cow<'a, Idempotency>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow)]
     job: &'a RawValue,
 }
@@ -83,6 +89,13 @@ struct Traced {
     trace: String,
 }
 
+/// Likewise.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    request_id: String,
+}
+
 impl Envelope {
     /// Appends the job as one line.
     ///
@@ -96,6 +109,7 @@ impl Envelope {
             kind: self.job.kind().as_str().into(),
             idempotency: self.idempotency.as_ref().map(std::borrow::Cow::Borrowed),
             trace: self.trace.map(|trace| trace.to_string()),
+            request_id: self.request_id.as_ref().map(|id| id.as_str().into()),
             job: &job,
         };
         serde_json::to_writer(&mut *line, &wire)?;
@@ -107,6 +121,7 @@ impl Envelope {
     ///
     /// # Errors
     /// [`Undecodable`], with the accepted job's id where the line still tells it.
+    #[expect(clippy::result_large_err, reason = "an envelope is larger still")]
     pub fn decode(line: &[u8]) -> Result<Self, Undecodable> {
         Self::decode_whole(line).map_err(|reason| Undecodable {
             accepted: serde_json::from_slice::<Header>(line)
@@ -115,6 +130,9 @@ impl Envelope {
             trace: serde_json::from_slice::<Traced>(line)
                 .ok()
                 .and_then(|traced| TraceParent::parse(&traced.trace)),
+            request_id: serde_json::from_slice::<Named>(line)
+                .ok()
+                .and_then(|named| RequestId::parse(&named.request_id)),
             reason: bounded(reason),
         })
     }
@@ -129,6 +147,7 @@ impl Envelope {
             idempotency: wire.idempotency.map(std::borrow::Cow::into_owned),
             // As at the edge: what is invalid is ignored.
             trace: wire.trace.and_then(|trace| TraceParent::parse(&trace)),
+            request_id: wire.request_id.and_then(|id| RequestId::parse(&id)),
             job: Job::from_json(kind, wire.job)?,
         })
     }
@@ -164,6 +183,7 @@ mod tests {
             user_id: UserId::new(user),
             idempotency: idempotency.map(|(key, fingerprint)| Idempotency { key, fingerprint }),
             trace: None,
+            request_id: None,
             job: Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) }),
         }
     }
@@ -187,6 +207,15 @@ mod tests {
             String::from_utf8(line).unwrap(),
             "{\"id\":\"01977420-dc00-7000-8405-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
              \"trace\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\",\"job\":{\"couponId\":1}}\n"
+        );
+        let mut line = Vec::new();
+        Envelope { request_id: RequestId::parse("edge/1~\"x\""), ..envelope(7, 1, None) }
+            .encode(&mut line)
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"id\":\"01977420-dc00-7000-8405-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
+             \"requestId\":\"edge/1~\\\"x\\\"\",\"job\":{\"couponId\":1}}\n"
         );
     }
 
@@ -244,7 +273,11 @@ mod tests {
     #[test]
     fn an_undecodable_job_still_tells_whose_it_is() {
         let mut line = Vec::new();
-        let original = Envelope { trace: TraceParent::parse(TRACE), ..envelope(7, 1, None) };
+        let original = Envelope {
+            trace: TraceParent::parse(TRACE),
+            request_id: RequestId::parse("edge-1"),
+            ..envelope(7, 1, None)
+        };
         original.encode(&mut line).unwrap();
         for (from, to) in
             [("\"couponId\":1", "\"couponId\":\"one\""), ("issue-coupon", "from-the-future")]
@@ -253,6 +286,7 @@ mod tests {
             let undecodable = Envelope::decode(line.as_bytes()).unwrap_err();
             assert_eq!(undecodable.accepted, Some((original.id, original.user_id)));
             assert_eq!(undecodable.trace, original.trace);
+            assert_eq!(undecodable.request_id, original.request_id);
         }
         // Whatever stands for the trace, it hides nothing else.
         for (trace, known) in [("7", false), ("\"00-no-trace\"", true)] {
@@ -266,6 +300,21 @@ mod tests {
             assert_eq!((id, trace), (Some(original.id), None));
             assert_eq!(decoded.is_ok(), known);
         }
+        for (name, known) in [("7", false), ("\"two words\"", true), ("\"\"", true)] {
+            let line = String::from_utf8(line.clone()).unwrap();
+            let line = line.replace("\"edge-1\"", name);
+            let decoded = Envelope::decode(line.as_bytes());
+            let (id, name, trace) = match &decoded {
+                Ok(envelope) => (Some(envelope.id), envelope.request_id.clone(), envelope.trace),
+                Err(undecodable) => (
+                    undecodable.accepted.map(|(id, _)| id),
+                    undecodable.request_id.clone(),
+                    undecodable.trace,
+                ),
+            };
+            assert_eq!((id, name, trace), (Some(original.id), None, original.trace));
+            assert_eq!(decoded.is_ok(), known);
+        }
     }
 
     proptest! {
@@ -275,9 +324,11 @@ mod tests {
             coupon: i64,
             idempotency: Option<(String, String)>,
             trace in proptest::option::of((1u128.., 1u64.., 0u8..=3)),
+            request_id in proptest::option::of("[!-~]{1,128}"),
         ) {
             let trace = trace.map(|(trace_id, parent_id, flags)| TraceParent { trace_id, parent_id, flags });
-            let original = Envelope { trace, ..envelope(user, coupon, idempotency) };
+            let request_id = request_id.and_then(|name| RequestId::parse(&name));
+            let original = Envelope { trace, request_id, ..envelope(user, coupon, idempotency) };
             let mut parcel = Vec::new();
             original.encode(&mut parcel).unwrap();
             let read: Vec<_> = lines(&parcel).map(Envelope::decode).collect();

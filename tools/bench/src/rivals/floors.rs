@@ -29,7 +29,14 @@ pub(super) async fn publish(
     body.fields.finish()?;
     let id = shared.job_id(KIND);
     let job = Job::IssueCoupon(IssueCoupon { coupon_id: CouponId::new(coupon) });
-    let envelope = Envelope { id, user_id: caller.user_id, idempotency: None, trace: None, job };
+    let envelope = Envelope {
+        id,
+        user_id: caller.user_id,
+        idempotency: None,
+        trace: None,
+        request_id: None,
+        job,
+    };
     let mut message = Vec::with_capacity(192);
     envelope.encode(&mut message).map_err(|_| Failed::GaveUp)?;
     let publisher = shared.publisher.as_ref().ok_or(Failed::GaveUp)?;

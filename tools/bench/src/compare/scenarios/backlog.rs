@@ -156,6 +156,7 @@ async fn batches(
             user_id: UserId::new(i64::from(number) + 1),
             idempotency: None,
             trace: None,
+            request_id: None,
             job,
         }
     };
