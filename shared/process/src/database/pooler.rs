@@ -43,8 +43,6 @@ pub(super) fn explained(error: Error) -> Error {
 
 /// What the pooler does, if that is what the error says.
 pub(super) fn blamed(error: &Error) -> Option<&Pooler> {
-    match error {
-        Error::Configuration(cause) => cause.downcast_ref(),
-        _ => None,
-    }
+    let Error::Configuration(cause) = error else { return None };
+    cause.downcast_ref()
 }
