@@ -37,7 +37,7 @@ fn labels(scrape: &str, name: &str) -> BTreeSet<String> {
     let series = scrape.lines().filter(|line| !line.starts_with('#'));
     let series = series.filter_map(|line| line.split_once('{')).filter(|(series, _)| {
         let suffix = series.strip_prefix(name);
-        suffix.is_some_and(|suffix| ["", "_total", "_bucket"].contains(&suffix))
+        suffix.is_some_and(|suffix| ["", "_total", "_bucket", "_info"].contains(&suffix))
     });
     let names = series.flat_map(|(_, labels)| labels.split("=\"").filter_map(last_word));
     names.filter(|name| name != "le").collect()
@@ -54,7 +54,11 @@ fn last_word(text: &str) -> Option<String> {
 fn table(scrape: &str) -> String {
     let mut table = "| metric | type | labels | |\n| --- | --- | --- | --- |\n".to_owned();
     for (name, help, kind) in described(scrape) {
-        let suffix = if kind == "counter" { "_total" } else { "" };
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
         let labels: Vec<String> =
             labels(scrape, name).iter().map(|label| format!("`{label}`")).collect();
         let labels = labels.join(", ");

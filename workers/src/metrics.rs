@@ -23,10 +23,15 @@ const JOB_BUCKETS: [f64; 12] =
 const SECOND_BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+/// Upper bounds of the buckets for a job's wait in seconds: from an idle line to one with all of its capacity.
+const WAIT_BUCKETS: [f64; 13] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
 /// What was counted since the process started.
 #[derive(Debug)]
 pub struct Metrics {
     settled: Family<OutcomeLabels, Counter>,
+    waits: Family<StatusLabels, Histogram, fn() -> Histogram>,
     batch_jobs: Family<FamilyLabels, Histogram, fn() -> Histogram>,
     batch_seconds: Family<FamilyLabels, Histogram, fn() -> Histogram>,
     retries: Family<FamilyLabels, Counter>,
@@ -60,6 +65,12 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    kind: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct FamilyLabels {
     family: &'static str,
 }
@@ -84,6 +95,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             settled: Family::default(),
+            waits: Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)),
             batch_jobs: Family::new_with_constructor(|| Histogram::new(JOB_BUCKETS)),
             batch_seconds: Family::new_with_constructor(|| Histogram::new(SECOND_BUCKETS)),
             retries: Family::default(),
@@ -105,6 +117,7 @@ impl Default for Metrics {
             for (status, code) in outcomes() {
                 let status = status.as_str();
                 metrics.settled.get_or_create(&OutcomeLabels { kind, status, code }).inc_by(0);
+                drop(metrics.waits.get_or_create(&StatusLabels { kind, status }));
             }
         }
         for labels in contract::Family::ALL.map(FamilyLabels::of) {
@@ -128,12 +141,13 @@ impl Metrics {
     /// Counts these outcomes, which are committed.
     pub(crate) fn settled(&self, jobs: &[Settled]) {
         for job in jobs {
-            let labels = OutcomeLabels {
-                kind: job.job_id.kind().map_or("unknown", JobKind::as_str),
-                status: job.status.as_str(),
-                code: job.code.as_deref().map_or("", known_code),
-            };
-            self.settled.get_or_create(&labels).inc();
+            let kind = job.job_id.kind().map_or("unknown", JobKind::as_str);
+            let status = job.status.as_str();
+            let code = job.code.as_deref().map_or("", known_code);
+            self.settled.get_or_create(&OutcomeLabels { kind, status, code }).inc();
+            // Of two clocks, the API's and PostgreSQL's: what would be negative counts as nothing.
+            let wait = (job.settled_at - job.job_id.submitted_at()).to_std().unwrap_or_default();
+            self.waits.get_or_create(&StatusLabels { kind, status }).observe(wait.as_secs_f64());
         }
     }
 
@@ -175,6 +189,9 @@ impl Metrics {
     pub(crate) fn register(&self, all: &mut Registry) {
         let help = "Jobs with a committed outcome; the code is empty for a success";
         all.register("jobs_settled", help, self.settled.clone());
+        let help =
+            "From a job's submission to its outcome; a redriven job has waited since then, too";
+        all.register_with_unit("job_wait", help, Unit::Seconds, self.waits.clone());
         all.register("batch_jobs", "Jobs in a batch", self.batch_jobs.clone());
         let help = "From a batch in hand to its commit, with all attempts";
         all.register_with_unit("batch_duration", help, Unit::Seconds, self.batch_seconds.clone());

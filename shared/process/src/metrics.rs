@@ -5,7 +5,7 @@
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
 
@@ -21,10 +21,13 @@ pub struct LineLabels {
     pub line: String,
 }
 
-/// Makes an empty registry for one scrape, whose names all begin with `firstcome_`.
+/// Makes a registry for one scrape, whose names all begin with `firstcome_`; so far it tells which build this is.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::with_prefix("firstcome")
+    let mut registry = Registry::with_prefix("firstcome");
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    registry.register("build", "Which release this is", Info::new(version));
+    registry
 }
 
 /// The text of a scrape.

@@ -27,7 +27,7 @@ use tracing_subscriber::{
     filter::{FilterExt, Targets, filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields,
-        format::{Format, Writer},
+        format::{Format, Full, Json, JsonFields, Writer},
     },
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -41,6 +41,7 @@ use crate::{certificates, request_id};
 /// For the end of `--help`.
 pub const HELP: &str = "\
 Logging: RUST_LOG (default info), to standard error; of each warning at most 5 in 10 seconds.
+LOG_FORMAT=json writes each line as an object (default text).
 Tracing: OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4318, gets the spans by OTLP (HTTP,
 protobuf); without it there are none. OpenTelemetry's other variables count as well, such as
 OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_BSP_MAX_QUEUE_SIZE.";
@@ -75,6 +76,9 @@ impl Drop for Telemetry {
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
+    /// Lines cannot be written so.
+    #[error("LOG_FORMAT is text or json, not {0:?}")]
+    Format(String),
     /// What the environment asks for cannot be done.
     #[error("cannot export spans: {0}")]
     Exporter(String),
@@ -97,12 +101,14 @@ pub fn init(service: &'static str) -> Result<Telemetry, TelemetryError> {
     // Spans are for the collector: without one they are disabled, which costs nothing. The hint keeps
     // that of the other filter, below which nothing is even asked.
     let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        .event_format(FewWarnings::default())
-        .with_filter(lines.and(events));
-    let registry = tracing_subscriber::registry().with(lines);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = if writes_json()? {
+        layer.fmt_fields(JsonFields::new()).event_format(FewWarnings::json()).boxed()
+    } else {
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        layer.with_ansi(is_terminal).event_format(FewWarnings::text()).boxed()
+    };
+    let registry = tracing_subscriber::registry().with(layer.with_filter(lines.and(events)));
     match &provider {
         Some(provider) => registry.with(spans(provider, service)).init(),
         // No layer, not even `None`: that would have every disabled span ask again.
@@ -113,10 +119,40 @@ pub fn init(service: &'static str) -> Result<Telemetry, TelemetryError> {
 
 /// Leaves out warnings that were told often enough lately, by the place in the code that tells them. A format
 /// and no filter: one that says no to single events upsets the state of the filters per layer.
-#[derive(Debug, Default)]
-struct FewWarnings {
-    format: Format,
+#[derive(Debug)]
+struct FewWarnings<F> {
+    format: F,
+    /// A line that names the request, too.
+    named: fn(line: &str, request_id: &str) -> String,
     told: Mutex<HashMap<Identifier, Told>>,
+}
+
+impl FewWarnings<Format<Full>> {
+    fn text() -> Self {
+        let named = |line: &str, id: &str| format!("{line} request_id={id}");
+        Self { format: Format::default(), named, told: Mutex::default() }
+    }
+}
+
+impl FewWarnings<Format<Json>> {
+    fn json() -> Self {
+        let named = |line: &str, id: &str| {
+            let object = line.strip_suffix('}').unwrap_or(line);
+            format!("{object},\"request_id\":{}}}", serde_json::Value::from(id))
+        };
+        let format = Format::default().json().flatten_event(true);
+        Self { format, named, told: Mutex::default() }
+    }
+}
+
+/// Whether lines are for programs.
+fn writes_json() -> Result<bool, TelemetryError> {
+    match env::var("LOG_FORMAT").as_deref() {
+        Err(env::VarError::NotPresent) | Ok("" | "text") => Ok(false),
+        Ok("json") => Ok(true),
+        Ok(other) => Err(TelemetryError::Format(other.to_owned())),
+        Err(error) => Err(TelemetryError::Format(error.to_string())),
+    }
 }
 
 /// How often a warning came since its interval began.
@@ -137,7 +173,7 @@ impl Told {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for FewWarnings
+impl<S, N, F: FormatEvent<S, N>> FormatEvent<S, N> for FewWarnings<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -162,7 +198,7 @@ where
         };
         let mut line = String::new();
         self.format.format_event(context, Writer::new(&mut line), event)?;
-        writeln!(writer, "{} request_id={id}", line.trim_end_matches('\n'))
+        writeln!(writer, "{}", (self.named)(line.trim_end_matches('\n'), &id))
     }
 }
 
@@ -265,9 +301,34 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_writer(move || lines.clone())
-            .event_format(FewWarnings::default());
+            .event_format(FewWarnings::text());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), telling);
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_object_names_the_request_that_it_is_about() {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || lines.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(FewWarnings::json());
+        let registry = tracing_subscriber::registry().with(layer);
+        let id = r#"o"n\\e}"#;
+        let answering = async {
+            tracing::subscriber::with_default(registry, || {
+                tracing::warn!(status = 503, "slow {}", "\"and\nlong\"");
+            });
+        };
+        request_id::scope(id.to_owned(), answering).await;
+        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(written.lines().count(), 1, "{written}");
+        let line: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(line["request_id"], id);
+        assert_eq!(line["status"], 503);
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["message"], "slow \"and\nlong\"");
     }
 
     #[tokio::test]
