@@ -3,9 +3,9 @@
 mod faults;
 mod prometheus;
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 pub(super) use prometheus::tool;
@@ -52,6 +52,27 @@ async fn prometheus_takes_the_files_and_each_alert_works_at_the_longest_interval
     for Rule { name, .. } in rules() {
         assert!(tried.contains(&format!("alertname=\"{name}\"")), "{name} is not tried");
     }
+}
+
+/// Grafana would show an error in the place of a panel.
+#[tokio::test]
+async fn prometheus_understands_each_panel_of_the_dashboard() {
+    let dashboard = fs::read_to_string(deployed("../grafana/firstcome.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let asked = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let rules: Vec<Value> = asked
+        .map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "20s"))
+        .enumerate()
+        .map(|(number, expr)| json!({"record": format!("panel:{number}"), "expr": expr}))
+        .collect();
+    assert!(rules.len() > 20, "is this test blind?");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard.yml");
+    let groups = json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    fs::write(&file, groups.to_string()).unwrap();
+    let mut promtool = Command::new(tool("promtool").await);
+    let output = promtool.args(["check", "rules"]).arg(&file).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// Also at the intervals of the file, where a scrape comes late and fails late.
