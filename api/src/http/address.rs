@@ -14,9 +14,10 @@ pub struct Peer(pub IpAddr);
 
 /// The address that a request comes from: of the chain in `X-Forwarded-For`, to which each proxy adds who came to it,
 /// the last one that is no proxy of ours. What stands before it anybody may have written, as all of it, if
-/// the peer is no proxy of ours. Where the chain breaks off, it is the last one of ours.
+/// the peer is no proxy of ours. `None` where the chain names nobody else than proxies of ours: all the world may come
+/// so, if one of them adds nobody.
 #[must_use]
-pub fn of(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
+pub fn of(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> Option<IpAddr> {
     let is_ours = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
     let mut address = peer.to_canonical();
     // Several headers are one list.
@@ -25,12 +26,10 @@ pub fn of(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
         .iter()
         .rev()
         .flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
-    while is_ours(address)
-        && let Some(before) = hops.next().and_then(read)
-    {
-        address = before;
+    while is_ours(address) {
+        address = hops.next().and_then(read)?;
     }
-    address
+    Some(address)
 }
 
 /// One address, as proxies write it: some add the port.
@@ -72,13 +71,15 @@ mod tests {
 
     use super::*;
 
+    /// Empty where nobody is named.
     fn of(peer: &str, forwarded: &[&[u8]]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append(FORWARDED_FOR, HeaderValue::from_bytes(value).unwrap());
         }
         let proxies = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"].map(|proxy| proxy.parse().unwrap());
-        super::of(peer.parse().unwrap(), &headers, &proxies).to_string()
+        super::of(peer.parse().unwrap(), &headers, &proxies)
+            .map_or_else(String::new, |address| address.to_string())
     }
 
     #[test]
@@ -96,19 +97,19 @@ mod tests {
             ("192.0.2.2", &[b"198.51.100.1", b"10.0.0.2"], "192.0.2.2"),
             ("fd00::1", &[b"2001:db8::1, fd00::2"], "2001:db8::1"),
             // All of it is ours, or nothing is told.
-            ("10.0.0.1", &[b"10.0.0.3, 10.0.0.2"], "10.0.0.3"),
-            ("10.0.0.1", &[], "10.0.0.1"),
-            ("10.0.0.1", &[b""], "10.0.0.1"),
+            ("10.0.0.1", &[b"10.0.0.3, 10.0.0.2"], ""),
+            ("10.0.0.1", &[], ""),
+            ("10.0.0.1", &[b""], ""),
             // As others write it.
             ("::ffff:10.0.0.1", &[b"::ffff:198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &[b" 198.51.100.1:4711\t"], "198.51.100.1"),
             ("10.0.0.1", &[b"[2001:db8::1]:4711"], "2001:db8::1"),
             ("10.0.0.1", &[b"[2001:db8::1]"], "2001:db8::1"),
             // What is no address ends the chain.
-            ("10.0.0.1", &[b"198.51.100.1, unknown"], "10.0.0.1"),
-            ("10.0.0.1", &[b"198.51.100.1, , 10.0.0.2"], "10.0.0.2"),
-            ("10.0.0.1", &[b"\xff, 10.0.0.2"], "10.0.0.2"),
-            ("10.0.0.1", &[b"198.51.100.256"], "10.0.0.1"),
+            ("10.0.0.1", &[b"198.51.100.1, unknown"], ""),
+            ("10.0.0.1", &[b"198.51.100.1, , 10.0.0.2"], ""),
+            ("10.0.0.1", &[b"\xff, 10.0.0.2"], ""),
+            ("10.0.0.1", &[b"198.51.100.256"], ""),
         ] {
             assert_eq!(of(peer, forwarded), address, "{peer} {forwarded:?}");
         }

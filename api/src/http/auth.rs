@@ -345,8 +345,8 @@ where
             limiter.admit_stranger(parts).err().unwrap_or(problem)
         })?;
         let caller = Verifier::from_ref(state).caller(token).await.map_err(|denied| {
-            // Whose token is good pays for nobody who shares the address.
-            if !matches!(denied, Denied::Failed(_))
+            // Whose token is good, or may be, pays for nobody who shares the address.
+            if matches!(denied, Denied::Invalid)
                 && let Err(limited) = limiter.admit_stranger(parts)
             {
                 return limited;

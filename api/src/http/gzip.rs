@@ -32,7 +32,7 @@ const WORTH_IT: u16 = 1_024;
 /// Half the processor's time of the usual 6, for a tenth more bytes.
 const LEVEL: u32 = 3;
 /// The most lists that are kept compressed: each limit's first pages, and what changed of late. A few KiB each.
-const MAX_KEPT: usize = 256;
+const MAX_KEPT: usize = 1_024;
 
 pub(super) const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 pub(super) const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");

@@ -99,8 +99,8 @@ impl Limiter {
         callers.check_key(&caller).map_err(|until| limited(Problem::new(Code::RateLimited), &until))
     }
 
-    /// Counts a request that names no caller, by the address that it comes from. A caller whose token is good is never
-    /// counted here, so who shares an address with somebody wild can go on buying.
+    /// Counts a request that names no caller, by the address that it comes from. What takes a token is never counted here
+    /// if that is good, so who shares an address with somebody wild can go on buying.
     ///
     /// # Errors
     /// 429, with when to come back.
@@ -111,7 +111,9 @@ impl Limiter {
         else {
             return Ok(());
         };
-        let address = address::of(*peer, &request.headers, &limits.proxies);
+        let Some(address) = address::of(*peer, &request.headers, &limits.proxies) else {
+            return Ok(());
+        };
         addresses.check_key(&address.into()).map_err(|until| {
             let detail = "Too many requests without a valid token come from this address.";
             limited(Problem::with_detail(Code::RateLimited, detail), &until)

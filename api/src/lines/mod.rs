@@ -408,7 +408,7 @@ struct Looked {
 /// written to is away, whatever it tells.
 async fn look(pool: &Pool, api: Uuid, telling: &Telling) -> Result<Looked, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    pool.check(&mut connection).await?;
+    pool.check(&mut connection).await.inspect_err(|_| connection.give_up())?;
     store::tell(&mut connection, api, telling).await?;
     store::lines(&mut connection).await
 }

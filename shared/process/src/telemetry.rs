@@ -102,7 +102,8 @@ pub fn init(service: &'static str) -> Result<Telemetry, TelemetryError> {
     // that of the other filter, below which nothing is even asked.
     let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let layer = if writes_json()? {
+    let writes_json = writes_json()?;
+    let layer = if writes_json {
         layer.fmt_fields(JsonFields::new()).event_format(FewWarnings::json()).boxed()
     } else {
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -113,6 +114,9 @@ pub fn init(service: &'static str) -> Result<Telemetry, TelemetryError> {
         Some(provider) => registry.with(spans(provider, service)).init(),
         // No layer, not even `None`: that would have every disabled span ask again.
         None => registry.init(),
+    }
+    if writes_json {
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     }
     Ok(Telemetry(provider))
 }

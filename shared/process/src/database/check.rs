@@ -43,8 +43,11 @@ impl Check {
     /// Why it is not to be used.
     pub(crate) async fn check_new(&self, on: &mut PgConnection) -> Result<(), sqlx::Error> {
         static DROPPED: Once = Once::new();
+        static SHARED: Once = Once::new();
         let seen = self.look(on).await?;
         if seen.was_taken {
+            // The pool tells nobody why it has no connection.
+            SHARED.call_once(|| tracing::error!("{}", Pooler::SharesSessions));
             return Err(Pooler::SharesSessions.into());
         }
         if seen.dropped > 0 {
