@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use axum::{extract::Request, response::Response};
+use axum::{body::BodyDataStream, extract::Request, response::Response};
 use futures_util::StreamExt;
 use tokio::{
     task::{JoinError, JoinHandle},
@@ -26,6 +26,8 @@ use crate::{
 const BATCH: usize = 1_000;
 /// How long a client may send nothing.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the rest is taken of what is wrong from its beginning: many clients read an answer only when they have sent all.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(30);
 /// When somebody may try who came while there were as many imports as there may be, in seconds.
 const RETRY_SECONDS: u64 = 10;
 
@@ -35,7 +37,7 @@ const RETRY_SECONDS: u64 = 10;
 /// 400, 408, 415, 503; what was committed by then stays.
 pub(super) async fn import<R: Row>(state: AppState, request: Request) -> Result<Response, Problem> {
     let format = Format::of(request.headers())?;
-    let _permit = state
+    let permit = state
         .imports
         .try_acquire()
         .map_err(|_| Problem::new(Code::TooManyImports).retry_after(RETRY_SECONDS))?;
@@ -57,7 +59,16 @@ pub(super) async fn import<R: Row>(state: AppState, request: Request) -> Result<
                 is_over = true;
             }
         }
-        while let Some(entry) = reader.next()? {
+        loop {
+            let entry = match reader.next() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(problem) => {
+                    drop(permit);
+                    discard(chunks).await;
+                    return Err(problem);
+                }
+            };
             batch.push(entry);
             if batch.len() == BATCH {
                 storing.begin(mem::replace(&mut batch, Vec::with_capacity(BATCH))).await?;
@@ -77,6 +88,12 @@ pub(super) async fn import<R: Row>(state: AppState, request: Request) -> Result<
         "an import is done"
     );
     Ok(json::ok(&report))
+}
+
+async fn discard(mut chunks: BodyDataStream) {
+    let discarding = async { while let Some(Ok(_)) = chunks.next().await {} };
+    // The answer is sent all the same.
+    let _ = timeout(DISCARD_TIMEOUT, discarding).await;
 }
 
 /// What becomes of each line, in their order.
