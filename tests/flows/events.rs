@@ -165,14 +165,7 @@ async fn an_order_that_the_recount_saw_first_is_not_counted_again() {
         // At the same time as the event may be on its way.
         update_sales_stats::rebuild(&Pool::from(shop.pool.clone()), "Asia/Seoul", 3).await.unwrap();
         counted(shop).await;
-        eventually("the event has arrived", async || {
-            let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_parcels")
-                .fetch_one(&shop.pool)
-                .await
-                .unwrap();
-            waiting == 0
-        })
-        .await;
+        shop.published().await;
         let sold: i64 =
             sqlx::query_scalar("SELECT quantity FROM product_sales WHERE product_id = 1")
                 .fetch_one(&shop.pool)

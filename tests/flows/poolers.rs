@@ -192,14 +192,7 @@ async fn a_sale_through_a_pooler_of_sessions() {
             let polled = Answer::of(job.header("Prefer", "wait=20")).await;
             assert_eq!(polled.body["status"], "succeeded", "{polled:?}");
         }
-        eventually("the events are published", async || {
-            let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_parcels")
-                .fetch_one(&shop.pool)
-                .await
-                .unwrap();
-            waiting == 0
-        })
-        .await;
+        shop.published().await;
         let seen: Vec<String> = sqlx::query_scalar("SELECT DISTINCT setting FROM seen ORDER BY setting")
             .fetch_all(&shop.pool)
             .await

@@ -421,6 +421,18 @@ impl Shop {
         answer.job_id().to_owned()
     }
 
+    /// Waits until no event is in the outbox any more: each is in its queues.
+    pub async fn published(&self) {
+        eventually("the events are published", async || {
+            let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_parcels")
+                .fetch_one(&self.pool)
+                .await
+                .unwrap();
+            waiting == 0
+        })
+        .await;
+    }
+
     /// The job, once it is settled.
     pub async fn settled(&self, user: i64, job: &str) -> Value {
         let deadline = Instant::now() + DEADLINE;

@@ -34,8 +34,8 @@ const LEVEL: u32 = 3;
 /// The most lists that are kept compressed: each limit's first pages, and what changed of late. A few KiB each.
 const MAX_KEPT: usize = 1_024;
 
-pub(super) const GZIP: HeaderValue = HeaderValue::from_static("gzip");
-pub(super) const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+pub(crate) const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+pub(crate) const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 
 type Untagged = fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool;
 

@@ -49,12 +49,12 @@ pub async fn openapi(asked: HeaderMap) -> Response {
             let mut response = match packed {
                 None => document.clone().into_response(),
                 Some(packed) => {
-                    ([(header::CONTENT_ENCODING, "gzip")], packed.clone()).into_response()
+                    ([(header::CONTENT_ENCODING, gzip::GZIP)], packed.clone()).into_response()
                 }
             };
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+            headers.append(header::VARY, gzip::ACCEPT_ENCODING);
             response
         }
         Err(error) => {

@@ -24,7 +24,7 @@ use tokio::time::{error::Elapsed, timeout};
 
 use super::{
     check::Check,
-    pooler::{blamed, explained},
+    pooler::{EXCHANGED, blamed, explained},
     url,
 };
 
@@ -298,12 +298,11 @@ impl DerefMut for PooledConnection {
 #[must_use]
 pub fn is_lost(error: &sqlx::Error) -> bool {
     if let sqlx::Error::Database(database) = error {
-        // A read-only transaction; too many connections; shut down, crashed or starting; class 08. And what was
-        // prepared is not there, or was by another: a pooler has exchanged the session.
-        const OF_THE_SERVER: [&str; 7] =
-            ["25006", "53300", "57P01", "57P02", "57P03", "26000", "42P05"];
-        let code = database.code().unwrap_or_default();
-        return OF_THE_SERVER.contains(&&*code) || code.starts_with("08");
+        // A read-only transaction; too many connections; shut down, crashed or starting; class 08.
+        const OF_THE_SERVER: [&str; 5] = ["25006", "53300", "57P01", "57P02", "57P03"];
+        let code = &*database.code().unwrap_or_default();
+        return [&OF_THE_SERVER[..], &EXCHANGED].iter().any(|codes| codes.contains(&code))
+            || code.starts_with("08");
     }
     matches!(
         error,

@@ -28,12 +28,15 @@ impl From<Pooler> for Error {
     }
 }
 
+/// What was prepared is there already, or is not: the session is not the one in which it was, or another has it, too.
+pub(super) const EXCHANGED: [&str; 2] = ["42P05", "26000"];
+
 /// The error of a connection or its first statement, with a hint if a pooler is to blame.
 pub(super) fn explained(error: Error) -> Error {
     let Some(database) = error.as_database_error() else { return error };
     match database.code().as_deref() {
         // A new session has prepared nothing, so nothing is in the way, and what it has just prepared is there.
-        Some("42P05" | "26000") => Pooler::SharesSessions.into(),
+        Some(code) if EXCHANGED.contains(&code) => Pooler::SharesSessions.into(),
         Some("08P01") if database.message().contains("startup parameter") => {
             Pooler::RefusesSettings(database.message().to_owned()).into()
         }
