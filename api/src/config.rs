@@ -171,6 +171,9 @@ pub struct TokenArgs {
     /// Give the role that opens /api/admin.
     #[arg(long)]
     pub admin: bool,
+    /// Give the role that reads what operators see, and changes nothing.
+    #[arg(long, conflicts_with = "admin")]
+    pub auditor: bool,
     /// How long the token is valid, in seconds.
     #[arg(long, default_value_t = 12 * 3600)]
     pub expires_in: u32,

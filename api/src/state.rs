@@ -26,6 +26,7 @@ use crate::{
         popular::PopularBoard,
         product_pages::Pages,
         products::Products,
+        refusals::Refusals,
         shown::Shown,
         streams::Streams,
         subjects::Subjects,
@@ -36,6 +37,8 @@ use crate::{
     server::Connections,
 };
 
+/// The most reports of sales at a time: each reads many jobs.
+const MAX_REPORTS: usize = 1;
 /// The most imports at a time, so that they leave the database to those who buy.
 const MAX_IMPORTS: usize = 2;
 
@@ -56,6 +59,10 @@ pub struct Inner {
     pub subjects: Option<Arc<Subjects>>,
     /// A permit for each import: it holds a connection to the database for much of its time.
     pub imports: Semaphore,
+    /// Permits for reports of sales, which wait for each other.
+    pub reports: Semaphore,
+    /// Counts what is refused without a job.
+    pub refusals: Arc<Refusals>,
     /// Holds back callers that ask too much.
     pub limiter: Limiter,
     /// Makes and recognises job ids.
@@ -171,6 +178,8 @@ impl AppState {
             verifier,
             subjects,
             imports: Semaphore::new(MAX_IMPORTS),
+            reports: Semaphore::new(MAX_REPORTS),
+            refusals: Refusals::start(&pool, publishing, tasks),
             limiter: Limiter::start(rates, closing),
             signer,
             shown: Shown::start(&pool),

@@ -29,7 +29,7 @@ use crate::{
         trace,
     },
     job::{self, JobView},
-    known::keys::Claim,
+    known::{early::Early, keys::Claim},
     lines,
     publish::{Owner, Refusal},
     state::AppState,
@@ -144,10 +144,12 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     // Not one that we made: nobody else knows it.
     let (trace, request_id) = (trace::parent(headers), request_id::given(headers));
     let envelope = Envelope { id, user_id, idempotency, trace, request_id, job };
-    let promising = match complete {
+    let certain = match &complete {
         Ok(()) => judge(state, &envelope).await,
-        incomplete => incomplete,
+        Err(_) => None,
     };
+    let early = certain.map(|early| early.problem(id.submitted_at()));
+    let promising = complete.and(early.map_or(Ok(()), Err));
 
     // A request that promises nothing is not published; but if it is a repeat, it is answered as one.
     let first = match (&promising, &claim) {
@@ -161,6 +163,9 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     };
     match (first, claim) {
         (Ok(()), _) => {
+            if let Some(early) = certain {
+                state.refusals.count(&envelope.job, early.rejection());
+            }
             promising?;
             state.metrics.accepted(kind);
             Ok(id)
@@ -201,16 +206,15 @@ async fn complete(
     Ok(())
 }
 
-/// Whether it is worth its place in the line: not if that would reject it for certain.
-async fn judge(state: &AppState, envelope: &Envelope) -> Result<(), Problem> {
+/// Why it is not worth its place in the line: that would reject it for certain.
+async fn judge(state: &AppState, envelope: &Envelope) -> Option<Early> {
     let submitted_at = envelope.id.submitted_at();
-    let certain = match &envelope.job {
+    match &envelope.job {
         Job::IssueCoupon(job) => state.coupons.early_rejection(job.coupon_id, submitted_at).await,
         Job::PlaceOrder(order) => state.products.early_rejection(&order.items, submitted_at).await,
         // Of an order that is there nothing is certain: what is before it in the line may cancel it.
         Job::CancelOrder(_) => None,
-    };
-    certain.map_or(Ok(()), |early| Err(early.problem(submitted_at)))
+    }
 }
 
 /// Answers for the job that has the key: as before, and as if for the first time while it may not be in its line.

@@ -344,6 +344,7 @@ async fn a_cancellation_that_does_not_name_the_products_is_set_aside() {
             reason: None,
             by_operator: false,
             max_age_seconds: None,
+            request_id: None,
         });
         let queue = shop.queue_of(&job);
         let id = shop.signer().mint(user_id, job.kind(), Place::UNKNOWN);

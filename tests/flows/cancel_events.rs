@@ -208,6 +208,7 @@ async fn long_ago(shop: &Shop, user: i64, days: (i64, i64)) -> (JobId, JobId, i6
         reason: None,
         by_operator: false,
         max_age_seconds: None,
+        request_id: None,
     });
     (placed, settled(shop, user, days.1, &cancel).await, order)
 }

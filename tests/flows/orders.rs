@@ -140,6 +140,7 @@ async fn batches_of_several_kinds_never_deadlock() {
                 reason: None,
                 by_operator: false,
                 max_age_seconds: None,
+                request_id: None,
             })
         };
         let first = (0..2 * ROUNDS).map(|n| envelope(7, place(if n % 2 == 0 { 1 } else { 2 })));

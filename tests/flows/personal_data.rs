@@ -50,12 +50,24 @@ async fn nothing_tells_any_more_who_it_was() {
         shop.settled(user, job.job_id()).await;
         eventually("its event is sent", async || {
             let found = tables_with(shop, "Kim Minji").await;
-            found == ["cancellations", "idempotent_answers", "users"]
+            found == ["audit_log", "cancellations", "idempotent_answers", "users"]
         })
         .await;
+        // What an operator gave as a reason stands in the log, too.
+        let third = shop.bought(user, &one(product, 1)).await;
+        let reason = json!({"reason": "Kim Minji asked for it."});
+        let job = shop.cancel_as_operator(third, &reason).await;
+        shop.settled(1, job.job_id()).await;
+        let log = async || {
+            let answer = Answer::of(shop.admin(Method::GET, "/api/admin/audit-log?action=cancel-order")).await;
+            answer.body["items"][0]["after"].clone()
+        };
+        assert_eq!(log().await["reason"], reason["reason"]);
 
         assert_eq!(remove(shop, user).await.status, 204);
-        assert_eq!(tables_with(shop, "Minji").await, [""; 0]);
+        eventually("the other event is sent, too", async || tables_with(shop, "Minji").await.is_empty()).await;
+        let told = log().await;
+        assert_eq!((&told["status"], &told["refunded"]), (&json!("cancelled"), &json!(100)), "what was done is still told");
         let (name, email): (String, String) = sqlx::query_as("SELECT name, email FROM users WHERE id = $1")
             .bind(user)
             .fetch_one(&shop.pool)

@@ -11,10 +11,10 @@ use firstcome_tests::{Answer, DEADLINE, Options, eventually, shop, token};
 use crate::imports::{CSV, counts, import};
 
 /// An import whose body comes in parts.
-struct Slow(TcpStream);
+pub(crate) struct Slow(TcpStream);
 
 impl Slow {
-    async fn begin(url: &str) -> Self {
+    pub(crate) async fn begin(url: &str) -> Self {
         Self::begin_as(url, &token(1, true)).await
     }
 
@@ -28,7 +28,7 @@ impl Slow {
         Self(stream)
     }
 
-    async fn send(&mut self, part: &str) {
+    pub(crate) async fn send(&mut self, part: &str) {
         self.0.write_all(format!("{:x}\r\n{part}\r\n", part.len()).as_bytes()).await.unwrap();
     }
 

@@ -75,6 +75,12 @@ const EMAILS: &str =
 const SUBJECTS: &str =
     "(SELECT array_agg('subject-' || n) FROM generate_series(100001, 100500) AS n)";
 const NEW_USERS: &str = "(SELECT array_agg(n) FROM generate_series(300001, 300500) AS n)";
+const FIRST_JOB: &str = "'01900000-0000-7000-8000-000000000000'::uuid";
+const MIDDLE_JOB: &str = "'01900000-0000-7000-8000-000000010000'::uuid";
+const LAST_JOB: &str = "'01920000-0000-7000-8000-000000000000'::uuid";
+const LOOKED_AT: &str = "(SELECT array_agg(n) FROM generate_series(100001, 102000) AS n)";
+const LONG_AGO: &str = "timestamptz '1970-01-01'";
+const LATE: &str = "timestamptz '2026-03-01'";
 const DAYS: &str = "(SELECT array_agg(date '2026-10-01') FROM generate_series(1, 500))";
 
 /// Every statement of a batch, a look-up, a route or a role.
@@ -89,7 +95,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key("AS \"idempotency_key!\"", reads(JOBS), &["'place-order'", IDS, KEYS]),
     by_key(
         "INSERT INTO job_outcomes",
-        writes(JOBS),
+        writes(2 * JOBS),
         &[
             "'place-order'",
             NEW_IDS,
@@ -106,6 +112,13 @@ pub(crate) const CASES: &[Case] = &[
             "'00'",
             "500",
             "now()",
+            ONES,
+            NULL_UUIDS,
+            "500",
+            "'1.00'",
+            NEW_IDS,
+            "(SELECT array_agg('coupon'::text) FROM generate_series(1, 500))",
+            ONES,
         ],
     ),
     by_key(
@@ -228,7 +241,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key("AS asked (used_by, holder, coupon)", reads(3 * JOBS), &[ORDERS, ORDERS, ONES]),
     by_key(
         "INSERT INTO cancellations",
-        writes(3 * JOBS),
+        writes(4 * JOBS),
         &[
             ORDERS,
             NEW_IDS,
@@ -239,6 +252,8 @@ pub(crate) const CASES: &[Case] = &[
             ONES,
             ONES,
             HELD,
+            ONES,
+            TEXTS,
         ],
     ),
     by_key(
@@ -330,7 +345,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key("SELECT product_id, quantity FROM carts", reads(2 * 50), &["1000"]),
     by_key("SELECT id FROM orders WHERE user_id BETWEEN", reads(21), &["100001", "NULL", "21"]),
     by_key(
-        "AS cancelled ON true WHERE id = ANY($2) AND user_id = $1",
+        "AS cancelled ON true WHERE id = ANY($2) AND ($1::bigint IS NULL OR user_id = $1)",
         reads(3 * 21),
         &["100001", "(SELECT array_agg(n) FROM generate_series(100001, 100021) AS n)"],
     ),
@@ -420,6 +435,155 @@ pub(crate) const CASES: &[Case] = &[
         "AS \"is_cancelled!\" FROM (SELECT order_id",
         reads(4 * 1_000),
         &["1", "100000", "1000"],
+    ),
+    // What support looks up: of one who has nearly everything, from the middle, as far as is looked for a page.
+    by_key(
+        "FROM users WHERE lower(email) = lower($1) AND ($2::bigint IS NULL OR id = $2)",
+        reads(1),
+        &["'100001@Example.com'", "NULL", "0"],
+    ),
+    by_key("SELECT id FROM users WHERE id > $1", reads(101), &["100000", "101"]),
+    by_key(
+        "(SELECT amount FROM balances WHERE user_id = users.id LIMIT 1)",
+        reads(2 * 100),
+        &["(SELECT array_agg(n) FROM generate_series(100001, 100100) AS n)"],
+    ),
+    by_key("AS \"coupons!\"", reads(3 * 1_000), &["1", "10000"]),
+    by_key(
+        "SELECT id, job_id AS job FROM orders WHERE user_id BETWEEN",
+        reads(2_000),
+        &["1", "150000", "2000"],
+    ),
+    by_key("FROM orders WHERE coupon_id BETWEEN", reads(2_000), &["1", "150000", "2000"]),
+    by_key("AS \"id!\", placed.job_id AS \"job!\"", reads(2 * 2_000), &["1", "150000", "2000"]),
+    by_key(
+        "SELECT order_id AS id, job_id AS job FROM cancellations",
+        reads(2_000),
+        &["150000", "2000"],
+    ),
+    by_key(
+        "FROM orders WHERE job_id >= $1 AND job_id < $2 ORDER BY job_id DESC",
+        reads(2_000),
+        &[FIRST_JOB, MIDDLE_JOB, "2000"],
+    ),
+    by_key(
+        "SELECT id FROM orders WHERE id = ANY($1) AND ($2::bigint IS NULL",
+        reads(3 * 2_000),
+        &[LOOKED_AT, "1", "1", "1", "true", LONG_AGO, LATE],
+    ),
+    by_key(
+        "FROM UNNEST($2::text[]) AS kinds (name)",
+        reads(3),
+        &["100001", "ARRAY['issue-coupon', 'place-order']", "'key-100001'", FIRST_JOB, LAST_JOB],
+    ),
+    by_key(
+        "SELECT job_id FROM orders WHERE id = $1 AND job_id >= $2",
+        reads(2_000),
+        &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
+    ),
+    by_key(
+        "SELECT job_id FROM job_outcomes WHERE user_id BETWEEN $1 AND $1 AND job_id >= $2",
+        reads(2_000),
+        &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
+    ),
+    by_key("BETWEEN ('coupon', $1)", reads(3 * 2_000), &["1", FIRST_JOB, MIDDLE_JOB, "2000"]),
+    by_key(
+        "BETWEEN ('product', $1) AND ('product', $1) AND job_id >= $2 AND job_id < $3 ORDER BY what DESC",
+        reads(3 * 2_000),
+        &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
+    ),
+    by_key(
+        "WHERE status = 'failed' AND job_id >= $1",
+        reads(2_000),
+        &[FIRST_JOB, MIDDLE_JOB, "2000"],
+    ),
+    by_key(
+        "SELECT job_id FROM job_outcomes WHERE job_id >= $1 AND job_id < $2 ORDER BY job_id DESC",
+        reads(2_000),
+        &[FIRST_JOB, MIDDLE_JOB, "2000"],
+    ),
+    by_key(
+        "SELECT job_id FROM job_outcomes WHERE job_id = ANY($1) AND ($2::bigint IS NULL",
+        reads(4 * 2_000),
+        &[
+            "(SELECT array_agg(job_id) FROM (SELECT job_id FROM job_outcomes ORDER BY job_id OFFSET 100000 LIMIT 2000) AS middle)",
+            "NULL",
+            "'place-order'",
+            "'succeeded'",
+            "NULL",
+            "1",
+            "7",
+            "7",
+        ],
+    ),
+    by_key(
+        "AS \"mentions: Json<Vec<Mentioned>>\"",
+        reads(3 * 100),
+        &[
+            "(SELECT array_agg(job_id) FROM (SELECT job_id FROM job_outcomes ORDER BY job_id OFFSET 100000 LIMIT 100) AS middle)",
+        ],
+    ),
+    by_key(
+        "NULL::timestamptz AS redriven_at FROM dead_letters",
+        reads(2 * 100),
+        &[MIDDLE_JOB, "1000", "100"],
+    ),
+    // The report of a sale, piece by piece.
+    by_key("SELECT name, total FROM coupons WHERE id = $1", reads(1), &["1"]),
+    by_key("SELECT name, stocked FROM products WHERE id = $1", reads(1), &["1"]),
+    by_key("SELECT code, refused FROM early_refusals", reads(20), &["'coupon'", "1"]),
+    by_key(
+        "INSERT INTO early_refusals",
+        writes(JOBS),
+        &["(SELECT array_agg('coupon'::text) FROM generate_series(1, 500))", IDS, TEXTS, ONES],
+    ),
+    by_key(
+        "WHERE kind = 'issue-coupon' AND subject BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3 ORDER BY subject, job_id",
+        reads(10_000),
+        &["1", FIRST_JOB, LAST_JOB, "10000"],
+    ),
+    by_key(
+        "WHERE kind <> 'issue-coupon' AND subject BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3 ORDER BY subject, job_id",
+        reads(10_000),
+        &["1", FIRST_JOB, LAST_JOB, "10000"],
+    ),
+    by_key(
+        "AS mention CROSS JOIN LATERAL",
+        reads(3 * 10_000),
+        &["1", FIRST_JOB, LAST_JOB, "10000"],
+    ),
+    // The audit log: of an operator who made nearly all changes.
+    by_key(
+        "INSERT INTO audit_log (who, action, target, person, before, after, request_id) VALUES",
+        writes(1),
+        &["1", "'edit-product'", "'products/1'", "NULL", "'{}'", "'{}'", "'request'"],
+    ),
+    by_key("UPDATE audit_log SET after = $2", writes(1), &["100001", "'{}'"]),
+    by_key("UPDATE audit_log SET before", writes(10), &["100001"]),
+    by_key(
+        "FROM audit_log WHERE target BETWEEN",
+        reads(2_000),
+        &["'products/1'", "2", "NULL", LONG_AGO, LATE, "1", "2000"],
+    ),
+    by_key(
+        "FROM audit_log WHERE who BETWEEN",
+        reads(2_000),
+        &["1", "'delete-product'", LONG_AGO, LATE, "1", "2000"],
+    ),
+    by_key(
+        "FROM audit_log WHERE action BETWEEN",
+        reads(101),
+        &["'edit-product'", LONG_AGO, LATE, "1", "101"],
+    ),
+    by_key(
+        "SELECT at, id FROM audit_log WHERE at >= $1",
+        reads(101),
+        &[LONG_AGO, LATE, "1", "101"],
+    ),
+    by_key(
+        "FROM audit_log WHERE id = ANY($1)",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(100001, 100100) AS n)"],
     ),
     // Personal data; of a user with a thousand orders.
     by_key(
@@ -537,7 +701,7 @@ pub(crate) const CASES: &[Case] = &[
         writes(1),
         &["199999"],
     ),
-    by_key("DELETE FROM dead_letters WHERE id = $1", writes(1), &["199999"]),
+    by_key("DELETE FROM dead_letters WHERE id = $1", writes(2), &["199999", "1000"]),
     // The relay.
     roles(
         "SELECT id, type, event, events FROM outbox_parcels ORDER BY id LIMIT",
@@ -629,6 +793,14 @@ pub(crate) const CASES: &[Case] = &[
     roles(
         "DELETE FROM job_outcomes WHERE job_id = ANY(ARRAY(",
         reads(JOBS),
+        &[
+            "'01900000-0000-7000-8000-000000010000'::uuid",
+            "'01900000-0000-7000-8000-0000000101f4'::uuid",
+        ],
+    ),
+    roles(
+        "DELETE FROM job_mentions",
+        reads(8 * JOBS),
         &[
             "'01900000-0000-7000-8000-000000010000'::uuid",
             "'01900000-0000-7000-8000-0000000101f4'::uuid",

@@ -4,7 +4,7 @@ SET session_replication_role = replica;
 SET synchronous_commit = off;
 
 TRUNCATE users, balances, balance_transactions, coupons, user_coupons, products, carts, orders, order_items, payments,
-    cancellations, purchases, job_outcomes, idempotent_answers, subjects, dead_letters, outbox_parcels, event_inbox, product_sales, daily_runs CASCADE;
+    cancellations, purchases, audit_log, early_refusals, job_mentions, redrives, job_outcomes, idempotent_answers, subjects, dead_letters, outbox_parcels, event_inbox, product_sales, daily_runs CASCADE;
 
 INSERT INTO users (id, name, email) SELECT n, 'User ' || n, n || '@example.com' FROM generate_series(1, 200010) AS n;
 INSERT INTO balances (user_id, amount) SELECT n, 1000000 FROM generate_series(1, 200000) AS n;
@@ -16,9 +16,9 @@ INSERT INTO user_coupons (user_id, coupon_id, issue_number)
     SELECT n, 1, n FROM generate_series(1, 199000) AS n;
 INSERT INTO user_coupons (user_id, coupon_id, issue_number)
     SELECT 1, n, 1 FROM generate_series(2, 1001) AS n;
-INSERT INTO orders (id, job_id, user_id, items_amount, discount, paid, created_at, completed_at)
+INSERT INTO orders (coupon_id, id, job_id, user_id, items_amount, discount, paid, created_at, completed_at)
     OVERRIDING SYSTEM VALUE
-    SELECT n, ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, CASE WHEN n % 200 = 0 THEN 1 ELSE n END, 1000, 0, 1000,
+    SELECT 1, n, ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, CASE WHEN n % 200 = 0 THEN 1 ELSE n END, 1000, 0, 1000,
            timestamptz '2026-01-01' + n * interval '1 minute', timestamptz '2026-01-01' + n * interval '1 minute'
     FROM generate_series(1, 200000) AS n;
 INSERT INTO order_items (order_id, product_id, name, unit_price, quantity) SELECT n, 1, 'Product 1', 1000, 1 FROM generate_series(1, 200000) AS n;
@@ -33,10 +33,22 @@ INSERT INTO purchases (user_id, product_id, limit_epoch, quantity) SELECT n, 1, 
 INSERT INTO purchases (user_id, product_id, limit_epoch, quantity) SELECT 1, n, 0, 1 FROM generate_series(2, 1001) AS n;
 INSERT INTO balance_transactions (user_id, kind, amount, balance_after, order_id)
     SELECT CASE WHEN n % 200 = 0 THEN 1 ELSE n END, 'payment', -1000, 1000000, n FROM generate_series(1, 200000) AS n;
+-- Three quarters of the coupon jobs for one campaign, and orders that name another product, a coupon and an order.
+INSERT INTO job_outcomes (job_id, user_id, kind, status, code, subject)
+    SELECT ('01918000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 200000 + n, 'issue-coupon',
+           CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'rejected' END, 'coupon-sold-out', CASE WHEN n % 4 = 0 THEN 2 ELSE 1 END
+    FROM generate_series(1, 200000) AS n;
+INSERT INTO job_mentions (job_id, what, id)
+    SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, what, 1
+    FROM generate_series(1, 70000) AS n, UNNEST(ARRAY['coupon', 'product', 'order']) AS what;
+INSERT INTO early_refusals (family, key, code, refused)
+    SELECT 'coupon', 1 + n % 10000, 'code-' || n / 10000, 1 FROM generate_series(0, 199999) AS n;
+INSERT INTO redrives (job_id, queue, reason, dead_lettered_at)
+    SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'queue', 'reason', now() FROM generate_series(1, 200000) AS n;
 -- Every job of one kind, with a key; of one user there are a thousand.
-INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key, fingerprint)
+INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key, fingerprint, subject)
     SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, CASE WHEN n % 200 = 0 THEN 1 ELSE n END, 'place-order', 'succeeded',
-           '{}', 'key-' || n, 'fingerprint'
+           '{}', 'key-' || n, 'fingerprint', 1
     FROM generate_series(1, 200000) AS n;
 INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
     SELECT n, 'charge', 'key-' || n, 'fingerprint', '{}' FROM generate_series(1, 200000) AS n;
@@ -52,6 +64,10 @@ INSERT INTO product_sales (day, product_id, quantity, amount)
 INSERT INTO dead_letters (queue, message_id, line, job_id, user_id, reason, attempts, payload, discarded_at, redrive_requested_at)
     SELECT 'queue', 'message-' || n, 0, ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, n, 'reason', 1, '',
            CASE WHEN n < 199900 THEN now() END, CASE WHEN n >= 199990 THEN now() END
+    FROM generate_series(1, 200000) AS n;
+-- One operator, who edits one product all day.
+INSERT INTO audit_log (at, who, action, target, person)
+    SELECT timestamptz '2026-01-01' + n * interval '1 minute', CASE WHEN n % 200 = 0 THEN 2 ELSE 1 END, 'edit-product', 'products/1', n
     FROM generate_series(1, 200000) AS n;
 INSERT INTO daily_runs (job, day) VALUES ('close-day', '2020-01-01'), ('purge', '2020-01-01');
 

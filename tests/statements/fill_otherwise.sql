@@ -14,6 +14,11 @@ INSERT INTO order_items (order_id, product_id, name, unit_price, quantity) SELEC
 INSERT INTO payments (order_id, user_id, amount, paid_at) SELECT n, n, 0, now() FROM generate_series(1, 300) AS n;
 INSERT INTO cancellations (order_id, job_id, by_operator, submitted_at, cancelled_at)
     SELECT n, gen_random_uuid(), false, now(), now() FROM generate_series(1, 300) AS n;
+INSERT INTO job_mentions (job_id, what, id) SELECT gen_random_uuid(), 'product', n FROM generate_series(1, 300) AS n;
+INSERT INTO early_refusals (family, key, code, refused) SELECT 'family-' || n, 1, 'code', 1 FROM generate_series(1, 300) AS n;
+INSERT INTO redrives (job_id, queue, reason, dead_lettered_at) SELECT gen_random_uuid(), 'queue', 'reason', now() FROM generate_series(1, 300) AS n;
+INSERT INTO audit_log (at, who, action, target, person)
+    SELECT timestamptz '2026-01-01' + n * interval '1 minute', n, 'action-' || n, 'target-' || n, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO purchases (user_id, product_id, limit_epoch, quantity) SELECT 1, n, n, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO balance_transactions (user_id, kind, amount, balance_after) SELECT 1, 'charge', 1, 1 FROM generate_series(1, 300) AS n;
 INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key, fingerprint)

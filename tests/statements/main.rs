@@ -6,6 +6,7 @@
 
 mod cases;
 mod database;
+mod lookups;
 
 use std::{collections::BTreeSet, fmt, fs, path::Path};
 

@@ -11,15 +11,29 @@ use serde_json::{Value, json};
 
 /// The document, made stricter: objects have no fields but those that it names.
 pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    let mut document = serde_json::to_value(firstcome_api::openapi::document()).unwrap();
-    for (name, schema) in document["components"]["schemas"].as_object_mut().unwrap() {
+    let document = serde_json::to_value(firstcome_api::openapi::document()).unwrap();
+    let mut strict = document.clone();
+    for (name, schema) in strict["components"]["schemas"].as_object_mut().unwrap() {
         // These two together are one object.
         if !["Problem", "Detail"].contains(&name.as_str()) {
+            *schema = whole(&document, schema);
             schema["unevaluatedProperties"] = json!(false);
         }
     }
-    document
+    strict
 });
+
+/// The schema with those in it that it is made of: each of them alone would have no fields of the others.
+fn whole(document: &Value, schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    for part in schema.get_mut("allOf").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(reference) = part["$ref"].as_str() {
+            *part = document.pointer(reference.trim_start_matches('#')).unwrap().clone();
+        }
+        *part = whole(document, part);
+    }
+    schema
+}
 
 /// Headers that a client acts on.
 const TELLING: [&str; 5] =

@@ -370,6 +370,10 @@ impl Shop {
         self.anonymous(method, path).bearer_auth(token(1, true))
     }
 
+    pub fn audit(&self, path: &str) -> RequestBuilder {
+        self.anonymous(Method::GET, path).bearer_auth(auditor_token(2))
+    }
+
     /// Asks for a coupon: the answer, noted if it is a 202.
     pub async fn issue(&self, user: i64, coupon: i64) -> Answer {
         self.submit(user, self.post(user, &format!("/api/coupons/{coupon}/issue"))).await
@@ -605,6 +609,19 @@ pub fn token(user: i64, admin: bool) -> String {
     firstcome_api::http::auth::token(&TokenArgs {
         user,
         admin,
+        auditor: false,
+        expires_in: 3600,
+        secrets: secrets(),
+    })
+    .unwrap()
+}
+
+/// Of a user who may see what operators see.
+pub fn auditor_token(user: i64) -> String {
+    firstcome_api::http::auth::token(&TokenArgs {
+        user,
+        admin: false,
+        auditor: true,
         expires_in: 3600,
         secrets: secrets(),
     })

@@ -12,7 +12,7 @@ use std::{
 use firstcome_api::http::problem::Code;
 
 /// Who may write a table: the folder of its one writer, or several with the reason.
-const WRITERS: [(&str, &[&str]); 28] = [
+const WRITERS: [(&str, &[&str]); 32] = [
     // Operators create users, one or many, and tokens of people who are new; sample data does for development.
     (
         "users",
@@ -76,6 +76,13 @@ const WRITERS: [(&str, &[&str]); 28] = [
         ],
     ),
     // What operators want is theirs, what is so the workers'.
+    // What is left of a dead letter that is redriven.
+    ("redrives", &["workers/src/crew/redrive.rs"]),
+    // With the outcomes, and gone with them.
+    ("job_mentions", &["workers/src/line/outcomes.rs", "workers/src/commands/purge.rs"]),
+    ("early_refusals", &["api/src/known/refusals.rs"]),
+    // Who makes a change notes it: the API, and the line where it cancels for an operator.
+    ("audit_log", &["api/src/admin/audit_log.rs", "workers/src/jobs/cancel_order"]),
     ("routing", &["workers/src/crew/routing/mod.rs", "workers/src/crew/routing/steps.rs"]),
     ("pins", &["api/src/admin"]),
     ("workers", &["workers/src/crew/sharing.rs"]),

@@ -10,11 +10,11 @@ use firstcome_contract::{ids::CouponId, order::MAX_PRICE};
 use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
-use super::Shelf;
+use super::{Shelf, audit_log::Change};
 use crate::{
     coupon,
     http::{
-        auth::Admin,
+        auth::{Admin, Auditor},
         body::Body,
         etag::{IfMatch, IfMatchHeader, if_match},
         fields::Fields,
@@ -155,7 +155,7 @@ impl EditedCoupon {
 )]
 pub async fn list_coupons(
     State(state): State<AppState>,
-    _admin: Admin,
+    _auditor: Auditor,
     Shelf { deleted, page }: Shelf,
 ) -> Result<Response, Problem> {
     if !deleted {
@@ -202,7 +202,10 @@ pub async fn create_coupon(
     let coupon =
         once(&state.pool, admin.user_id, "create-coupon", &headers, &bytes, async |transaction| {
             for look in free_ids::LOOKS {
-                if let Some(coupon) = insert(transaction, &wanted).await? {
+                if let Some(coupon) = insert(&mut *transaction, &wanted).await? {
+                    let target = format!("coupons/{}", coupon.id);
+                    let change = Change::new(admin.user_id, "create-coupon", target);
+                    change.after(&coupon)?.note(transaction).await?;
                     return Ok(coupon);
                 }
                 free_ids::skip(transaction, Table::Coupons, look).await?;
@@ -255,7 +258,7 @@ async fn insert(
 )]
 pub async fn edit_coupon(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     PathId(id): PathId,
     headers: HeaderMap,
     body: Body,
@@ -266,7 +269,8 @@ pub async fn edit_coupon(
     let condition = if_match(&headers)?;
     let mut connection = state.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    check(&mut transaction, id, condition.as_ref(), wanted.deleted == Some(false)).await?;
+    let may_be_deleted = wanted.deleted == Some(false);
+    let before = hold(&mut transaction, id, condition.as_ref(), may_be_deleted).await?;
     // A pause begins with its millisecond, as in the edit of a product.
     let coupon = sqlx::query_as!(
         CouponView,
@@ -306,6 +310,8 @@ pub async fn edit_coupon(
         _ => error.into(),
     })?;
     let coupon = coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?;
+    let change = Change::new(admin.user_id, "edit-coupon", format!("coupons/{id}"));
+    change.before(&before)?.after(&coupon)?.note(&mut transaction).await?;
     // Told also where it may or may not have been changed.
     let committed = transaction.commit().await;
     state.coupons.changed(CouponId::new(id)).await;
@@ -325,37 +331,32 @@ pub async fn edit_coupon(
 )]
 pub async fn delete_coupon(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let condition = if_match(&headers)?;
     let mut connection = state.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    check(&mut transaction, id, condition.as_ref(), false).await?;
-    let deleted = sqlx::query!(
-        "UPDATE coupons SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL",
-        id
-    )
-    .execute(&mut *transaction)
-    .await?;
-    if deleted.rows_affected() == 0 {
-        return Err(Problem::new(Code::CouponNotFound));
-    }
+    let before = hold(&mut transaction, id, condition.as_ref(), false).await?;
+    sqlx::query!("UPDATE coupons SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", id)
+        .execute(&mut *transaction)
+        .await?;
+    let change = Change::new(admin.user_id, "delete-coupon", format!("coupons/{id}"));
+    change.before(&before)?.note(&mut transaction).await?;
     let committed = transaction.commit().await;
     state.coupons.changed(CouponId::new(id)).await;
     committed?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Holds a campaign for an edit that is to be made only of what was read; any other edit holds it by itself.
-async fn check(
+/// Holds a campaign for an edit, as it is before; the edit may have to be made only of what was read.
+async fn hold(
     transaction: &mut PgConnection,
     id: i64,
     condition: Option<&IfMatch>,
     may_be_deleted: bool,
-) -> Result<(), Problem> {
-    let Some(condition) = condition else { return Ok(()) };
+) -> Result<CouponView, Problem> {
     let coupon = sqlx::query_as!(
         CouponView,
         r#"SELECT id, name, discount_type, discount_value, max_discount, total,
@@ -366,5 +367,7 @@ async fn check(
     )
     .fetch_optional(transaction)
     .await?;
-    condition.check(&coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?)
+    let coupon = coupon.ok_or_else(|| Problem::new(Code::CouponNotFound))?;
+    condition.map_or(Ok(()), |condition| condition.check(&coupon))?;
+    Ok(coupon)
 }

@@ -12,12 +12,14 @@ use firstcome_broker::topology;
 use firstcome_contract::job::Envelope;
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::Connection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::audit_log::Change;
 use crate::{
     http::{
-        auth::Admin,
+        auth::{Admin, Auditor},
         body::Body,
         idempotency_key::IdempotencyKey,
         json,
@@ -69,6 +71,15 @@ const LONGEST_REASON: i32 = 1_000;
 /// What it shows of a payload, in bytes: a whole job, and the beginning of what is none.
 const LONGEST_PAYLOAD: i32 = 16 * 1024;
 
+/// What is noted of a letter that is forgotten.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Discarded {
+    queue: String,
+    job_id: Option<Uuid>,
+    user_id: Option<i64>,
+}
+
 /// How many get another attempt.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -88,7 +99,7 @@ struct Redriven {
 )]
 pub async fn list_dead_letters(
     State(state): State<AppState>,
-    _admin: Admin,
+    _auditor: Auditor,
     page: Page,
 ) -> Result<Response, Problem> {
     let rows = sqlx::query!(
@@ -151,13 +162,16 @@ pub async fn redrive_dead_letter(
              WHERE id = $1 AND discarded_at IS NULL RETURNING queue, payload",
             id
         )
-        .fetch_optional(on)
+        .fetch_optional(&mut *on)
         .await?;
         let letter = letter.ok_or_else(|| Problem::new(Code::DeadLetterNotFound))?;
         if !events.contains(&letter.queue) && Envelope::decode(&letter.payload).is_err() {
             return Err(Problem::new(Code::DeadLetterUndecodable));
         }
-        Ok(Redriven { requested: 1 })
+        let redriven = Redriven { requested: 1 };
+        let change = Change::new(admin.user_id, kind, format!("dead-letters/{id}"));
+        change.after(&redriven)?.note(on).await?;
+        Ok(redriven)
     });
     Ok(accepted(&redriven.await?))
 }
@@ -184,9 +198,14 @@ pub async fn redrive_dead_letters(
         let requested = sqlx::query!(
             "UPDATE dead_letters SET redrive_requested_at = now() WHERE redrive_requested_at IS NULL AND discarded_at IS NULL"
         )
-        .execute(on)
+        .execute(&mut *on)
         .await?;
-        Ok(Redriven { requested: requested.rows_affected() })
+        let redriven = Redriven { requested: requested.rows_affected() };
+        if redriven.requested > 0 {
+            let change = Change::new(admin.user_id, kind, "dead-letters");
+            change.after(&redriven)?.note(on).await?;
+        }
+        Ok(redriven)
     });
     Ok(accepted(&redriven.await?))
 }
@@ -202,19 +221,23 @@ pub async fn redrive_dead_letters(
 )]
 pub async fn discard_dead_letter(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     PathId(id): PathId,
 ) -> Result<StatusCode, Problem> {
+    let mut connection = state.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
     let discarded = sqlx::query!(
         "UPDATE dead_letters SET discarded_at = now(), redrive_requested_at = NULL
-         WHERE id = $1 AND discarded_at IS NULL",
+         WHERE id = $1 AND discarded_at IS NULL RETURNING queue, job_id, user_id",
         id
     )
-    .execute(&state.pool)
+    .fetch_optional(&mut *transaction)
     .await?;
-    if discarded.rows_affected() == 0 {
-        return Err(Problem::new(Code::DeadLetterNotFound));
-    }
+    let letter = discarded.ok_or_else(|| Problem::new(Code::DeadLetterNotFound))?;
+    let before = Discarded { queue: letter.queue, job_id: letter.job_id, user_id: letter.user_id };
+    let change = Change::new(admin.user_id, "discard-dead-letter", format!("dead-letters/{id}"));
+    change.before(&before)?.note(&mut transaction).await?;
+    transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

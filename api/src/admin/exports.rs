@@ -17,7 +17,7 @@ use utoipa::{ToSchema, openapi::Object};
 use crate::{
     http::{
         accept,
-        auth::Admin,
+        auth::Auditor,
         fields::Fields,
         json,
         page::{List, Page},
@@ -105,7 +105,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
 )]
 pub async fn list_winners(
     State(state): State<AppState>,
-    _admin: Admin,
+    _auditor: Auditor,
     PathId(id): PathId,
     wanted: Wanted,
 ) -> Result<Response, Problem> {
@@ -133,7 +133,7 @@ pub async fn list_winners(
 )]
 pub async fn list_buyers(
     State(state): State<AppState>,
-    _admin: Admin,
+    _auditor: Auditor,
     PathId(id): PathId,
     wanted: Wanted,
 ) -> Result<Response, Problem> {

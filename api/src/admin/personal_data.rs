@@ -4,6 +4,7 @@ use axum::{extract::State, http::StatusCode};
 use firstcome_contract::ids::UserId;
 use sqlx::Connection;
 
+use super::audit_log::{self, Change};
 use crate::{
     http::{
         auth::Admin,
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// Removes who a user is: the name and the address, which is free again, whom the tokens' issuer means by the user,
-/// and the reasons that were given for cancelling the user's orders. What was bought and paid stays. May be repeated.
+/// and the reasons that were given for cancelling the user's orders, also in the audit log. What was bought and paid stays. May be repeated.
 ///
 /// # Errors
 /// 401, 403, 404, 409, 503.
@@ -26,7 +27,7 @@ use crate::{
 )]
 pub async fn remove_personal_data(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     PathId(id): PathId,
 ) -> Result<StatusCode, Problem> {
     let mut connection = state.pool.acquire().await?;
@@ -35,6 +36,9 @@ pub async fn remove_personal_data(
         return Err(Problem::new(Code::UserNotFound));
     }
     subjects::unmap(&mut transaction, id).await?;
+    audit_log::forget_person(&mut transaction, id).await?;
+    let change = Change::new(admin.user_id, "remove-personal-data", format!("users/{id}"));
+    change.note(&mut transaction).await?;
     // Told also where it may or may not have been removed.
     let committed = transaction.commit().await;
     if let Some(subjects) = &state.subjects {

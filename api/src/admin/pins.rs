@@ -1,20 +1,16 @@
 //! `GET /api/admin/pins`, `PUT`, `DELETE /api/admin/pins/{family}/{key}`
 
-use axum::{
-    extract::{FromRequestParts, RawPathParams, State},
-    http::{StatusCode, request::Parts},
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use firstcome_contract::{family::Family, line::MAX_PINS};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use utoipa::{ToSchema, openapi::Object};
 
+use super::{Contended, audit_log::Change};
 use crate::{
     http::{
-        auth::Admin,
-        fields::is_digits,
+        auth::{Admin, Auditor},
         json,
         page::List,
         problem::{Code, Problem},
@@ -44,28 +40,6 @@ fn states() -> Object {
     one_of(["pending", "active"])
 }
 
-/// What a pin is about: `{family}/{key}` in the path.
-pub struct Pinned {
-    family: Family,
-    key: i64,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Pinned {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let params = RawPathParams::from_request_parts(parts, state).await;
-        let params = params.map_err(|_| Problem::invalid("key", "must be an integer"))?;
-        let given =
-            |wanted| params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
-        let family = Family::parse(given("family").unwrap_or_default());
-        let family = family.map_err(|expected| Problem::invalid("family", expected))?;
-        let key = given("key").filter(|key| is_digits(key));
-        let key = key.ok_or_else(|| Problem::invalid("key", "must be an integer"))?;
-        Ok(Self { family, key: key.parse().unwrap_or(i64::MAX) })
-    }
-}
-
 /// The coupons and products with a line of their own.
 ///
 /// # Errors
@@ -74,7 +48,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Pinned {
     get, path = "/api/admin/pins", operation_id = "listPins", tag = "Admin",
     responses((status = 200, description = "All pins.", body = List<PinView>)),
 )]
-pub async fn list_pins(State(state): State<AppState>, _admin: Admin) -> Result<Response, Problem> {
+pub async fn list_pins(
+    State(state): State<AppState>,
+    _auditor: Auditor,
+) -> Result<Response, Problem> {
     let mut connection = state.pool.acquire().await?;
     Ok(json::ok(&List { items: select(&mut connection, None).await?, next: None }))
 }
@@ -91,10 +68,9 @@ pub async fn list_pins(State(state): State<AppState>, _admin: Admin) -> Result<R
 )]
 pub async fn pin(
     State(state): State<AppState>,
-    _admin: Admin,
-    pinned: Pinned,
+    Admin(admin): Admin,
+    Contended { family, key }: Contended,
 ) -> Result<Response, Problem> {
-    let Pinned { family, key } = pinned;
     let mut connection = state.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     let missing = match family {
@@ -120,7 +96,7 @@ pub async fn pin(
     sqlx::query!("SELECT FROM routing WHERE family = $1 FOR UPDATE", family.as_str())
         .execute(&mut *transaction)
         .await?;
-    sqlx::query!(
+    let pinned = sqlx::query!(
         "INSERT INTO pins (family, key, number)
          SELECT $1, $2, number FROM generate_series(0, $3::int - 1) AS free (number)
          WHERE number NOT IN (SELECT number FROM pins WHERE family = $1)
@@ -133,8 +109,13 @@ pub async fn pin(
     .execute(&mut *transaction)
     .await?;
     let pin = select(&mut transaction, Some((family, key))).await?.pop();
+    let pin = pin.ok_or_else(|| Problem::new(Code::TooManyPins))?;
+    if pinned.rows_affected() > 0 {
+        let change = Change::new(admin.user_id, "pin", target(family, key));
+        change.after(&pin)?.note(&mut transaction).await?;
+    }
     transaction.commit().await?;
-    Ok(json::ok(&pin.ok_or_else(|| Problem::new(Code::TooManyPins))?))
+    Ok(json::ok(&pin))
 }
 
 /// Puts a coupon or product back into the line that it shares, in order as well.
@@ -148,17 +129,26 @@ pub async fn pin(
 )]
 pub async fn unpin(
     State(state): State<AppState>,
-    _admin: Admin,
-    Pinned { family, key }: Pinned,
+    Admin(admin): Admin,
+    Contended { family, key }: Contended,
 ) -> Result<StatusCode, Problem> {
+    let mut connection = state.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    let pin = select(&mut transaction, Some((family, key))).await?.pop();
     let deleted =
         sqlx::query!("DELETE FROM pins WHERE family = $1 AND key = $2", family.as_str(), key)
-            .execute(&state.pool)
+            .execute(&mut *transaction)
             .await?;
-    if deleted.rows_affected() == 0 {
-        return Err(Problem::new(Code::PinNotFound));
-    }
+    let pin = pin.filter(|_| deleted.rows_affected() > 0);
+    let pin = pin.ok_or_else(|| Problem::new(Code::PinNotFound))?;
+    let change = Change::new(admin.user_id, "unpin", target(family, key));
+    change.before(&pin)?.note(&mut transaction).await?;
+    transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn target(family: Family, key: i64) -> String {
+    format!("pins/{}/{key}", family.as_str())
 }
 
 async fn select(

@@ -10,10 +10,10 @@ use firstcome_contract::{ids::ProductId, order::MAX_PRICE, sale::MAX_PER_CUSTOME
 use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
-use super::Shelf;
+use super::{Shelf, audit_log::Change};
 use crate::{
     http::{
-        auth::Admin,
+        auth::{Admin, Auditor},
         body::Body,
         etag::{IfMatch, IfMatchHeader, if_match},
         fields::Fields,
@@ -155,7 +155,7 @@ impl AddedStock {
 )]
 pub async fn list_products(
     State(state): State<AppState>,
-    _admin: Admin,
+    _auditor: Auditor,
     Shelf { deleted, page }: Shelf,
 ) -> Result<Response, Problem> {
     if !deleted {
@@ -200,7 +200,10 @@ pub async fn create_product(
     let product =
         once(&state.pool, admin.user_id, "create-product", &headers, &bytes, async |transaction| {
             for look in free_ids::LOOKS {
-                if let Some(product) = insert(transaction, &wanted).await? {
+                if let Some(product) = insert(&mut *transaction, &wanted).await? {
+                    let target = format!("products/{}", product.id);
+                    let change = Change::new(admin.user_id, "create-product", target);
+                    change.after(&product)?.note(transaction).await?;
                     return Ok(product);
                 }
                 free_ids::skip(transaction, Table::Products, look).await?;
@@ -253,7 +256,7 @@ async fn insert(
 )]
 pub async fn edit_product(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     PathId(id): PathId,
     headers: HeaderMap,
     body: Body,
@@ -264,7 +267,8 @@ pub async fn edit_product(
     let condition = if_match(&headers)?;
     let mut connection = state.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    check(&mut transaction, id, condition.as_ref(), wanted.deleted == Some(false)).await?;
+    let may_be_deleted = wanted.deleted == Some(false);
+    let before = hold(&mut transaction, id, condition.as_ref(), may_be_deleted).await?;
     // A pause begins with its millisecond: job ids, which tell when they were submitted, know no finer one.
     let product = sqlx::query_as!(
         ProductView,
@@ -299,6 +303,8 @@ pub async fn edit_product(
         _ => error.into(),
     })?;
     let product = product.ok_or_else(|| Problem::new(Code::ProductNotFound))?;
+    let change = Change::new(admin.user_id, "edit-product", format!("products/{id}"));
+    change.before(&before)?.after(&product)?.note(&mut transaction).await?;
     // Told also where it may or may not have been changed.
     let committed = transaction.commit().await;
     changed(&state, id).await;
@@ -334,7 +340,7 @@ pub async fn add_stock(
     let asked_for = [id.to_be_bytes(), delta.to_be_bytes()].concat();
     let product =
         once(&state.pool, admin.user_id, "add-stock", &headers, &asked_for, async |transaction| {
-            check(&mut *transaction, id, condition.as_ref(), false).await?;
+            let before = hold(&mut *transaction, id, condition.as_ref(), false).await?;
             let product = sqlx::query_as!(
                 ProductView,
                 r#"UPDATE products SET stock = stock + $2, stocked = stocked + $2
@@ -344,7 +350,7 @@ pub async fn add_stock(
                 id,
                 delta,
             )
-            .fetch_optional(transaction)
+            .fetch_optional(&mut *transaction)
             .await
             .map_err(|error| {
                 match error.as_database_error().and_then(|error| error.constraint()) {
@@ -358,6 +364,8 @@ pub async fn add_stock(
                 let detail = format!("must not make the stock more than {MAX_STOCK}");
                 return Err(Problem::invalid("delta", detail));
             }
+            let change = Change::new(admin.user_id, "add-stock", format!("products/{id}"));
+            change.before(&before)?.after(&product)?.note(transaction).await?;
             Ok(product)
         })
         .await;
@@ -377,37 +385,32 @@ pub async fn add_stock(
 )]
 pub async fn delete_product(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let condition = if_match(&headers)?;
     let mut connection = state.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    check(&mut transaction, id, condition.as_ref(), false).await?;
-    let deleted = sqlx::query!(
-        "UPDATE products SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL",
-        id
-    )
-    .execute(&mut *transaction)
-    .await?;
-    if deleted.rows_affected() == 0 {
-        return Err(Problem::new(Code::ProductNotFound));
-    }
+    let before = hold(&mut transaction, id, condition.as_ref(), false).await?;
+    sqlx::query!("UPDATE products SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", id)
+        .execute(&mut *transaction)
+        .await?;
+    let change = Change::new(admin.user_id, "delete-product", format!("products/{id}"));
+    change.before(&before)?.note(&mut transaction).await?;
     let committed = transaction.commit().await;
     changed(&state, id).await;
     committed?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Holds a product for an edit that is to be made only of what was read; any other edit holds it by itself.
-async fn check(
+/// Holds a product for an edit, as it is before; the edit may have to be made only of what was read.
+async fn hold(
     transaction: &mut PgConnection,
     id: i64,
     condition: Option<&IfMatch>,
     may_be_deleted: bool,
-) -> Result<(), Problem> {
-    let Some(condition) = condition else { return Ok(()) };
+) -> Result<ProductView, Problem> {
     let product = sqlx::query_as!(
         ProductView,
         r#"SELECT id, name, price, on_sale_from, on_sale_until, per_customer, paused_at IS NOT NULL AS "paused!",
@@ -418,7 +421,9 @@ async fn check(
     )
     .fetch_optional(transaction)
     .await?;
-    condition.check(&product.ok_or_else(|| Problem::new(Code::ProductNotFound))?)
+    let product = product.ok_or_else(|| Problem::new(Code::ProductNotFound))?;
+    condition.map_or(Ok(()), |condition| condition.check(&product))?;
+    Ok(product)
 }
 
 /// Tells those who remember it, here and in every other API.

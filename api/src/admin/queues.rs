@@ -12,7 +12,7 @@ use utoipa::{
 
 use crate::{
     http::{
-        auth::Admin,
+        auth::Auditor,
         json,
         page::List,
         problem::{Code, Problem},
@@ -102,7 +102,7 @@ fn states() -> Object {
     responses((status = 200, description = "All lines.", body = List<QueueView>)),
     extensions(("x-codes" = json!([Code::BrokerUnavailable]))),
 )]
-pub async fn queues(State(state): State<AppState>, _admin: Admin) -> Result<Response, Problem> {
+pub async fn queues(State(state): State<AppState>, _auditor: Auditor) -> Result<Response, Problem> {
     let namespace = &state.config.broker.queue_namespace;
     let lines = state.lines.all();
     if lines.is_empty() {

@@ -3,7 +3,7 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 use utoipa::ToSchema;
 
-use super::created;
+use super::{audit_log::Change, created};
 use crate::{
     http::{
         auth::Admin,
@@ -57,7 +57,7 @@ impl NewUser {
 )]
 pub async fn create_user(
     State(state): State<AppState>,
-    admin: Admin,
+    Admin(admin): Admin,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -66,9 +66,13 @@ pub async fn create_user(
     fields.finish()?;
 
     let user =
-        once(&state.pool, admin.0.user_id, "create-user", &headers, &bytes, async |transaction| {
-            let user = users::create(transaction, id, &name, &email).await?;
-            user.ok_or_else(|| Problem::new(Code::UserExists))
+        once(&state.pool, admin.user_id, "create-user", &headers, &bytes, async |transaction| {
+            let user = users::create(&mut *transaction, id, &name, &email).await?;
+            let user = user.ok_or_else(|| Problem::new(Code::UserExists))?;
+            let id = user.id();
+            let change = Change::new(admin.user_id, "create-user", format!("users/{id}"));
+            change.of_person(id).after(&user)?.note(transaction).await?;
+            Ok(user)
         })
         .await?;
     Ok(created(&user))

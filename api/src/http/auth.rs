@@ -27,12 +27,24 @@ use crate::config::{SecretArgs, TokenArgs};
 pub struct Caller {
     /// The `sub` of the token.
     pub user_id: UserId,
-    admin: bool,
+    role: Role,
 }
 
-/// A caller with the role `admin`.
+/// A caller with the role `admin`, who may change what operators can.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin(pub Caller);
+
+/// A caller who may see what operators see: with the role `auditor`, or `admin`.
+#[derive(Debug, Clone, Copy)]
+pub struct Auditor(pub Caller);
+
+/// What a caller may do beside a customer's own; each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Customer,
+    Auditor,
+    Admin,
+}
 
 /// Whom a token names, as far as it tells.
 #[derive(Debug)]
@@ -148,15 +160,23 @@ impl Names {
             Self::List(list) => list.iter().any(|known| known == name),
         }
     }
+
+    /// The highest role among them.
+    fn role(&self) -> Role {
+        let named = [(ADMIN, Role::Admin), (AUDITOR, Role::Auditor)];
+        let found = named.into_iter().find(|(name, _)| self.have(name));
+        found.map_or(Role::Customer, |(_, role)| role)
+    }
 }
 
 impl Claim<Names> {
-    fn have(&self, name: &str) -> bool {
-        matches!(self, Self::Told(names) if names.have(name))
+    fn role(&self) -> Role {
+        if let Self::Told(names) = self { names.role() } else { Role::Customer }
     }
 }
 
 const ADMIN: &str = "admin";
+const AUDITOR: &str = "auditor";
 
 /// Checks tokens; cheap to clone.
 #[derive(Clone)]
@@ -223,8 +243,8 @@ impl Verifier {
     }
 
     async fn caller(&self, token: &str) -> Result<Caller, Denied> {
-        let (claims, admin) = self.read(token).await?;
-        let caller = |user_id| Caller { user_id, admin };
+        let (claims, role) = self.read(token).await?;
+        let caller = |user_id| Caller { user_id, role };
         let subject = match claims.sub {
             Subject::Text(text) => text,
             Subject::Number(number) => number.to_string(),
@@ -246,8 +266,8 @@ impl Verifier {
         found.map(caller).ok_or(Denied::Unknown)
     }
 
-    /// What a token says, and whether its caller is an operator.
-    async fn read(&self, token: &str) -> Result<(Claims, bool), Denied> {
+    /// What a token says, and what its caller may do.
+    async fn read(&self, token: &str) -> Result<(Claims, Role), Denied> {
         let issuer = match &self.0.keys {
             Keys::Given(keys) => return self.0.read(token, keys).ok_or(Denied::Invalid),
             Keys::Published(issuer) => issuer,
@@ -266,31 +286,31 @@ impl Verifier {
 
 impl Inner {
     /// What the token says, if one of the keys has signed it.
-    fn read(&self, token: &str, keys: &[Key]) -> Option<(Claims, bool)> {
+    fn read(&self, token: &str, keys: &[Key]) -> Option<(Claims, Role)> {
         // Only a set of keys has names for them.
         let id = match keys {
             [Key { id: None, .. }] => None,
             _ => jsonwebtoken::decode_header(token).ok()?.kid,
         };
         let mut named = keys.iter().filter(|key| key.id.is_none() || id.is_none() || key.id == id);
-        let (claims, admin) = named.find_map(|key| self.claims(token, key))?;
-        let admin = admin
-            || [&claims.role, &claims.roles, &claims.scope].iter().any(|names| names.have(ADMIN));
-        Some((claims, admin))
+        let (claims, role) = named.find_map(|key| self.claims(token, key))?;
+        let roles = [&claims.role, &claims.roles, &claims.scope].map(Claim::role);
+        let role = roles.into_iter().fold(role, Role::max);
+        Some((claims, role))
     }
 
-    /// What the token says if this key has signed it, and whether the role stands where it is configured.
-    fn claims(&self, token: &str, Key { key, validation, .. }: &Key) -> Option<(Claims, bool)> {
+    /// What the token says if this key has signed it, and the role that stands where it is configured.
+    fn claims(&self, token: &str, Key { key, validation, .. }: &Key) -> Option<(Claims, Role)> {
         let Some(path) = &self.roles_claim else {
             let decoded = jsonwebtoken::decode::<Claims>(token, key, validation).ok()?;
-            return Some((decoded.claims, false));
+            return Some((decoded.claims, Role::Customer));
         };
         let all = jsonwebtoken::decode::<Value>(token, key, validation).ok()?.claims;
         // A name may have dots in it, as those that are URLs.
         let within = || path.split('.').try_fold(&all, |claim, name| claim.get(name));
         let found = all.get(path).or_else(within).map(Names::deserialize);
-        let admin = found.and_then(Result::ok).is_some_and(|names| names.have(ADMIN));
-        Some((serde_json::from_value(all).ok()?, admin))
+        let role = found.and_then(Result::ok).map_or(Role::Customer, |names| names.role());
+        Some((serde_json::from_value(all).ok()?, role))
     }
 }
 
@@ -316,7 +336,11 @@ pub fn token(args: &TokenArgs) -> anyhow::Result<String> {
     let claims = Issued {
         sub: args.user.to_string(),
         exp: Utc::now().timestamp() + i64::from(args.expires_in),
-        role: args.admin.then_some(ADMIN),
+        role: match (args.admin, args.auditor) {
+            (true, _) => Some(ADMIN),
+            (false, true) => Some(AUDITOR),
+            (false, false) => None,
+        },
         iss: secrets.jwt_issuer.as_deref(),
         aud: secrets.jwt_audience.first().map(String::as_str),
     };
@@ -378,10 +402,28 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, state).await?;
-        if caller.admin {
+        if caller.role >= Role::Admin {
             Ok(Self(caller))
         } else {
             Err(Problem::with_detail(Code::Forbidden, "The role admin is needed."))
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for Auditor
+where
+    S: Send + Sync,
+    Verifier: FromRef<S>,
+    Limiter: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        if caller.role >= Role::Auditor {
+            Ok(Self(caller))
+        } else {
+            Err(Problem::with_detail(Code::Forbidden, "The role admin or auditor is needed."))
         }
     }
 }
@@ -482,13 +524,21 @@ mod tests {
 
     #[test]
     fn claims_say_who_calls() {
-        let user = |claims| with_claims(&claims).map(|caller| (caller.user_id.get(), caller.admin));
+        let user = |claims| with_claims(&claims).map(|caller| (caller.user_id.get(), caller.role));
         let later = Utc::now().timestamp() + 3600;
-        assert_eq!(user(json!({"sub": "7", "exp": later})), Some((7, false)));
-        assert_eq!(user(json!({"sub": 7})), Some((7, false)));
-        assert_eq!(user(json!({"sub": "7", "role": "admin"})), Some((7, true)));
-        assert_eq!(user(json!({"sub": "7", "roles": ["clerk", "admin"]})), Some((7, true)));
-        assert_eq!(user(json!({"sub": "7", "role": "clerk", "aud": "anyone"})), Some((7, false)));
+        assert_eq!(user(json!({"sub": "7", "exp": later})), Some((7, Role::Customer)));
+        assert_eq!(user(json!({"sub": 7})), Some((7, Role::Customer)));
+        assert_eq!(user(json!({"sub": "7", "role": "admin"})), Some((7, Role::Admin)));
+        assert_eq!(user(json!({"sub": "7", "roles": ["clerk", "admin"]})), Some((7, Role::Admin)));
+        assert_eq!(
+            user(json!({"sub": "7", "role": "clerk", "aud": "anyone"})),
+            Some((7, Role::Customer))
+        );
+        assert_eq!(user(json!({"sub": "7", "scope": "read auditor"})), Some((7, Role::Auditor)));
+        assert_eq!(
+            user(json!({"sub": "7", "roles": ["auditor"], "role": "admin"})),
+            Some((7, Role::Admin))
+        );
         for nobody in [
             json!({}),
             json!({"sub": "Ann"}),
@@ -602,7 +652,11 @@ mod tests {
                 let token = token.as_str().unwrap();
                 let caller = verifier.caller_now(token);
                 let caller = caller.unwrap_or_else(|| panic!("{name}: {algorithm}"));
-                assert_eq!((caller.user_id.get(), caller.admin), (7, true), "{name}: {algorithm}");
+                assert_eq!(
+                    (caller.user_id.get(), caller.role),
+                    (7, Role::Admin),
+                    "{name}: {algorithm}"
+                );
                 assert!(other.caller_now(token).is_none(), "{name}: {algorithm}");
                 // The first letter of a signature has no bits that do not count.
                 let (said, signature) = token.rsplit_once('.').unwrap();

@@ -29,6 +29,12 @@ impl Early {
         Self { rejection, begins_at: Some(begins_at) }
     }
 
+    /// Why.
+    #[must_use]
+    pub const fn rejection(self) -> Rejection {
+        self.rejection
+    }
+
     /// The answer to a request that was submitted then.
     #[must_use]
     pub fn problem(self, submitted_at: DateTime<Utc>) -> Problem {

@@ -16,6 +16,7 @@ pub mod outcomes;
 pub mod popular;
 pub mod product_pages;
 pub mod products;
+pub mod refusals;
 pub mod shown;
 pub mod streams;
 pub mod subjects;

@@ -1,6 +1,7 @@
 //! Making users, for operators and for tokens of people who are new.
 
 use chrono::{DateTime, Utc};
+use firstcome_process::database::Pool;
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
@@ -26,6 +27,25 @@ pub(crate) struct UserView {
     email: String,
     balance: i64,
     created_at: DateTime<Utc>,
+}
+
+impl UserView {
+    pub(crate) const fn id(&self) -> i64 {
+        self.id
+    }
+}
+
+/// Those of these users that there are, by id.
+pub(crate) async fn read(pool: &Pool, ids: &[i64]) -> Result<Vec<UserView>, sqlx::Error> {
+    sqlx::query_as!(
+        UserView,
+        r#"SELECT id, name, email, created_at,
+                  COALESCE((SELECT amount FROM balances WHERE user_id = users.id LIMIT 1), 0) AS "balance!"
+           FROM users WHERE id = ANY($1) ORDER BY id"#,
+        ids,
+    )
+    .fetch_all(pool)
+    .await
 }
 
 /// What stands in the place of a name that was removed.

@@ -51,7 +51,7 @@ const CODES: &str = "x-codes";
         (name = "Cart", description = "What the caller means to buy."),
         (name = "Orders", description = "Placing and cancelling orders, and those that were completed."),
         (name = "Jobs", description = "What became of a request that was accepted with 202."),
-        (name = "Admin", description = "For operators: a token with the role `admin`."),
+        (name = "Admin", description = "For operators: a token with the role `admin`; or `auditor`, to read only."),
         (name = "Operations", description = "For the orchestrator and for developers."),
     ),
     components(schemas(Accepted)),
@@ -67,7 +67,9 @@ impl Modify for Bearer {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("JWT")
-            .description(Some("`sub` is the user's id; `role` `admin` opens `/api/admin`."))
+            .description(Some(
+                "`sub` is the user's id; `role` `admin` opens `/api/admin`, `auditor` its `GET`s.",
+            ))
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));

@@ -5,6 +5,7 @@ use firstcome_contract::{
     ids::{OrderId, UserId},
     job::{CancelOrder, Job, cancel_order::MAX_REASON},
 };
+use firstcome_process::request_id;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -77,6 +78,7 @@ pub(crate) async fn submit_cancel(
         reason,
         by_operator: max_age_seconds.is_none(),
         max_age_seconds,
+        request_id: max_age_seconds.is_none().then(request_id::current).flatten(),
     };
     let fingerprint = terms(&job).map_err(|_| Problem::new(Code::InternalError))?;
     let request =
@@ -118,6 +120,7 @@ mod tests {
                 reason: reason.map(str::to_owned),
                 by_operator,
                 max_age_seconds: None,
+                request_id: None,
             };
             fingerprint(&[b"cancel-order", &terms(&cancel).unwrap()])
         };

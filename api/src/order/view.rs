@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use utoipa::{ToSchema, openapi::Object};
+use uuid::Uuid;
 
 use crate::{
     http::{
@@ -61,6 +62,27 @@ fn statuses() -> Object {
     one_of([COMPLETED, CANCELLED])
 }
 
+/// An order, as operators see it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PlacedOrder)]
+pub(crate) struct PlacedOrder {
+    #[serde(flatten)]
+    order: OrderView,
+    user_id: i64,
+    /// The job that placed it.
+    job_id: Uuid,
+    /// The job that cancelled it.
+    #[schema(required)]
+    cancel_job_id: Option<Uuid>,
+}
+
+impl PlacedOrder {
+    pub(crate) const fn id(&self) -> i64 {
+        self.order.id
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = OrderLine)]
@@ -86,8 +108,8 @@ pub async fn get(
     caller: Caller,
     PathId(id): PathId,
 ) -> Result<Response, Problem> {
-    let found = select(&state.pool, caller.user_id.get(), &[id]).await?;
-    Ok(json::ok(&found.into_iter().next().ok_or_else(|| Problem::new(Code::OrderNotFound))?))
+    let found = read(&state.pool, Some(caller.user_id.get()), &[id]).await?.pop();
+    Ok(json::ok(&found.ok_or_else(|| Problem::new(Code::OrderNotFound))?.order))
 }
 
 /// The caller's orders, newest first.
@@ -115,14 +137,19 @@ pub async fn history(
     )
     .fetch_all(&state.pool)
     .await?;
-    let orders = select(&state.pool, user_id, &ids).await?;
+    let orders = read(&state.pool, Some(user_id), &ids).await?;
+    let orders = orders.into_iter().map(|placed| placed.order).collect();
     Ok(json::ok(&page.cut(orders, |order| order.id)))
 }
 
-/// The user's orders among these, newest first.
-async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>, sqlx::Error> {
+/// These orders, as far as they are the user's, if one is given; newest first.
+pub(crate) async fn read(
+    pool: &Pool,
+    user_id: Option<i64>,
+    ids: &[i64],
+) -> Result<Vec<PlacedOrder>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT id, items_amount, discount, paid, coupon_id, created_at, completed_at,
+        r#"SELECT id, user_id, orders.job_id, cancelled.job_id AS "cancel_job_id?", items_amount, discount, paid, coupon_id, created_at, completed_at,
                   dropped AS "dropped: Json<Box<RawValue>>",
                   (SELECT jsonb_agg(jsonb_build_object('productId', product_id, 'name', name, 'quantity', quantity,
                                                        'unitPrice', unit_price, 'amount', unit_price * quantity)
@@ -130,8 +157,8 @@ async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>
                    FROM order_items WHERE order_id = orders.id) AS "items!: Json<Vec<ItemView>>",
                   cancelled_at AS "cancelled_at?", reason AS "reason?"
            FROM orders
-           LEFT JOIN LATERAL (SELECT cancelled_at, reason FROM cancellations WHERE order_id = orders.id LIMIT 1) AS cancelled ON true
-           WHERE id = ANY($2) AND user_id = $1 ORDER BY id DESC"#,
+           LEFT JOIN LATERAL (SELECT job_id, cancelled_at, reason FROM cancellations WHERE order_id = orders.id LIMIT 1) AS cancelled ON true
+           WHERE id = ANY($2) AND ($1::bigint IS NULL OR user_id = $1) ORDER BY id DESC"#,
         user_id,
         ids,
     )
@@ -139,19 +166,24 @@ async fn select(pool: &Pool, user_id: i64, ids: &[i64]) -> Result<Vec<OrderView>
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| OrderView {
-            id: row.id,
-            status: if row.cancelled_at.is_some() { CANCELLED } else { COMPLETED },
-            items: row.items.0,
-            dropped: row.dropped.0,
-            items_amount: row.items_amount,
-            discount: row.discount,
-            paid: row.paid,
-            coupon_id: row.coupon_id,
-            created_at: row.created_at,
-            completed_at: row.completed_at,
-            cancelled_at: row.cancelled_at,
-            cancel_reason: row.reason,
+        .map(|row| PlacedOrder {
+            user_id: row.user_id,
+            job_id: row.job_id,
+            cancel_job_id: row.cancel_job_id,
+            order: OrderView {
+                id: row.id,
+                status: if row.cancelled_at.is_some() { CANCELLED } else { COMPLETED },
+                items: row.items.0,
+                dropped: row.dropped.0,
+                items_amount: row.items_amount,
+                discount: row.discount,
+                paid: row.paid,
+                coupon_id: row.coupon_id,
+                created_at: row.created_at,
+                completed_at: row.completed_at,
+                cancelled_at: row.cancelled_at,
+                cancel_reason: row.reason,
+            },
         })
         .collect())
 }

@@ -116,15 +116,25 @@ async fn one(
                 }
                 return Ok(Some(next.id));
             }
-            sqlx::query!("DELETE FROM dead_letters WHERE id = $1", next.id)
-                .execute(&mut *locked)
-                .await?;
+            // What is left of it: the job's story.
+            sqlx::query!(
+                "WITH redriven AS (DELETE FROM dead_letters WHERE id = $1 RETURNING *)
+                 INSERT INTO redrives (job_id, queue, reason, dead_lettered_at)
+                 SELECT job_id, queue, left(reason, $2), dead_lettered_at FROM redriven WHERE job_id IS NOT NULL",
+                next.id,
+                LONGEST_REASON,
+            )
+            .execute(&mut *locked)
+            .await?;
             tracing::info!(id = next.id, "redriven");
         }
     }
     locked.commit().await?;
     Ok(Some(next.id))
 }
+
+/// What is kept of the reason of a letter, in characters.
+const LONGEST_REASON: i32 = 1_000;
 
 struct Letter {
     queue: String,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Instant};
 
 use firstcome_contract::{
     failure::Failure,
-    job::{JobKind, Settled},
+    job::{Envelope, JobKind, Settled},
 };
 use sqlx::{Connection, PgConnection};
 use tracing::field::display;
@@ -14,7 +14,7 @@ use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
     context::QueueContext,
-    outcomes::{self, Entry, Settling},
+    outcomes::{self, About, Entry, Settling},
     parts::{Parts, Then, Tuning},
 };
 use crate::{RoleName, jobs::outcome::Outcome};
@@ -128,7 +128,11 @@ async fn fail_on(
             .filter(|(_, (id, _))| id.kind().or(unknown) == Some(kind))
             .filter(|(_, (id, _))| !past.is_settled(*id) && seen.insert(*id));
         let entries: Vec<Entry> = of_kind
-            .map(|(letter, (id, user))| Entry::new(id, user, &Outcome::Failed(letter.failure)))
+            .map(|(letter, (id, user))| {
+                let job = Envelope::decode(&letter.reject.payload);
+                let about = job.map(|job| About::of(&job)).unwrap_or_default();
+                Entry::new(id, user, &Outcome::Failed(letter.failure)).about(about)
+            })
             .collect();
         if !entries.is_empty() {
             // The records of a batch that are no jobs are set aside before its jobs are settled.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, NaiveDate, Utc};
 use firstcome_contract::{
     ids::UserId,
-    job::{Idempotency, JobId, JobKind, Settled, Status},
+    job::{Envelope, Idempotency, JobId, JobKind, Mention, Settled, Status},
     request_id::RequestId,
 };
 use serde_json::value::RawValue;
@@ -26,6 +26,25 @@ pub(crate) struct Entry {
     /// Only the job that first used a key owns it.
     pub(crate) idempotency: Option<Idempotency>,
     pub(crate) replay_of: Option<JobId>,
+    pub(crate) about: About,
+}
+
+/// What a job was about, for whoever looks for it; nothing, of one that cannot be read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct About {
+    subject: Option<i64>,
+    mentions: Vec<(Mention, i64)>,
+    trace: Option<uuid::Uuid>,
+}
+
+impl About {
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        Self {
+            subject: envelope.job.keys().next(),
+            mentions: envelope.job.mentions().collect(),
+            trace: envelope.trace.map(|trace| uuid::Uuid::from_u128(trace.trace_id)),
+        }
+    }
 }
 
 impl Entry {
@@ -39,7 +58,12 @@ impl Entry {
             detail: outcome.detail().map(ToOwned::to_owned),
             idempotency: None,
             replay_of: None,
+            about: About::default(),
         }
+    }
+
+    pub(crate) fn about(self, about: About) -> Self {
+        Self { about, ..self }
     }
 
     pub(crate) fn settled(self, settled_at: DateTime<Utc>) -> Settled {
@@ -96,6 +120,9 @@ pub(crate) async fn insert(
     let mut keys = Vec::with_capacity(entries.len());
     let mut fingerprints = Vec::with_capacity(entries.len());
     let mut replays = Vec::with_capacity(entries.len());
+    let mut subjects = Vec::with_capacity(entries.len());
+    let mut traces = Vec::with_capacity(entries.len());
+    let (mut mentioning, mut mentioned, mut mentions) = (Vec::new(), Vec::new(), Vec::new());
     for entry in entries {
         ids.push(entry.job_id.get());
         users.push(entry.user_id.get());
@@ -107,16 +134,28 @@ pub(crate) async fn insert(
         fingerprints
             .push(entry.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.as_str()));
         replays.push(entry.replay_of.map(JobId::get));
+        subjects.push(entry.about.subject);
+        traces.push(entry.about.trace);
+        for (what, id) in &entry.about.mentions {
+            mentioning.push(entry.job_id.get());
+            mentioned.push(what.as_str());
+            mentions.push(*id);
+        }
     }
+    let together = i32::try_from(entries.len()).unwrap_or(i32::MAX);
     sqlx::query_scalar!(
         r#"WITH stamp AS MATERIALIZED (SELECT clock_timestamp() AS now), stored AS (
                INSERT INTO job_outcomes
                    (kind, job_id, user_id, status, code, result, detail, idempotency_key,
-                    fingerprint, replay_of, settled_at)
+                    fingerprint, replay_of, settled_at, subject, trace_id, taken_up_at, batch_jobs, line)
                SELECT $1, UNNEST($2::uuid[]), UNNEST($3::bigint[]), UNNEST($4::text[]), UNNEST($5::text[]),
                       UNNEST($6::text[])::jsonb, UNNEST($7::text[])::jsonb, UNNEST($8::text[]),
-                      UNNEST($9::text[]), UNNEST($10::uuid[]), now
+                      UNNEST($9::text[]), UNNEST($10::uuid[]), now, UNNEST($16::bigint[]), UNNEST($17::uuid[]), now(), $18::int, $19
                FROM stamp
+           ), mentioned AS (
+               INSERT INTO job_mentions (job_id, what, id)
+               SELECT * FROM UNNEST($20::uuid[], $21::text[], $22::bigint[])
+               ON CONFLICT ON CONSTRAINT job_mentions_pkey DO NOTHING
            ), counted AS (
                INSERT INTO line_progress (family, generation, line, settled, until)
                SELECT $11, $12, $13, $14::bigint, $15 WHERE $14::bigint > 0
@@ -140,6 +179,13 @@ pub(crate) async fn insert(
         line.map(|line| line.name.to_string()),
         settled,
         until,
+        &subjects as &[Option<i64>],
+        &traces as &[Option<uuid::Uuid>],
+        together,
+        line.map(|line| line.routing_key()),
+        &mentioning,
+        &mentioned as &[&str],
+        &mentions,
     )
     .fetch_one(transaction)
     .await

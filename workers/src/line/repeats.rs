@@ -10,7 +10,10 @@ use firstcome_contract::{
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 
-use super::{attempt::AttemptError, outcomes::Entry};
+use super::{
+    attempt::AttemptError,
+    outcomes::{About, Entry},
+};
 use crate::jobs::{
     outcome::{HandlerError, Outcome},
     registry,
@@ -55,7 +58,7 @@ pub(super) async fn decide(
         let key = job.idempotency.as_ref();
         let entry = match decided.next_if(|(fresh, _)| fresh.id == job.id) {
             Some((_, outcome)) => {
-                let entry = Entry::new(job.id, job.user_id, outcome);
+                let entry = Entry::new(job.id, job.user_id, outcome).about(About::of(job));
                 if let Some(Idempotency { key, fingerprint }) = key
                     && shared.contains(&(job.user_id, key.as_str()))
                 {
@@ -160,10 +163,12 @@ impl Entry {
                 detail: first.detail.clone(),
                 idempotency: None,
                 replay_of: Some(first.job_id),
+                about: About::of(envelope),
             }
         } else {
             Self {
                 replay_of: Some(first.job_id),
+                about: About::of(envelope),
                 ..Self::new(
                     envelope.id,
                     envelope.user_id,

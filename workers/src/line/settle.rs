@@ -17,7 +17,7 @@ use super::{
     context::QueueContext,
     dead_letter::{Letter, fail},
     duplicates::Past,
-    outcomes::{self, Entry, Settling},
+    outcomes::{self, About, Entry, Settling},
     parts::{Parts, Then, Tuning},
     repeats,
 };
@@ -157,8 +157,8 @@ async fn settle_run(
         outcomes::insert_dead_letters(transaction, queue, rejects).await?;
     }
     let failed = Outcome::Failed(Failure::Overdue);
-    let late = overdue.iter().map(|job| (job.envelope.id, job.envelope.user_id));
-    entries.extend(late.map(|(id, user)| Entry::new(id, user, &failed)));
+    let late = overdue.iter().map(|job| &job.envelope);
+    entries.extend(late.map(|job| Entry::new(job.id, job.user_id, &failed).about(About::of(job))));
     Ok(entries)
 }
 

@@ -106,10 +106,10 @@ impl Verdict {
 )]
 pub async fn import_users(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     request: Request,
 ) -> Result<Response, Problem> {
-    upload::import::<UserRow>(state, request).await
+    upload::import::<UserRow>(state, admin.user_id, "import-users", request).await
 }
 
 /// Creates and edits products: the one with the row's `id`, else a new one. The columns of a table are `id` and the
@@ -128,10 +128,10 @@ pub async fn import_users(
 )]
 pub async fn import_products(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     request: Request,
 ) -> Result<Response, Problem> {
-    upload::import::<ProductRow>(state, request).await
+    upload::import::<ProductRow>(state, admin.user_id, "import-products", request).await
 }
 
 /// Creates and edits campaigns: the one with the row's `id`, else a new one. The columns of a table are `id` and the
@@ -149,8 +149,8 @@ pub async fn import_products(
 )]
 pub async fn import_coupons(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(admin): Admin,
     request: Request,
 ) -> Result<Response, Problem> {
-    upload::import::<CouponRow>(state, request).await
+    upload::import::<CouponRow>(state, admin.user_id, "import-coupons", request).await
 }

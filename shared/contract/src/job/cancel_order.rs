@@ -30,6 +30,9 @@ pub struct CancelOrder {
     /// How old the order may be when this is submitted, in seconds; operators have no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_seconds: Option<u32>,
+    /// The name of an operator's request, for the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 impl CancelOrder {

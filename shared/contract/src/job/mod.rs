@@ -17,7 +17,11 @@ pub use place_order::PlaceOrder;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{family::Family, ids::ProductId, order};
+use crate::{
+    family::Family,
+    ids::{CouponId, ProductId},
+    order,
+};
 
 /// Declares the kinds of jobs from one table: the enum, every kind there is, and all look-ups.
 macro_rules! job_kinds {
@@ -137,6 +141,41 @@ impl Job {
             Self::IssueCoupon(job) => Keys::Coupon(Some(job.coupon_id.get())),
             Self::PlaceOrder(job) => Keys::Items(job.items.iter()),
             Self::CancelOrder(job) => Keys::Products(job.product_ids.iter()),
+        }
+    }
+
+    /// What the job names beside the first of its [keys](Self::keys), for whoever looks for it.
+    pub fn mentions(&self) -> impl Iterator<Item = (Mention, i64)> {
+        let (coupon, order) = match self {
+            Self::IssueCoupon(_) => (None, None),
+            Self::PlaceOrder(job) => (job.coupon_id.map(CouponId::get), None),
+            Self::CancelOrder(job) => (None, Some(job.order_id.get())),
+        };
+        let products = self.keys().skip(1).map(|id| (Mention::Product, id));
+        let coupon = coupon.map(|id| (Mention::Coupon, id));
+        products.chain(coupon).chain(order.map(|id| (Mention::Order, id)))
+    }
+}
+
+/// What kind of thing a job names. The names stand in rows: they are never changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mention {
+    /// A campaign.
+    Coupon,
+    /// A product.
+    Product,
+    /// An order that is there.
+    Order,
+}
+
+impl Mention {
+    /// The name in rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Coupon => "coupon",
+            Self::Product => "product",
+            Self::Order => "order",
         }
     }
 }

@@ -166,6 +166,7 @@ mod tests {
                 reason: None,
                 by_operator,
                 max_age_seconds,
+                request_id: None,
             };
             (caller, seconds, cancel)
         }

@@ -62,9 +62,12 @@ struct Cancellations {
     refunded: Vec<i64>,
     balance_after: Vec<i64>,
     coupon: Vec<Option<i64>>,
+    /// The operator who asked for it, if it is one.
+    operator: Vec<Option<i64>>,
+    request_id: Vec<Option<String>>,
 }
 
-/// Cancellations and history; the coupons can be used again. Tells when, which is one instant for the transaction.
+/// Cancellations and history, and in the audit log what operators cancelled; the coupons can be used again. Tells when, which is one instant for the transaction.
 async fn insert(
     transaction: &mut PgConnection,
     cancelled: &[(&Request<'_>, &Cancelled)],
@@ -80,6 +83,8 @@ async fn insert(
         rows.refunded.push(order.paid.get());
         rows.balance_after.push(balance_after.get());
         rows.coupon.push(order.coupon.map(|coupon| coupon.id.get()));
+        rows.operator.push(request.cancel.by_operator.then(|| request.caller.get()));
+        rows.request_id.push(request.cancel.request_id.clone());
     }
     // Every row by itself, as where orders are placed. An order that cost nothing has no history row.
     sqlx::query_scalar!(
@@ -98,6 +103,13 @@ async fn insert(
                UPDATE user_coupons SET used_at = NULL, order_id = NULL
                FROM UNNEST($9::bigint[]) AS batch (user_coupon_id)
                WHERE user_coupons.id = batch.user_coupon_id
+           ), noted AS (
+               INSERT INTO audit_log (who, action, target, person, before, after, request_id)
+               SELECT who, 'cancel-order', 'orders/' || order_id, person, '{"status": "completed"}',
+                      jsonb_build_object('status', 'cancelled', 'reason', reason, 'refunded', refunded, 'jobId', job_id), request_id
+               FROM UNNEST($1::bigint[], $2::uuid[], $3::text[], $6::bigint[], $7::bigint[], $10::bigint[], $11::text[])
+                 AS batch (order_id, job_id, reason, person, refunded, who, request_id)
+               WHERE who IS NOT NULL
            )
            SELECT now() AS "now!""#,
         &rows.order,
@@ -109,6 +121,8 @@ async fn insert(
         &rows.refunded,
         &rows.balance_after,
         &rows.coupon as &[Option<i64>],
+        &rows.operator as &[Option<i64>],
+        &rows.request_id as &[Option<String>],
     )
     .fetch_one(transaction)
     .await
