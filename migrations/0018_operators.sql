@@ -42,11 +42,17 @@ ALTER TABLE job_outcomes
     ADD COLUMN line        text,
     -- Of the request's trace context, where it had one.
     ADD COLUMN trace_id    uuid;
--- By whom; by what: each job stands in one of the two; and those that failed, which are few.
-CREATE INDEX job_outcomes_by_user ON job_outcomes (user_id, job_id);
+-- By what: each job stands in one of the two; and those that failed, which are few.
 CREATE INDEX job_outcomes_by_coupon ON job_outcomes (subject, job_id) WHERE kind = 'issue-coupon' AND subject IS NOT NULL;
 CREATE INDEX job_outcomes_by_product ON job_outcomes (subject, job_id) WHERE kind <> 'issue-coupon' AND subject IS NOT NULL;
 CREATE INDEX job_outcomes_failed ON job_outcomes (job_id) WHERE status = 'failed';
+
+-- By whom, of the jobs that nothing else leads to: not a key, nor what came of it. An index in the order of the users
+-- costs as much as all the rest of an outcome.
+CREATE INDEX job_outcomes_by_user ON job_outcomes (user_id, job_id)
+    WHERE idempotency_key IS NULL AND (status <> 'succeeded' OR kind = 'cancel-order');
+-- The job that issued it; unknown of those that a release before this one issued.
+ALTER TABLE user_coupons ADD COLUMN issued_by uuid;
 
 -- What a job names beside its subject: the other products and the coupon of an order, the order that is to be cancelled.
 CREATE TABLE job_mentions (

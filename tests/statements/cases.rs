@@ -158,6 +158,7 @@ pub(crate) const CASES: &[Case] = &[
             "(SELECT array_agg(n) FROM generate_series(199001, 199500) AS n)",
             "ARRAY[1]",
             "ARRAY[199500]",
+            NULL_UUIDS,
         ],
     ),
     // place-order
@@ -482,8 +483,9 @@ pub(crate) const CASES: &[Case] = &[
         &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
     ),
     by_key(
-        "SELECT job_id FROM job_outcomes WHERE user_id BETWEEN $1 AND $1 AND job_id >= $2",
-        reads(2_000),
+        "SELECT issued_by FROM user_coupons WHERE user_id = $1 UNION",
+        // Of somebody with a thousand keyed orders, and as many coupons.
+        reads(2_000 + 3 * 1_000),
         &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
     ),
     by_key("BETWEEN ('coupon', $1)", reads(3 * 2_000), &["1", FIRST_JOB, MIDDLE_JOB, "2000"]),

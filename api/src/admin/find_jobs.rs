@@ -279,8 +279,18 @@ async fn look(
         }
         Lead::User(user) => {
             sqlx::query_scalar!(
-                "SELECT job_id FROM job_outcomes WHERE user_id BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3
-                 ORDER BY user_id DESC, job_id DESC LIMIT $4",
+                r#"SELECT job_id AS "job_id!" FROM (
+                       (SELECT job_id FROM job_outcomes
+                        WHERE user_id BETWEEN $1 AND $1 AND idempotency_key IS NULL
+                          AND (status <> 'succeeded' OR kind = 'cancel-order') AND job_id >= $2 AND job_id < $3
+                        ORDER BY user_id DESC, job_id DESC LIMIT $4)
+                       UNION
+                       SELECT job_id FROM job_outcomes WHERE user_id = $1 AND idempotency_key IS NOT NULL
+                       UNION
+                       SELECT issued_by FROM user_coupons WHERE user_id = $1
+                       UNION
+                       SELECT job_id FROM orders WHERE user_id = $1
+                   ) AS jobs WHERE job_id >= $2 AND job_id < $3 ORDER BY job_id DESC LIMIT $4"#,
                 user,
                 from,
                 to,

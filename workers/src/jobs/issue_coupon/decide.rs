@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
 use firstcome_contract::{
     campaign::Campaign,
     ids::{CouponId, UserId},
+    job::JobId,
     rejection::Rejection,
 };
 
@@ -14,9 +14,9 @@ use super::Holding;
 /// A user's request for a coupon, as of its submission.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
+    pub(super) job_id: JobId,
     pub(super) user_id: UserId,
     pub(super) coupon_id: CouponId,
-    pub(super) submitted_at: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl World {
         }
         let campaign =
             self.campaigns.get_mut(&request.coupon_id).ok_or(Rejection::CouponNotFound)?;
-        campaign.check_window(request.submitted_at)?;
+        campaign.check_window(request.job_id.submitted_at())?;
         if self.holdings.contains(&holding) {
             return Err(Rejection::CouponAlreadyIssued);
         }
@@ -64,7 +64,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
+    use chrono::{DateTime, TimeDelta, Utc};
     use proptest::prelude::*;
 
     fn at(millis: i64) -> DateTime<Utc> {
@@ -83,9 +83,9 @@ mod tests {
 
     fn request(user: i64, coupon: i64, millis: i64) -> Request {
         Request {
+            job_id: JobId::from(JobId::lowest_at(at(millis))),
             user_id: UserId::new(user),
             coupon_id: CouponId::new(coupon),
-            submitted_at: at(millis),
         }
     }
 

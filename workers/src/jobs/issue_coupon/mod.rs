@@ -73,11 +73,7 @@ pub async fn apply(
 }
 
 fn request(envelope: &Envelope, job: &IssueCoupon) -> Request {
-    Request {
-        user_id: envelope.user_id,
-        coupon_id: job.coupon_id,
-        submitted_at: envelope.id.submitted_at(),
-    }
+    Request { job_id: envelope.id, user_id: envelope.user_id, coupon_id: job.coupon_id }
 }
 
 /// A coupon in a user's hands: what the campaign's "one per user" is about.

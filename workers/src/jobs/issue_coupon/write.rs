@@ -24,12 +24,14 @@ pub(super) async fn write(
     world: &World,
 ) -> Result<HashMap<(CouponId, i64), Issued>, sqlx::Error> {
     let (mut users, mut coupons, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut jobs = Vec::new();
     let mut counts: HashMap<i64, i64> = HashMap::new();
     for (request, decision) in requests.iter().zip(decisions) {
         if let Decision::Issue { issue_number } = decision {
             users.push(request.user_id.get());
             coupons.push(request.coupon_id.get());
             numbers.push(*issue_number);
+            jobs.push(request.job_id.get());
             if let Some(campaign) = world.campaigns.get(&request.coupon_id) {
                 counts.insert(request.coupon_id.get(), campaign.issued);
             }
@@ -45,14 +47,15 @@ pub(super) async fn write(
                FROM UNNEST($4::bigint[], $5::bigint[]) AS batch (id, issued)
                WHERE coupons.id = batch.id
            )
-           INSERT INTO user_coupons (user_id, coupon_id, issue_number)
-           SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[])
+           INSERT INTO user_coupons (user_id, coupon_id, issue_number, issued_by)
+           SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $6::uuid[])
            RETURNING id, coupon_id, issue_number, issued_at"#,
         &users,
         &coupons,
         &numbers,
         &counted,
         &issued,
+        &jobs,
     )
     .fetch_all(transaction)
     .await?;
