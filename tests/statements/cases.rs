@@ -483,7 +483,7 @@ pub(crate) const CASES: &[Case] = &[
         &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
     ),
     by_key(
-        "SELECT issued_by FROM user_coupons WHERE user_id = $1 UNION",
+        "UNION SELECT job_id FROM orders WHERE user_id = $1 ) AS jobs WHERE job_id >= $2",
         // Of somebody with a thousand keyed orders, and as many coupons.
         reads(2_000 + 3 * 1_000),
         &["1", FIRST_JOB, MIDDLE_JOB, "2000"],

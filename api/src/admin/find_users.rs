@@ -121,8 +121,18 @@ pub async fn get_user(
                                          ORDER BY user_id, coupon_id LIMIT $2) AS held) AS "coupons!",
                   (SELECT count(*) FROM (SELECT FROM orders WHERE user_id BETWEEN $1 AND $1
                                          ORDER BY user_id, id DESC LIMIT $2) AS placed) AS "orders!",
-                  (SELECT count(*) FROM (SELECT FROM job_outcomes WHERE user_id BETWEEN $1 AND $1
-                                         ORDER BY user_id, job_id LIMIT $2) AS settled) AS "jobs!""#,
+                  (SELECT count(job_id) FROM (
+                       (SELECT job_id FROM job_outcomes
+                        WHERE user_id BETWEEN $1 AND $1 AND idempotency_key IS NULL
+                          AND (status <> 'succeeded' OR kind = 'cancel-order')
+                        ORDER BY user_id, job_id LIMIT $2)
+                       UNION
+                       SELECT job_id FROM job_outcomes WHERE user_id = $1 AND idempotency_key IS NOT NULL
+                       UNION
+                       SELECT issued_by FROM user_coupons WHERE user_id = $1
+                       UNION
+                       SELECT job_id FROM orders WHERE user_id = $1
+                       LIMIT $2) AS settled) AS "jobs!""#,
         id,
         MOST_COUNTED,
     )
