@@ -287,7 +287,7 @@ async fn look(
                        UNION
                        SELECT job_id FROM job_outcomes WHERE user_id = $1 AND idempotency_key IS NOT NULL
                        UNION
-                       SELECT issued_by FROM user_coupons WHERE user_id = $1
+                       SELECT issued_by FROM user_coupons WHERE user_id BETWEEN $1 AND $1
                        UNION
                        SELECT job_id FROM orders WHERE user_id = $1
                    ) AS jobs WHERE job_id >= $2 AND job_id < $3 ORDER BY job_id DESC LIMIT $4"#,

@@ -129,7 +129,7 @@ pub async fn get_user(
                        UNION
                        SELECT job_id FROM job_outcomes WHERE user_id = $1 AND idempotency_key IS NOT NULL
                        UNION
-                       SELECT issued_by FROM user_coupons WHERE user_id = $1
+                       SELECT issued_by FROM user_coupons WHERE user_id BETWEEN $1 AND $1
                        UNION
                        SELECT job_id FROM orders WHERE user_id = $1
                        LIMIT $2) AS settled) AS "jobs!""#,
