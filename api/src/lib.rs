@@ -142,6 +142,8 @@ fn operators() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::list_winners).layer(gzip::lists()))
         .routes(routes!(admin::cancel_order))
         .routes(routes!(admin::queues).layer(gzip::lists()))
+        .routes(routes!(admin::halt))
+        .routes(routes!(admin::resume))
         .routes(routes!(admin::report_sale))
         .routes(routes!(admin::list_pins).layer(gzip::lists()))
         .routes(routes!(admin::pin, admin::unpin))

@@ -18,7 +18,7 @@ fn options() -> Options {
     Options { users: JOBS, partitions: 2, worker: false, ..Options::default() }
 }
 
-async fn lines(shop: &Shop) -> Vec<Value> {
+pub(super) async fn lines(shop: &Shop) -> Vec<Value> {
     let answer = Answer::of(shop.admin(Method::GET, "/api/admin/queues")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body["items"].as_array().unwrap().clone()
@@ -32,7 +32,7 @@ fn oldest(lines: &[Value]) -> i64 {
     lines.iter().map(|line| line["oldestSeconds"].as_i64().unwrap()).max().unwrap()
 }
 
-async fn metric(shop: &Shop, name: &str) -> f64 {
+pub(super) async fn metric(shop: &Shop, name: &str) -> f64 {
     let request = shop.anonymous(Method::GET, "/metrics");
     let text = request.send().await.unwrap().text().await.unwrap();
     let of = text.lines().filter(|line| line.starts_with(&format!("firstcome_{name}{{")));

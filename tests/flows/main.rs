@@ -31,6 +31,7 @@ mod events;
 mod exports;
 mod faults;
 mod frozen;
+mod halts;
 mod http;
 mod hung;
 mod idempotency;

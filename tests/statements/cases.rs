@@ -889,4 +889,6 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("UPDATE partition_leases SET opened_at", FEW_LINES),
     ("SELECT FROM routing WHERE family = $1 FOR UPDATE", FEW_LINES),
     ("DELETE FROM pins", FEW_LINES),
+    ("FROM halts WHERE family = $1", FEW_LINES),
+    ("INSERT INTO halts", FEW_LINES),
 ];

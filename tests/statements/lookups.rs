@@ -54,7 +54,10 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             "SELECT job_id FROM orders WHERE id = $1 AND job_id >= $2",
             between(&["80"], &[MOST_SEEN]),
         ),
-        ("UNION SELECT job_id FROM orders WHERE user_id = $1 ) AS jobs WHERE job_id >= $2", between(&["5"], &[MOST_SEEN])),
+        (
+            "UNION SELECT job_id FROM orders WHERE user_id = $1 ) AS jobs WHERE job_id >= $2",
+            between(&["5"], &[MOST_SEEN]),
+        ),
         (
             "BETWEEN ('coupon', $1)",
             between(&["1"], &[MOST_SEEN])

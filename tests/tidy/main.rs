@@ -12,7 +12,7 @@ use std::{
 use firstcome_api::http::problem::Code;
 
 /// Who may write a table: the folder of its one writer, or several with the reason.
-const WRITERS: [(&str, &[&str]); 32] = [
+const WRITERS: [(&str, &[&str]); 33] = [
     // Operators create users, one or many, and tokens of people who are new; sample data does for development.
     (
         "users",
@@ -85,6 +85,7 @@ const WRITERS: [(&str, &[&str]); 32] = [
     ("audit_log", &["api/src/admin/audit_log.rs", "workers/src/jobs/cancel_order"]),
     ("routing", &["workers/src/crew/routing/mod.rs", "workers/src/crew/routing/steps.rs"]),
     ("pins", &["api/src/admin"]),
+    ("halts", &["api/src/admin/halts.rs"]),
     ("workers", &["workers/src/crew/sharing.rs"]),
     (
         "partition_leases",

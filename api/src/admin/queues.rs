@@ -26,7 +26,7 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schema(as = Queue, example = json!({
     "queue": "firstcome.coupon.1.05", "family": "coupon", "partition": 5, "pinnedKey": null,
-    "generation": 1, "state": "open", "ready": 120, "unacked": 256, "waitingJobs": 9_400, "consumers": 1,
+    "generation": 1, "state": "open", "halted": false, "ready": 120, "unacked": 256, "waitingJobs": 9_400, "consumers": 1,
     "owner": "worker-1:7", "oldestSeconds": 1, "settledPerSecond": 8_400.5,
     "lastProgressAt": "2026-03-01T12:00:01.250Z", "lastKnown": [], "hottest": [{"key": 1, "perSecond": 8_311.0}],
 }))]
@@ -47,6 +47,8 @@ struct QueueView {
     /// or its worker has stopped telling.
     #[schema(schema_with = states)]
     state: &'static str,
+    /// An operator has halted its family: nobody serves it, on purpose.
+    halted: bool,
     /// Messages in the queue that no consumer was given; `null` until the broker has told.
     #[schema(required)]
     ready: Option<u32>,
@@ -135,6 +137,7 @@ fn view(line: Line, known: Known, namespace: &str) -> QueueView {
         pinned_key,
         generation: line.generation,
         state,
+        halted: known.is_halted(),
         ready: known.depth.map(|depth| depth.ready),
         unacked: known.unacked(),
         waiting_jobs: known.waiting_jobs(),

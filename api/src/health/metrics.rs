@@ -128,7 +128,7 @@ impl Snapshot {
         gauge("database_up", "1 while PostgreSQL answers", self.database_is_up.into());
         let lines = Family::ALL.map(|family| {
             let served =
-                |(line, known): &&(Line, Known)| line.family == family && known.is_served();
+                |(line, known): &&(Line, Known)| line.family == family && known.is_shared();
             let count = u32::try_from(self.lines.iter().filter(served).count());
             (FamilyLabels { family: family.as_str() }, f64::from(count.unwrap_or(u32::MAX)))
         });
@@ -191,4 +191,6 @@ fn line_gauges(all: &mut Registry, lines: &[(Line, Known)]) {
     gauge("line_settled_jobs_per_second", help, None, &|line| Some(line.rate()));
     let help = "1 while nobody serves the line, or its worker has stopped telling how it fares";
     gauge("line_stalled", help, None, &|line| Some(f64::from(u8::from(line.is_stalled()))));
+    let help = "1 while an operator has halted the line's family, so that nobody serves it";
+    gauge("line_halted", help, None, &|line| Some(f64::from(u8::from(line.is_halted()))));
 }

@@ -1,13 +1,17 @@
 //! `GET /health/live`, `GET /health/ready`
 
 use axum::{extract::State, http::StatusCode, response::Response};
+use firstcome_contract::family::Family;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::Array};
 
-use crate::{http::json, state::AppState};
+use crate::{
+    http::{json, schema::families},
+    state::AppState,
+};
 
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "issuer": true, "stopping": false, "faults": []}))]
+#[schema(example = json!({"ready": true, "broker": true, "database": true, "lines": true, "issuer": true, "stopping": false, "halted": [], "faults": []}))]
 struct Readiness {
     /// It can accept jobs, and is not about to stop.
     ready: bool,
@@ -22,8 +26,15 @@ struct Readiness {
     issuer: bool,
     /// It was told to stop: it accepts for `DRAIN_SECONDS` yet, and is not to be sent more.
     stopping: bool,
+    /// Families whose lines an operator has halted: their jobs are accepted, and settled when they go on.
+    #[schema(schema_with = halted_families)]
+    halted: Vec<&'static str>,
     /// What is wrong with the set-up, each with a hint.
     faults: Vec<String>,
+}
+
+fn halted_families() -> Array {
+    Array::new(families())
 }
 
 /// The process runs. Looks at nothing else: restarting it would not bring a dependency back.
@@ -57,6 +68,7 @@ pub async fn ready(State(state): State<AppState>) -> Response {
         lines,
         issuer,
         stopping,
+        halted: state.lines.halted().into_iter().map(Family::as_str).collect(),
         faults: state.lines.faults(),
     };
     json::answer(status, &readiness)

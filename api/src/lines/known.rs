@@ -36,6 +36,8 @@ pub struct Known {
     pub is_closed: bool,
     /// Whether the last message of a closed line has come out.
     pub is_drained: bool,
+    /// Whether an operator has halted its family.
+    pub is_halted: bool,
     /// What was put into it up to then is settled.
     pub(super) passed: Option<DateTime<Utc>>,
     /// The worker that serves it, or did until its lease ran out.
@@ -100,6 +102,7 @@ pub(super) struct Row {
     pub(super) is_open: bool,
     pub(super) is_closed: bool,
     pub(super) is_drained: bool,
+    pub(super) is_halted: bool,
     pub(super) passed: Option<DateTime<Utc>>,
     pub(super) owner: Option<String>,
     pub(super) report: Option<Report>,
@@ -150,10 +153,16 @@ impl Known {
         oldest.max(TimeDelta::zero())
     }
 
-    /// Whether a worker should serve it: consuming is allowed, and something may come.
+    /// Whether workers share it among them: consuming is allowed, and something may come.
     #[must_use]
-    pub fn is_served(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.is_open && !self.is_drained
+    }
+
+    /// Whether nobody is to serve it now, although it is shared.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.is_shared() && self.is_halted
     }
 
     /// Whether the database has told of the line within the last 3 s.
@@ -167,7 +176,7 @@ impl Known {
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         let silent = self.report.as_ref().is_none_or(|report| report.age > SILENT_SECONDS);
-        self.is_served() && (self.owner.is_none() || silent)
+        self.is_shared() && !self.is_halted && (self.owner.is_none() || silent)
     }
 
     /// Whether the broker has told the depth within the last 3 s.
@@ -191,7 +200,7 @@ impl Known {
 
     /// How long it takes until so many are settled; unknown while the line does not move.
     pub(super) fn seconds_to(&self, position: u64, waiting: u64) -> Option<f64> {
-        let moves = self.is_told_by_database() && !self.is_stalled();
+        let moves = self.is_told_by_database() && !self.is_stalled() && !self.is_halted;
         let report = self.report.as_ref().filter(|_| moves)?;
         let is_known = report.batch_seconds + report.job_seconds > 0.0;
         let batch_seconds = if is_known { report.batch_seconds } else { FIRST_BATCH_SECONDS };
@@ -285,6 +294,7 @@ impl Known {
         self.partitions = row.partitions;
         (self.is_open, self.is_closed, self.is_drained) =
             (row.is_open, row.is_closed, row.is_drained);
+        self.is_halted = row.is_halted;
         (self.passed, self.owner, self.report) = (row.passed, row.owner, row.report);
         (self.folded, self.settled, self.stored) = (row.folded, row.settled, row.arrivals);
         self.head_at = self.head_at();
@@ -295,7 +305,7 @@ impl Known {
         self.is_there = Some(depth.is_some());
         // "No messages, no consumers" is also what a broker says that cannot tell; of a line that is served
         // it is not true.
-        let is_served = self.owner.is_some() && !self.is_stalled();
+        let is_served = self.owner.is_some() && !self.is_stalled() && !self.is_halted;
         let is_told = |depth: &Depth| !is_served || (depth.ready, depth.consumers) != (0, 0);
         if let Some(depth) = depth.filter(is_told) {
             self.depth = Some(depth);

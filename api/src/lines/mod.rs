@@ -143,6 +143,16 @@ impl Lines {
         schema.clone().into_iter().chain(families).collect()
     }
 
+    /// The families that an operator has halted.
+    #[must_use]
+    pub fn halted(&self) -> Vec<Family> {
+        let known = self.known();
+        let is_halted = |family: &Family| {
+            known.iter().any(|(line, known)| line.family == *family && known.is_halted())
+        };
+        Family::ALL.into_iter().filter(is_halted).collect()
+    }
+
     fn has_lines(&self, family: Family) -> bool {
         self.routes.borrow().contains_key(&family)
     }

@@ -9,6 +9,7 @@ use firstcome_contract::{
 };
 use firstcome_workers::commands::mock_data_platform::Mode;
 use lapin::{options::BasicConsumeOptions, types::FieldTable};
+use reqwest::Method;
 use serde_json::json;
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     prometheus::Prometheus,
     rules,
 };
-use firstcome_tests::{Options, Shop, shop};
+use firstcome_tests::{Answer, Options, Shop, shop};
 
 /// Users of each shop.
 const USERS: i64 = 300;
@@ -236,9 +237,17 @@ pub(super) async fn events_wait_for_their_consumers(prometheus: &Prometheus) {
         prometheus.is_pending(Some(shop), "FirstcomeDataPlatformAway").await;
         platform.set_mode(Mode::Ok);
         locked.rollback().await.unwrap();
+        halt(shop, "halt").await;
+        prometheus.is_pending(Some(shop), "FirstcomeLinesHalted").await;
+        halt(shop, "resume").await;
         well_again(prometheus, shop, worker).await;
     })
     .await;
+}
+
+async fn halt(shop: &Shop, what: &str) {
+    let path = format!("/api/admin/queues/product/{what}");
+    assert_eq!(Answer::of(shop.admin(Method::POST, &path)).await.status, 200);
 }
 
 /// Everything is there, down to each series that an alert looks at; then nothing is.

@@ -187,6 +187,7 @@ impl Session {
                         return Err(SessionError::Unusable(reason.to_owned()));
                     }
                     self.upkeep.is_first(share.is_first);
+                    self.role.monitor.is_halted(share.is_halted);
                     self.adopt(&share, stop).await;
                     self.tell().await;
                     self.vouch();

@@ -41,6 +41,8 @@ pub(crate) struct Share {
     pub(crate) fair: usize,
     /// The first of those that are alive: it does what one of them has to.
     pub(crate) is_first: bool,
+    /// An operator has halted the family: nobody is to have any.
+    pub(crate) is_halted: bool,
 }
 
 /// This process among the workers of a family.
@@ -156,6 +158,7 @@ impl Member {
     /// Takes what is free of the lines up to a fair share, and tells what is ours.
     pub(crate) async fn share(&self, on: &mut PgConnection) -> Result<Share, sqlx::Error> {
         let Identity { id, family, .. } = *self.identity;
+        let is_halted = self.is_halted(on).await?;
         let mut workers = self.alive(on).await?;
         if !workers.iter().any(|(other, _)| *other == id) {
             // New, or paused for so long.
@@ -174,6 +177,9 @@ impl Member {
             let named = open.iter().filter(|row| row.line.naming == Naming::Family).count();
             fair = fair_share(open.len() - named, alive.len(), rank)
                 + fair_share(named, knowing.len(), self::rank(&knowing, id));
+        }
+        if is_halted {
+            fair = 0;
         }
 
         let ours = open.iter().filter(|row| row.owner == Some(id));
@@ -215,7 +221,14 @@ impl Member {
                 Some(Lease { line, owner: id, epoch: row.epoch })
             }));
         }
-        Ok(Share { leases, fair, is_first: rank == 0 })
+        Ok(Share { leases, fair, is_first: rank == 0, is_halted })
+    }
+
+    /// Whether an operator has halted the family.
+    async fn is_halted(&self, on: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let family = self.identity.family.as_str();
+        let halted = sqlx::query!("SELECT FROM halts WHERE family = $1", family);
+        Ok(halted.fetch_optional(on).await?.is_some())
     }
 
     /// The workers that count as alive, in an order that all of them know, and the newest naming that each knows.

@@ -18,6 +18,8 @@ struct State {
     well_until: Instant,
     /// Why the role is not ready, once that instant has passed.
     doubt: String,
+    /// An operator has halted what the role serves.
+    is_halted: bool,
 }
 
 /// What `/health/ready` says of a role.
@@ -27,6 +29,8 @@ pub struct Report {
     pub role: &'static str,
     /// Whether it does its work.
     pub ready: bool,
+    /// An operator has halted what it serves: it is ready to go on.
+    pub halted: bool,
     /// Why it does not, and for how many seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -35,15 +39,16 @@ pub struct Report {
 impl Default for Health {
     fn default() -> Self {
         let doubt = "not connected to the broker yet".to_owned();
-        Self(Mutex::new(State { well_until: Instant::now(), doubt }))
+        Self(Mutex::new(State { well_until: Instant::now(), doubt, is_halted: false }))
     }
 }
 
 impl Health {
     /// Notes that the role got something done, or has nothing to do: it counts as ready for this period.
     pub fn well(&self, period: Duration) {
-        let doubt = "no progress".to_owned();
-        *self.lock() = State { well_until: Instant::now() + period, doubt };
+        let mut state = self.lock();
+        state.well_until = Instant::now() + period;
+        "no progress".clone_into(&mut state.doubt);
     }
 
     /// Notes that something is wrong, which may pass by itself: it counts when the role is not well in time.
@@ -53,7 +58,14 @@ impl Health {
 
     /// Notes that something is wrong: the role is not ready until it is well again.
     pub fn ails(&self, reason: impl Display) {
-        *self.lock() = State { well_until: Instant::now(), doubt: reason.to_string() };
+        let mut state = self.lock();
+        state.well_until = Instant::now();
+        state.doubt = reason.to_string();
+    }
+
+    /// Notes whether an operator has halted what the role serves.
+    pub fn is_halted(&self, is_halted: bool) {
+        self.lock().is_halted = is_halted;
     }
 
     pub(super) fn report(&self, role: &'static str) -> Report {
@@ -61,7 +73,7 @@ impl Health {
         let overdue = state.well_until.elapsed();
         let ready = Instant::now() < state.well_until;
         let reason = (!ready).then(|| format!("{} (for {} s)", state.doubt, overdue.as_secs()));
-        Report { role, ready, reason }
+        Report { role, ready, halted: state.is_halted, reason }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

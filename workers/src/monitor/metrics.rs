@@ -94,5 +94,9 @@ pub fn example() -> Registry {
     let first = LineName::Partition(0);
     let (family, naming) = (contract::Family::Coupon, Naming::Family);
     served.add(Line { family, generation: 1, name: first, naming }, &stats);
-    registry(&Metrics::default(), &served, &[Report { role: "role", ready: true, reason: None }])
+    registry(
+        &Metrics::default(),
+        &served,
+        &[Report { role: "role", ready: true, halted: false, reason: None }],
+    )
 }
