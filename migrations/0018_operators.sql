@@ -28,8 +28,8 @@ $$;
 CREATE TRIGGER audit_log_stays BEFORE DELETE OR TRUNCATE OR UPDATE OF id, at, who, action, target, person, request_id ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_log();
 
--- Orders that used a coupon of a campaign.
-CREATE INDEX orders_by_coupon ON orders (coupon_id, id) WHERE coupon_id IS NOT NULL;
+-- Orders that used a coupon of a campaign, and their jobs.
+CREATE INDEX orders_by_coupon ON orders (coupon_id, job_id) WHERE coupon_id IS NOT NULL;
 
 -- What a job was about, and how it was taken up; unknown of jobs that a release before this one settled.
 ALTER TABLE job_outcomes
@@ -54,7 +54,8 @@ CREATE INDEX job_outcomes_by_user ON job_outcomes (user_id, job_id)
 -- The job that issued it; unknown of those that a release before this one issued.
 ALTER TABLE user_coupons ADD COLUMN issued_by uuid;
 
--- What a job names beside its subject: the other products and the coupon of an order, the order that is to be cancelled.
+-- What a job names beside its subject: the other products and the coupon of an order (but where that is placed: it has its
+-- coupon itself), the order that is to be cancelled.
 CREATE TABLE job_mentions (
     job_id uuid   NOT NULL,
     what   text   NOT NULL,

@@ -142,7 +142,7 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     let claim = key.map(|key| Claim::new(id, user_id, kind, key, fingerprint));
     let idempotency = claim.as_ref().map(|claim| claim.idempotency().clone());
     // Not one that we made: nobody else knows it.
-    let (trace, request_id) = (trace::parent(headers), request_id::given(headers));
+    let (trace, request_id) = (trace::given(headers), request_id::given(headers));
     let envelope = Envelope { id, user_id, idempotency, trace, request_id, job };
     let certain = match &complete {
         Ok(()) => judge(state, &envelope).await,
@@ -153,8 +153,12 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
 
     // A request that promises nothing is not published; but if it is a repeat, it is answered as one.
     let first = match (&promising, &claim) {
-        (Ok(()), None) => state.enqueuer.submit(&envelope, line, true).await,
-        (Ok(()), Some(claim)) => state.keys.submit(claim, &envelope, line).await,
+        (Ok(()), None) => {
+            trace::publishing(&envelope, state.enqueuer.submit(&envelope, line, true)).await
+        }
+        (Ok(()), Some(claim)) => {
+            trace::publishing(&envelope, state.keys.submit(claim, &envelope, line)).await
+        }
         (Err(_), None) => Ok(()),
         (Err(_), Some(claim)) => {
             let owner = state.keys.owner(claim).await;

@@ -34,11 +34,15 @@ fn messages(document: &Value) -> BTreeMap<String, &Value> {
     messages.collect()
 }
 
+/// Only of events that a request with a trace led to.
+const OPTIONAL: [&str; 2] = ["traceparent", "tracestate"];
+
 /// Consumers ignore what they do not know. What is not in the document is an error here: every object is closed,
-/// and has all of its properties.
+/// and has all of its properties but these.
 fn close(schema: &mut Value) {
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        let names: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+        let names = properties.keys().map(String::as_str);
+        let names: BTreeSet<&str> = names.filter(|name| !OPTIONAL.contains(name)).collect();
         let required = schema["required"].as_array().unwrap().iter();
         assert_eq!(required.filter_map(Value::as_str).collect::<BTreeSet<_>>(), names);
         schema["additionalProperties"] = json!(false);

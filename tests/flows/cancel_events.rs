@@ -70,7 +70,7 @@ async fn cancel_event(shop: &Shop, order: i64) -> Event {
         reason,
         by_operator,
     };
-    Event { id, time, data: Data::OrderCancelled(order) }
+    Event::new(id, time, Data::OrderCancelled(order))
 }
 
 async fn deliver(shop: &Shop, event: &Event) {

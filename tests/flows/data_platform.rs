@@ -164,7 +164,7 @@ async fn no_key_stands_for_other_events_than_those_that_it_was_first_sent_with()
                 "orderId": 1, "userId": 1, "lines": [], "itemsAmount": 0, "discount": 0, "paid": 0, "couponId": null,
             });
             let data = Data::OrderCompleted(serde_json::from_value(order).unwrap());
-            Event { id: Uuid::from_u128(number), time: chrono::Utc::now(), data }
+            Event::new(Uuid::from_u128(number), chrono::Utc::now(), data)
         };
         let [first, second, third] = [1, 2, 3].map(event);
         let parcel = |events: [&Event; 2]| {

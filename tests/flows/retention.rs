@@ -97,7 +97,7 @@ pub(crate) async fn event(shop: &Shop, job: JobId) -> Event {
         paid: amount,
         coupon_id: None,
     };
-    Event { id: job.get(), time: at, data: Data::OrderCompleted(order) }
+    Event::new(job.get(), at, Data::OrderCompleted(order))
 }
 
 const SOLD: &str = "SELECT COALESCE(sum(quantity), 0)::bigint FROM product_sales";

@@ -29,6 +29,7 @@ use firstcome_tests::{Options, Shop, eventually, shop};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT_ID: &str = "00f067aa0ba902b7";
+const STATE: &str = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7";
 const REQUEST_ID: &str = "checkout/13~a";
 
 /// A span, with the service that it comes from.
@@ -124,7 +125,8 @@ async fn a_trace_goes_through_the_shop_to_the_collector() {
         let trace = format!("00-{TRACE_ID}-{PARENT_ID}-01");
         let request = |user, path: &str| {
             let request = shop.post(user, &format!("http://127.0.0.1:{port}{path}"));
-            request.header("traceparent", &trace).header("X-Request-Id", REQUEST_ID)
+            let request = request.header("traceparent", &trace).header("tracestate", STATE);
+            request.header("X-Request-Id", REQUEST_ID)
         };
         let order = json!({"items": [{"productId": 1, "quantity": 1}]});
         let ordered = shop.submit(7, request(7, "/api/orders").json(&order)).await;
@@ -167,11 +169,37 @@ async fn a_trace_goes_through_the_shop_to_the_collector() {
             assert_eq!(links, [TRACE_ID]);
         }
 
+        // What a client sees of its order, from its own span to the platform.
+        let of_client = |service: &str, name: &str| {
+            let spans = collector.spans(service, name);
+            let ours = spans.into_iter().filter(|span| hex(&span.trace_id) == TRACE_ID);
+            let ours = ours.filter(|span| text(&span.attributes, "job.id") == ordered.job_id());
+            ours.collect::<Vec<_>>()
+        };
+        let published = of_client("firstcome-api", "publish");
+        assert_eq!(published.len(), 1, "{:?}", collector.0);
+        assert_eq!(published[0].parent_span_id, accepted.span_id);
+        assert_eq!(text(&published[0].attributes, "messaging.system"), "rabbitmq");
+        let processed = of_client("settling", "process");
+        assert_eq!(processed.len(), 1, "{:?}", collector.0);
+        assert_eq!(hex(&processed[0].parent_span_id), PARENT_ID);
+        assert_eq!(text(&processed[0].attributes, "outcome"), "succeeded");
+        let batch = batches.iter().find(|batch| batch.span_id == processed[0].links[0].span_id);
+        assert!(batch.is_some(), "it points to its batch: {processed:?}");
+
         let [delivery] = &collector.spans("settling", "deliver")[..] else {
             panic!("not one span of the delivery: {:?}", collector.0);
         };
         assert_eq!(text(&delivery.attributes, "events"), "1");
         assert_eq!(text(&delivery.attributes, "outcome"), "accepted");
+        assert_eq!(hex(&delivery.trace_id), TRACE_ID);
+        let sent = platform.headers();
+        let span = hex(&delivery.span_id);
+        assert_eq!(sent["traceparent"], format!("00-{TRACE_ID}-{span}-01"));
+        assert_eq!(sent["tracestate"], STATE);
+        let event = platform.events().pop().unwrap().trace.unwrap();
+        assert_eq!(event.parent.to_string(), trace, "for whoever reads the events");
+        assert_eq!(event.state.unwrap().as_str(), STATE);
 
         let log = std::fs::read_to_string(log(shop)).unwrap();
         let letter = log.lines().find(|line| line.contains("job cannot be processed")).unwrap();

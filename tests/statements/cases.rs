@@ -455,7 +455,11 @@ pub(crate) const CASES: &[Case] = &[
         reads(2_000),
         &["1", "150000", "2000"],
     ),
-    by_key("FROM orders WHERE coupon_id BETWEEN", reads(2_000), &["1", "150000", "2000"]),
+    by_key(
+        "SELECT id, job_id AS job FROM orders WHERE coupon_id BETWEEN",
+        reads(2_000),
+        &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
+    ),
     by_key("AS \"id!\", placed.job_id AS \"job!\"", reads(2 * 2_000), &["1", "150000", "2000"]),
     by_key(
         "SELECT order_id AS id, job_id AS job FROM cancellations",
@@ -488,7 +492,7 @@ pub(crate) const CASES: &[Case] = &[
         reads(2_000 + 3 * 1_000),
         &["1", FIRST_JOB, MIDDLE_JOB, "2000"],
     ),
-    by_key("BETWEEN ('coupon', $1)", reads(3 * 2_000), &["1", FIRST_JOB, MIDDLE_JOB, "2000"]),
+    by_key("BETWEEN ('coupon', $1)", reads(4 * 2_000), &["1", FIRST_JOB, MIDDLE_JOB, "2000"]),
     by_key(
         "BETWEEN ('product', $1) AND ('product', $1) AND job_id >= $2 AND job_id < $3 ORDER BY what DESC",
         reads(3 * 2_000),

@@ -78,7 +78,10 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             between(&[], &[MOST_SEEN]),
         ),
         ("SELECT id, job_id AS job FROM orders WHERE user_id BETWEEN", page(&["5"])),
-        ("FROM orders WHERE coupon_id BETWEEN", page(&["5"])),
+        (
+            "SELECT id, job_id AS job FROM orders WHERE coupon_id BETWEEN",
+            between(&["5"], &[MOST_SEEN]),
+        ),
         ("AS \"id!\", placed.job_id AS \"job!\"", page(&["1"])),
         ("SELECT order_id AS id, job_id AS job FROM cancellations", page(&[])),
         (

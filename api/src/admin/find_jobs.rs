@@ -304,7 +304,10 @@ async fn look(
                 r#"SELECT job_id AS "job_id!" FROM (
                        (SELECT job_id FROM job_outcomes WHERE kind = 'issue-coupon' AND subject BETWEEN $1 AND $1
                            AND job_id >= $2 AND job_id < $3 ORDER BY subject DESC, job_id DESC LIMIT $4)
-                       UNION ALL
+                       UNION
+                       (SELECT job_id FROM orders WHERE coupon_id BETWEEN $1 AND $1
+                           AND job_id >= $2 AND job_id < $3 ORDER BY coupon_id DESC, job_id DESC LIMIT $4)
+                       UNION
                        (SELECT job_id FROM job_mentions WHERE (what, id) BETWEEN ('coupon', $1) AND ('coupon', $1)
                            AND job_id >= $2 AND job_id < $3 ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
                    ) AS jobs ORDER BY job_id DESC LIMIT $4"#,
@@ -368,7 +371,8 @@ async fn wanted(
            WHERE job_id = ANY($1) AND ($2::bigint IS NULL OR user_id = $2) AND ($3::text IS NULL OR kind = $3)
              AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR code = $5)
              AND ($6::bigint IS NULL OR (kind = 'issue-coupon' AND subject = $6)
-                  OR (SELECT id FROM job_mentions WHERE job_id = job_outcomes.job_id AND what = 'coupon' AND id = $6 LIMIT 1) IS NOT NULL)
+                  OR (SELECT id FROM job_mentions WHERE job_id = job_outcomes.job_id AND what = 'coupon' AND id = $6 LIMIT 1) IS NOT NULL
+                  OR (SELECT coupon_id FROM orders WHERE job_id = job_outcomes.job_id LIMIT 1) = $6)
              AND ($7::bigint IS NULL OR (kind <> 'issue-coupon' AND subject = $7)
                   OR (SELECT id FROM job_mentions WHERE job_id = job_outcomes.job_id AND what = 'product' AND id = $7 LIMIT 1) IS NOT NULL)
              AND ($8::bigint IS NULL OR job_id = (SELECT job_id FROM orders WHERE id = $8)

@@ -93,14 +93,13 @@ impl Filter {
             // Which is in the order of submission.
             Lead::Time => others > 0,
             Lead::Cancelled => self.submitted.is_given(),
-            Lead::User(_) | Lead::Coupon(_) | Lead::Product(_) => {
-                keys + others > 1 || self.submitted.is_given()
-            }
+            Lead::Coupon(_) => keys + others > 1,
+            Lead::User(_) | Lead::Product(_) => keys + others > 1 || self.submitted.is_given(),
         }
     }
 }
 
-/// An order's place in the list, which is in the order of the ids, or of the jobs where only time leads to it.
+/// An order's place in the list, which is in the order of the ids, or of the jobs where time or a coupon leads to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Spot {
     id: i64,
@@ -182,6 +181,7 @@ async fn look(
 ) -> Result<Vec<Spot>, sqlx::Error> {
     // Ids begin with 1.
     let before = after.map_or(MAX_ID, |spot| spot.id);
+    let (from, to) = filter.submitted.jobs(after.map(|spot| spot.job));
     match filter.lead() {
         Lead::User(user) => {
             sqlx::query_as!(
@@ -198,10 +198,11 @@ async fn look(
         Lead::Coupon(coupon) => {
             sqlx::query_as!(
                 Spot,
-                "SELECT id, job_id AS job FROM orders WHERE coupon_id BETWEEN $1 AND $1 AND id < $2
-                 ORDER BY coupon_id DESC, id DESC LIMIT $3",
+                "SELECT id, job_id AS job FROM orders WHERE coupon_id BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3
+                 ORDER BY coupon_id DESC, job_id DESC LIMIT $4",
                 coupon,
-                before,
+                from,
+                to,
                 rows,
             )
             .fetch_all(pool)
@@ -233,7 +234,6 @@ async fn look(
             .await
         }
         Lead::Time => {
-            let (from, to) = filter.submitted.jobs(after.map(|spot| spot.job));
             sqlx::query_as!(
                 Spot,
                 "SELECT id, job_id AS job FROM orders WHERE job_id >= $1 AND job_id < $2 ORDER BY job_id DESC LIMIT $3",

@@ -31,6 +31,8 @@ pub(super) struct Story {
     place: Option<Position>,
     subject: Option<i64>,
     mentions: Vec<Mentioned>,
+    /// The campaign whose coupon the order used that it placed.
+    used_coupon: Option<i64>,
     idempotency_key: Option<String>,
     replay_of: Option<Uuid>,
     taken_up_at: Option<DateTime<Utc>>,
@@ -138,6 +140,7 @@ impl Story {
             settled,
             subject: None,
             mentions: Vec::new(),
+            used_coupon: None,
             idempotency_key: None,
             replay_of: None,
             taken_up_at: None,
@@ -161,7 +164,11 @@ impl Story {
         FoundJob {
             job: JobView::new(self.id, self.kind, self.settled.as_deref(), self.place),
             user_id: self.user.get(),
-            coupon_id: self.subject.filter(|_| is_coupon).or(mentioned(Mention::Coupon).next()),
+            coupon_id: self
+                .subject
+                .filter(|_| is_coupon)
+                .or(self.used_coupon)
+                .or(mentioned(Mention::Coupon).next()),
             product_ids: key.into_iter().chain(mentioned(Mention::Product)).collect(),
             order_id: mentioned(Mention::Order).next(),
             queue: self.queue(namespace),
@@ -211,7 +218,7 @@ pub(super) async fn read(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Story>, sqlx::
     let rows = sqlx::query!(
         r#"SELECT job_id, user_id, kind, status, code, result AS "result: Json<Box<RawValue>>",
                   detail AS "detail: Json<Box<RawValue>>", idempotency_key, replay_of, settled_at, subject, taken_up_at, batch_jobs,
-                  line, trace_id,
+                  line, trace_id, (SELECT coupon_id FROM orders WHERE job_id = job_outcomes.job_id LIMIT 1) AS used_coupon,
                   (SELECT jsonb_agg(jsonb_build_object('what', what, 'id', id) ORDER BY what, id)
                    FROM job_mentions WHERE job_id = job_outcomes.job_id) AS "mentions: Json<Vec<Mentioned>>"
            FROM job_outcomes WHERE job_id = ANY($1) ORDER BY job_id DESC"#,
@@ -240,6 +247,7 @@ pub(super) async fn read(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Story>, sqlx::
             place: None,
             subject: row.subject,
             mentions: row.mentions.map(|Json(mentions)| mentions).unwrap_or_default(),
+            used_coupon: row.used_coupon,
             idempotency_key: row.idempotency_key,
             replay_of: row.replay_of,
             taken_up_at: row.taken_up_at,

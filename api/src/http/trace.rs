@@ -7,23 +7,46 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
-use firstcome_contract::trace::TraceParent;
+use firstcome_contract::{
+    job::Envelope,
+    trace::{Trace, TraceParent, TraceState},
+};
 use firstcome_process::telemetry;
-use tracing::{Instrument, field::Empty};
+use tracing::{Instrument, Span, field::Empty};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-/// The client's trace (W3C Trace Context). A header that is invalid, or there twice, is none.
+/// The client's trace (W3C Trace Context). A `traceparent` that is invalid, or there twice, is none; a state in several
+/// headers is one.
 #[must_use]
-pub fn parent(headers: &HeaderMap) -> Option<TraceParent> {
+pub fn given(headers: &HeaderMap) -> Option<Trace> {
     let mut found = headers.get_all("traceparent").iter();
-    match (found.next(), found.next()) {
-        (Some(header), None) => TraceParent::parse(header.to_str().ok()?),
-        _ => None,
-    }
+    let (Some(header), None) = (found.next(), found.next()) else { return None };
+    let parent = TraceParent::parse(header.to_str().ok()?)?;
+    let states = headers.get_all("tracestate").iter().map(|state| state.to_str().ok());
+    let state =
+        states.collect::<Option<Vec<_>>>().and_then(|all| TraceState::parse(&all.join(",")));
+    Some(Trace { parent, state })
 }
 
-/// The header of a request for a job, for the documentation.
+/// Puts a job into its line, within a span of its own where its request has one.
+pub(crate) async fn publishing<T>(envelope: &Envelope, work: impl Future<Output = T>) -> T {
+    let span = if Span::current().is_none() {
+        Span::none()
+    } else {
+        tracing::info_span!(
+            "publish",
+            otel.kind = "producer",
+            messaging.system = "rabbitmq",
+            messaging.operation.type = "send",
+            messaging.destination.name = envelope.job.kind().family().as_str(),
+            job.id = %envelope.id,
+        )
+    };
+    work.instrument(span).await
+}
+
+/// The headers of a request for a job, for the documentation.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes what `parent` reads")]
@@ -36,6 +59,9 @@ pub(crate) struct TraceHeader {
         example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     )]
     traceparent: String,
+    /// What the caller's own tracing wants to be passed on with it: at most 512 characters, else ignored.
+    #[param(required = false, example = "congo=t61rcWkgMzE")]
+    tracestate: String,
 }
 
 /// Every request within a span, if anyone collects them.
@@ -56,8 +82,8 @@ async fn span(request: Request, next: Next) -> Response {
         http.response.status_code = Empty,
         job.id = Empty,
     );
-    if let Some(trace) = parent(request.headers()) {
-        telemetry::follow(&span, trace);
+    if let Some(trace) = given(request.headers()) {
+        telemetry::follow(&span, &trace);
     }
     let asked = job_id(request.uri().path());
     let response = next.run(request).instrument(span.clone()).await;
@@ -90,8 +116,24 @@ mod tests {
             for value in values {
                 headers.append("Traceparent", value.to_vec().try_into().unwrap());
             }
-            parent(&headers).map(|trace| trace.to_string())
+            given(&headers).map(|trace| trace.parent.to_string())
         };
+        let state_of = |states: &[&[u8]]| {
+            let parent = ("traceparent", VALID.as_bytes());
+            let states = states.iter().map(|state| ("tracestate", *state));
+            let headers = [parent].into_iter().chain(states);
+            let headers = headers.map(|(name, value)| {
+                (header::HeaderName::from_static(name), value.to_vec().try_into().unwrap())
+            });
+            let trace = given(&headers.fold(HeaderMap::new(), |mut headers, (name, value)| {
+                headers.append(name, value);
+                headers
+            }));
+            trace.unwrap().state.map(|state| state.as_str().to_owned())
+        };
+        assert_eq!(state_of(&[]), None);
+        assert_eq!(state_of(&[b"a=1", b"b=2"]).as_deref(), Some("a=1,b=2"));
+        assert_eq!(state_of(&[b"a=1", "\u{e9}".as_bytes()]), None, "not by halves");
         assert_eq!(parent_of(&[VALID.as_bytes()]).as_deref(), Some(VALID));
         assert_eq!(parent_of(&[]), None);
         assert_eq!(parent_of(&[b"00-nonsense"]), None);

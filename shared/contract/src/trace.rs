@@ -2,6 +2,45 @@
 
 use std::fmt;
 
+/// The client's trace as its headers tell it: travels with a job, and to the events of what it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent`
+    pub parent: TraceParent,
+    /// `tracestate`
+    pub state: Option<TraceState>,
+}
+
+impl From<TraceParent> for Trace {
+    fn from(parent: TraceParent) -> Self {
+        Self { parent, state: None }
+    }
+}
+
+/// The `tracestate` of a request: what the client's own tracing wants to be passed on, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceState(Box<str>);
+
+/// The longest state that is passed on, in bytes: so much the standard asks for.
+const LONGEST_STATE: usize = 512;
+
+impl TraceState {
+    /// Takes the value of the header; `None` if there is nothing in it, or it cannot be passed on.
+    #[must_use]
+    pub fn parse(header: &str) -> Option<Self> {
+        let state = header.trim_matches([' ', '\t', ',']);
+        let is_printable = state.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let is_good = is_printable && (1..=LONGEST_STATE).contains(&state.len());
+        is_good.then(|| Self(state.into()))
+    }
+
+    /// As the header says it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The `traceparent` of a request, which travels with its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
@@ -60,6 +99,23 @@ mod tests {
     use proptest::prelude::*;
 
     const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_state_is_passed_on_as_it_came() {
+        let read = |header: &str| TraceState::parse(header).map(|state| state.as_str().to_owned());
+        for state in [
+            "congo=t61rcWkgMzE",
+            "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE",
+            "a=b c",
+            &"x".repeat(512),
+        ] {
+            assert_eq!(read(state).as_deref(), Some(state));
+        }
+        assert_eq!(read(" a=1, \t").as_deref(), Some("a=1"));
+        for none in ["", " ", ",", "a=\u{e9}", "a=\n", &"x".repeat(513)] {
+            assert_eq!(read(none), None, "{none:?}");
+        }
+    }
 
     fn read_back(header: &str) -> Option<String> {
         TraceParent::parse(header).map(|trace| trace.to_string())

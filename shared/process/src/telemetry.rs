@@ -34,7 +34,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use firstcome_contract::trace::TraceParent;
+use firstcome_contract::trace::{self as contract, Trace, TraceParent};
 
 use crate::{certificates, request_id};
 
@@ -259,20 +259,42 @@ where
 }
 
 /// Makes a span, before it is entered, a part of the client's trace.
-pub fn follow(span: &Span, trace: TraceParent) {
+pub fn follow(span: &Span, trace: &Trace) {
     // An error says that nobody listens.
     let _ = span.set_parent(Context::new().with_remote_span_context(context(trace)));
 }
 
 /// Points from a span to one that it is not a part of, such as from a batch to one of its jobs.
-pub fn link(span: &Span, trace: TraceParent) {
+pub fn link(span: &Span, trace: &Trace) {
     span.add_link(context(trace));
 }
 
-fn context(trace: TraceParent) -> SpanContext {
-    let TraceParent { trace_id, parent_id, flags } = trace;
+/// The span as whoever it calls should know it; `None` if nobody collects it.
+#[must_use]
+pub fn trace(span: &Span) -> Option<Trace> {
+    let context = span.context();
+    let context = context.span().span_context().clone();
+    let parent = TraceParent {
+        trace_id: u128::from_be_bytes(context.trace_id().to_bytes()),
+        parent_id: u64::from_be_bytes(context.span_id().to_bytes()),
+        flags: context.trace_flags().to_u8(),
+    };
+    let state = contract::TraceState::parse(&context.trace_state().header());
+    context.is_valid().then_some(Trace { parent, state })
+}
+
+fn context(trace: &Trace) -> SpanContext {
+    let TraceParent { trace_id, parent_id, flags } = trace.parent;
     let (trace_id, parent_id) = (TraceId::from(trace_id), SpanId::from(parent_id));
-    SpanContext::new(trace_id, parent_id, TraceFlags::new(flags), true, TraceState::NONE)
+    // One that is not as the standard wants it is not passed on.
+    let state = trace.state.as_ref().and_then(|state| state.as_str().parse().ok());
+    SpanContext::new(
+        trace_id,
+        parent_id,
+        TraceFlags::new(flags),
+        true,
+        state.unwrap_or(TraceState::NONE),
+    )
 }
 
 #[cfg(test)]

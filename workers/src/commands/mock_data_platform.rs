@@ -63,6 +63,8 @@ struct Inner {
     /// The events, with how often each came.
     received: BTreeMap<Uuid, Received>,
     requests: u64,
+    /// Of the last request.
+    headers: HeaderMap,
     /// Requests that followed a redirection.
     astray: u64,
     /// How each key was answered first.
@@ -138,6 +140,12 @@ impl MockDataPlatform {
         (inner.requests, inner.astray)
     }
 
+    /// The headers of the last request.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        self.lock().headers.clone()
+    }
+
     /// The ids of the events that it accepted, with how often.
     #[must_use]
     pub fn received(&self) -> HashMap<Uuid, u32> {
@@ -184,6 +192,7 @@ async fn receive(
     let mode = {
         let mut inner = mock.lock();
         inner.requests += 1;
+        inner.headers.clone_from(&headers);
         if !is_known(&inner.credentials, &headers, &body) {
             inner.strangers += 1;
             return StatusCode::UNAUTHORIZED.into_response();

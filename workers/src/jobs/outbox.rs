@@ -89,7 +89,7 @@ mod tests {
                 } else {
                     Data::ProductSoldOut(ProductSoldOut { product_id: ProductId::new(1) })
                 };
-                Event { id: Uuid::from_u128(number), time: DateTime::UNIX_EPOCH, data }
+                Event::new(Uuid::from_u128(number), DateTime::UNIX_EPOCH, data)
             };
             let events: Vec<Event> = (0..).zip(&of_coupons).map(event).collect();
             let rows = packed(&events).unwrap();

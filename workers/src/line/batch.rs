@@ -160,7 +160,7 @@ fn decode(family: Option<Family>, record: &[u8]) -> Result<Envelope, Undecodable
     match family {
         Some(family) if envelope.job.kind().family() != family => Err(Undecodable {
             accepted: Some((envelope.id, envelope.user_id)),
-            trace: envelope.trace,
+            trace: envelope.trace_parent(),
             request_id: envelope.request_id,
             reason: format!("not a job of the {} lines", family.as_str()),
         }),

@@ -42,7 +42,7 @@ impl About {
         Self {
             subject: envelope.job.keys().next(),
             mentions: envelope.job.mentions().collect(),
-            trace: envelope.trace.map(|trace| uuid::Uuid::from_u128(trace.trace_id)),
+            trace: envelope.trace_parent().map(|trace| uuid::Uuid::from_u128(trace.trace_id)),
         }
     }
 }
@@ -137,6 +137,13 @@ pub(crate) async fn insert(
         subjects.push(entry.about.subject);
         traces.push(entry.about.trace);
         for (what, id) in &entry.about.mentions {
+            // The order that it placed has it.
+            if *what == Mention::Coupon
+                && entry.status == Status::Succeeded
+                && entry.replay_of.is_none()
+            {
+                continue;
+            }
             mentioning.push(entry.job_id.get());
             mentioned.push(what.as_str());
             mentions.push(*id);

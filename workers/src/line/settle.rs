@@ -62,7 +62,7 @@ pub(crate) async fn settle(
             }
             (Then::LookUpKeys, _) => tracing::debug!(queue, "keys are taken, looking them up"),
             (Then::GiveUp(attempts), [job]) => {
-                let (id, trace) = (job.envelope.id, job.envelope.trace.map(display));
+                let (id, trace) = (job.envelope.id, job.envelope.trace_parent().map(display));
                 let request_id = job.envelope.request_id.as_ref().map(display);
                 tracing::error!(
                     queue, %error, job_id = %id, trace, request_id,
@@ -146,7 +146,7 @@ async fn settle_run(
     let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
     let mut entries = repeats::decide(&mut *transaction, kind, &waiting, looks_up_keys).await?;
     if let Some(first) = overdue.first() {
-        let (queue, trace) = (context.queue, first.envelope.trace.map(display));
+        let (queue, trace) = (context.queue, first.envelope.trace_parent().map(display));
         let (count, id) = (overdue.len(), first.envelope.id);
         let request_id = first.envelope.request_id.as_ref().map(display);
         tracing::error!(queue, count, job_id = %id, trace, request_id, "overdue jobs, dead-lettering them");
@@ -166,7 +166,7 @@ async fn settle_run(
 fn reject(job: &Job, reason: String) -> Reject {
     Reject {
         accepted: Some((job.envelope.id, job.envelope.user_id)),
-        trace: job.envelope.trace,
+        trace: job.envelope.trace_parent(),
         request_id: job.envelope.request_id.clone(),
         reason,
         origin: job.origin.clone(),

@@ -13,7 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::codes::codes;
+use crate::{
+    codes::codes,
+    trace::{Trace, TraceParent, TraceState},
+};
 
 codes! {
     /// What happened; the code is the CloudEvents `type` and the routing key. Never renamed: messages outlive deploys.
@@ -65,6 +68,8 @@ pub struct Event {
     pub id: Uuid,
     /// When it happened: the instant of the settlement.
     pub time: DateTime<Utc>,
+    /// The trace of the request that led to it (the extension *Distributed Tracing* of CloudEvents).
+    pub trace: Option<Trace>,
     /// What happened.
     pub data: Data,
 }
@@ -79,6 +84,10 @@ struct Told<'a, T> {
     time: DateTime<Utc>,
     subject: String,
     datacontenttype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<&'a str>,
     data: &'a T,
 }
 
@@ -88,11 +97,37 @@ struct Heard<'a> {
     #[serde(rename = "type")]
     kind: std::borrow::Cow<'a, str>,
     time: DateTime<Utc>,
+    /// Read as it is: what is no trace is none.
+    #[serde(default, borrow)]
+    traceparent: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    tracestate: Option<&'a RawValue>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
 
+impl Heard<'_> {
+    fn trace(&self) -> Option<Trace> {
+        let text = |value: Option<&RawValue>| serde_json::from_str::<String>(value?.get()).ok();
+        let parent = TraceParent::parse(&text(self.traceparent)?)?;
+        let state = text(self.tracestate).and_then(|state| TraceState::parse(&state));
+        Some(Trace { parent, state })
+    }
+}
+
 impl Event {
+    /// An event that belongs to no trace.
+    #[must_use]
+    pub const fn new(id: Uuid, time: DateTime<Utc>, data: Data) -> Self {
+        Self { id, time, trace: None, data }
+    }
+
+    /// The same event as a part of this trace, if there is one.
+    #[must_use]
+    pub fn in_trace(self, trace: Option<&Trace>) -> Self {
+        Self { trace: trace.cloned(), ..self }
+    }
+
     /// What kind of event it is.
     #[must_use]
     pub const fn kind(&self) -> EventType {
@@ -116,7 +151,7 @@ impl Event {
     fn of(heard: Heard<'_>) -> Result<Self, String> {
         let kind = EventType::from_code(&heard.kind);
         let kind = kind.ok_or_else(|| format!("unknown event type {:?}", heard.kind))?;
-        let data = heard.data.get();
+        let (trace, data) = (heard.trace(), heard.data.get());
         let data = match kind {
             EventType::OrderCompleted => serde_json::from_str(data).map(Data::OrderCompleted),
             EventType::OrderCancelled => serde_json::from_str(data).map(Data::OrderCancelled),
@@ -130,7 +165,7 @@ impl Event {
             Data::OrderCancelled(order) => order::check(&order.items)?,
             Data::CouponIssued(_) | Data::CouponSoldOut(_) | Data::ProductSoldOut(_) => {}
         }
-        Ok(Self { id: heard.id, time: heard.time, data })
+        Ok(Self { id: heard.id, time: heard.time, trace, data })
     }
 
     fn tell<S: Serializer>(
@@ -148,6 +183,8 @@ impl Event {
             time: self.time,
             subject: subject.to_string(),
             datacontenttype: "application/json",
+            traceparent: self.trace.as_ref().map(|trace| trace.parent.to_string()),
+            tracestate: self.trace.as_ref().and_then(|trace| Some(trace.state.as_ref()?.as_str())),
             data,
         };
         told.serialize(serializer)
@@ -183,7 +220,7 @@ mod tests {
     };
 
     fn event(data: Data) -> Event {
-        Event { id: Uuid::nil(), time: DateTime::UNIX_EPOCH, data }
+        Event::new(Uuid::nil(), DateTime::UNIX_EPOCH, data)
     }
 
     fn item(quantity: i64, unit_price: i64) -> SoldItem {
@@ -253,6 +290,20 @@ mod tests {
             let read: Vec<Event> = serde_json::from_str(&both).unwrap();
             assert_eq!(read, [event.clone(), event.clone()]);
             assert_eq!(Event::decode(json.as_bytes()), Ok(event));
+        }
+        // Of a request with a trace; what is no trace hides nothing.
+        let trace =
+            TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let trace = Trace { parent: trace, state: TraceState::parse("congo=t61rcWkgMzE") };
+        let traced = completed(vec![item(2, 50)]).in_trace(Some(&trace));
+        let json = serde_json::to_string(&traced).unwrap();
+        let form = r#""datacontenttype":"application/json","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","tracestate":"congo=t61rcWkgMzE","data""#;
+        assert!(json.contains(form), "{json}");
+        assert_eq!(Event::decode(json.as_bytes()), Ok(traced));
+        for none in ["7", "\"00-no-trace\"", "null"] {
+            let json =
+                json.replace("\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"", none);
+            assert_eq!(Event::decode(json.as_bytes()), Ok(completed(vec![item(2, 50)])));
         }
         let unknown = r#"{"id":"00000000-0000-0000-0000-000000000000","type":"order.lost","time":"1970-01-01T00:00:00Z","data":{}}"#;
         let error = Event::decode(unknown.as_bytes()).unwrap_err();

@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Job, JobId, JobKind};
-use crate::{ids::UserId, request_id::RequestId, trace::TraceParent};
+use crate::{
+    ids::UserId,
+    request_id::RequestId,
+    trace::{Trace, TraceParent, TraceState},
+};
 
 /// The most jobs in one message. The broker's cost per job hardly falls beyond some 64 of them, but in a
 /// storm fewer wait for the next one; a redelivered message gets more expensive.
@@ -29,7 +33,7 @@ pub struct Envelope {
     /// Set when the request carried an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
     /// Set when the request carried a valid `traceparent`.
-    pub trace: Option<TraceParent>,
+    pub trace: Option<Trace>,
     /// Set when the request carried a valid `X-Request-Id`.
     pub request_id: Option<RequestId>,
     /// What is to be done, by its kind.
@@ -71,6 +75,8 @@ struct Wire<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace_state: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     request_id: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow)]
     job: &'a RawValue,
@@ -97,6 +103,12 @@ struct Named {
 }
 
 impl Envelope {
+    /// The `traceparent` of its request.
+    #[must_use]
+    pub fn trace_parent(&self) -> Option<TraceParent> {
+        self.trace.as_ref().map(|trace| trace.parent)
+    }
+
     /// Appends the job as one line.
     ///
     /// # Errors
@@ -108,7 +120,11 @@ impl Envelope {
             user_id: self.user_id,
             kind: self.job.kind().as_str().into(),
             idempotency: self.idempotency.as_ref().map(std::borrow::Cow::Borrowed),
-            trace: self.trace.map(|trace| trace.to_string()),
+            trace: self.trace.as_ref().map(|trace| trace.parent.to_string()),
+            trace_state: self
+                .trace
+                .as_ref()
+                .and_then(|trace| Some(trace.state.as_ref()?.as_str().into())),
             request_id: self.request_id.as_ref().map(|id| id.as_str().into()),
             job: &job,
         };
@@ -146,7 +162,10 @@ impl Envelope {
             user_id: wire.user_id,
             idempotency: wire.idempotency.map(std::borrow::Cow::into_owned),
             // As at the edge: what is invalid is ignored.
-            trace: wire.trace.and_then(|trace| TraceParent::parse(&trace)),
+            trace: wire.trace.and_then(|parent| {
+                let state = wire.trace_state.and_then(|state| TraceState::parse(&state));
+                Some(Trace { parent: TraceParent::parse(&parent)?, state })
+            }),
             request_id: wire.request_id.and_then(|id| RequestId::parse(&id)),
             job: Job::from_json(kind, wire.job)?,
         })
@@ -190,6 +209,11 @@ mod tests {
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+    fn traced(state: Option<&str>) -> Option<Trace> {
+        let state = state.and_then(TraceState::parse);
+        TraceParent::parse(TRACE).map(|parent| Trace { parent, state })
+    }
+
     #[test]
     fn the_wire_form_never_changes() {
         let mut line = Vec::new();
@@ -200,13 +224,13 @@ mod tests {
              \"idempotency\":{\"key\":\"k\",\"fingerprint\":\"f\"},\"job\":{\"couponId\":1}}\n"
         );
         let mut line = Vec::new();
-        Envelope { trace: TraceParent::parse(TRACE), ..envelope(7, 1, None) }
+        Envelope { trace: traced(Some("congo=t61rcWkgMzE")), ..envelope(7, 1, None) }
             .encode(&mut line)
             .unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "{\"id\":\"01977420-dc00-7000-8405-070000000009\",\"userId\":7,\"kind\":\"issue-coupon\",\
-             \"trace\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\",\"job\":{\"couponId\":1}}\n"
+             \"trace\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\",\"traceState\":\"congo=t61rcWkgMzE\",\"job\":{\"couponId\":1}}\n"
         );
         let mut line = Vec::new();
         Envelope { request_id: RequestId::parse("edge/1~\"x\""), ..envelope(7, 1, None) }
@@ -274,7 +298,7 @@ mod tests {
     fn an_undecodable_job_still_tells_whose_it_is() {
         let mut line = Vec::new();
         let original = Envelope {
-            trace: TraceParent::parse(TRACE),
+            trace: traced(None),
             request_id: RequestId::parse("edge-1"),
             ..envelope(7, 1, None)
         };
@@ -285,7 +309,7 @@ mod tests {
             let line = String::from_utf8(line.clone()).unwrap().replace(from, to);
             let undecodable = Envelope::decode(line.as_bytes()).unwrap_err();
             assert_eq!(undecodable.accepted, Some((original.id, original.user_id)));
-            assert_eq!(undecodable.trace, original.trace);
+            assert_eq!(undecodable.trace, TraceParent::parse(TRACE));
             assert_eq!(undecodable.request_id, original.request_id);
         }
         // Whatever stands for the trace, it hides nothing else.
@@ -294,7 +318,7 @@ mod tests {
             let line = line.replace(&format!("\"{TRACE}\""), trace);
             let decoded = Envelope::decode(line.as_bytes());
             let (id, trace) = match &decoded {
-                Ok(envelope) => (Some(envelope.id), envelope.trace),
+                Ok(envelope) => (Some(envelope.id), envelope.trace_parent()),
                 Err(undecodable) => (undecodable.accepted.map(|(id, _)| id), undecodable.trace),
             };
             assert_eq!((id, trace), (Some(original.id), None));
@@ -305,14 +329,16 @@ mod tests {
             let line = line.replace("\"edge-1\"", name);
             let decoded = Envelope::decode(line.as_bytes());
             let (id, name, trace) = match &decoded {
-                Ok(envelope) => (Some(envelope.id), envelope.request_id.clone(), envelope.trace),
+                Ok(envelope) => {
+                    (Some(envelope.id), envelope.request_id.clone(), envelope.trace_parent())
+                }
                 Err(undecodable) => (
                     undecodable.accepted.map(|(id, _)| id),
                     undecodable.request_id.clone(),
                     undecodable.trace,
                 ),
             };
-            assert_eq!((id, name, trace), (Some(original.id), None, original.trace));
+            assert_eq!((id, name, trace), (Some(original.id), None, TraceParent::parse(TRACE)));
             assert_eq!(decoded.is_ok(), known);
         }
     }
@@ -323,10 +349,13 @@ mod tests {
             user: i64,
             coupon: i64,
             idempotency: Option<(String, String)>,
-            trace in proptest::option::of((1u128.., 1u64.., 0u8..=3)),
+            trace in proptest::option::of((1u128.., 1u64.., 0u8..=3, proptest::option::of("[!-+.-~]{1,512}"))),
             request_id in proptest::option::of("[!-~]{1,128}"),
         ) {
-            let trace = trace.map(|(trace_id, parent_id, flags)| TraceParent { trace_id, parent_id, flags });
+            let trace = trace.map(|(trace_id, parent_id, flags, state)| Trace {
+                parent: TraceParent { trace_id, parent_id, flags },
+                state: state.and_then(|state| TraceState::parse(&state)),
+            });
             let request_id = request_id.and_then(|name| RequestId::parse(&name));
             let original = Envelope { trace, request_id, ..envelope(user, coupon, idempotency) };
             let mut parcel = Vec::new();

@@ -94,7 +94,7 @@ async fn transact(
         paid: amount,
         coupon_id: None,
     };
-    let event = Event { id: job.get(), time: now, data: Data::OrderCompleted(event) };
+    let event = Event::new(job.get(), now, Data::OrderCompleted(event));
     let placed = OrderPlaced {
         order_id,
         items_amount: amount,

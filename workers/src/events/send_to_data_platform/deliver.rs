@@ -3,11 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context;
-use firstcome_contract::event::Event;
-use firstcome_process::certificates;
+use firstcome_contract::{event::Event, trace::Trace};
+use firstcome_process::{certificates, telemetry};
 use reqwest::{Certificate, Client, StatusCode, Url, header, redirect};
 use sha2::{Digest, Sha256};
-use tracing::{Instrument, field::Empty};
+use tracing::{Instrument, Span, field::Empty};
 
 use crate::events::{
     subscribe::Received,
@@ -16,6 +16,9 @@ use crate::events::{
 
 /// The longest `Retry-After` that is honoured: a mistaken one must not stop deliveries for days.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// The most links of a span: it would not keep more by default.
+const MAX_LINKS: usize = 128;
 
 /// The data platform: an HTTP client, and the URL that it posts events to.
 #[derive(Debug)]
@@ -80,11 +83,14 @@ impl Platform {
             "deliver",
             otel.kind = "client",
             otel.status_code = Empty,
+            http.request.method = "POST",
+            server.address = self.url.host_str(),
             events = events.len(),
             outcome = Empty,
             reason = Empty,
         );
-        let delivery = self.post(events).instrument(span.clone()).await;
+        let trace = traced(&span, events);
+        let delivery = self.post(events, trace.as_ref()).instrument(span.clone()).await;
         let (outcome, reason) = match &delivery {
             Delivery::Accepted => ("accepted", None),
             Delivery::Refused(reason) => ("refused", Some(reason)),
@@ -97,7 +103,7 @@ impl Platform {
         delivery
     }
 
-    async fn post(&self, received: &[Received]) -> Delivery {
+    async fn post(&self, received: &[Received], trace: Option<&Trace>) -> Delivery {
         let events: Vec<&Event> = received.iter().map(|received| &received.event).collect();
         let body = match serde_json::to_vec(&events) {
             Ok(body) => body,
@@ -116,6 +122,12 @@ impl Platform {
                 .header(webhook::TIMESTAMP, now)
                 .header(webhook::SIGNATURE, signature);
         }
+        if let Some(Trace { parent, state }) = trace {
+            request = request.header("traceparent", parent.to_string());
+            if let Some(state) = state {
+                request = request.header("tracestate", state.as_str());
+            }
+        }
         if let Some(token) = self.credentials.token() {
             request = request.bearer_auth(token);
         }
@@ -128,6 +140,23 @@ impl Platform {
             }
         }
     }
+}
+
+/// The trace that a request belongs to: that of its events if they are of one, else one of its own, which points to theirs.
+/// Without a collector there is none of its own.
+fn traced(span: &Span, received: &[Received]) -> Option<Trace> {
+    let mut traces = received.iter().filter_map(|received| received.event.trace.as_ref());
+    let first = traces.clone().next()?;
+    let is_one = received.iter().all(|received| {
+        let trace = received.event.trace.as_ref();
+        trace.is_some_and(|trace| trace.parent.trace_id == first.parent.trace_id)
+    });
+    if is_one {
+        telemetry::follow(span, first);
+    } else {
+        traces.by_ref().take(MAX_LINKS).for_each(|trace| telemetry::link(span, trace));
+    }
+    telemetry::trace(span).or_else(|| is_one.then(|| first.clone()))
 }
 
 /// The same events make the same key, and nothing else does: a platform may answer a key that it knows
@@ -206,7 +235,7 @@ mod tests {
     fn a_key_stands_for_these_events_in_this_attempt() {
         let event = |id: u128, attempts| {
             let data = Data::ProductSoldOut(ProductSoldOut { product_id: ProductId::new(1) });
-            let event = Event { id: Uuid::from_u128(id), time: DateTime::UNIX_EPOCH, data };
+            let event = Event::new(Uuid::from_u128(id), DateTime::UNIX_EPOCH, data);
             Received { event, attempts }
         };
         let (one, two, three) = (event(1, 0), event(2, 0), event(3, 0));

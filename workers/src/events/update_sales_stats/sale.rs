@@ -82,12 +82,12 @@ mod tests {
             by_operator: false,
         };
         [
-            Event { id: id(0), time: completed_at, data: Data::OrderCompleted(completed) },
-            Event {
-                id: id(1),
-                time: completed_at + chrono::TimeDelta::seconds(later),
-                data: Data::OrderCancelled(cancelled),
-            },
+            Event::new(id(0), completed_at, Data::OrderCompleted(completed)),
+            Event::new(
+                id(1),
+                completed_at + chrono::TimeDelta::seconds(later),
+                Data::OrderCancelled(cancelled),
+            ),
         ]
     }
 
@@ -143,7 +143,7 @@ mod tests {
             Data::ProductSoldOut(ProductSoldOut { product_id }),
         ];
         for data in others {
-            let event = Event { id: Uuid::nil(), time: DateTime::UNIX_EPOCH, data };
+            let event = Event::new(Uuid::nil(), DateTime::UNIX_EPOCH, data);
             assert_eq!(Sale::all_of(&event), []);
         }
     }

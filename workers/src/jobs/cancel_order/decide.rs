@@ -9,12 +9,14 @@ use firstcome_contract::{
     job::{CancelOrder, JobId},
     money::Money,
     rejection::Rejection,
+    trace::Trace,
 };
 
 /// The request of a customer, or of an operator, to cancel an order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     pub(super) job_id: JobId,
+    pub(super) trace: Option<&'a Trace>,
     pub(super) caller: UserId,
     pub(super) submitted_at: DateTime<Utc>,
     pub(super) cancel: &'a CancelOrder,
@@ -232,6 +234,7 @@ mod tests {
             for (caller, seconds, cancel) in &line {
                 let request = Request {
                     job_id: JobId::compose(0, JobKind::CancelOrder, Place::UNKNOWN, 0, 0),
+                    trace: None,
                     caller: UserId::new(*caller),
                     submitted_at: at(*seconds),
                     cancel,

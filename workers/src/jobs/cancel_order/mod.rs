@@ -50,9 +50,10 @@ pub async fn apply(
     requests.iter().zip(decisions).map(outcome).collect()
 }
 
-fn request<'a>(envelope: &Envelope, cancel: &'a CancelOrder) -> Request<'a> {
+fn request<'a>(envelope: &'a Envelope, cancel: &'a CancelOrder) -> Request<'a> {
     Request {
         job_id: envelope.id,
+        trace: envelope.trace.as_ref(),
         caller: envelope.user_id,
         submitted_at: envelope.id.submitted_at(),
         cancel,

@@ -48,7 +48,8 @@ fn event(request: &Request<'_>, undone: &Cancelled, cancelled_at: DateTime<Utc>)
         reason: request.cancel.reason.clone(),
         by_operator: request.cancel.by_operator,
     };
-    Event { id: request.job_id.get(), time: cancelled_at, data: Data::OrderCancelled(data) }
+    let event = Event::new(request.job_id.get(), cancelled_at, Data::OrderCancelled(data));
+    event.in_trace(request.trace)
 }
 
 #[derive(Default)]

@@ -61,11 +61,12 @@ pub async fn apply(
 
         let data = event::CouponIssued { coupon_id, user_id, user_coupon_id, issue_number };
         let (id, time) = (envelope.id.get(), issued.at);
-        events.push(Event { id, time, data: Data::CouponIssued(data) });
+        let event = Event::new(id, time, Data::CouponIssued(data));
+        events.push(event.in_trace(envelope.trace.as_ref()));
         let campaign = world.campaigns.get(&coupon_id);
         if let Some(campaign) = campaign.filter(|campaign| campaign.total == issue_number) {
             let data = CouponSoldOut { coupon_id, total: campaign.total };
-            events.push(Event { id: Uuid::new_v4(), time, data: Data::CouponSoldOut(data) });
+            events.push(Event::new(Uuid::new_v4(), time, Data::CouponSoldOut(data)));
         }
     }
     outbox::append(transaction, &events).await?;

@@ -14,12 +14,14 @@ use firstcome_contract::{
     order::{Fulfilment, Item},
     rejection::Rejection,
     sale::{Sale, first_rejection},
+    trace::Trace,
 };
 
 /// One user's order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     pub(super) job_id: JobId,
+    pub(super) trace: Option<&'a Trace>,
     pub(super) user_id: UserId,
     pub(super) submitted_at: DateTime<Utc>,
     pub(super) order: &'a PlaceOrder,
@@ -387,6 +389,7 @@ mod tests {
             for (user, millis, order) in &line {
                 let request = Request {
                     job_id: JobId::compose(0, firstcome_contract::job::JobKind::PlaceOrder, firstcome_contract::line::Place::UNKNOWN, 0, 0),
+                    trace: None,
                     user_id: UserId::new(*user),
                     submitted_at: at(*millis),
                     order,

@@ -84,9 +84,10 @@ fn rejected(denial: &Denial) -> Result<Outcome, HandlerError> {
     })
 }
 
-fn request<'a>(envelope: &Envelope, order: &'a PlaceOrder) -> Request<'a> {
+fn request<'a>(envelope: &'a Envelope, order: &'a PlaceOrder) -> Request<'a> {
     Request {
         job_id: envelope.id,
+        trace: envelope.trace.as_ref(),
         user_id: envelope.user_id,
         submitted_at: envelope.id.submitted_at(),
         order,

@@ -81,13 +81,14 @@ fn completed(
         paid: order.paid(),
         coupon_id: request.order.coupon_id,
     };
-    Event { id: request.job_id.get(), time: completed_at, data: Data::OrderCompleted(data) }
+    let event = Event::new(request.job_id.get(), completed_at, Data::OrderCompleted(data));
+    event.in_trace(request.trace)
 }
 
 /// Tells that the last unit was among those that were sold.
 fn sold_out(product_id: ProductId, at: DateTime<Utc>) -> Event {
     let data = Data::ProductSoldOut(ProductSoldOut { product_id });
-    Event { id: Uuid::new_v4(), time: at, data }
+    Event::new(Uuid::new_v4(), at, data)
 }
 
 /// Orders, items, payments and history; the coupons are marked used.

@@ -128,7 +128,7 @@ impl Held {
             paid: Money::new(paid),
             coupon_id: campaign.map(CouponId::new),
         };
-        let event = Event { id: job, time: Utc::now(), data: Data::OrderCompleted(told) };
+        let event = Event::new(job, Utc::now(), Data::OrderCompleted(told));
         self.received.push(Received { times: 1, event });
         for (product, price, quantity) in &stored {
             *self.stored.stocks.get_mut(product).unwrap() -= quantity;

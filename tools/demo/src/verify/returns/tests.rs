@@ -113,11 +113,7 @@ impl Held {
                 paid: Money::new(PRICE),
                 coupon_id: None,
             };
-            let event = Event {
-                id: Uuid::from_u128(job),
-                time: Utc::now(),
-                data: Data::OrderCompleted(data),
-            };
+            let event = Event::new(Uuid::from_u128(job), Utc::now(), Data::OrderCompleted(data));
             Received { times: 1, event }
         };
         Self {
@@ -177,7 +173,7 @@ impl Held {
             paid: Money::new(PRICE),
             coupon_id: None,
         });
-        let event = Event { id: Uuid::from_u128(job), time: self.now, data };
+        let event = Event::new(Uuid::from_u128(job), self.now, data);
         self.received.push(Received { times: 1, event });
         self.ends(user, intent, None, Some(Success::Order(placed)), Detail::default());
     }
@@ -212,7 +208,7 @@ impl Held {
             reason: None,
             by_operator: false,
         });
-        let event = Event { id: Uuid::from_u128(job), time: self.now, data };
+        let event = Event::new(Uuid::from_u128(job), self.now, data);
         self.received.push(Received { times: 1, event });
         self.ends(1, intent, None, Some(Success::Cancelled(told)), Detail::default());
     }
