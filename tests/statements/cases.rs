@@ -714,6 +714,11 @@ pub(crate) const CASES: &[Case] = &[
         &["500"],
     ),
     roles(
+        "FROM (SELECT queue, dead_lettered_at FROM dead_letters WHERE discarded_at IS NULL",
+        reads(1_000),
+        &["1000"],
+    ),
+    roles(
         "DELETE FROM outbox_parcels",
         reads(JOBS),
         &[

@@ -173,12 +173,16 @@ pub fn start(
             let (broker, pool) = (args.broker.clone(), settling_pool.clone());
             let monitor = watched();
             let metrics = Arc::clone(&monitor.metrics);
+    monitor.uses("roles", &pool);
+    monitor.uses("settling", &settling_pool);
             let context = line::Context { family, pool, announcer, notifier, metrics };
             let role = Role { context, broker, monitor };
             crew::run(Arc::new(role), stop.clone())
         };
         match role {
             RoleName::Coupons => _ = running.spawn(crew(Family::Coupon)),
+    let watching = monitor.watch(&pool, args.redis.client()?, stop.clone());
+    running.spawn(watching.context("REDIS_URL")?);
             RoleName::Products => _ = running.spawn(crew(Family::Product)),
             RoleName::RelayOutbox => {
                 let asked_for = args.data_platform_events.clone();
