@@ -36,7 +36,9 @@ pub(super) async fn checks(
         });
     }
     let (events, age) = backlog::outbox(pool).await?;
-    checks.push(if age < STALLED_SECONDS {
+    checks.push(if events == 0 {
+        Check::ok("outbox", "no event waits")
+    } else if age < STALLED_SECONDS {
         Check::ok("outbox", format!("{events} events wait, the oldest for {age:.0} s"))
     } else {
         let hint = "see what ails relay-outbox";
@@ -48,7 +50,7 @@ pub(super) async fn checks(
 fn role(role: RoleName, processes: i64) -> Check {
     let name = role.as_str();
     match (processes, role) {
-        (1.., _) => Check::ok(name, format!("{processes} of it")),
+        (1.., _) => Check::ok(name, format!("{processes} alive")),
         // Its events wait; without a platform nobody needs it.
         (_, RoleName::SendToDataPlatform) => Check::warning(
             name,
