@@ -12,16 +12,17 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && CARGO_PROFILE_RELEASE_DEBUG=none cargo build --locked --release --package firstcome-api --package firstcome-workers --bins \
     && install -D -t /out target/release/firstcome-api target/release/firstcome-worker
 
-# The programs need libc and libgcc only; bash is there for the health check and whoever has to
-# look inside.
+# The programs need libc and libgcc only; a shell is there for whoever has to look inside.
 FROM debian:trixie-slim
 LABEL org.opencontainers.image.title="Firstcome" \
       org.opencontainers.image.description="The backend for first-come sales: API and workers" \
       org.opencontainers.image.licenses="MIT"
-COPY scripts/http-ok /usr/local/bin/
 COPY --from=build /out/ /usr/local/bin/
-ENV API_ADDR=0.0.0.0:8080
-EXPOSE 8080
+# Whichever program runs is there where the health check asks.
+ENV API_ADDR=0.0.0.0:8080 \
+    WORKER_ADDR=0.0.0.0:9091
+EXPOSE 8080 9091
+HEALTHCHECK --interval=5s --timeout=6s --start-period=30s --retries=3 CMD ["firstcome-worker", "health"]
 # A number, since an orchestrator that refuses root cannot look up a name.
 USER 10001:10001
 STOPSIGNAL SIGTERM

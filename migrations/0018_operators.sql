@@ -76,6 +76,8 @@ CREATE TABLE redrives (
 );
 CREATE INDEX redrives_by_job ON redrives (job_id);
 CREATE INDEX dead_letters_by_job ON dead_letters (job_id) WHERE job_id IS NOT NULL;
+-- Those that nobody has dealt with: few, beside what is kept as a record.
+CREATE INDEX dead_letters_waiting ON dead_letters (id) WHERE discarded_at IS NULL;
 
 -- How many requests were answered without a job, since the line would have rejected them for certain: about, as the APIs tell
 -- it every few seconds. Of coupons and products that there are.

@@ -209,6 +209,16 @@ fn secrets_and_urls_come_from_files() {
 }
 
 #[test]
+fn who_asks_for_health_where_nobody_listens_is_told_so() {
+    let output = run("firstcome-worker", &["health"], &[("WORKER_ADDR", "127.0.0.1:0")]);
+    assert!(!output.status.success() && stderr(&output).contains("WORKER_ADDR"));
+    // Nobody has a port below 2.
+    let output = run("firstcome-worker", &["health"], &[("API_ADDR", "0.0.0.0:1")]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8(output.stdout).unwrap().contains("nobody listens"));
+}
+
+#[test]
 fn development_mode_is_told() {
     // Its Redis URL is none, so it ends right after.
     let environment = [

@@ -10,6 +10,7 @@ use serde_json::Value;
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
 
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/alerts.yml");
+const RUNBOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/runbooks.md");
 const DASHBOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/grafana/firstcome.json");
 
 /// What each program tells, with one of everything.
@@ -123,7 +124,9 @@ fn names_follow_the_conventions() {
         let names: BTreeSet<&str> = described.iter().map(|(name, ..)| *name).collect();
         assert_eq!(names.len(), described.len(), "{program}: a name twice");
         for (name, help, _) in described {
-            assert!(name.starts_with("firstcome_") && !help.is_empty(), "{name}");
+            // Of any process, by the names that Prometheus' own clients have for it.
+            let is_named = name.starts_with("firstcome_") || name.starts_with("process_");
+            assert!(is_named && !help.is_empty(), "{name}");
             // The library adds it.
             assert!(!name.ends_with("_total"), "{name}");
             for unit in ["_ms", "_millis", "_minutes", "_kb"] {
@@ -141,9 +144,12 @@ fn series_of_counters_are_there_at_0() {
     let mut expected = Vec::new();
     for source in RoleName::ALL.map(RoleName::as_str) {
         expected.push(format!(r#"firstcome_dead_letters_total{{source="{source}"}} 0"#));
+        expected.push(format!(r#"firstcome_dead_letters_waiting{{source="{source}"}} 0"#));
     }
     for role in [RoleName::UpdateSalesStats, RoleName::SendToDataPlatform].map(RoleName::as_str) {
         expected.push(format!(r#"firstcome_outbox_events_routed_total{{role="{role}"}} 0"#));
+        expected.push(format!(r#"firstcome_event_queue_depth{{role="{role}"}} 0"#));
+        expected.push(format!(r#"firstcome_event_age_seconds{{role="{role}"}} 0.0"#));
     }
     for family in Family::ALL.map(Family::as_str) {
         expected.push(format!(r#"firstcome_batch_retries_total{{family="{family}"}} 0"#));
@@ -167,6 +173,31 @@ fn series_of_counters_are_there_at_0() {
     }
 }
 
+/// Who is woken finds what to do by the alert's name.
+#[test]
+fn each_alert_has_its_runbook() {
+    let alerts: Value = serde_saphyr::from_str(&fs::read_to_string(ALERTS).unwrap()).unwrap();
+    let groups = alerts["groups"].as_array().unwrap().iter();
+    let mut names = BTreeSet::new();
+    for alert in groups.flat_map(|group| group["rules"].as_array().unwrap()) {
+        let name = alert["alert"].as_str().unwrap();
+        let anchor = format!("docs/runbooks.md#{}", name.to_lowercase());
+        assert_eq!(alert["annotations"]["runbook"], anchor, "{name}");
+        names.insert(name.to_owned());
+    }
+    let document = fs::read_to_string(RUNBOOKS).unwrap();
+    let entries = document.split("\n## ").skip(1).filter(|entry| entry.starts_with("Firstcome"));
+    let mut described = BTreeSet::new();
+    for entry in entries {
+        let name = entry.lines().next().unwrap().to_owned();
+        for part in ["**Means**", "**Look at**", "**Do**", "**Over when**"] {
+            assert!(entry.contains(part), "{name} does not tell {part}");
+        }
+        assert!(described.insert(name), "an entry twice");
+    }
+    assert_eq!(described, names);
+}
+
 /// A role that no process has is noticed.
 #[test]
 fn every_role_is_missed_when_it_is_absent() {
@@ -180,7 +211,8 @@ fn every_role_is_missed_when_it_is_absent() {
 /// What dashboards and alerts are told to look at exists.
 #[test]
 fn the_document_names_no_metric_that_is_not_there() {
-    let document = [DOCUMENT, ALERTS, DASHBOARD].map(|file| fs::read_to_string(file).unwrap());
+    let document =
+        [DOCUMENT, ALERTS, DASHBOARD, RUNBOOKS].map(|file| fs::read_to_string(file).unwrap());
     let document = document.concat();
     let known: String = scrapes().map(|(_, scrape)| table(&scrape)).concat();
     let words = document.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -53,6 +53,8 @@ pub struct Inner {
     pub config: ServeArgs,
     /// Connections to PostgreSQL, made when they are first used.
     pub pool: Pool,
+    /// The way to Redis.
+    pub cache: Cache,
     /// Tells who a token is of.
     pub verifier: Verifier,
     /// Whom subjects of tokens mean, unless they are ids of users.
@@ -130,6 +132,7 @@ impl AppState {
         let pool = config.pool().context("DATABASE_URL")?;
         let redis = config.redis.client()?;
         let cache = Cache::new(redis.clone()).context("REDIS_URL")?;
+        cache.watch(closing.clone());
         let subjects =
             Subjects::new(&config.secrets, &pool, cache.clone(), namespace).map(Arc::new);
         let directory = subjects.clone().map(|subjects| subjects as Arc<dyn Directory>);
@@ -184,7 +187,8 @@ impl AppState {
             signer,
             shown: Shown::start(&pool),
             product_pages,
-            popular: PopularBoard::new(cache, namespace, ttl, time_zone),
+            popular: PopularBoard::new(cache.clone(), namespace, ttl, time_zone),
+            cache,
             keys,
             jobs,
             streams,

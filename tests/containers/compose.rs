@@ -40,9 +40,12 @@ struct Dependency {
     condition: String,
 }
 
-#[derive(Debug, Deserialize)]
+/// The image has one, which asks at the addresses of the environment; a service may do without, or ask elsewhere.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Healthcheck {
     pub(crate) test: Vec<String>,
+    disable: bool,
 }
 
 impl Service {
@@ -54,6 +57,21 @@ impl Service {
     /// It comes to an end by itself.
     pub(crate) fn ends(&self) -> bool {
         self.restart.is_none()
+    }
+
+    /// The arguments of `firstcome-worker` by which its health is asked for.
+    pub(crate) fn health(&self) -> Option<&[String]> {
+        let check = self.healthcheck.as_ref().filter(|check| !check.disable)?;
+        let [run, program, arguments @ ..] = &check.test[..] else { panic!("{check:?}") };
+        assert_eq!((run.as_str(), program.as_str()), ("CMD", "firstcome-worker"));
+        Some(arguments)
+    }
+
+    /// The port at which it tells how it is.
+    fn port(&self) -> Option<String> {
+        let address = self.environment.get("WORKER_ADDR").cloned();
+        let port = |address: String| address.rsplit_once(':').unwrap().1.to_owned();
+        address.or_else(|| image::environment().remove("API_ADDR")).map(port)
     }
 
     /// The command, as the program itself declares it.
@@ -97,9 +115,8 @@ fn every_role_has_a_service_that_can_be_scaled() {
         // Two cannot have the same.
         assert!(service.ports.is_empty() && service.container_name.is_none(), "{role}");
         // Whether it does its work; connected is not enough.
-        let (_, port) = service.environment["WORKER_ADDR"].rsplit_once(':').unwrap();
-        let healthcheck = service.healthcheck.as_ref().unwrap_or_else(|| panic!("{role}"));
-        assert_eq!(healthcheck.test, ["CMD", "http-ok", port, "/health/ready"], "{role}");
+        assert!(service.environment.contains_key("WORKER_ADDR"), "{role}");
+        assert_eq!(service.health().unwrap(), ["health"], "{role}");
     }
 }
 
@@ -195,9 +212,8 @@ fn whatever_listens_has_a_health_check() {
     for (name, service) in services() {
         let listens = !service.is_ours() || !service.ports.is_empty();
         assert!(!listens || service.healthcheck.is_some(), "{name} has none");
-        // The path and the port are tried on the running shop.
-        let inside = |healthcheck: &Healthcheck| healthcheck.test[1] == "http-ok";
-        assert!(!service.is_ours() || service.healthcheck.as_ref().is_none_or(inside), "{name}");
+        // What it asks is tried on the running shop; of a program that ends there is nothing to ask.
+        assert!(!service.is_ours() || service.health().is_some() != service.ends(), "{name}");
     }
 }
 
@@ -213,8 +229,8 @@ fn prometheus_finds_every_program_that_lasts() {
     });
     let checked = programs().into_iter().filter_map(|(name, service)| {
         // The mock stands for somebody else's.
-        let port = service.healthcheck.as_ref()?.test[2].clone();
-        (name != "mock-data-platform").then_some((name, port))
+        let is_ours = name != "mock-data-platform" && !service.ends();
+        is_ours.then(|| (name, service.port().unwrap()))
     });
     assert_eq!(targets.collect::<BTreeMap<_, _>>(), checked.collect());
 }

@@ -34,7 +34,8 @@ fn last<'a>(stage: &'a [Instruction], name: &str) -> &'a str {
 pub(crate) fn environment() -> BTreeMap<String, String> {
     let stage = last_stage();
     let set = stage.iter().filter(|instruction| instruction.name == "ENV");
-    set.map(|instruction| instruction.text.split_once('=').unwrap())
+    set.flat_map(|instruction| instruction.text.split_whitespace())
+        .map(|setting| setting.split_once('=').unwrap())
         .map(|(variable, value)| (variable.to_owned(), value.to_owned()))
         .collect()
 }
@@ -76,7 +77,15 @@ fn it_has_both_programs_and_no_secret() {
         assert!(package == program || manifest.contains(&format!("name = \"{program}\"")));
     }
     assert!(build.contains("cargo build --locked --release "));
-    assert_eq!(environment().into_keys().collect::<Vec<_>>(), ["API_ADDR"]);
+    let environment = environment();
+    assert_eq!(environment.keys().collect::<Vec<_>>(), ["API_ADDR", "WORKER_ADDR"]);
+    let stage = last_stage();
+    let exposed: Vec<&str> = last(&stage, "EXPOSE").split(' ').collect();
+    let listens = environment.values().map(|address| address.strip_prefix("0.0.0.0:").unwrap());
+    assert_eq!(exposed, listens.collect::<Vec<_>>());
+    // Whichever of them runs is asked; that it answers is tried on the running shop.
+    let check = last(&stage, "HEALTHCHECK").split_once(" CMD ").unwrap().1;
+    assert_eq!(check, r#"["firstcome-worker", "health"]"#);
 }
 
 #[test]

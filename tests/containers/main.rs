@@ -1,9 +1,10 @@
-//! The containers, as far as that goes without an engine: the Dockerfile and docker-compose.yml
+//! The containers, as far as that goes without an engine: the Dockerfile, docker-compose.yml and deploy/kubernetes
 //! agree with the programs, and the programs, run as docker-compose.yml says, are a shop.
 //! `scripts/containers.test` adds what takes a compiler.
 
 mod compose;
 mod image;
+mod kubernetes;
 mod shop;
 
 use std::{

@@ -19,7 +19,7 @@ use tokio::process::Command;
 
 use super::{
     compose::{Service, programs},
-    image, path,
+    image,
 };
 
 /// How long anything may take before the test gives up on it.
@@ -104,12 +104,18 @@ impl Network {
 
     /// What the health check says, if there is one.
     async fn healthy(&self, service: &str) -> Option<bool> {
-        let healthcheck = self.services[service].healthcheck.as_ref()?;
-        let [_, script, port, page] = &healthcheck.test[..] else { panic!("{healthcheck:?}") };
-        let address = self.address(service, port);
-        let mut check = Command::new(path(&format!("scripts/{script}")));
-        check.args([address.rsplit(':').next().unwrap(), page]).stderr(Stdio::null());
-        Some(check.status().await.unwrap().success())
+        let arguments = self.services[service].health()?;
+        // In the container it would ask on loopback.
+        let arguments = arguments.iter().map(|argument| {
+            let port = argument.strip_prefix("127.0.0.1:");
+            port.map_or_else(|| argument.clone(), |port| self.address(service, port))
+        });
+        let mut check = Command::new(binary("firstcome-worker").unwrap());
+        check.args(arguments).envs(self.environment(service));
+        let output = check.output().await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        Some(output.status.success())
     }
 }
 

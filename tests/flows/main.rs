@@ -53,6 +53,7 @@ mod poison;
 mod poison_events;
 mod polls;
 mod poolers;
+mod preflight;
 mod processes;
 mod products;
 mod reads;

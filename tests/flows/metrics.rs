@@ -174,6 +174,18 @@ async fn the_figures_are_what_happened() {
             assert_eq!(told.get(&format!(r#"leases_held{{family="{family}"}}"#)), 2.0);
         }
         assert_eq!(told.get(r#"role_ready{role="relay-outbox"}"#), 1.0);
+        for service in ["broker_up", "database_up", "redis_up"] {
+            assert_eq!(told.get(service), 1.0, "{service}");
+        }
+        assert_eq!(told.get(r#"database_connections_limit{pool="settling"}"#), 8.0);
+        assert!(told.sum("database_connections") >= 1.0);
+        // Nobody has the data platform's role.
+        eventually("the relay tells what waits for the data platform", async || {
+            let told = worker.figures(shop).await;
+            let depth = |role: &str| told.get(&format!(r#"event_queue_depth{{role="{role}"}}"#));
+            depth("send-to-data-platform") >= 1.0 && depth("update-sales-stats") == 0.0
+        })
+        .await;
 
         let told = Figures::of(shop, &url).await;
         let requests = |method: &str, route: &str, status: u16| {
@@ -195,6 +207,7 @@ async fn the_figures_are_what_happened() {
         assert_eq!(told.get(r#"jobs_accepted_total{kind="issue-coupon"}"#), accepted);
         assert_eq!(told.get(r#"jobs_accepted_total{kind="place-order"}"#), 3.0);
         assert_eq!((told.get("broker_up"), told.get("broker_blocked")), (1.0, 0.0));
+        assert_eq!((told.get("database_up"), told.get("redis_up")), (1.0, 1.0));
         eventually("the API has looked at the lines, which are empty", async || {
             let told = Figures::of(shop, &url).await;
             let consumed = told.sum("line_consumers") == 4.0;

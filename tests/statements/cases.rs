@@ -720,6 +720,11 @@ pub(crate) const CASES: &[Case] = &[
         &["500"],
     ),
     roles(
+        "FROM (SELECT queue, dead_lettered_at FROM dead_letters WHERE discarded_at IS NULL",
+        reads(1_000),
+        &["1000"],
+    ),
+    roles(
         "DELETE FROM outbox_parcels",
         reads(JOBS),
         &[
@@ -827,6 +832,9 @@ pub(crate) const CASES: &[Case] = &[
         ],
     ),
     roles("DELETE FROM idempotent_answers WHERE ctid", reads(2_000), &["10", "10", "now()"]),
+    // Before a sale.
+    roles("starts_at AS \"starts_at?\", ends_at AS", reads(1), &["1"]),
+    roles("on_sale_from AS starts_at", reads(1), &["1"]),
 ];
 
 const FEW_LINES: &str = "as many rows as there are lines, pins and workers: some hundred at most";
@@ -855,6 +863,7 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("FILTER (WHERE job = 'close-day') AS closed", DAILY),
     ("AS \"checked!\"", WHOLE),
     ("FROM dead_letters WHERE discarded_at IS NULL ORDER BY id", WHOLE),
+    ("FROM dead_letters WHERE discarded_at IS NULL) AS waiting", WHOLE),
     ("WHERE redrive_requested_at IS NULL AND discarded_at IS NULL", WHOLE),
     ("WHERE discarded_at IS NULL AND ($1::bigint IS NULL OR id = $1)", WHOLE),
     ("WITH new_users AS", ONCE),
@@ -875,6 +884,10 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("WITH free AS ( SELECT family, generation, line FROM partition_leases WHERE", FEW_LINES),
     ("SELECT epoch FROM partition_leases", FEW_LINES),
     ("UPDATE routing SET generation", FEW_LINES),
+    ("FROM pg_stat_activity WHERE datname", NO_TABLE),
+    ("AS \"alive!\" FROM workers", FEW_LINES),
+    ("AS idle FROM partition_leases", FEW_LINES),
+    ("FROM line_reports JOIN line_progress USING", FEW_LINES),
     ("pg_try_advisory_xact_lock", NO_TABLE),
     ("SELECT pg_notify('outbox', '')", NO_TABLE),
     ("current_setting('transaction_read_only')", NO_TABLE),

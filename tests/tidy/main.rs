@@ -244,6 +244,7 @@ fn the_roles_beside_settling_wait_for_no_statement_without_a_bound() {
         ["execute", "fetch_all", "fetch_one", "fetch_optional", "begin", "begin_with", "commit"];
     let roles = [
         "workers/src/events/relay_outbox.rs",
+        "workers/src/events/backlog.rs",
         "workers/src/commands/purge.rs",
         "workers/src/events/update_sales_stats",
         "workers/src/events/subscribe.rs",

@@ -7,7 +7,7 @@ use firstcome_contract::{family::Family, line::MAX_PARTITIONS};
 use firstcome_process::telemetry;
 
 use crate::{
-    commands::dead_letters,
+    commands::{dead_letters, health::HealthArgs, plan::PlanArgs, preflight::PreflightArgs},
     config::{DatabaseArgs, ReconcileArgs, RetentionArgs, TimeZoneArgs, WorkerArgs},
     roles::RoleCommand,
 };
@@ -105,6 +105,13 @@ pub enum Command {
     },
     /// Check every invariant on a live database, then exit: 0 if all hold, 1 if one is violated.
     Audit(DatabaseArgs),
+    /// Before a sale: whether the coupon or product, its line, and all that settling it takes are ready, a line for each
+    /// check; then exit: 0 if none failed, 1 otherwise.
+    Preflight(PreflightArgs),
+    /// How long a sale would take, and how many lines it needs, by what the lines of this installation have settled.
+    Plan(PlanArgs),
+    /// Ask the program of this container how it is, then exit: 0 if it does its work, 1 otherwise.
+    Health(HealthArgs),
     /// After PostgreSQL went back to an earlier moment, or RabbitMQ lost its data: find jobs with an
     /// Idempotency-Key that have no outcome and are in no line any more, end them (failed, job-lost) and
     /// free their keys. Jobs without a key end by themselves when they are polled.

@@ -29,8 +29,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use cli::Command;
 use commands::{
-    audit, dead_letters,
+    audit, dead_letters, health,
     mock_data_platform::MockDataPlatform,
+    plan, preflight,
     purge::{self, Since},
     reconcile, sample_data,
 };
@@ -118,6 +119,19 @@ pub async fn command(command: Command) -> anyhow::Result<ExitCode> {
                 .context("cannot audit (was `firstcome-worker migrate` run?)")?;
             return Ok(audit::report(&findings));
         }
+        Command::Preflight(args) => {
+            let pool = asking_pool(args.database.command_pool()).await?;
+            let checks = preflight::run(&pool, &args).await;
+            let checks = checks.context(
+                "cannot look (is DATABASE_URL right, and was `firstcome-worker migrate` run?)",
+            )?;
+            return Ok(preflight::report(&checks));
+        }
+        Command::Plan(args) => {
+            let pool = asking_pool(args.database.reading_pool()).await?;
+            plan::run(&pool, &args).await?;
+        }
+        Command::Health(args) => return health::ask(&args).await,
         Command::Reconcile(args) => {
             let pool = asking_pool(args.database.command_pool()).await?;
             let redis = args.redis.client()?;
@@ -159,12 +173,16 @@ pub fn start(
     args.broker.check().map_err(anyhow::Error::msg)?;
     let pool = args.database.pool().context("DATABASE_URL")?;
     let settling_pool = args.database.settling_pool().context("DATABASE_URL")?;
+    monitor.uses("roles", &pool);
+    monitor.uses("settling", &settling_pool);
     let announcer = Announcer::start(args.redis.client()?, &args.broker.queue_namespace)
         .context("REDIS_URL")?;
     let is_sending = roles.contains(&RoleName::SendToDataPlatform);
     let mut platform = if is_sending { platform(args)? } else { None };
     let notifier = Notifier::start(&pool);
     let mut running = JoinSet::new();
+    let watching = monitor.watch(&pool, args.redis.client()?, stop.clone());
+    running.spawn(watching.context("REDIS_URL")?);
     for role in roles {
         let (broker, pool, stop) = (args.broker.clone(), pool.clone(), stop.clone());
         let watched = || monitor.role(role.as_str());

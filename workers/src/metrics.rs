@@ -1,7 +1,12 @@
 //! The counters and histograms of a worker; `monitor/metrics.rs` writes them out for Prometheus.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
+use chrono::{DateTime, Utc};
 use firstcome_contract::{
     failure::Failure,
     family as contract,
@@ -27,6 +32,11 @@ const SECOND_BUCKETS: [f64; 12] =
 const WAIT_BUCKETS: [f64; 13] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
+/// The source of dead letters of no role: the broker set them aside, and does not say in which queue.
+pub(crate) const OTHER: &str = "other";
+/// The roles that consume events.
+const CONSUMERS: [RoleName; 2] = [RoleName::UpdateSalesStats, RoleName::SendToDataPlatform];
+
 /// What was counted since the process started.
 #[derive(Debug)]
 pub struct Metrics {
@@ -38,6 +48,11 @@ pub struct Metrics {
     fenced: Family<FamilyLabels, Counter>,
     handovers: Family<FamilyLabels, Counter>,
     dead_letters: Family<SourceLabels, Counter>,
+    letters: Family<SourceLabels, Gauge>,
+    letters_age: Family<SourceLabels, Gauge<f64, AtomicU64>>,
+    event_queues: Family<RoleLabels, Gauge>,
+    /// When the first event happened of those that a role has in hand.
+    in_hand: Mutex<BTreeMap<&'static str, DateTime<Utc>>>,
     /// Events in the outbox, about, when the relay last looked.
     pub(crate) outbox_events: Gauge,
     /// How many seconds the oldest of them had waited by then.
@@ -102,6 +117,10 @@ impl Default for Metrics {
             fenced: Family::default(),
             handovers: Family::default(),
             dead_letters: Family::default(),
+            letters: Family::default(),
+            letters_age: Family::default(),
+            event_queues: Family::default(),
+            in_hand: Mutex::default(),
             outbox_events: Gauge::default(),
             outbox_age: Gauge::default(),
             relayed: Counter::default(),
@@ -130,8 +149,10 @@ impl Default for Metrics {
         for source in RoleName::ALL.map(RoleName::as_str) {
             metrics.dead_letters.get_or_create(&SourceLabels { source }).inc_by(0);
         }
-        for role in [RoleName::UpdateSalesStats, RoleName::SendToDataPlatform] {
+        metrics.letters(&HashMap::new());
+        for role in CONSUMERS {
             metrics.routed(role.as_str(), 0);
+            metrics.event_queue(role.as_str(), 0);
         }
         metrics
     }
@@ -180,6 +201,38 @@ impl Metrics {
         self.dead_letters.get_or_create(&SourceLabels { source }).inc_by(count);
     }
 
+    /// Notes how many dead letters of which source there are, and how many seconds old the oldest is.
+    pub(crate) fn letters(&self, letters: &HashMap<&'static str, (i64, f64)>) {
+        for source in RoleName::ALL.map(RoleName::as_str).into_iter().chain([OTHER]) {
+            let (count, age) = letters.get(source).copied().unwrap_or_default();
+            let labels = SourceLabels { source };
+            self.letters.get_or_create(&labels).set(count);
+            self.letters_age.get_or_create(&labels).set(age.max(0.0));
+        }
+    }
+
+    /// Notes how many messages wait in the queue of the role.
+    pub(crate) fn event_queue(&self, role: &'static str, ready: u32) {
+        self.event_queues.get_or_create(&RoleLabels { role }).set(ready.into());
+    }
+
+    /// Notes that the role has events in hand, of which the first happened then; until what comes back is dropped.
+    pub(crate) fn events_in_hand(
+        &self,
+        role: &'static str,
+        oldest: Option<DateTime<Utc>>,
+    ) -> InHand<'_> {
+        if let Some(oldest) = oldest {
+            self.in_hand().insert(role, oldest);
+        }
+        InHand { role, metrics: self }
+    }
+
+    fn in_hand(&self) -> MutexGuard<'_, BTreeMap<&'static str, DateTime<Utc>>> {
+        // Nothing panics while holding it.
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts events that were published, and that this role gets.
     pub(crate) fn routed(&self, role: &'static str, events: u64) {
         self.routed.get_or_create(&RoleLabels { role }).inc_by(events);
@@ -204,6 +257,12 @@ impl Metrics {
         let help = "Jobs and events set aside, by the role that did";
         all.register("dead_letters", help, self.dead_letters.clone());
 
+        let help = "Dead letters that wait for an operator, of the 1000 oldest, by the role whose they are; 0 from roles other than relay-outbox";
+        all.register("dead_letters_waiting", help, self.letters.clone());
+        let help = "How long the oldest of them has waited";
+        let age = self.letters_age.clone();
+        all.register_with_unit("dead_letters_oldest_age", help, Unit::Seconds, age);
+
         let help =
             "Events that wait in the outbox, about, as the relay sees it; 0 from other roles";
         all.register("outbox_waiting_events", help, self.outbox_events.clone());
@@ -214,6 +273,16 @@ impl Metrics {
         all.register("outbox_events_relayed", help, self.relayed.clone());
         let help = "Events that were published, by the role that gets them; some are of none";
         all.register("outbox_events_routed", help, self.routed.clone());
+        let help = "Messages, of up to 128 events each, that wait in the queue of a role; 0 from roles other than relay-outbox";
+        all.register("event_queue_depth", help, self.event_queues.clone());
+        let help = "How long ago the first event happened of those that the role has in hand; 0 without any";
+        let ages = Family::<RoleLabels, Gauge<f64, AtomicU64>>::default();
+        for role in CONSUMERS.map(RoleName::as_str) {
+            let oldest = self.in_hand().get(role).map(|oldest| Utc::now() - oldest);
+            let age = oldest.and_then(|age| age.to_std().ok()).unwrap_or_default();
+            ages.get_or_create(&RoleLabels { role }).set(age.as_secs_f64());
+        }
+        all.register_with_unit("event_age", help, Unit::Seconds, ages);
         let help = "Events given to the sales statistics; an event that comes twice counts twice here, never there";
         all.register("sales_events_counted", help, self.counted.clone());
         let help = "Events that the data platform took";
@@ -225,6 +294,19 @@ impl Metrics {
         let help =
             "1 while the circuit to the data platform is open: only a probe goes out now and then";
         all.register("data_platform_circuit_open", help, self.circuit_open.clone());
+    }
+}
+
+/// Events that a role has in hand.
+#[derive(Debug)]
+pub(crate) struct InHand<'a> {
+    role: &'static str,
+    metrics: &'a Metrics,
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_hand().remove(self.role);
     }
 }
 

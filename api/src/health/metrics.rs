@@ -13,7 +13,10 @@ use firstcome_contract::{
     family::Family,
     line::{Line, LineName, Naming},
 };
-use firstcome_process::metrics::{self, LineLabels};
+use firstcome_process::{
+    database::Usage,
+    metrics::{self, LineLabels},
+};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, gauge::ConstGauge},
@@ -55,6 +58,8 @@ pub async fn scrape(State(state): State<AppState>) -> Result<Response, Problem> 
         broker_is_up: state.enqueuer.is_up(),
         broker_is_blocked: state.enqueuer.is_blocked(),
         database_is_up: state.lines.database_is_up(),
+        redis_is_up: state.cache.is_up(),
+        pool: state.pool.usage(),
         lines: state.lines.all(),
     };
     let text = metrics::text(&snapshot.registry()).map_err(|error| {
@@ -91,6 +96,10 @@ pub struct Snapshot {
     pub broker_is_blocked: bool,
     /// Whether PostgreSQL has answered lately.
     pub database_is_up: bool,
+    /// Whether Redis answered when it was asked last.
+    pub redis_is_up: bool,
+    /// How the connections to PostgreSQL are used.
+    pub pool: Usage,
     /// Every line, as this process knows it.
     pub lines: Vec<(Line, Known)>,
 }
@@ -126,6 +135,8 @@ impl Snapshot {
         let help = "1 while the broker is there and takes none: its memory or disk alarm";
         gauge("broker_blocked", help, self.broker_is_blocked.into());
         gauge("database_up", "1 while PostgreSQL answers", self.database_is_up.into());
+        gauge("redis_up", "1 while Redis answers", self.redis_is_up.into());
+        metrics::pools(&mut all, &[("requests", self.pool)]);
         let lines = Family::ALL.map(|family| {
             let served =
                 |(line, known): &&(Line, Known)| line.family == family && known.is_shared();
@@ -161,6 +172,8 @@ impl Snapshot {
             broker_is_up: true,
             broker_is_blocked: false,
             database_is_up: true,
+            redis_is_up: true,
+            pool: Usage::default(),
             lines: vec![(line, known)],
         }
     }

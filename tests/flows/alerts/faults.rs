@@ -8,6 +8,7 @@ use firstcome_contract::{
     job::{IssueCoupon, Job},
 };
 use firstcome_workers::commands::mock_data_platform::Mode;
+use futures_util::future::join_all;
 use lapin::{options::BasicConsumeOptions, types::FieldTable};
 use reqwest::Method;
 use serde_json::json;
@@ -105,6 +106,13 @@ pub(super) async fn a_batch_waits_for_a_row(prometheus: &Prometheus) {
         let mut locked = shop.pool.begin().await.unwrap();
         sqlx::query("SELECT FROM coupons FOR UPDATE").execute(&mut *locked).await.unwrap();
         shop.accepted_issue(1, coupon).await;
+        // Each of these has a connection, or waits for one.
+        let mut held = shop.pool.begin().await.unwrap();
+        sqlx::query("LOCK TABLE balances").execute(&mut *held).await.unwrap();
+        let charge = |user| shop.post(user, "/api/balance/charge").json(&json!({"amount": 1}));
+        join_all((1..=12).map(|user| charge(user).send())).await;
+        prometheus.fires(Some(shop), "FirstcomeDatabasePoolExhausted").await;
+        held.rollback().await.unwrap();
         prometheus.fires(Some(shop), "FirstcomeJobsWaitLong").await;
         locked.rollback().await.unwrap();
         // Of another one, there is no message.
@@ -130,8 +138,11 @@ pub(super) async fn a_line_is_dead(prometheus: &Prometheus) {
 
         let worker = Watched::start(shop, "all", Vec::new());
         prometheus.watch(shop, &[&shop.api.url], &[&worker.url]);
+        shop.redis.proxy.cut();
         prometheus.fires(Some(shop), "FirstcomeCanaryLate").await;
         prometheus.fires(Some(shop), "FirstcomeRoleNotReady").await;
+        prometheus.fires(Some(shop), "FirstcomeRedisAway").await;
+        shop.redis.proxy.restore();
         connect::close(&connection).await;
         worker.becomes_ready(shop).await;
         well_again(prometheus, shop, worker).await;
@@ -230,6 +241,8 @@ pub(super) async fn events_wait_for_their_consumers(prometheus: &Prometheus) {
         platform.refuse_user(REFUSED);
         shop.ordered(REFUSED, &an_order()).await;
         prometheus.fires(Some(shop), "FirstcomeDeadLetters").await;
+        shop.sql("UPDATE dead_letters SET dead_lettered_at = now() - interval '2 hours'").await;
+        prometheus.fires(Some(shop), "FirstcomeDeadLettersStay").await;
         platform.set_mode(Mode::Error);
         shop.ordered(1, &an_order()).await;
         prometheus.fires(Some(shop), "FirstcomeSalesStatsStalled").await;

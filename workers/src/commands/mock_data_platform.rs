@@ -158,7 +158,7 @@ impl MockDataPlatform {
         self.lock().received.values().map(|received| received.event.clone()).collect()
     }
 
-    /// Serves `POST /events`, `GET /events`, `GET /figures` and `PUT /mode` until `stop`.
+    /// Serves `POST /events`, `GET /events`, `GET /figures`, `PUT /mode` and `GET /health/ready` until `stop`.
     ///
     /// # Errors
     /// The listener's.
@@ -171,6 +171,7 @@ impl MockDataPlatform {
             .route("/events", post(receive))
             .route("/events", get(delivered))
             .route("/figures", get(figures))
+            .route("/health/ready", get(async || "ok"))
             .route("/mode", put(set_mode))
             .route(ELSEWHERE, any(go_astray))
             .with_state(self);

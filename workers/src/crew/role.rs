@@ -77,6 +77,7 @@ pub async fn run(role: Arc<Role>, stop: CancellationToken) {
                         return Err(error);
                     }
                 };
+            let _connected = role.monitor.connected();
             let mut session = Session {
                 heartbeat: Heartbeat::start(&member, beating),
                 upkeep: Upkeep::start(&role, &connection, &control, keeping),

@@ -1,5 +1,6 @@
 //! What happens after a job is settled: its events are published, counted and sent on.
 
+pub(crate) mod backlog;
 pub mod relay_outbox;
 pub mod send_to_data_platform;
 pub(crate) mod subscribe;

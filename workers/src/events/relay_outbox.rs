@@ -23,9 +23,10 @@ use sqlx::{
     Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgListener},
 };
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog;
 use crate::{database::answered, metrics::Metrics, monitor, roles::RoleName};
 use link::{Link, Row, Sent};
 
@@ -33,14 +34,10 @@ use link::{Link, Row, Sent};
 const MAX_ROWS: i64 = 128;
 /// About the most events in one transaction: it takes rows until they hold as many.
 const MAX_EVENTS: i64 = 2_048;
-/// The most rows whose events are counted to tell how many wait.
-const MAX_LOOKED_AT: i64 = 500;
 /// Time between two transactions while less waits than fills one: each has its round trips, however little it relays.
 const RELAY_INTERVAL: Duration = Duration::from_millis(20);
 /// Time between two looks at the outbox without a notification, which may be lost.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two looks at the backlog, also while the broker is away: less than between two scrapes.
-const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the role counts as ready after a look at the outbox: longer than the next look can take.
 const READY_TTL: Duration = Duration::from_secs(15);
 
@@ -54,58 +51,18 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (broker, asked_for) = (Arc::new(broker), Arc::new(asked_for));
-    let gauging = stop.run_until_cancelled(gauge(&pool, &monitor.metrics));
+    let telling = backlog::tell(&broker, &pool, &monitor.metrics, &stop);
     let relaying =
         connect::supervise(&broker, "firstcome-worker relay-outbox", &stop, |connection| {
             let (broker, pool, stop) = (Arc::clone(&broker), pool.clone(), stop.clone());
             let (asked_for, monitor) = (Arc::clone(&asked_for), monitor.clone());
             async move {
+                let _connected = monitor.connected();
                 let ended = session(connection, broker, asked_for, pool, &monitor, stop).await;
                 ended.inspect_err(|error| monitor.ails(error))
             }
         });
-    tokio::join!(gauging, relaying);
-}
-
-/// Shows how much waits. Not a part of relaying, which may be what stands still.
-async fn gauge(pool: &Pool, metrics: &Metrics) {
-    let mut ticks = interval(GAUGE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match backlog(pool).await {
-            Ok((events, age)) => {
-                metrics.outbox_events.set(events);
-                metrics.outbox_age.set(age.max(0.0));
-            }
-            // What was seen last stands; the relay itself says that the database is away.
-            Err(error) => tracing::debug!(%error, "backlog of the outbox not read"),
-        }
-    }
-}
-
-/// How many events wait, about, and for how many seconds the first one has.
-async fn backlog(pool: &Pool) -> Result<(i64, f64), sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    // Counting a long outbox takes long.
-    let waiting = sqlx::query!(
-        r#"SELECT seen.rows AS "rows!", seen.events AS "events!", last.id - seen.last AS "beyond!",
-                  extract(epoch FROM clock_timestamp() - first.created_at)::float8 AS "age!"
-           FROM (SELECT created_at FROM outbox_parcels ORDER BY id LIMIT 1) AS first,
-                (SELECT count(*) AS rows, sum(events) AS events, max(id) AS last
-                 FROM (SELECT id, events FROM outbox_parcels ORDER BY id LIMIT $1) AS looked_at) AS seen,
-                (SELECT id FROM outbox_parcels ORDER BY id DESC LIMIT 1) AS last"#,
-        MAX_LOOKED_AT,
-    );
-    let waiting = answered(waiting.fetch_optional(&mut *connection)).await;
-    let waiting = connection.judge(Ok(waiting))?;
-    Ok(waiting.map_or((0, 0.0), |row| (estimate(row.rows, row.events, row.beyond), row.age)))
-}
-
-/// How many events there are: those that were seen in the first rows, and as many on each id `beyond` them. Ids that were
-/// never used, of jobs that were rolled back, count as well.
-fn estimate(rows: i64, events: i64, beyond: i64) -> i64 {
-    events.saturating_add(beyond.saturating_mul(events) / rows.max(1))
+    tokio::join!(telling, relaying);
 }
 
 async fn session(
@@ -236,19 +193,4 @@ async fn delete(connection: &mut PgConnection, sent: &[Sent]) -> Result<(), Sess
         answered(deleted).await.map_err(database)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_is_told_exactly_while_it_is_little() {
-        assert_eq!(estimate(3, 200, 0), 200);
-        assert_eq!(estimate(500, 64_000, 1_500), 256_000);
-        // Nobody knows what is on ids that were never seen.
-        assert_eq!(estimate(500, 750, 2), 753);
-        assert_eq!(estimate(1, i64::MAX, i64::MAX), i64::MAX);
-        assert_eq!(estimate(0, 0, 0), 0);
-    }
 }

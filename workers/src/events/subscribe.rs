@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use firstcome_broker::{
     BrokerArgs,
     connect::{self, Connection, SessionError},
@@ -128,8 +129,10 @@ where
         topology::declare(&connection, &self.broker.queue_namespace).await?;
         let mut consumer = Consumer::open(&connection, &self.queue, PREFETCH).await?;
         let mut gauge = Gauge::open(Arc::clone(&connection)).await?;
+        let _connected = self.monitor.connected();
         while let Some(batch) = self.take(&mut consumer, &mut gauge, stop).await? {
             self.monitor.well(BATCH_TTL);
+            let _in_hand = self.monitor.metrics.events_in_hand(self.monitor.name, batch.oldest());
             self.finish(&batch, stop).await?;
             if let Some(receipt) = batch.receipt {
                 receipt.acknowledge().await?;
@@ -229,6 +232,11 @@ impl Batch {
         }
         self.receipt = Some(receipt);
         self.events.len() >= MAX_EVENTS
+    }
+
+    /// When the first of its events happened.
+    fn oldest(&self) -> Option<DateTime<Utc>> {
+        self.events.iter().map(|received| received.event.time).min()
     }
 
     fn is_ours(&self) -> bool {

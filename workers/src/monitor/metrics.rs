@@ -10,10 +10,17 @@ use firstcome_contract::{
     family as contract,
     line::{Line, LineName, Naming},
 };
-use firstcome_process::metrics::{self, LineLabels};
+use firstcome_process::{
+    database::Usage,
+    metrics::{self, LineLabels},
+};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
     registry::{Registry, Unit},
 };
 
@@ -75,13 +82,41 @@ impl Served {
     }
 }
 
+/// Which services answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Up {
+    pub(super) broker: bool,
+    pub(super) database: bool,
+    pub(super) redis: bool,
+}
+
+impl Up {
+    fn register(self, all: &mut Registry) {
+        let mut gauge = |name, help, is_up: bool| {
+            all.register(name, help, ConstGauge::new(i64::from(is_up)));
+        };
+        let help = "1 while each of the process' roles works on a connection to the broker";
+        gauge("broker_up", help, self.broker);
+        gauge("database_up", "1 while PostgreSQL answers", self.database);
+        gauge("redis_up", "1 while Redis answers", self.redis);
+    }
+}
+
 /// All metrics of a worker, as they are at this moment.
-pub(super) fn registry(counted: &Metrics, served: &Served, roles: &[Report]) -> Registry {
+pub(super) fn registry(
+    counted: &Metrics,
+    served: &Served,
+    roles: &[Report],
+    up: Up,
+    pools: &[(&'static str, Usage)],
+) -> Registry {
     let mut all = metrics::registry();
     let ready = roles.iter();
     let ready = ready.map(|role| (RoleLabels { role: role.role }, f64::from(u8::from(role.ready))));
     let help = "1 while the role does its work: /health/ready says what ails it";
     metrics::gauge(&mut all, "role_ready", help, None, ready);
+    up.register(&mut all);
+    metrics::pools(&mut all, pools);
     counted.register(&mut all);
     served.register(&mut all);
     all
@@ -94,9 +129,7 @@ pub fn example() -> Registry {
     let first = LineName::Partition(0);
     let (family, naming) = (contract::Family::Coupon, Naming::Family);
     served.add(Line { family, generation: 1, name: first, naming }, &stats);
-    registry(
-        &Metrics::default(),
-        &served,
-        &[Report { role: "role", ready: true, halted: false, reason: None }],
-    )
+    let role = Report { role: "role", ready: true, halted: false, reason: None };
+    let pools = ["roles", "settling"].map(|pool| (pool, Usage::default()));
+    registry(&Metrics::default(), &served, &[role], Up::default(), &pools)
 }

@@ -1,6 +1,7 @@
 //! What a worker shows of itself over HTTP: `/health/live`, `/health/ready` and `/metrics`. For
 //! orchestrators and Prometheus, never for customers.
 
+mod dependencies;
 mod health;
 mod metrics;
 
@@ -10,7 +11,7 @@ pub use metrics::example;
 use std::{
     net::SocketAddr,
     ops::Deref,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use anyhow::Context;
@@ -22,11 +23,15 @@ use axum::{
     routing::get,
 };
 use firstcome_contract::line::Line;
+use firstcome_process::database::Pool;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
+use dependencies::{Connected, Dependencies, Links};
 use health::Health;
-use metrics::Served;
+use metrics::{Served, Up};
 
 use crate::{line::Stats, metrics::Metrics};
 
@@ -35,7 +40,9 @@ use crate::{line::Stats, metrics::Metrics};
 pub struct Monitor {
     metrics: Arc<Metrics>,
     served: Arc<Served>,
-    roles: Mutex<Vec<(&'static str, Arc<Health>)>>,
+    roles: Mutex<Vec<Role>>,
+    pools: Mutex<Vec<(&'static str, Pool)>>,
+    dependencies: Arc<Dependencies>,
 }
 
 /// What a role tells of itself: how it is, and what it counts. Cheap to clone.
@@ -47,9 +54,15 @@ pub struct Role {
     /// The counters, which all roles of the process share.
     pub metrics: Arc<Metrics>,
     served: Arc<Served>,
+    links: Links,
 }
 
 impl Role {
+    /// Notes that the role works on a connection to the broker, until what comes back is dropped.
+    pub(crate) fn connected(&self) -> Connected {
+        self.links.add()
+    }
+
     /// Adds a line to the metrics, for as long as its figures live.
     pub(crate) fn serves(&self, line: Line, stats: &Arc<Stats>) {
         self.served.add(line, stats);
@@ -74,11 +87,31 @@ impl Monitor {
     /// Adds a role; it is not ready until it says so.
     #[must_use]
     pub fn role(&self, name: &'static str) -> Role {
+        let (served, metrics) = (Arc::clone(&self.served), Arc::clone(&self.metrics));
         let health = Arc::new(Health::default());
+        let role = Role { name, health, metrics, served, links: Links::default() };
         let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
-        roles.push((name, Arc::clone(&health)));
-        let served = Arc::clone(&self.served);
-        Role { name, health, metrics: Arc::clone(&self.metrics), served }
+        roles.push(role.clone());
+        role
+    }
+
+    /// Adds a pool of connections to the metrics.
+    pub fn uses(&self, name: &'static str, pool: &Pool) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.push((name, pool.clone()));
+    }
+
+    /// Asks PostgreSQL and Redis now and then whether they are there, until `stop`.
+    ///
+    /// # Errors
+    /// None that is known. A service that is away is no error.
+    pub fn watch(
+        &self,
+        pool: &Pool,
+        redis: redis::Client,
+        stop: CancellationToken,
+    ) -> redis::RedisResult<impl Future<Output = ()> + use<>> {
+        dependencies::watch(Arc::clone(&self.dependencies), pool.clone(), redis, stop)
     }
 
     /// Binds the address.
@@ -107,7 +140,20 @@ impl Monitor {
 
     fn reports(&self) -> Vec<Report> {
         let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
-        roles.iter().map(|(name, health)| health.report(name)).collect()
+        roles.iter().map(|role| role.health.report(role.name)).collect()
+    }
+
+    fn registry(&self) -> Registry {
+        let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = Up {
+            broker: roles.iter().all(|role| role.links.are_there()),
+            database: self.dependencies.database.load(Ordering::Relaxed),
+            redis: self.dependencies.redis.load(Ordering::Relaxed),
+        };
+        drop(roles);
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools: Vec<_> = pools.iter().map(|(name, pool)| (*name, pool.usage())).collect();
+        metrics::registry(&self.metrics, &self.served, &self.reports(), up, &pools)
     }
 }
 
@@ -122,7 +168,7 @@ async fn ready(State(monitor): State<Arc<Monitor>>) -> Response {
 
 async fn scrape(State(monitor): State<Arc<Monitor>>) -> Response {
     use firstcome_process::metrics::{CONTENT_TYPE, text};
-    match text(&metrics::registry(&monitor.metrics, &monitor.served, &monitor.reports())) {
+    match text(&monitor.registry()) {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be written");

@@ -19,7 +19,7 @@ use std::{io, time::Duration};
 
 use tokio::time::timeout;
 
-pub use pool::{Pool, PooledConnection, Sessions, is_lost};
+pub use pool::{Pool, PooledConnection, Sessions, Usage, is_lost};
 pub use time_zone::check_time_zone;
 
 /// What the database says, if it says it in time: a connection that is frozen, not closed, says nothing.

@@ -4,7 +4,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -74,6 +74,25 @@ struct Known {
     is_lost: AtomicBool,
     /// When a connection was last found dead. Those that were idle then may be, too.
     doubted: Mutex<Option<Instant>>,
+    /// How often somebody came when all connections were in use.
+    waits: AtomicU64,
+    /// How often one of them got none in time.
+    timeouts: AtomicU64,
+}
+
+/// How the connections of a pool are used, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Connections that somebody has.
+    pub used: u32,
+    /// Those that nobody has.
+    pub idle: u32,
+    /// How many there may be.
+    pub limit: u32,
+    /// How often somebody had to wait, since all were in use.
+    pub waits: u64,
+    /// How often one of them waited in vain.
+    pub timeouts: u64,
 }
 
 impl Pool {
@@ -116,8 +135,38 @@ impl Pool {
     /// # Errors
     /// None was free or could be made in time.
     pub async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
-        let connection = self.pool.acquire().await.inspect_err(|_| self.known.note(true))?;
+        let has_to_wait = self.is_exhausted();
+        if has_to_wait {
+            self.known.waits.fetch_add(1, Ordering::Relaxed);
+        }
+        let connection = self.pool.acquire().await.inspect_err(|_| {
+            self.known.note(true);
+            // Otherwise it is the server that has none.
+            if has_to_wait && self.is_exhausted() {
+                self.known.timeouts.fetch_add(1, Ordering::Relaxed);
+            }
+        })?;
         Ok(PooledConnection { connection, is_good: true, known: Arc::clone(&self.known) })
+    }
+
+    /// Whether all of its connections are in use, and no more may be made.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        let Usage { used, limit, .. } = self.usage();
+        used >= limit
+    }
+
+    /// How its connections are used at this moment.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        Usage {
+            used: self.pool.size().saturating_sub(idle),
+            idle,
+            limit: self.pool.options().get_max_connections(),
+            waits: self.known.waits.load(Ordering::Relaxed),
+            timeouts: self.known.timeouts.load(Ordering::Relaxed),
+        }
     }
 
     /// A connection beside the pool, looked at as those of the pool are.

@@ -97,14 +97,38 @@ impl State {
         self.rows.iter().filter(is_openable).collect()
     }
 
-    /// The routing that is wanted, as far as it can be brought about now.
-    fn wanted(&self) -> Routing {
-        let wanted = Routing {
+    /// What is still to come of a change of the routing, for people; `None` where there is nothing.
+    pub(crate) fn pending(&self) -> Option<String> {
+        let count =
+            |is: fn(&Self, &Row) -> bool| self.rows.iter().filter(|row| is(self, row)).count();
+        let draining =
+            count(|state, row| row.line.generation < state.generation && !row.is_drained);
+        let unopened =
+            count(|state, row| row.line.generation == state.generation && !row.was_opened);
+        if self.lines_of(&self.asked_for()) != self.current() {
+            Some("other partitions or pins are asked for than there are".to_owned())
+        } else if draining + unopened > 0 {
+            Some(format!(
+                "{draining} lines of before still drain, {unopened} new ones wait for them"
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// The routing that operators ask for.
+    fn asked_for(&self) -> Routing {
+        Routing {
             generation: self.generation + 1,
             partitions: u16::try_from(self.partitions).unwrap_or(u16::MAX),
             pins: self.pins.iter().map(|key| (*key, 0)).collect(),
             naming: self.naming,
-        };
+        }
+    }
+
+    /// The routing that is wanted, as far as it can be brought about now.
+    fn wanted(&self) -> Routing {
+        let wanted = self.asked_for();
         let routings = self.routings();
         let Some(current) = routings.get(&self.generation) else { return wanted };
         if self.lines_of(&wanted) == self.current() {
