@@ -32,6 +32,8 @@ function equal(found, expected, what) {
 const troubles = [];
 /** How often the page asked for the lines. */
 let looks = 0;
+/** How often it was loaded. */
+let loads = 0;
 // Problems that are asked for here; each is looked at in the page.
 const REFUSED = /the server responded with a status of (401|403|404)|ERR_INTERNET_DISCONNECTED/;
 
@@ -39,6 +41,7 @@ function tell({ method, params }) {
   if (method === "Runtime.exceptionThrown") troubles.push(JSON.stringify(params.exceptionDetails.exception));
   if (method === "Runtime.consoleAPICalled" && ["error", "warning"].includes(params.type)) troubles.push(JSON.stringify(params.args));
   if (method === "Log.entryAdded" && params.entry.level === "error" && !REFUSED.test(params.entry.text)) troubles.push(params.entry.text);
+  if (method === "Page.loadEventFired") loads += 1;
   if (method === "Network.requestWillBeSent" && params.request.url.endsWith("/api/admin/queues")) looks += 1;
 }
 
@@ -71,9 +74,10 @@ const type = (selector, value) =>
   run(`{ const field = document.querySelector(${JSON.stringify(selector)}); field.value = ${JSON.stringify(value)}; field.dispatchEvent(new Event("input")) }`);
 const goTo = (place) => run(`location.hash = ${JSON.stringify(place)}`);
 const series = (id) => run(`document.getElementById("${id}").plot.data`);
-const key = async (key, code) => {
-  for (const type of ["rawKeyDown", "keyUp"]) await chromium("Input.dispatchKeyEvent", { type, key, code, windowsVirtualKeyCode: { Tab: 9, Enter: 13 }[key] });
-};
+const KEYS = { Tab: { windowsVirtualKeyCode: 9 }, Enter: { windowsVirtualKeyCode: 13, text: "\r" } };
+async function key(name) {
+  for (const type of ["keyDown", "keyUp"]) await chromium("Input.dispatchKeyEvent", { type, key: name, code: name, ...KEYS[name] });
+}
 
 async function size(width, height, isDark = false) {
   await chromium("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: false });
@@ -89,7 +93,7 @@ async function picture(name, isWhole = false) {
 async function signIn(token) {
   await until("there is no form to sign in", `document.activeElement?.id === "token"`);
   await chromium("Input.insertText", { text: token });
-  await key("Enter", "Enter");
+  await key("Enter");
 }
 
 // --- The shop ------------------------------------------------------------------------------------------------
@@ -137,7 +141,7 @@ async function crowd(coupon, first, last) {
 }
 
 async function outcome(user, jobId) {
-  for (let tries = 0; tries < 100; tries += 1) {
+  for (let tries = 0; tries < 300; tries += 1) {
     const { body } = await request("GET", `/api/jobs/${jobId}`, customer(user));
     if (body.status !== "queued") return body.status;
     await pause(50);
@@ -146,6 +150,9 @@ async function outcome(user, jobId) {
 }
 
 const sql = (statement) => execFileSync("psql", ["-qXAt", "-v", "ON_ERROR_STOP=1", DATABASE_URL, "-c", statement]).toString().trim();
+/** A dead letter that nothing else made. */
+const noEvent = () =>
+  sql("INSERT INTO dead_letters (queue, message_id, line, reason, attempts, payload) VALUES ('firstcome.order-completed.sales-stats', gen_random_uuid(), 0, 'no event', 1, '{}')");
 /** Seconds of a processor that the API has used. */
 function used() {
   const fields = readFileSync(`/proc/${API_PID}/stat`, "utf8").split(") ")[1].split(" ");
@@ -177,7 +184,8 @@ async function holdSale() {
   equal(early[202], FIRST, "accepted while nobody serves them");
   await until("what waits is not told", hasFigure("sum-waiting", FIRST));
   await until("a line is not stalled", has("each-line", "stalled"));
-  await run(`document.querySelector("#each-line button").click()`);
+  const itsRow = `[...document.querySelectorAll("#each-line tr")].find((row) => row.cells[2].textContent === "${FIRST.toLocaleString("en")}")`;
+  await run(`${itsRow}.querySelector("button").click()`);
   await picture("lines-stalled", true);
   process.kill(WORKER_PID, "SIGCONT");
   const late = await crowd(coupon, 100 + FIRST, 100 + CROWD);
@@ -224,12 +232,12 @@ async function dealWithLetters() {
   // The data contradicts itself, until somebody puts it right.
   sql(`UPDATE coupons SET issued = 0 WHERE id = ${coupon}`);
   const [redriven, status] = await issue(11);
-  const [discarded] = await issue(12);
   equal(status, "failed", "a job in contradiction");
   sql(`UPDATE coupons SET issued = 1 WHERE id = ${coupon}`);
 
+  noEvent();
   await goTo("#letters");
-  await until("the letters are not listed", `${has("letters-list", redriven)} && ${has("letters-list", discarded)}`);
+  await until("the letters are not listed", `${has("letters-list", redriven)} && ${has("letters-list", "no event")}`);
   await picture("letters");
   await type("#letters-filter", redriven.toUpperCase());
   await until("the filter does nothing", `document.querySelectorAll("#letters-list tbody tr").length === 1`);
@@ -239,7 +247,7 @@ async function dealWithLetters() {
   for (let tries = 0; (await outcome(11, redriven)) !== "succeeded" && tries < 100; tries += 1) await pause(100);
   equal(await outcome(11, redriven), "succeeded", "the job that was redriven");
 
-  await type("#letters-filter", discarded);
+  await type("#letters-filter", "no event");
   await until("the other letter is not there", `document.querySelectorAll("#letters-list input").length === 1`);
   await click("#letters-list input");
   await press("Discard 1");
@@ -319,7 +327,7 @@ async function costLittle() {
   await hide(false);
   const cost = Math.max(0, shown - idle);
   check(cost < 2, `the page costs the API ${cost.toFixed(1)}% of a core`);
-  ok(`it asks once a second, only while it is looked at, and costs the API ${cost.toFixed(1)}% of a core`);
+  ok(`it asks once a second, only while it is looked at, and costs the API ${cost.toFixed(1)}% of a core (${shown.toFixed(1)}%, else ${idle.toFixed(1)}%)`);
 }
 
 async function loseConnection() {
@@ -335,13 +343,13 @@ async function loseConnection() {
 }
 
 async function useKeyboard() {
-  await run("document.activeElement.blur(); scrollTo(0, 0)");
+  await run(`document.getElementById("skip").focus()`);
   const stops = [];
   for (let tries = 0; tries < 10; tries += 1) {
-    await key("Tab", "Tab");
+    await key("Tab");
     stops.push(await run("document.activeElement.id || document.activeElement.textContent.trim()"));
   }
-  const expected = ["skip", "Lines", "Hot keys", "Dead letters", "Jobs", "Sale", "Audit log", "sign-out"];
+  const expected = ["Lines", "Hot keys", "Dead letters", "Jobs", "Sale", "Audit log", "sign-out"];
   equal(stops.slice(0, expected.length).join(), expected.join(), "what the Tab key leads to");
   const outline = await run("getComputedStyle(document.activeElement).outlineStyle");
   equal(outline, "solid", "the outline of what has the focus");
@@ -368,11 +376,13 @@ async function beNarrow(coupon, jobId) {
 
 async function beAuditor(coupon) {
   await size(1440, 900);
-  await click("#sign-out");
-  await until("nobody is signed out", `document.readyState === "complete" && !document.getElementById("sign-in").hidden`);
+  const before = loads;
+  // It may be gone before it can answer.
+  await click("#sign-out").catch(() => {});
+  for (let tries = 0; loads === before && tries < 100; tries += 1) await pause(50);
   await signIn(AUDITOR_TOKEN);
   await until("no auditor is signed in", has("who", "user 2, auditor"));
-  sql(`INSERT INTO dead_letters (queue, message_id, line, reason, attempts, payload) VALUES ('firstcome.order-completed.sales-stats', 'of-the-test', 0, 'no event', 1, '{}')`);
+  noEvent();
   await request("PUT", `/api/admin/pins/coupon/${coupon}`, ADMIN_TOKEN);
   for (const [section, shown] of [["letters", "no event"], ["keys", `coupon ${coupon}`], ["lines", "coupon"]]) {
     await goTo(`#${section}`);

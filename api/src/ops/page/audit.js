@@ -48,13 +48,12 @@ const written = (value) => (typeof value === "string" ? value : JSON.stringify(v
 function changes({ before, after }) {
   const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])];
   const isOther = (name) => JSON.stringify(before?.[name]) !== JSON.stringify(after?.[name]);
-  const line = (name) => {
-    const old = before && name in before ? `${written(before[name])} ` : "";
-    const now = after && name in after ? written(after[name]) : "";
-    const arrow = before ? (after ? "→ " : "→ gone") : "";
-    return make("span", {}, make("span", { className: "muted" }, `${name}: `), `${old}${arrow}${now}`);
+  const field = (name) => {
+    const old = before && name in before ? make("del", {}, written(before[name])) : null;
+    const now = after && name in after ? make("ins", {}, written(after[name])) : null;
+    return make("span", {}, make("span", { className: "muted" }, `${name} `), old, old && now && " ", now);
   };
-  return make("div", { className: "changes" }, names.filter(isOther).map(line));
+  return make("div", { className: "changes" }, names.filter(isOther).map(field));
 }
 
 find("audit-form").addEventListener("submit", (event) => {

@@ -43,13 +43,14 @@ export function duration(value) {
   });
 }
 
-/** An instant in the reader's zone; its title tells it in UTC. */
+/** An instant in the reader's zone, today's by the clock alone; its title tells it in UTC. */
 export function time(iso, withMillis = false) {
   if (!iso) return "";
   const at = new Date(iso);
+  const isToday = day(at) === day(new Date());
   const millis = withMillis ? `.${String(at.getMilliseconds()).padStart(3, "0")}` : "";
   const title = `${at.toISOString().replace("T", " ").replace("Z", "")} UTC`;
-  return make("time", { dateTime: iso, title }, local.format(at) + millis);
+  return make("time", { dateTime: iso, title }, (isToday ? clock : local).format(at) + millis);
 }
 
 export const clockTime = (at) => clock.format(at);
@@ -66,7 +67,7 @@ export function cell({ name, className }, ...content) {
 }
 
 export function tableOf(columns, body) {
-  const heads = columns.map(({ name, className }) => make("th", { scope: "col", className }, name));
+  const heads = columns.map(({ name, className }) => make("th", { scope: "col", className: className === "number" ? className : "" }, name));
   return make("table", {}, make("thead", {}, make("tr", {}, heads)), body);
 }
 

@@ -51,7 +51,7 @@ function show() {
   const columns = [
     column("Id", ({ id }) => id, "number"),
     column("When", ({ deadLetteredAt }) => time(deadLetteredAt)),
-    column("Queue", ({ queue }) => queue, "code"),
+    column("Queue", ({ queue }) => queue, "code whole"),
     column("Job", job),
     column("Reason", reason),
     column("Attempts", ({ attempts }) => attempts, "number"),
@@ -61,8 +61,8 @@ function show() {
   const list = table(columns, rows, letters.length ? "None of those that are loaded is like that." : "There is none.");
   const older = next ? make("p", {}, button("Load older ones", (event) => doing(event.target, more))) : null;
   find("letters-list").replaceChildren(list, ...(older ? [older] : []));
-  const loaded = `${count(letters.length)}${next ? " or more" : ""}`;
-  put(find("letters-count"), rows.length === letters.length ? loaded : `${count(rows.length)} of ${loaded}`);
+  const part = rows.length === letters.length ? "" : `${count(rows.length)} of `;
+  put(find("letters-count"), `${part}${letterOrLetters(letters.length)}${next ? " loaded, there are more" : ""}`);
   showActions(rows);
 }
 
@@ -78,8 +78,8 @@ function choice({ id }) {
 
 function job({ jobId, userId }) {
   if (!jobId) return make("span", { className: "muted" }, "no job");
-  const link = make("a", { href: `#jobs/${jobId}`, className: "code" }, jobId);
-  return userId === null ? link : make("span", {}, link, make("span", { className: "muted" }, ` user ${userId}`));
+  const link = make("a", { href: `#jobs/${jobId}`, className: "code whole" }, jobId);
+  return userId === null ? link : make("div", {}, link, make("div", { className: "muted" }, `user ${userId}`));
 }
 
 function reason({ reason, payload, trace, requestId }) {

@@ -162,6 +162,9 @@ function haltedOf(answer, family) {
   return told?.halted;
 }
 
+/** What is not worth a look. */
+const NOTHING = ["0", "0 s", "0 + 0"];
+
 /** Rows by a name, each with its cells: what is drawn again each second keeps its buttons, and the focus on them. */
 class Rows {
   #body = make("tbody");
@@ -204,6 +207,7 @@ class Rows {
     if (row.shown[at] === key) return;
     row.shown[at] = key;
     row.cells[at].replaceChildren(...build());
+    row.cells[at].classList.toggle("zero", NOTHING.includes(key));
   }
 }
 

@@ -4,7 +4,7 @@ import { clockTime, count, day, minuteTime, perSecond, short } from "./dom.js";
 import { WINDOW } from "./series.js";
 
 const uPlot = window.uPlot;
-const HEIGHT = 170;
+const HEIGHT = 150;
 /** The least that a plot of what is live spans, in seconds. */
 const LEAST_SPAN = 120;
 const FONT = "12px system-ui, sans-serif";
@@ -17,7 +17,7 @@ const axes = (times) => {
   const drawn = { stroke: () => colour("--muted"), font: FONT, ticks: { show: false } };
   const grid = { stroke: () => colour("--rule"), width: 1 };
   return [
-    { ...drawn, grid: { show: false }, space: 70, values: (_plot, splits) => times(splits) },
+    { ...drawn, grid: { show: false }, size: 26, gap: 4, space: 70, values: (_plot, splits) => times(splits) },
     { ...drawn, grid, size: 46, gap: 4, space: 30, values: (_plot, splits) => splits.map(short) },
   ];
 };
@@ -49,7 +49,10 @@ export class LivePlot {
     this.#container = container;
     const write = figure === "rate" ? perSecond : count;
     const value = (_plot, value) => (value === null || value === undefined ? "–" : write(value));
-    const span = (_plot, first, last) => [Math.max(Math.min(first, last - LEAST_SPAN), last - WINDOW), last];
+    const span = ({ data: [times] }) => {
+      const last = times.at(-1) ?? LEAST_SPAN;
+      return [Math.max(Math.min(times[0] ?? 0, last - LEAST_SPAN), last - WINDOW), last];
+    };
     const options = {
       scales: { x: { time: true, range: span }, y: { range: fromZero } },
       axes: axes((splits) => splits.map((at) => clockTime(at * 1000))),
@@ -91,7 +94,7 @@ export function perMinute(container, minutes) {
     label, value, paths: bars, points: { show: false }, width: 0, stroke: () => colour(name), fill: () => `${colour(name)}${opacity}`,
   });
   // A sale of a minute is no wall.
-  const span = (_plot, first, last) => [first - 60, Math.max(last + 120, first + 600)];
+  const span = () => [at[0] - 60, Math.max(at.at(-1) + 120, at[0] + 600)];
   const options = {
     scales: { x: { time: true, range: span }, y: { range: fromZero } },
     axes: axes(label),
@@ -101,5 +104,6 @@ export function perMinute(container, minutes) {
       bar("--good", "succeeded", "cc"),
     ],
   };
-  draw(container, options, [at, minutes.map(({ asked }) => asked), minutes.map(({ succeeded }) => succeeded)]);
+  const plot = draw(container, options, [at, minutes.map(({ asked }) => asked), minutes.map(({ succeeded }) => succeeded)]);
+  plot.setLegend({ idx: at.length - 1 });
 }

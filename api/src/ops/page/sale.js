@@ -19,7 +19,7 @@ export async function open(rest, query) {
   }
 }
 
-const tile = (name, value, className = "", id = "") => make("div", {}, make("dt", {}, name), make("dd", { className, id }, value));
+const tile = (name, value, id = "") => make("div", {}, make("dt", {}, name), make("dd", { id }, value));
 const SUCCEEDED = "succeeded";
 
 function show(report) {
@@ -28,18 +28,17 @@ function show(report) {
   const won = outcomes[SUCCEEDED] ?? 0;
   const refused = Object.values(refusedEarly).reduce((sum, number) => sum + number, 0);
   const tiles = make("dl", { className: "tiles" }, [
-    tile("Offered", count(report.offered), "", "report-offered"),
-    tile("Asked, by a job", count(report.asked), "", "report-asked"),
-    tile("Succeeded", count(won), "", "report-succeeded"),
-    tile("Refused at once", count(refused), "", "report-refused"),
+    tile("Offered", count(report.offered), "report-offered"),
+    tile("Asked, by a job", count(report.asked), "report-asked"),
+    tile("Succeeded", count(won), "report-succeeded"),
+    tile("Refused at once", count(refused), "report-refused"),
     tile("Waited, median", wait("p50")),
     tile("99 of 100 waited", wait("p99")),
     tile("Longest wait", wait("max")),
-    tile("First", report.first ? time(report.first, true) : "–", "small"),
-    tile("Last", report.last ? time(report.last, true) : "–", "small"),
   ]);
   const title = make("h3", {}, `${report.name} (${report.kind} ${report.id})`);
-  const parts = [title, tiles];
+  const when = report.first ? make("p", { className: "hint" }, "Asked for from ", time(report.first, true), " to ", time(report.last, true), ".") : null;
+  const parts = [title, when, tiles];
   const container = make("div", { id: "plot-minutes" });
   if (report.perMinute.length) {
     parts.push(make("figure", {}, make("figcaption", {}, "Asked and succeeded, by minute of submission"), container));
