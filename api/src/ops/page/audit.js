@@ -34,7 +34,7 @@ function show(query) {
     column("Who", ({ who }) => `user ${who}`, "nowrap"),
     column("Action", ({ action }) => action, "nowrap"),
     column("Target", ({ target }) => target, "nowrap"),
-    column("What changed", changes),
+    column("What changed", changes, "long"),
     column("Request", ({ requestId }) => requestId ?? "", "code"),
   ];
   const list = table(columns, entries, next ? "None among those that were looked at: there are more." : "There is none.");

@@ -64,7 +64,7 @@ function show(query) {
   const kept = query.size ? `?${query}` : "";
   const columns = [
     column("Submitted", ({ submittedAt }) => time(submittedAt)),
-    column("Job", ({ jobId }) => make("a", { href: `#jobs/${jobId}${kept}`, className: "code whole" }, jobId)),
+    column("Job", ({ jobId }) => make("a", { href: `#jobs/${jobId}${kept}`, className: "code whole" }, jobId), "long"),
     column("User", ({ userId }) => userId, "number"),
     column("Kind", ({ kind }) => kind, "nowrap"),
     column("About", about),

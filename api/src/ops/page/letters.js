@@ -51,9 +51,9 @@ function show() {
   const columns = [
     column("Id", ({ id }) => id, "number"),
     column("When", ({ deadLetteredAt }) => time(deadLetteredAt)),
-    column("Queue", ({ queue }) => queue, "code whole"),
-    column("Job", job),
-    column("Reason", reason),
+    column("Queue", ({ queue }) => queue, "code whole long"),
+    column("Job", job, "long"),
+    column("Reason", reason, "long"),
     column("Attempts", ({ attempts }) => attempts, "number"),
     column("", ({ redriveRequestedAt }) => redriveRequestedAt && badge("redrive asked for", "warn", redriveRequestedAt)),
   ];

@@ -70,7 +70,8 @@ async function look(mine) {
     // What was known last stays, and looks like it.
     history.gap(Date.now() / 1000);
     find("lines-trouble").replaceChildren(...trouble(error).childNodes);
-    find("lines-trouble").hidden = false;
+    // That no answer came is told above.
+    find("lines-trouble").hidden = error.status === 0;
     find("lines-figures").classList.add("stale");
     showPlots();
   }

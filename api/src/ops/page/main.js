@@ -23,7 +23,7 @@ function route() {
   if (current !== section) {
     if (current) SECTIONS[current].close?.();
     current = section;
-    for (const other of Object.keys(SECTIONS)) find(other).hidden = other !== section;
+    for (const other of Object.keys(SECTIONS)) find(`part-${other}`).hidden = other !== section;
     for (const link of find("sections").children) {
       if (link.hash === `#${section}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
@@ -37,7 +37,7 @@ function route() {
 function showSignIn(why) {
   if (current) {
     SECTIONS[current].close?.();
-    find(current).hidden = true;
+    find(`part-${current}`).hidden = true;
     current = null;
   }
   find("sections").hidden = find("session").hidden = true;

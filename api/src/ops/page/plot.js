@@ -98,12 +98,12 @@ export function perMinute(container, minutes) {
   const options = {
     scales: { x: { time: true, range: span }, y: { range: fromZero } },
     axes: axes(label),
+    hooks: { ready: [(plot) => plot.setLegend({ idx: at.length - 1 })] },
     series: [
       { label: "minute", value: (_plot, at) => (at === null ? "–" : minuteTime(at * 1000)) },
       bar("--accent", "asked", "66"),
       bar("--good", "succeeded", "cc"),
     ],
   };
-  const plot = draw(container, options, [at, minutes.map(({ asked }) => asked), minutes.map(({ succeeded }) => succeeded)]);
-  plot.setLegend({ idx: at.length - 1 });
+  draw(container, options, [at, minutes.map(({ asked }) => asked), minutes.map(({ succeeded }) => succeeded)]);
 }

@@ -37,7 +37,7 @@ function show(report) {
     tile("Longest wait", wait("max")),
   ]);
   const title = make("h3", {}, `${report.name} (${report.kind} ${report.id})`);
-  const when = report.first ? make("p", { className: "hint" }, "Asked for from ", time(report.first, true), " to ", time(report.last, true), ".") : null;
+  const when = report.first ? make("p", { className: "hint" }, "Asked for between ", time(report.first, true), " and ", time(report.last, true), ".") : null;
   const parts = [title, when, tiles];
   const container = make("div", { id: "plot-minutes" });
   if (report.perMinute.length) {
