@@ -25,6 +25,7 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache");
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A file of the page: its path, its type, what is in it.
 type File = (&'static str, &'static str, &'static [u8]);
@@ -36,7 +37,7 @@ macro_rules! files {
 }
 
 const INDEX: &str = "index.html";
-static FILES: [File; 15] = files! {
+static FILES: [File; 17] = files! {
     "index.html": HTML,
     "style.css": CSS,
     "main.js": SCRIPT,
@@ -44,6 +45,7 @@ static FILES: [File; 15] = files! {
     "dom.js": SCRIPT,
     "series.js": SCRIPT,
     "plot.js": SCRIPT,
+    "rows.js": SCRIPT,
     "lines.js": SCRIPT,
     "keys.js": SCRIPT,
     "letters.js": SCRIPT,
@@ -52,6 +54,7 @@ static FILES: [File; 15] = files! {
     "audit.js": SCRIPT,
     "uplot/uPlot.iife.min.js": SCRIPT,
     "uplot/uPlot.min.css": CSS,
+    "uplot/LICENSE": TEXT,
 };
 
 /// A page for operators: the lines live, dead letters, jobs, sales, the audit log.

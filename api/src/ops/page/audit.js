@@ -18,8 +18,11 @@ async function more(query) {
   const page = new URLSearchParams(query);
   page.set("limit", PAGE);
   if (next) page.set("cursor", next);
+  const mine = entries;
   try {
     const { items, next: leadsOn } = await get("/api/admin/audit-log", page);
+    // Something else is asked for by now.
+    if (entries !== mine) return;
     entries.push(...items);
     next = leadsOn;
     show(query);
@@ -35,7 +38,7 @@ function show(query) {
     column("Action", ({ action }) => action, "nowrap"),
     column("Target", ({ target }) => target, "nowrap"),
     column("What changed", changes, "long"),
-    column("Request", ({ requestId }) => requestId ?? "", "code"),
+    column("Request", ({ requestId }) => requestId ?? "", "code long"),
   ];
   const list = table(columns, entries, next ? "None among those that were looked at: there are more." : "There is none.");
   const older = next ? [make("p", {}, button("Look further back", (event) => doing(event.target, () => more(query))))] : [];

@@ -29,8 +29,11 @@ async function more(query) {
   const page = new URLSearchParams(query);
   page.set("limit", PAGE);
   if (next) page.set("cursor", next);
+  const mine = jobs;
   try {
     const { items, next: leadsOn } = await get("/api/admin/jobs", page);
+    // Something else is asked for by now.
+    if (jobs !== mine) return;
     jobs.push(...items);
     next = leadsOn;
     show(query);

@@ -23,8 +23,10 @@ async function load() {
 async function more() {
   const query = new URLSearchParams({ limit: PAGE });
   if (next) query.set("cursor", next);
+  const mine = letters;
   try {
     const page = await get("/api/admin/dead-letters", query);
+    if (letters !== mine) return;
     letters.push(...page.items);
     next = page.next;
   } catch (error) {
@@ -114,7 +116,7 @@ async function redriveSelected() {
 }
 
 async function discardSelected() {
-  const text = "They are forgotten, which cannot be undone. A job keeps its outcome, failed.";
+  const text = "What is discarded is forgotten, which cannot be undone. A job keeps its outcome, failed.";
   if (await confirmed(`Discard ${letterOrLetters(selected.size)}?`, text, "Discard")) {
     await forEach((id) => ask("DELETE", `/api/admin/dead-letters/${id}`), "discarded");
   }

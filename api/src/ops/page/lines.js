@@ -2,10 +2,10 @@
 
 import { ask, get, mayChange } from "./api.js";
 import {
-  badge, button, cell, clockTime, column, confirmed, count, doing, duration, find, make, perSecond, put, say, tableOf, time,
-  trouble,
+  badge, button, clockTime, column, confirmed, count, doing, duration, find, make, perSecond, put, say, time, trouble,
 } from "./dom.js";
 import { LivePlot } from "./plot.js";
+import { Rows } from "./rows.js";
 import { History, Settled, SUM } from "./series.js";
 
 const EVERY = 1_000;
@@ -163,55 +163,6 @@ function haltedOf(answer, family) {
   return told?.halted;
 }
 
-/** What is not worth a look. */
-const NOTHING = ["0", "0 s", "0 + 0"];
-
-/** Rows by a name, each with its cells: what is drawn again each second keeps its buttons, and the focus on them. */
-class Rows {
-  #body = make("tbody");
-  #rows = new Map();
-
-  constructor(container, columns) {
-    this.columns = columns;
-    container.append(tableOf(columns, this.#body));
-  }
-
-  /** Shows these values, each by its name. */
-  show(values, nameOf, ifNone) {
-    const names = new Set(values.map(nameOf));
-    for (const [name, { element }] of this.#rows) if (!names.has(name)) (element.remove(), this.#rows.delete(name));
-    this.#body.querySelector("tr.none")?.remove();
-    if (!values.length) {
-      const empty = make("td", { className: "empty", colSpan: this.columns.length }, ifNone);
-      this.#body.append(make("tr", { className: "none" }, empty));
-    }
-    values.forEach((value, index) => {
-      const row = this.#row(nameOf(value));
-      if (this.#body.children[index] !== row.element) this.#body.insertBefore(row.element, this.#body.children[index] ?? null);
-      this.columns.forEach((column, at) => this.#fill(row, at, column.cell(value)));
-      row.element.classList.toggle("selected", value.queue !== undefined && value.queue === chosen?.queue);
-    });
-  }
-
-  #row(name) {
-    const known = this.#rows.get(name);
-    if (known) return known;
-    const cells = this.columns.map((column) => cell(column));
-    const row = { element: make("tr", {}, cells), cells, shown: cells.map(() => null) };
-    this.#rows.set(name, row);
-    return row;
-  }
-
-  /** A cell is text, or `[key, make]`: elements that are made anew when the key is another one. */
-  #fill(row, at, content) {
-    const [key, build] = Array.isArray(content) ? content : [content, () => [content]];
-    if (row.shown[at] === key) return;
-    row.shown[at] = key;
-    row.cells[at].replaceChildren(...build());
-    row.cells[at].classList.toggle("zero", NOTHING.includes(key));
-  }
-}
-
 // --- Families, and workers ------------------------------------------------------------------------------------
 
 let families = null;
@@ -292,7 +243,7 @@ function showLines(answer) {
     line.title = nameOf(line) + (isPlain ? "" : ` (routing ${line.generation})`);
     line.halted = haltedOf(answer, line.family);
   }
-  each.show(shown, ({ queue }) => queue, "Every line is open and idle.");
+  each.show(shown, ({ queue }) => queue, "Every line is open and idle.", chosen?.queue);
   const hidden = lines.length - shown.length;
   put(find("idle-lines"), hidden ? `${hidden} idle ${hidden === 1 ? "line is" : "lines are"} left out. Messages: ready + with the worker.` : "Messages: ready + with the worker.");
 }

@@ -30,8 +30,10 @@ function route() {
     }
     document.title = `${find(`${section}-title`).textContent} · Firstcome operations`;
   }
-  const path = rest.length ? rest.map(decodeURIComponent).join("/") : null;
-  doing(null, async () => SECTIONS[section].open(path, new URLSearchParams(query)));
+  doing(null, async () => {
+    const path = rest.length ? rest.map(decodeURIComponent).join("/") : null;
+    await SECTIONS[section].open(path, new URLSearchParams(query));
+  });
 }
 
 function showSignIn(why) {
@@ -49,6 +51,7 @@ function showSignIn(why) {
 }
 
 function showSession({ userId, role }) {
+  find("token").value = "";
   put(find("who"), `user ${userId}, ${role}`);
   find("sign-in").hidden = true;
   find("sections").hidden = find("session").hidden = false;
