@@ -9,7 +9,7 @@ import { launch } from "../examples/shop/browser.mjs";
 const [api] = process.argv.slice(2);
 const { ADMIN_TOKEN, AUDITOR_TOKEN, API_PID, WORKER_PID, PICTURES, DATABASE_URL } = process.env;
 /** Who ask at once, how many of them while no worker serves them, and what there is. */
-const CROWD = Number(process.env.CROWD ?? 4_000);
+const CROWD = Number(process.env.CROWD ?? 20_000);
 const FIRST = 1_000;
 const TOTAL = CROWD * 0.75;
 const CONNECTIONS = 48;
@@ -301,7 +301,8 @@ async function haltAndResume() {
   if (!(await run(has("families", "Halt")))) return;
   await press("Halt");
   await click("#confirm-yes");
-  await until("it is not halted", has("families", "halted"));
+  await until("it is not halted", `${has("families", "halted")} && ${has("sum-lines", "coupon halted")}`);
+  await picture("halted");
   await press("Resume");
   await until("it is not resumed", `!${has("families", "halted")}`);
   ok("a family is halted after a question, and resumed");

@@ -53,7 +53,7 @@ function resume() {
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? pause() : resume()));
-find("idle-too").addEventListener("change", () => latest && showLines(latest));
+find("idle-too").addEventListener("change", () => latest && showLines(latest.items));
 
 async function look(mine) {
   const began = performance.now();
@@ -115,9 +115,9 @@ function show(answer) {
   put(find("sum-settled"), count(settled.total()));
   showStates(lines);
   showPlots();
-  showFamilies(answer);
+  showFamilies(lines);
   showWorkers(lines);
-  showLines(answer);
+  showLines(lines);
 }
 
 function showStates(lines) {
@@ -125,6 +125,7 @@ function showStates(lines) {
   for (const { state } of lines) states.set(state, (states.get(state) ?? 0) + 1);
   const told = [...states].map(([state, number]) => `${number} ${state}`);
   for (const by of ["broker", "database"]) if (!lines.every((line) => isTold(line, by))) told.push(`${by} does not answer`);
+  for (const { family, lines: its } of familiesOf(lines)) if (isHalted(its)) told.push(`${family} halted`);
   const element = find("sum-lines");
   element.className = told.length > 1 ? "small" : "";
   put(element, told.join(", "));
@@ -149,18 +150,18 @@ const STATES = {
   stalled: ["bad", "nobody serves it, or its worker has stopped telling"],
 };
 
-function stateBadges(line, isHalted) {
+function stateBadges(line) {
   const [kind, title] = STATES[line.state] ?? [];
   const badges = [badge(line.state, kind, title)];
-  if (isHalted) badges.push(badge("halted", "warn", "its consumers pause; jobs are accepted"));
+  if (line.halted) badges.push(badge("halted", "warn", "its consumers pause; jobs are accepted"));
   if (line.lastKnown.length) badges.push(badge("last known", "warn", `does not answer: ${line.lastKnown.join(", ")}`));
   return badges;
 }
 
-/** Whether a family is halted; `undefined` where the API does not tell. */
-function haltedOf(answer, family) {
-  const told = answer.families?.find((known) => known.family === family) ?? answer.items.find((line) => line.family === family);
-  return told?.halted;
+/** Whether a family with these lines is halted; `undefined` where the API, of another version, does not tell. */
+function isHalted(lines) {
+  const told = lines.map(({ halted }) => halted).filter((halted) => halted !== undefined);
+  return told.length ? told.includes(true) : undefined;
 }
 
 // --- Families, and workers ------------------------------------------------------------------------------------
@@ -168,7 +169,12 @@ function haltedOf(answer, family) {
 let families = null;
 let workers = null;
 
-function showFamilies(answer) {
+function familiesOf(lines) {
+  const names = [...new Set(lines.map(({ family }) => family))];
+  return names.map((family) => ({ family, lines: lines.filter((line) => line.family === family) }));
+}
+
+function showFamilies(lines) {
   families ??= new Rows(find("families"), [
     column("Family", ({ family }) => family),
     column("Lines", ({ lines }) => count(lines.length), "number"),
@@ -177,12 +183,7 @@ function showFamilies(answer) {
     column("Oldest", ({ lines }) => duration(oldest(lines)), "number"),
     column("", ({ family, halted }) => [`${halted} ${mayChange()}`, () => haltCell(family, halted)]),
   ]);
-  const names = [...new Set(answer.items.map(({ family }) => family))];
-  const values = names.map((family) => ({
-    family,
-    lines: answer.items.filter((line) => line.family === family),
-    halted: haltedOf(answer, family),
-  }));
+  const values = familiesOf(lines).map(({ family, lines }) => ({ family, lines, halted: isHalted(lines) }));
   families.show(values, ({ family }) => family, "");
 }
 
@@ -220,11 +221,10 @@ function showWorkers(lines) {
 
 let each = null;
 
-function showLines(answer) {
-  const lines = answer.items;
+function showLines(lines) {
   each ??= new Rows(find("each-line"), [
     column("Line", (line) => [`${line.title} ${line.queue === chosen?.queue}`, () => [chooser(line)]]),
-    column("State", (line) => [`${line.state} ${line.halted} ${line.lastKnown}`, () => stateBadges(line, line.halted)]),
+    column("State", (line) => [`${line.state} ${line.halted} ${line.lastKnown}`, () => stateBadges(line)]),
     column("Waiting", (line) => count(line.waitingJobs), "number"),
     column("Per second", (line) => perSecond(line.rate), "number"),
     column("Oldest", (line) => duration(line.oldestSeconds), "number"),
@@ -239,11 +239,8 @@ function showLines(answer) {
   const shown = lines.filter(isShown);
   const generations = new Set(lines.map(({ family, generation }) => `${family} ${generation}`));
   const isPlain = generations.size <= new Set(lines.map(({ family }) => family)).size;
-  for (const line of shown) {
-    line.title = nameOf(line) + (isPlain ? "" : ` (routing ${line.generation})`);
-    line.halted = haltedOf(answer, line.family);
-  }
-  each.show(shown, ({ queue }) => queue, "Every line is open and idle.", chosen?.queue);
+  for (const line of shown) line.title = nameOf(line) + (isPlain ? "" : ` (routing ${line.generation})`);
+  each.show(shown, ({ queue }) => queue, "No line has anything to do.", chosen?.queue);
   const hidden = lines.length - shown.length;
   put(find("idle-lines"), hidden ? `${hidden} idle ${hidden === 1 ? "line is" : "lines are"} left out. Messages: ready + with the worker.` : "Messages: ready + with the worker.");
 }
@@ -253,7 +250,7 @@ function chooser(line) {
   const choose = () => {
     chosen = isChosen ? null : line;
     showPlots();
-    if (latest) showLines(latest);
+    if (latest) showLines(latest.items);
   };
   return Object.assign(button(line.title, choose, "plain"), { ariaPressed: String(isChosen), title: line.queue });
 }
