@@ -200,7 +200,7 @@ async function holdSale() {
   equal(JSON.stringify(ofLine.slice(-3)), JSON.stringify(waiting.slice(-3)), "the one line's series");
   const [, rates] = await series("plot-rate");
   check(Math.max(...rates) > 0, `nothing is settled per second: ${rates}`);
-  await pause(1_500);
+  await pause(500);
   await picture("lines", true);
   ok(`a sale to ${CROWD}: the plot moves, ${accepted} jobs waited and are settled, to the unit`);
 
@@ -310,7 +310,7 @@ async function haltAndResume() {
 
 async function costLittle() {
   await goTo("#jobs");
-  await pause(1_000);
+  await pause(500);
   const measure = async (seconds) => {
     const before = [looks, used()];
     await pause(seconds * 1000);

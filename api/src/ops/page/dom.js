@@ -107,6 +107,8 @@ export function trouble(error) {
 }
 
 const SAID_FOR = 8_000;
+/** The most that is said at once of what was done. */
+const MOST_SAID = 3;
 
 /** Says what was done; or what was not, which stays until it is put away. */
 export function say(what) {
@@ -114,7 +116,10 @@ export function say(what) {
   const message = make("div", { className: isTrouble ? "bad" : "" }, isTrouble ? trouble(what) : make("span", {}, what));
   message.append(button("Close", () => message.remove()));
   find("messages").append(message);
-  if (!isTrouble) setTimeout(() => message.remove(), SAID_FOR);
+  if (isTrouble) return;
+  setTimeout(() => message.remove(), SAID_FOR);
+  const done = find("messages").querySelectorAll(":scope > :not(.bad)");
+  if (done.length > MOST_SAID) done[0].remove();
 }
 
 /** Whether the operator means it. */
