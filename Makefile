@@ -8,7 +8,7 @@ export PROFILE ?= release
 # Most of a flow is waiting: for time-outs, leases, what is to come back.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
-.PHONY: help demo run bench test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test services-test containers-test
+.PHONY: help demo run bench test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test containers-test
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,3 +67,7 @@ readme-test: ## Run the commands in the documents
 examples-test: ## Run the examples, the page in a browser too
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	FIRSTCOME_BIN=target/$(PROFILE:dev=debug) scripts/examples.test
+
+ops-test: ## Run the operators' page in a browser, through a sale; pictures of it in target/ops
+	$(CARGO) build --locked --profile $(PROFILE) --workspace
+	FIRSTCOME_BIN=target/$(PROFILE:dev=debug) scripts/ops.test

@@ -47,7 +47,7 @@ pub struct ServeArgs {
     /// Where to listen.
     #[arg(long, env = "API_ADDR", default_value = "127.0.0.1:8080")]
     pub api_addr: SocketAddr,
-    /// Where operators come in instead: /api/admin, /metrics, /docs and /openapi.json are there only, if it is set.
+    /// Where operators come in instead: /api/admin, /ops, /metrics, /docs and /openapi.json are there only, if it is set.
     #[arg(long, env = "API_ADMIN_ADDR")]
     pub api_admin_addr: Option<SocketAddr>,
     /// Most connections of clients; fewer if the limit of open files (ulimit -n) does not leave so
@@ -292,6 +292,11 @@ impl FromStr for Origin {
 }
 
 impl Origin {
+    /// Whether it stands for all.
+    pub(crate) fn is_any(&self) -> bool {
+        self.0 == "*"
+    }
+
     /// As it stands in headers.
     pub(crate) const fn as_header(&self) -> &HeaderValue {
         &self.0

@@ -17,6 +17,7 @@ pub mod known;
 pub mod lines;
 pub mod metrics;
 pub mod openapi;
+pub mod ops;
 pub mod order;
 pub mod product;
 pub mod publish;
@@ -71,11 +72,14 @@ fn router(state: AppState, door: Door) -> Router {
         requests: state.requests.clone(),
         draining: state.draining.clone(),
         with_query: openapi::with_query(&document),
+        origins: state.config.cors_origins.clone(),
     };
     if door != (Door::Public { has_operators: false }) {
         router = router
             .route("/docs/", get(openapi::asset))
-            .route("/docs/{*asset}", get(openapi::asset));
+            .route("/docs/{*asset}", get(openapi::asset))
+            .route("/ops/", get(ops::file))
+            .route("/ops/{*file}", get(ops::file));
     }
     let router = router
         .fallback(async || Problem::new(Code::RouteNotFound))
@@ -122,6 +126,7 @@ fn customers() -> OpenApiRouter<AppState> {
 
 fn operators() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+        .routes(routes!(admin::get_operator))
         .routes(routes!(admin::find_users, admin::create_user).layer(gzip::lists()))
         .routes(routes!(admin::get_user))
         .routes(routes!(admin::find_orders).layer(gzip::lists()))
@@ -154,6 +159,7 @@ fn operators() -> OpenApiRouter<AppState> {
         .routes(routes!(health::scrape))
         .routes(routes!(openapi::openapi))
         .routes(routes!(openapi::docs))
+        .routes(routes!(ops::ops))
 }
 
 /// Does what the command line asks for.

@@ -12,16 +12,28 @@ const FLAGS = `--headless --no-sandbox --disable-gpu --disable-quic --no-first-r
 const DEADLINE = 60_000;
 const LOOK_EVERY = 50;
 
-/** The page's output once it tells how it ended; as it is by then if that takes too long. */
-export async function browse(url) {
-  const until = Date.now() + DEADLINE;
+/** A browser for so long at most: `ask` steers it, `tell` gets its events, `close` ends it. */
+export function launch({ deadline = DEADLINE, tell = () => {} } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "firstcome-browser-"));
   const child = spawn(process.env.CHROMIUM ?? "chromium", [...FLAGS, `--user-data-dir=${folder}`, "about:blank"], {
     stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
-    timeout: DEADLINE,
+    timeout: deadline,
   });
   const ended = new Promise((done) => child.on("error", done).on("close", done));
-  const ask = steer(child, ended);
+  const ask = steer(child, ended, tell);
+  const close = async () => {
+    // It waits for its own children, which write to the folder to their end; `timeout` above if it does not.
+    await ask("Browser.close").catch(() => {});
+    await ended;
+    rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  };
+  return { ask, close };
+}
+
+/** The page's output once it tells how it ended; as it is by then if that takes too long. */
+export async function browse(url) {
+  const until = Date.now() + DEADLINE;
+  const { ask, close } = launch();
   try {
     const { targetId } = await ask("Target.createTarget", { url });
     const { sessionId } = await ask("Target.attachToTarget", { targetId, flatten: true });
@@ -34,22 +46,20 @@ export async function browse(url) {
       await new Promise((done) => setTimeout(done, LOOK_EVERY));
     }
   } finally {
-    // It waits for its own children, which write to the folder to their end; `timeout` above if it does not.
-    await ask("Browser.close").catch(() => {});
-    await ended;
-    rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    await close();
   }
 }
 
 /** Chromium's own protocol: JSON, each message ended by a zero. */
-function steer(child, ended) {
+function steer(child, ended, tell) {
   const [, , , commands, answers] = child.stdio;
   const waiting = new Map();
   let [last, text] = [0, ""];
   answers.setEncoding("utf8").on("data", (part) => {
     const messages = (text + part).split("\0");
     text = messages.pop();
-    for (const { id, result, error } of messages.map((message) => JSON.parse(message))) {
+    for (const { id, result, error, ...event } of messages.map((message) => JSON.parse(message))) {
+      if (id === undefined) tell(event);
       const { done, fail } = waiting.get(id) ?? {};
       waiting.delete(id);
       if (error) fail?.(new Error(`chromium: ${error.message}`));

@@ -15,8 +15,15 @@ async fn operators_may_have_a_door_of_their_own() {
         };
         let api = shop.start_api(own_door).await;
         let operators = api.operators_url.clone().unwrap();
-        let of_operators =
-            ["/api/admin/queues", "/api/admin/products", "/metrics", "/docs/", "/openapi.json"];
+        let of_operators = [
+            "/api/admin/queues",
+            "/api/admin/products",
+            "/ops/",
+            "/ops/main.js",
+            "/metrics",
+            "/docs/",
+            "/openapi.json",
+        ];
         for (path, at_public, at_operators) in
             of_operators.map(|path| (path, 404, 200)).into_iter().chain([
                 ("/health/live", 200, 200),

@@ -46,6 +46,7 @@ mod lost;
 mod metrics;
 mod nodes;
 mod openapi;
+mod ops;
 mod orders;
 mod pause;
 mod personal_data;

@@ -30,7 +30,7 @@ const FLOORS: [(&str, &[&[&str]]); 2] = [
             // A submission may be answered as a poll would be.
             &["job"],
             &["submit"],
-            &["admin", "balance", "cart", "coupon", "health", "order", "product"],
+            &["admin", "balance", "cart", "coupon", "health", "ops", "order", "product"],
             // The document reads the routes, which are those of `lib.rs`.
             &["openapi"],
         ],

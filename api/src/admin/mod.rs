@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod between;
+mod caller;
 mod coupons;
 mod dead_letters;
 mod exports;
@@ -20,6 +21,7 @@ mod sale_report;
 mod users;
 
 pub use audit_log::*;
+pub use caller::*;
 pub use coupons::*;
 pub use dead_letters::*;
 pub use exports::*;

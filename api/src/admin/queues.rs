@@ -27,7 +27,7 @@ use crate::{
 #[schema(as = Queue, example = json!({
     "queue": "firstcome.coupon.1.05", "family": "coupon", "partition": 5, "pinnedKey": null,
     "generation": 1, "state": "open", "halted": false, "ready": 120, "unacked": 256, "waitingJobs": 9_400, "consumers": 1,
-    "owner": "worker-1:7", "oldestSeconds": 1, "settledPerSecond": 8_400.5,
+    "owner": "worker-1:7", "oldestSeconds": 1, "settledPerSecond": 8_400.5, "settledJobs": 91_204,
     "lastProgressAt": "2026-03-01T12:00:01.250Z", "lastKnown": [], "hottest": [{"key": 1, "perSecond": 8_311.0}],
 }))]
 struct QueueView {
@@ -64,6 +64,8 @@ struct QueueView {
     /// How long the job at the head has waited.
     oldest_seconds: i64,
     settled_per_second: f64,
+    /// Jobs that it settled since it was opened.
+    settled_jobs: u64,
     /// When its worker last settled something, or saw its canary come out.
     #[schema(required)]
     last_progress_at: Option<DateTime<Utc>>,
@@ -144,6 +146,7 @@ fn view(line: Line, known: Known, namespace: &str) -> QueueView {
         consumers: known.depth.map(|depth| depth.consumers),
         oldest_seconds: age(known.oldest(Utc::now())),
         settled_per_second: (known.rate() * 10.0).round() / 10.0,
+        settled_jobs: known.settled_jobs(),
         last_known: last_known.collect(),
         last_progress_at: known.report.as_ref().map(|report| report.progress_at),
         hottest: known.report.map_or_else(|| Value::Array(Vec::new()), |report| report.hottest),

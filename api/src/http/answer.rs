@@ -17,12 +17,14 @@ use tokio::time::{Instant, error::Elapsed, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cors,
     fields::Fields,
     prefer::preferred_wait,
     problem::{Code, Problem},
     request_id,
     requests::Requests,
 };
+use crate::config::Origin;
 
 /// How long a request may take besides what it asks to be held: above every bound within it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -41,6 +43,8 @@ pub struct Answering {
     pub draining: CancellationToken,
     /// The routes that take parameters in their query: those that are asked with GET, as all of them are.
     pub with_query: HashSet<String>,
+    /// Whose pages may ask, and change what is the operators'.
+    pub origins: Vec<Origin>,
 }
 
 /// Answers a request. A client that hangs up gets no answer, which is not counted either.
@@ -69,7 +73,9 @@ async fn answer_in_time(
     } else {
         REQUEST_TIMEOUT + preferred_wait(request.headers()).unwrap_or_default()
     };
-    let answer = match unknown_query(&answering.with_query, route_path, &request) {
+    let refused = unknown_query(&answering.with_query, route_path, &request)
+        .or_else(|| cors::refuse_other_sites(&answering.origins, route_path, &request));
+    let answer = match refused {
         None => Either::Left(next.run(request)),
         Some(problem) => Either::Right(ready(problem.into_response())),
     };

@@ -30,6 +30,17 @@ pub struct Caller {
     role: Role,
 }
 
+impl Caller {
+    /// The name of the caller's role: of who has none, it is that of a customer.
+    pub(crate) const fn role(&self) -> &'static str {
+        match self.role {
+            Role::Customer => "customer",
+            Role::Auditor => AUDITOR,
+            Role::Admin => ADMIN,
+        }
+    }
+}
+
 /// A caller with the role `admin`, who may change what operators can.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin(pub Caller);
@@ -177,6 +188,8 @@ impl Claim<Names> {
 
 const ADMIN: &str = "admin";
 const AUDITOR: &str = "auditor";
+/// The roles of those who may see what operators see.
+pub(crate) const OPERATORS: [&str; 2] = [AUDITOR, ADMIN];
 
 /// Checks tokens; cheap to clone.
 #[derive(Clone)]

@@ -140,6 +140,12 @@ impl Known {
         messages.saturating_sub(ready).min(PREFETCH.into())
     }
 
+    /// Jobs settled since the line was opened, as the database told last.
+    #[must_use]
+    pub const fn settled_jobs(&self) -> u64 {
+        self.settled
+    }
+
     /// Jobs settled per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
