@@ -4,6 +4,7 @@
 //! by an outdated routing comes back from the broker, which takes messages for current lines only.
 
 mod arrivals;
+mod depths;
 mod known;
 mod position;
 mod recall;
@@ -20,11 +21,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use firstcome_broker::{
-    BrokerArgs,
-    connect::{self, Connection, SessionError},
-    depth::Gauge,
-};
+use firstcome_broker::BrokerArgs;
 use firstcome_contract::{
     family::Family,
     job::{Job, JobId},
@@ -34,7 +31,7 @@ use firstcome_contract::{
 use firstcome_process::database::{Pool, within};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -98,7 +95,7 @@ impl Lines {
         });
         let memory = Memory::new(cache, &broker.queue_namespace);
         tasks.spawn(read(Arc::clone(&lines), pool.clone(), memory, stop.clone()));
-        tokio::spawn(watch_depths(Arc::clone(&lines), broker.clone(), stop.clone()));
+        tokio::spawn(depths::watch(Arc::clone(&lines), broker.clone(), stop.clone()));
         lines
     }
 
@@ -421,39 +418,4 @@ async fn look(pool: &Pool, api: Uuid, telling: &Telling) -> Result<Looked, sqlx:
     pool.check(&mut connection).await.inspect_err(|_| connection.give_up())?;
     store::tell(&mut connection, api, telling).await?;
     store::lines(&mut connection).await
-}
-
-/// Asks the broker how long the lines are, on a connection of its own.
-async fn watch_depths(lines: Arc<Lines>, broker: BrokerArgs, stop: CancellationToken) {
-    let namespace: Arc<str> = broker.queue_namespace.as_str().into();
-    connect::supervise(&broker, "firstcome-api monitor", &stop, |connection| {
-        let (lines, namespace, stop) = (Arc::clone(&lines), Arc::clone(&namespace), stop.clone());
-        async move {
-            stop.run_until_cancelled(gauge(&lines, connection, &namespace)).await.unwrap_or(Ok(()))
-        }
-    })
-    .await;
-}
-
-async fn gauge(
-    lines: &Lines,
-    connection: Arc<Connection>,
-    namespace: &str,
-) -> Result<(), SessionError> {
-    let mut gauge = Gauge::open(connection).await?;
-    let mut ticks = interval(LOOK_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let started = Instant::now();
-        let all: Vec<Line> = lines.known().keys().copied().collect();
-        for line in all {
-            let depth = timeout(LOOK_TIMEOUT, gauge.depth(&line.queue(namespace))).await;
-            let depth = depth.map_err(|_| SessionError::Timeout(LOOK_TIMEOUT))??;
-            let mut known = lines.known();
-            let Some(known) = known.get_mut(&line) else { continue };
-            known.note_depth(depth);
-        }
-        tracing::trace!(took = ?started.elapsed(), "looked at the lines");
-    }
 }

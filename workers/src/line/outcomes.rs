@@ -137,11 +137,8 @@ pub(crate) async fn insert(
         subjects.push(entry.about.subject);
         traces.push(entry.about.trace);
         for (what, id) in &entry.about.mentions {
-            // The order that it placed has it.
-            if *what == Mention::Coupon
-                && entry.status == Status::Succeeded
-                && entry.replay_of.is_none()
-            {
+            let is_first = entry.status == Status::Succeeded && entry.replay_of.is_none();
+            if is_first && what.stands_in_the_effect() {
                 continue;
             }
             mentioning.push(entry.job_id.get());

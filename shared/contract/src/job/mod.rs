@@ -169,6 +169,15 @@ pub enum Mention {
 }
 
 impl Mention {
+    /// Whether what such a job did, where it succeeded, tells it as well: an order has its coupon.
+    #[must_use]
+    pub const fn stands_in_the_effect(self) -> bool {
+        match self {
+            Self::Coupon => true,
+            Self::Product | Self::Order => false,
+        }
+    }
+
     /// The name in rows.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
