@@ -111,6 +111,18 @@ async fn every_change_of_an_operator_is_told() {
             ),
             ("deleteCoupon", "delete-coupon", Some(coupon_path.clone()), delete(&coupon_path)),
             (
+                "haltLines",
+                "halt-lines",
+                Some("queues/coupon".to_owned()),
+                post("queues/coupon/halt"),
+            ),
+            (
+                "resumeLines",
+                "resume-lines",
+                Some("queues/coupon".to_owned()),
+                post("queues/coupon/resume"),
+            ),
+            (
                 "redriveDeadLetter",
                 "redrive-dead-letter",
                 Some(letter(0)),
