@@ -232,8 +232,13 @@ async fn poolers_that_do_not_give_a_session_to_each_connection_are_refused() {
         }
         let pooler = PgBouncer::start(shop, WITHOUT_A_RESET).await;
         pooler.run(shop, "firstcome-worker", "audit").await;
-        let refused = pooler.run(shop, "firstcome-worker", "audit").await;
-        is_refused(&refused, "server_reset_query = DISCARD ALL");
+        let hint = "server_reset_query = DISCARD ALL";
+        let mut refused = pooler.run(shop, "firstcome-worker", "audit").await;
+        if !String::from_utf8_lossy(&refused.stderr).contains(hint) {
+            // On a busy machine the pooler may not be done with the session that the first one has left.
+            refused = pooler.run(shop, "firstcome-worker", "audit").await;
+        }
+        is_refused(&refused, hint);
         let pooler = PgBouncer::start(shop, "pool_mode = session").await;
         for (program, command) in PROGRAMS {
             let refused = pooler.run(shop, program, command).await;
