@@ -258,6 +258,9 @@ where
         .with_filter(Targets::new().with_target("firstcome", LevelFilter::INFO))
 }
 
+/// The most links of a span: it would not keep more by default.
+pub const MAX_LINKS: usize = 128;
+
 /// Makes a span, before it is entered, a part of the client's trace.
 pub fn follow(span: &Span, trace: &Trace) {
     // An error says that nobody listens.

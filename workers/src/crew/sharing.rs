@@ -14,7 +14,7 @@ use firstcome_contract::{
     line::{Line, Naming},
 };
 use firstcome_process::database::{Pool, within};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgExecutor};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
@@ -158,7 +158,7 @@ impl Member {
     /// Takes what is free of the lines up to a fair share, and tells what is ours.
     pub(crate) async fn share(&self, on: &mut PgConnection) -> Result<Share, sqlx::Error> {
         let Identity { id, family, .. } = *self.identity;
-        let is_halted = self.is_halted(on).await?;
+        let is_halted = is_halted(&mut *on, family).await?;
         let mut workers = self.alive(on).await?;
         if !workers.iter().any(|(other, _)| *other == id) {
             // New, or paused for so long.
@@ -224,13 +224,6 @@ impl Member {
         Ok(Share { leases, fair, is_first: rank == 0, is_halted })
     }
 
-    /// Whether an operator has halted the family.
-    async fn is_halted(&self, on: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let family = self.identity.family.as_str();
-        let halted = sqlx::query!("SELECT FROM halts WHERE family = $1", family);
-        Ok(halted.fetch_optional(on).await?.is_some())
-    }
-
     /// The workers that count as alive, in an order that all of them know, and the newest naming that each knows.
     async fn alive(&self, on: &mut PgConnection) -> Result<Vec<(Uuid, Naming)>, sqlx::Error> {
         let alive = sqlx::query!(
@@ -277,6 +270,15 @@ impl Member {
         };
         within(RELEASE_TIMEOUT, leaving).await
     }
+}
+
+/// Whether an operator has halted the family.
+pub(crate) async fn is_halted(
+    on: impl PgExecutor<'_>,
+    family: Family,
+) -> Result<bool, sqlx::Error> {
+    let halted = sqlx::query!("SELECT FROM halts WHERE family = $1", family.as_str());
+    Ok(halted.fetch_optional(on).await?.is_some())
 }
 
 /// The place of a worker among these.

@@ -11,9 +11,6 @@ use tracing::{Instrument, Span, field::Empty};
 
 use super::batch::Batch;
 
-/// The most links of a span: it would not keep more by default.
-const MAX_LINKS: usize = 128;
-
 /// Settles a batch within a span of its own. It belongs to no trace of its jobs, since there are
 /// many of them, and points to each instead; each of these has a span of the job, which points to the batch.
 pub(crate) async fn in_span<E>(
@@ -43,7 +40,8 @@ pub(crate) async fn in_span<E>(
         return settling.await;
     }
     let traced = batch.jobs.iter().map(|job| &job.envelope);
-    let traced = traced.filter_map(|job| Some((job.id, job.trace.as_ref()?))).take(MAX_LINKS);
+    let traced =
+        traced.filter_map(|job| Some((job.id, job.trace.as_ref()?))).take(telemetry::MAX_LINKS);
     let traced: Vec<(JobId, &Trace)> = traced.collect();
     for (_, trace) in &traced {
         telemetry::link(&span, trace);

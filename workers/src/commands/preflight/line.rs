@@ -4,7 +4,7 @@ use firstcome_contract::line::Line;
 use firstcome_process::database::Pool;
 
 use super::{Check, broker::Queues, told};
-use crate::crew::routing::State;
+use crate::crew::{routing::State, sharing::is_halted};
 
 /// A worker tells every second how its lines fare: one that has not for so long has stopped.
 const SILENT_SECONDS: f64 = 3.0;
@@ -36,7 +36,12 @@ pub(super) async fn checks(
         None => Check::ok("routing", "no change is under way"),
         Some(pending) => Check::failed("routing", format!("{pending}: wait until it is done")),
     });
-    checks.extend(halted(pool, line).await?);
+    if is_halted(pool, line.family).await? {
+        let family = line.family.as_str();
+        let resume = format!("POST /api/admin/queues/{family}/resume lets them go on");
+        let detail = format!("an operator has halted the {family} lines: {resume}");
+        checks.push(Check::failed("halt", detail));
+    }
     checks.push(match queues.depth(&queue) {
         Ok(depth) if depth.consumers == 0 => {
             Check::failed("queue", format!("nobody consumes {queue}: start a worker of its family"))
@@ -50,16 +55,6 @@ pub(super) async fn checks(
     checks.extend(owner(pool, line).await?);
     checks.push(dead_letters(pool, line, key, &queue).await?);
     Ok(checks)
-}
-
-async fn halted(pool: &Pool, line: Line) -> Result<Option<Check>, sqlx::Error> {
-    let family = line.family.as_str();
-    let halted = sqlx::query!("SELECT FROM halts WHERE family = $1", family);
-    let halted = halted.fetch_optional(pool).await?;
-    Ok(halted.map(|_| {
-        let resume = format!("POST /api/admin/queues/{family}/resume lets them go on");
-        Check::failed("halt", format!("an operator has halted the {family} lines: {resume}"))
-    }))
 }
 
 async fn owner(pool: &Pool, line: Line) -> Result<[Check; 2], sqlx::Error> {

@@ -17,9 +17,6 @@ use crate::events::{
 /// The longest `Retry-After` that is honoured: a mistaken one must not stop deliveries for days.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// The most links of a span: it would not keep more by default.
-const MAX_LINKS: usize = 128;
-
 /// The data platform: an HTTP client, and the URL that it posts events to.
 #[derive(Debug)]
 pub struct Platform {
@@ -154,7 +151,7 @@ fn traced(span: &Span, received: &[Received]) -> Option<Trace> {
     if is_one {
         telemetry::follow(span, first);
     } else {
-        traces.by_ref().take(MAX_LINKS).for_each(|trace| telemetry::link(span, trace));
+        traces.by_ref().take(telemetry::MAX_LINKS).for_each(|trace| telemetry::link(span, trace));
     }
     telemetry::trace(span).or_else(|| is_one.then(|| first.clone()))
 }
