@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Source, sources};
 
 /// The crates' sources.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "api/src",
     "shared/broker/src",
     "shared/contract/src",
     "shared/process/src",
     "tools/bench/src",
+    "tools/check/src",
     "tools/demo/src",
     "tools/rig/src",
     "workers/src",

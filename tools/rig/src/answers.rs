@@ -6,13 +6,13 @@ use chrono::{DateTime, Utc};
 use firstcome_contract::job::{
     cancel_order::OrderCancelled,
     issue_coupon::CouponIssued,
-    place_order::{OrderPlaced, ShortItem},
+    place_order::{LimitedItem, OrderPlaced, ShortItem},
 };
 use http::{
     Method, StatusCode, Uri,
     header::{HeaderName, HeaderValue, LOCATION},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::http::{Answer, Client, NoAnswer, call};
@@ -34,7 +34,7 @@ pub struct Accepted {
 }
 
 /// The result of a job that succeeded.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Success {
     /// What `issue-coupon` gives.
@@ -45,16 +45,52 @@ pub enum Success {
     Cancelled(OrderCancelled),
 }
 
-/// What `out-of-stock` adds to its code.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// What `out-of-stock` and `limit-exceeded` add to their code.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Lines", into = "Lines")]
 pub struct Detail {
     /// The items that are short.
-    #[serde(default, rename = "lines")]
     pub items: Vec<ShortItem>,
+    /// The items that are over the customer's limit.
+    pub limited: Vec<LimitedItem>,
+}
+
+/// Both are called `lines`.
+#[derive(Serialize, Deserialize)]
+struct Lines {
+    #[serde(default)]
+    lines: Vec<Line>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Short(ShortItem),
+    Limited(LimitedItem),
+}
+
+impl From<Lines> for Detail {
+    fn from(Lines { lines }: Lines) -> Self {
+        let mut detail = Self::default();
+        for line in lines {
+            match line {
+                Line::Short(item) => detail.items.push(item),
+                Line::Limited(item) => detail.limited.push(item),
+            }
+        }
+        detail
+    }
+}
+
+impl From<Detail> for Lines {
+    fn from(Detail { items, limited }: Detail) -> Self {
+        let short = items.into_iter().map(Line::Short);
+        Self { lines: short.chain(limited.into_iter().map(Line::Limited)).collect() }
+    }
 }
 
 /// How a job ended; from a poll or from the database, which must agree.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// `succeeded`, `rejected` or `failed`.
     pub status: String,
@@ -255,6 +291,10 @@ mod tests {
                         "error":{"code":"out-of-stock","lines":[{"productId":1,"requested":2,"available":1}]}}"#;
         let Poll::Settled(job) = poll(StatusCode::OK, short) else { panic!("not settled") };
         assert_eq!(job.outcome.detail.items[0].available, 1);
+        let limited = r#"{"status":"rejected","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z","result":null,
+                          "error":{"code":"limit-exceeded","lines":[{"productId":1,"requested":2,"bought":1,"limit":2}]}}"#;
+        let Poll::Settled(job) = poll(StatusCode::OK, limited) else { panic!("not settled") };
+        assert_eq!((job.outcome.detail.limited[0].bought, job.outcome.detail.items.len()), (1, 0));
         let placed = r#"{"status":"succeeded","submittedAt":"2030-01-01T00:00:00Z","settledAt":"2030-01-01T00:00:01Z","error":null,
                          "result":{"orderId":9,"itemsAmount":50,"discount":20,"paid":30,"dropped":[]}}"#;
         let Poll::Settled(job) = poll(StatusCode::OK, placed) else { panic!("not settled") };

@@ -159,7 +159,7 @@ impl Held {
         let intent = self.plans(user, items, false, false);
         let (product, requested, available) = short;
         let short = ShortItem { product_id: ProductId::new(product), requested, available };
-        let detail = Detail { items: vec![short] };
+        let detail = Detail { items: vec![short], ..Detail::default() };
         self.ends(user, intent, Some("out-of-stock"), None, detail);
     }
 

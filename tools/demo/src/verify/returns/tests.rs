@@ -181,7 +181,13 @@ impl Held {
     fn is_short(&mut self, intent: usize, available: i64) {
         let user = i64::try_from(intent).unwrap() + 3;
         let short = ShortItem { product_id: ProductId::new(CONSOLE), requested: 1, available };
-        self.ends(user, intent, Some("out-of-stock"), None, Detail { items: vec![short] });
+        self.ends(
+            user,
+            intent,
+            Some("out-of-stock"),
+            None,
+            Detail { items: vec![short], ..Detail::default() },
+        );
     }
 
     fn cancels(&mut self, intent: usize) {

@@ -1,0 +1,2 @@
+//! `firstcome-check`: holds the history of a sale against its database.
+fn main() {}
