@@ -139,6 +139,21 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// What it is called; of what makes a job, the kind of the job.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::IssueCoupon { .. } => "issue-coupon",
+            Self::PlaceOrder { .. } => "place-order",
+            Self::CancelOrder { .. } => "cancel-order",
+            Self::Charge { .. } => "charge",
+            Self::AddStock { .. } => "add-stock",
+            Self::SetTotal { .. } => "set-total",
+        }
+    }
+}
+
 /// A product of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Item {
@@ -238,7 +253,7 @@ pub struct Operation {
     pub invoked: DateTime<Utc>,
     /// How it ended.
     pub end: End,
-    /// When; what is unknown may happen whenever.
+    /// When that was told.
     pub ended: DateTime<Utc>,
 }
 

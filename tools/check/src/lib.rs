@@ -8,6 +8,8 @@ pub mod history;
 pub mod report;
 mod rules;
 pub mod stored;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

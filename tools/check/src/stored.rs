@@ -45,6 +45,8 @@ pub struct Job {
     pub user: i64,
     /// What kind of job.
     pub kind: String,
+    /// The idempotency key, where this is the job that stands for it.
+    pub key: Option<String>,
     /// The job that came first with the same key.
     pub replay_of: Option<Uuid>,
     /// Whether an operator let it be decided once more.
@@ -210,6 +212,7 @@ struct JobRow {
     job_id: Uuid,
     user_id: i64,
     kind: String,
+    idempotency_key: Option<String>,
     replay_of: Option<Uuid>,
     redriven: bool,
     taken_up_at: Option<DateTime<Utc>>,
@@ -222,7 +225,8 @@ struct JobRow {
 
 async fn jobs(pool: &PgPool) -> Result<BTreeMap<Uuid, Job>, sqlx::Error> {
     let rows: Vec<JobRow> = sqlx::query_as(
-        "SELECT job_id, user_id, kind, replay_of, redriven, taken_up_at, status, code, detail, result, settled_at
+        "SELECT job_id, user_id, kind, idempotency_key, replay_of, redriven, taken_up_at, status, code, detail, result,
+                settled_at
          FROM job_outcomes",
     )
     .fetch_all(pool)
@@ -235,8 +239,16 @@ async fn jobs(pool: &PgPool) -> Result<BTreeMap<Uuid, Job>, sqlx::Error> {
             result: row.result.map(|Json(result)| result),
             settled_at: row.settled_at,
         };
-        let JobRow { user_id: user, kind, replay_of, redriven, taken_up_at, .. } = row;
-        (row.job_id, Job { user, kind, replay_of, redriven, taken_up_at, outcome })
+        let JobRow {
+            user_id: user,
+            kind,
+            idempotency_key: key,
+            replay_of,
+            redriven,
+            taken_up_at,
+            ..
+        } = row;
+        (row.job_id, Job { user, kind, key, replay_of, redriven, taken_up_at, outcome })
     };
     Ok(rows.into_iter().map(job).collect())
 }

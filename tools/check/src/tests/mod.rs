@@ -1,0 +1,5 @@
+//! The checker against a shop that keeps its promises, and against one that breaks them one by one.
+
+mod anomalies;
+mod random;
+mod shop;
