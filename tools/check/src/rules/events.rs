@@ -68,7 +68,8 @@ pub(super) fn delivered(case: &Case<'_>) -> Verdict {
     let is_coupon = |request: &Request| matches!(request, Request::IssueCoupon { .. });
     let got = |job: Option<Uuid>| job.is_some_and(|job| case.delivered.contains(&job));
     let coupons_too = case.effects.iter().any(|effect| is_coupon(&effect.what) && got(effect.job));
-    let expected = case.effects.iter().filter(|effect| coupons_too || !is_coupon(&effect.what));
+    let expected = case.effects.iter().filter(|effect| effect.job.is_some());
+    let expected = expected.filter(|effect| coupons_too || !is_coupon(&effect.what));
     let missing = expected.clone().filter(|effect| !got(effect.job));
     let mut violations: Vec<String> =
         missing.map(|effect| format!("{} was not delivered", effect.name)).collect();

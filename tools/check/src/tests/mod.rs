@@ -2,4 +2,6 @@
 
 mod anomalies;
 mod random;
+mod rules;
+mod sale;
 mod shop;
