@@ -8,7 +8,7 @@ export PROFILE ?= release
 # Most of a flow is waiting: for time-outs, leases, what is to come back.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
-.PHONY: help demo run bench test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test containers-test
+.PHONY: help demo run bench chaos test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test containers-test
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,12 @@ run: ## The system in the foreground, with sample data, until Ctrl-C
 bench: ## Side by side with other designs, about half an hour; QUICK=1: under 3 minutes, to see that it works
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-bench -- compare $(if $(QUICK),--quick)
+
+# Built as the tests are: with the places in the code at which a program can be told to die.
+chaos: ## Sales while faults strike, and a check of all that was told: CYCLES=20 of them, SEED=1, MINUTES= at most
+	$(CARGO) build --locked --workspace
+	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL FIRSTCOME_DEV_DIR=target/chaos/services $(WITH_SERVICES) \
+	    $(CARGO) run --locked --quiet --bin firstcome-chaos
 
 test: ## All tests, on real services
 	$(CARGO) build --locked --workspace

@@ -15,6 +15,7 @@ use firstcome_contract::{
     line::Line,
     order,
 };
+use firstcome_process::fault_point;
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::{IntoResponses, ToSchema, openapi::Object};
@@ -171,6 +172,7 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
                 state.refusals.count(&envelope.job, early.rejection());
             }
             promising?;
+            fault_point::pass(fault_point::CONFIRMED);
             state.metrics.accepted(kind);
             Ok(id)
         }

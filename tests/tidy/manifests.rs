@@ -17,7 +17,7 @@ const CONFINED: [(&str, &[&str]); 14] = [
     ("backoff", &["shared/broker"]),
     // What the audit knows is asked for, not written again.
     ("firstcome-api", &["tools/bench"]),
-    ("firstcome-workers", &["tools/bench", "tools/demo"]),
+    ("firstcome-workers", &["tools/bench", "tools/chaos", "tools/demo"]),
     ("hyper", &["api"]),
     ("jsonwebtoken", &["api", "tools/rig"]),
     ("lapin", &["shared/broker"]),
@@ -30,6 +30,7 @@ const CONFINED: [(&str, &[&str]); 14] = [
             "api",
             "shared/process",
             "tools/bench",
+            "tools/chaos",
             "tools/check",
             "tools/demo",
             "tools/rig",

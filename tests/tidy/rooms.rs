@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Source, sources};
 
 /// The crates' sources.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "api/src",
     "shared/broker/src",
     "shared/contract/src",
     "shared/process/src",
     "tools/bench/src",
+    "tools/chaos/src",
     "tools/check/src",
     "tools/demo/src",
     "tools/rig/src",

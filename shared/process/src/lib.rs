@@ -5,6 +5,7 @@
 pub mod certificates;
 pub mod cli;
 pub mod database;
+pub mod fault_point;
 pub mod metrics;
 pub mod pem;
 pub mod redis;

@@ -16,4 +16,4 @@ pub mod stage;
 pub mod system;
 
 pub use process::{Process, binary};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Way};

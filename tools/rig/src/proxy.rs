@@ -4,7 +4,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -32,6 +32,17 @@ struct Gate {
     generation: u64,
     /// What the service is asked comes so late.
     delay: Duration,
+    /// What goes this way waits.
+    blocked: Option<Way>,
+}
+
+/// A direction through the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the clients to the service.
+    Asks,
+    /// From the service to its clients.
+    Answers,
 }
 
 impl Proxy {
@@ -42,7 +53,13 @@ impl Proxy {
     pub async fn start(target: String) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let gate = Gate { open: true, welcomes: true, generation: 0, delay: Duration::ZERO };
+        let gate = Gate {
+            open: true,
+            welcomes: true,
+            generation: 0,
+            delay: Duration::ZERO,
+            blocked: None,
+        };
         let (gate, watched) = watch::channel(gate);
         let accepting = tokio::spawn(accept(listener, target, watched));
         Ok(Self { address, gate, accepting })
@@ -64,9 +81,16 @@ impl Proxy {
         self.gate.send_modify(|gate| gate.welcomes = false);
     }
 
-    /// Forwards again what [`Self::cut`] or [`Self::refuse`] stopped.
+    /// Lets nothing through in this direction, on connections old and new, until [`Self::restore`].
+    pub fn block(&self, way: Way) {
+        self.gate.send_modify(|gate| gate.blocked = Some(way));
+    }
+
+    /// Forwards again what [`Self::cut`], [`Self::refuse`] or [`Self::block`] stopped.
     pub fn restore(&self) {
-        self.gate.send_modify(|gate| (gate.open, gate.welcomes) = (true, true));
+        self.gate.send_modify(|gate| {
+            (gate.open, gate.welcomes, gate.blocked) = (true, true, None);
+        });
     }
 
     /// Freezes every connection that there is: open, but nothing comes through any more, as behind
@@ -101,11 +125,8 @@ async fn accept(listener: TcpListener, target: String, gate: watch::Receiver<Gat
             let _ = (client.set_nodelay(true), service.set_nodelay(true));
             let (mut answers, mut asks) = service.into_split();
             let (mut asked, mut answered) = client.into_split();
-            let asking = ask(&mut asked, &mut asks, gate.clone());
-            let answering = async {
-                copy(&mut answers, &mut answered).await?;
-                answered.shutdown().await
-            };
+            let asking = forward(&mut asked, &mut asks, Way::Asks, gate.clone());
+            let answering = forward(&mut answers, &mut answered, Way::Answers, gate.clone());
             tokio::select! {
                 // What has ended in one direction may go on in the other.
                 _ = async { tokio::try_join!(asking, answering) } => return,
@@ -117,19 +138,22 @@ async fn accept(listener: TcpListener, target: String, gate: watch::Receiver<Gat
     }
 }
 
-async fn ask(
+async fn forward(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-    gate: watch::Receiver<Gate>,
+    way: Way,
+    mut gate: watch::Receiver<Gate>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 8 * 1024];
+    let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
+        // A proxy that is gone forwards nothing more: whoever waits is cut off above.
+        let _ = gate.wait_for(|gate| gate.blocked != Some(way)).await;
         if read == 0 {
             return to.shutdown().await;
         }
         let delay = gate.borrow().delay;
-        if !delay.is_zero() {
+        if way == Way::Asks && !delay.is_zero() {
             sleep(delay).await;
         }
         to.write_all(buffer.get(..read).unwrap_or_default()).await?;

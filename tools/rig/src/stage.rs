@@ -152,7 +152,10 @@ impl Stage {
 }
 
 /// Every line that a program has opened on this database.
-async fn lines(pool: &PgPool) -> Result<Vec<Line>, sqlx::Error> {
+///
+/// # Errors
+/// The database's.
+pub async fn lines(pool: &PgPool) -> Result<Vec<Line>, sqlx::Error> {
     let rows: Vec<(String, i32, String, String)> =
         sqlx::query_as("SELECT family, generation, line, naming FROM partition_leases")
             .fetch_all(pool)

@@ -37,7 +37,9 @@ pub struct Program {
 /// What customers talk to.
 pub const API: Program = Program { name: "api", binary: "firstcome-api", argument: "serve" };
 
-const fn worker(name: &'static str, argument: &'static str) -> Program {
+/// A worker of these roles.
+#[must_use]
+pub const fn worker(name: &'static str, argument: &'static str) -> Program {
     Program { name, binary: "firstcome-worker", argument }
 }
 
@@ -79,7 +81,7 @@ impl System {
         let users = format!("--users={users}");
         for arguments in [&["migrate"][..], &["sample-data", &users]] {
             let what = format!("firstcome-worker {}", arguments.join(" "));
-            let mut process = start(settings, "setup", "firstcome-worker", arguments)?;
+            let mut process = start(settings, "setup", "firstcome-worker", arguments, &[])?;
             let give_up = Instant::now() + PREPARE_DEADLINE;
             let status = loop {
                 match process.ended()? {
@@ -107,7 +109,7 @@ impl System {
         let mut running = Vec::new();
         for program in programs {
             fresh_log(&settings.log(program.name))?;
-            running.push((*program, launch(&settings, *program)?));
+            running.push((*program, launch(&settings, *program, &[])?));
         }
         Ok(Self { settings, running })
     }
@@ -121,10 +123,39 @@ impl System {
         let ended = self.ended();
         for (program, process) in &mut self.running {
             if ended.iter().any(|(other, _)| program.name == *other) {
-                *process = launch(&self.settings, *program)?;
+                *process = launch(&self.settings, *program, &[])?;
             }
         }
         Ok(ended.into_iter().map(|(_, how)| how).collect())
+    }
+
+    /// Sends a signal by name (`KILL`, `STOP`, `CONT`) to a program.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub async fn signal(&self, name: &str, signal: &str) -> std::io::Result<()> {
+        for (_, process) in self.running.iter().filter(|(program, _)| program.name == name) {
+            process.signal(signal).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills a program and starts it again with more variables than its settings say.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn start_again(
+        &mut self,
+        name: &str,
+        variables: &[(&'static str, String)],
+    ) -> anyhow::Result<()> {
+        self.signal(name, "KILL").await?;
+        for (program, process) in &mut self.running {
+            if program.name == name {
+                *process = launch(&self.settings, *program, variables)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns when the API says that it has all it needs.
@@ -211,8 +242,12 @@ impl System {
     }
 }
 
-fn launch(settings: &Settings, program: Program) -> anyhow::Result<Process> {
-    start(settings, program.name, program.binary, &[program.argument])
+fn launch(
+    settings: &Settings,
+    program: Program,
+    variables: &[(&'static str, String)],
+) -> anyhow::Result<Process> {
+    start(settings, program.name, program.binary, &[program.argument], variables)
 }
 
 fn start(
@@ -220,9 +255,11 @@ fn start(
     log: &str,
     program: &str,
     arguments: &[&str],
+    variables: &[(&'static str, String)],
 ) -> anyhow::Result<Process> {
     let log = settings.log(log);
-    Process::start(program, arguments, settings.environment(), &log)
+    let environment = settings.environment().into_iter().chain(variables.iter().cloned());
+    Process::start(program, arguments, environment, &log)
         .with_context(|| format!("cannot start {program} (log {})", log.display()))
 }
 

@@ -158,6 +158,12 @@ impl MockDataPlatform {
         self.lock().received.values().map(|received| received.event.clone()).collect()
     }
 
+    /// Whether it accepted such an event.
+    #[must_use]
+    pub fn has(&self, is_it: impl Fn(&Event) -> bool) -> bool {
+        self.lock().received.values().any(|received| is_it(&received.event))
+    }
+
     /// Serves `POST /events`, `GET /events`, `GET /figures`, `PUT /mode` and `GET /health/ready` until `stop`.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::line::Line;
-use firstcome_process::database::within;
+use firstcome_process::{database::within, fault_point};
 use sqlx::PgConnection;
 use tokio::{
     task::{self, JoinError, JoinSet},
@@ -334,6 +334,7 @@ impl Session {
     }
 
     async fn release(&mut self, lease: &Lease) {
+        fault_point::pass(fault_point::MID_HANDOVER);
         let queue = lease.line.queue(&self.role.broker.queue_namespace);
         match self.member.release(lease).await {
             Ok(()) => {

@@ -18,7 +18,7 @@ use firstcome_broker::{
     connect::{self, Connection, SessionError},
 };
 use firstcome_contract::event::EventType;
-use firstcome_process::database::Pool;
+use firstcome_process::{database::Pool, fault_point};
 use sqlx::{
     Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgListener},
@@ -188,6 +188,7 @@ async fn relay_on(
 async fn delete(connection: &mut PgConnection, sent: &[Sent]) -> Result<(), SessionError> {
     let ids: Vec<i64> = sent.iter().map(|sent| sent.id).collect();
     if !ids.is_empty() {
+        fault_point::pass(fault_point::RELAYED);
         let deleted =
             sqlx::query!("DELETE FROM outbox_parcels WHERE id = ANY($1)", &ids).execute(connection);
         answered(deleted).await.map_err(database)?;

@@ -16,7 +16,7 @@ use firstcome_broker::{
     topology,
 };
 use firstcome_contract::{event::Event, job::envelope};
-use firstcome_process::database::Pool;
+use firstcome_process::{database::Pool, fault_point};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +135,7 @@ where
             let _in_hand = self.monitor.metrics.events_in_hand(self.monitor.name, batch.oldest());
             self.finish(&batch, stop).await?;
             if let Some(receipt) = batch.receipt {
+                fault_point::pass(fault_point::HANDLED);
                 receipt.acknowledge().await?;
             }
             self.monitor.well(READY_TTL);

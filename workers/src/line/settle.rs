@@ -8,6 +8,7 @@ use firstcome_contract::{
     failure::Failure,
     job::{Envelope, JobKind, Settled},
 };
+use firstcome_process::fault_point;
 use sqlx::{Connection, PgConnection};
 use tracing::field::display;
 
@@ -125,7 +126,9 @@ async fn settle_on(
         let now = outcomes::insert(&mut transaction, kind, &entries, line).await?;
         settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
     }
+    fault_point::pass(fault_point::MID_BATCH);
     transaction.commit().await?;
+    fault_point::pass(fault_point::COMMITTED);
     let overdue = new.iter().filter(|job| past.may_have_forgotten(job.envelope.id)).count();
     context.metrics.settled(&settled);
     context.metrics.dead_lettered(RoleName::of(context.family).as_str(), overdue);

@@ -8,6 +8,7 @@ use firstcome_broker::{
     topology::Lines,
 };
 use firstcome_contract::line::{Line, LineName, Naming, Routing};
+use firstcome_process::fault_point;
 use sqlx::PgConnection;
 
 use super::{Row, State, barrier};
@@ -200,6 +201,7 @@ impl State {
             lines.unbind(row.line).await?;
         }
         lines.close().await?;
+        fault_point::pass(fault_point::MID_SWITCH);
         sqlx::query!(
             "WITH free AS (
                  SELECT family, generation, line FROM partition_leases

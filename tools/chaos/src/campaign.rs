@@ -1,0 +1,194 @@
+//! The campaign: a fault, its end, and how long until everything is as it was; again and again.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use firstcome_check::history::{Edge, Item, Request, What};
+use firstcome_contract::event::{Data, Event};
+use firstcome_rig::{answers, http::call_with, screen::Screen};
+use http::{HeaderValue, Method, Uri};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::{
+    faults::{Deck, Fault},
+    sale::{Probes, Reply, Sale, USERS},
+    world::World,
+};
+
+/// How long what can last does last.
+const LASTS: std::ops::RangeInclusive<u64> = 1_000..=4_000;
+/// How soon everything must be as it was.
+pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(15);
+/// When it is given up.
+const GIVE_UP: Duration = Duration::from_secs(90);
+/// How often it is looked.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is noted how many jobs wait.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the sale goes on undisturbed between two faults.
+const CALM: Duration = Duration::from_millis(1_500);
+/// After how many faults the next campaign is opened.
+pub(crate) const CYCLES_PER_DROP: usize = 6;
+
+/// One fault, or two that strike together, and what it cost.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Cycle {
+    pub(crate) faults: Vec<String>,
+    /// From its beginning to its end.
+    pub(crate) lasted_ms: u64,
+    /// From its end until whatever was accepted before was settled, and a coupon and an order that were asked for
+    /// after it, too, and the order's event was delivered.
+    pub(crate) recovered_ms: u64,
+    pub(crate) is_recovered: bool,
+    /// Requests meanwhile that got an answer, and those that did not.
+    pub(crate) answered: u64,
+    pub(crate) unanswered: u64,
+    /// For how long no job was accepted, at the longest.
+    pub(crate) downtime_ms: u64,
+}
+
+/// Lets this many faults strike, or as many as the time allows.
+///
+/// # Errors
+/// A fault could not be caused or put right.
+pub(crate) async fn run(
+    world: &World,
+    sale: &Sale,
+    seed: u64,
+    cycles: usize,
+    until: Option<Instant>,
+    screen: &mut Screen,
+) -> anyhow::Result<Vec<Cycle>> {
+    let mut deck = Deck::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut done = Vec::new();
+    while done.len() < cycles && until.is_none_or(|until| Instant::now() < until) {
+        sleep(CALM).await;
+        let faults = deck.draw();
+        let lasts = Duration::from_millis(random.u64(LASTS));
+        let cycle = cycle(world, sale, &faults, lasts, done.len()).await?;
+        screen.line(line(&cycle, done.len() + 1, cycles));
+        let is_recovered = cycle.is_recovered;
+        done.push(cycle);
+        if !is_recovered {
+            break;
+        }
+        if done.len() % CYCLES_PER_DROP == 0 {
+            sale.next_drop();
+        }
+    }
+    Ok(done)
+}
+
+async fn cycle(
+    world: &World,
+    sale: &Sale,
+    faults: &[Fault],
+    lasts: Duration,
+    number: usize,
+) -> anyhow::Result<Cycle> {
+    let names: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let name = names.join(" and ");
+    let before = sale.requests();
+    sale.downtime();
+    let begun = Instant::now();
+    sale.log.note(0, What::Fault { name: name.clone(), edge: Edge::Begins });
+    for fault in faults {
+        fault.strike(world).await.with_context(|| format!("{fault} (to strike)"))?;
+    }
+    sleep(lasts).await;
+    for fault in faults {
+        fault.mend(world).await.with_context(|| format!("{fault} (to mend)"))?;
+    }
+    let ended = Instant::now();
+    sale.log.note(0, What::Fault { name, edge: Edge::Ends });
+    let is_recovered =
+        tokio::time::timeout(GIVE_UP, recovery(world, sale, number, ended)).await.is_ok();
+    let after = sale.requests();
+    Ok(Cycle {
+        faults: names,
+        lasted_ms: millis(ended - begun),
+        recovered_ms: millis(ended.elapsed()),
+        is_recovered,
+        answered: after.0 - before.0,
+        unanswered: after.1 - before.1,
+        downtime_ms: millis(sale.downtime()),
+    })
+}
+
+/// Returns when everything is as it was before a fault that ended at this instant.
+async fn recovery(world: &World, sale: &Sale, number: usize, ended: Instant) {
+    let user = i64::try_from(number).unwrap_or_default() % USERS + 1;
+    probe(sale, user).await;
+    let is_the_probe = |event: &Event| match &event.data {
+        Data::OrderCompleted(order) => {
+            order.user_id.get() == user
+                && order.items.iter().any(|item| item.product_id.get() == sale.probes.product)
+        }
+        _ => false,
+    };
+    while sale.open_since(ended) > 0 || !world.platform.has(is_the_probe) {
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// A coupon and an order, asked for until they are accepted.
+async fn probe(sale: &Sale, user: i64) {
+    let mut client = sale.client();
+    let Probes { coupon, product } = sale.probes;
+    let item = Item { product, quantity: 1 };
+    let order = json!({"items": [{"productId": product, "quantity": 1}]});
+    let wishes = [
+        (format!("/api/coupons/{coupon}/issue"), Request::IssueCoupon { coupon }, json!({})),
+        (
+            "/api/orders".to_owned(),
+            Request::PlaceOrder { items: vec![item], coupon: None, partial: false },
+            order,
+        ),
+    ];
+    for (path, request, body) in wishes {
+        let Ok(path) = Uri::try_from(path) else { continue };
+        let key = Uuid::from_u128(fastrand::u128(..)).to_string();
+        let mut call = call_with(Method::POST, path, sale.bearer(user), &body);
+        if let Ok(key) = HeaderValue::from_str(&key) {
+            call.headers_mut().insert(answers::IDEMPOTENCY_KEY, key);
+        }
+        while !matches!(
+            sale.ask(&mut client, user, request.clone(), Some(key.clone()), call.clone()).await,
+            Reply::Accepted
+        ) {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
+
+/// Notes again and again how many jobs wait and how many were settled.
+pub(crate) async fn watch(sale: &Sale) {
+    loop {
+        sleep(WATCH_INTERVAL).await;
+        let (waiting, settled) = sale.progress();
+        sale.log.note(0, What::Look { line: None, waiting, settled });
+    }
+}
+
+fn line(cycle: &Cycle, number: usize, of: usize) -> String {
+    let seconds = |millis: u64| millis as f64 / 1_000.0;
+    format!(
+        "{number:>4}/{of} {:<58} {:>5.1} s, down {:>4.1} s, {}",
+        cycle.faults.join(" and "),
+        seconds(cycle.lasted_ms),
+        seconds(cycle.downtime_ms),
+        if cycle.is_recovered {
+            format!("recovered in {:.1} s", seconds(cycle.recovered_ms))
+        } else {
+            format!("NOT RECOVERED after {:.0} s", seconds(cycle.recovered_ms))
+        },
+    )
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,164 @@
+//! What faults strike: programs, services, and the links between them.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use firstcome_rig::{
+    Proxy,
+    settings::Settings,
+    system::{API, Program, System, worker},
+};
+use firstcome_workers::commands::mock_data_platform::MockDataPlatform;
+use sqlx::{PgConnection, PgPool};
+use tokio::process::Command;
+
+/// Every role in a process of its own, those of the lines in two, so that one may go on without the other.
+pub(crate) const PROGRAMS: [Program; 8] = [
+    worker("send-to-data-platform", "send-to-data-platform"),
+    worker("update-sales-stats", "update-sales-stats"),
+    worker("relay-outbox", "relay-outbox"),
+    worker("products-1", "products"),
+    worker("products-2", "products"),
+    worker("coupons-1", "coupons"),
+    worker("coupons-2", "coupons"),
+    API,
+];
+
+/// How often it is looked whether a program has ended, as a supervisor does.
+const SUPERVISE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Starts, stops and kills the services, which are the campaign's own.
+#[derive(Debug)]
+pub(crate) struct Services {
+    script: PathBuf,
+    /// Their data.
+    folder: PathBuf,
+}
+
+impl Services {
+    /// Those that the script has started for us.
+    ///
+    /// # Errors
+    /// They are somebody else's.
+    pub(crate) fn own() -> anyhow::Result<Self> {
+        const HINT: &str = "faults strike services of the campaign's own only; run `make chaos`, which starts them";
+        let script = PathBuf::from("scripts/services");
+        ensure!(
+            script.is_file(),
+            "run it from the project's folder: there is no scripts/services here"
+        );
+        let folder = PathBuf::from(std::env::var_os("FIRSTCOME_DEV_DIR").context(HINT)?);
+        for (variable, port) in
+            [("DATABASE_URL", "postgres"), ("AMQP_URL", "rabbitmq"), ("REDIS_URL", "redis")]
+        {
+            let url = std::env::var(variable).context(HINT)?;
+            let port = std::fs::read_to_string(folder.join("ports").join(port)).context(HINT)?;
+            ensure!(url.contains(&format!("127.0.0.1:{}", port.trim())), "{variable}: {HINT}");
+        }
+        Ok(Self { script, folder })
+    }
+
+    /// Where the service listens.
+    pub(crate) fn address(&self, port: &str) -> anyhow::Result<String> {
+        let port = std::fs::read_to_string(self.folder.join("ports").join(port))?;
+        Ok(format!("127.0.0.1:{}", port.trim()))
+    }
+
+    /// What the script says.
+    pub(crate) async fn call(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(&self.script).args(arguments).output().await?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "scripts/services {}: {told}", arguments.join(" "));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// The links from the programs to what they need.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub(crate) database: Proxy,
+    pub(crate) broker: Proxy,
+    pub(crate) redis: Proxy,
+    pub(crate) platform: Proxy,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) settings: Settings,
+    pub(crate) services: Services,
+    pub(crate) links: Links,
+    pub(crate) platform: MockDataPlatform,
+    pub(crate) programs: tokio::sync::Mutex<System>,
+    /// Past the links: what the campaign looks at.
+    pub(crate) pool: PgPool,
+    /// The broker and the database, past the links.
+    pub(crate) amqp_url: String,
+    pub(crate) database_url: String,
+    /// Connections that nobody else can have meanwhile.
+    held: Mutex<Vec<PgConnection>>,
+}
+
+impl World {
+    pub(crate) fn new(
+        settings: Settings,
+        services: Services,
+        links: Links,
+        platform: MockDataPlatform,
+        programs: System,
+        pool: PgPool,
+        past_the_links: (&str, &str),
+    ) -> Self {
+        let (database_url, amqp_url) = past_the_links;
+        Self {
+            settings,
+            services,
+            links,
+            platform,
+            programs: programs.into(),
+            pool,
+            database_url: database_url.to_owned(),
+            amqp_url: amqp_url.to_owned(),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Whether every event of an order was counted and delivered.
+    pub(crate) async fn is_at_rest(&self) -> bool {
+        let told: Result<(i64, i64), _> = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM cancellations),
+                    (SELECT count(*) FROM event_inbox)",
+        )
+        .fetch_one(&self.pool)
+        .await;
+        let delivered = i64::try_from(self.platform.received().len()).unwrap_or(i64::MAX);
+        told.is_ok_and(|(events, counted)| events == counted && events == delivered)
+    }
+
+    /// Stops the programs; what did not go well.
+    pub(crate) async fn end(self) -> Vec<String> {
+        self.pool.close().await;
+        self.programs.into_inner().stop().await
+    }
+
+    /// Starts programs again that have ended, for ever.
+    pub(crate) async fn supervise(&self) -> anyhow::Result<()> {
+        loop {
+            tokio::time::sleep(SUPERVISE_INTERVAL).await;
+            self.programs.lock().await.revive()?;
+        }
+    }
+
+    /// Keeps these connections from everybody else.
+    pub(crate) fn hold(&self, connections: Vec<PgConnection>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = connections;
+    }
+
+    /// The connections that were held.
+    pub(crate) fn let_go(&self) -> Vec<PgConnection> {
+        std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
