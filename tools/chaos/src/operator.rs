@@ -38,7 +38,7 @@ async fn change(world: &World, sale: &Sale, random: &mut fastrand::Rng, client: 
     let Some(coupon) = random.choice(sale.current()).copied() else { return };
     match random.u8(0..12) {
         0..5 => {
-            let delta = random.i64(20..=60);
+            let delta = random.i64(5..=25);
             let path = format!("/api/admin/products/{product}/stock");
             tell(
                 sale,

@@ -29,15 +29,15 @@ pub(crate) const USERS: i64 = 400;
 /// Coupons of a campaign: fewer than those who want one.
 pub(crate) const TOTAL: i64 = 150;
 /// Units of a product at the start; operators add some.
-const STOCK: i64 = 300;
+const STOCK: i64 = 80;
 /// How many campaigns are asked for at a time.
 const OPEN_AT_ONCE: usize = 3;
 /// How long a client waits for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Products: their prices, and how many a customer may have.
+/// Products: their prices, one of which few can pay often, and how many a customer may have.
 const PRODUCTS: [(i64, Option<i64>); 5] =
-    [(100, None), (250, None), (900, None), (1_500, Some(3)), (40, Some(6))];
+    [(100, None), (250, None), (260_000, None), (1_500, Some(2)), (40, Some(4))];
 
 /// A job that was accepted and has not been told to be settled.
 #[derive(Debug, Clone, Copy)]
