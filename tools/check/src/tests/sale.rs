@@ -63,11 +63,13 @@ impl Shop {
 
     /// The last poll that told how a job ended.
     pub(super) fn last_told(&mut self) -> &mut Outcome {
-        let polls = self.events.iter_mut().rev().filter_map(|event| match &mut event.what {
-            What::Poll { state: State::Settled(outcome), .. } => Some(outcome),
-            _ => None,
+        let mut polls = self.events.iter_mut().rev().filter_map(|event| {
+            let What::Poll { state: State::Settled(outcome), .. } = &mut event.what else {
+                return None;
+            };
+            Some(outcome)
         });
-        polls.into_iter().next().unwrap()
+        polls.next().unwrap()
     }
 }
 
