@@ -40,8 +40,8 @@ impl Shop {
     /// The next one in the line is told a "no", whatever is so.
     pub(super) fn refuse(&mut self, code: &'static str, lines: Value) {
         let (job, user, request, key) = self.line.pop_front().unwrap();
-        let now = self.now;
-        self.end(job, user, request.kind(), Err((code, lines)), now, key);
+        self.end(job, user, request.kind(), Err((code, lines)), key);
+        self.now += self.tick;
     }
 
     pub(super) fn refuse_at_once(&mut self, user: i64, request: Request, status: u16, code: &str) {
