@@ -67,7 +67,7 @@ pub enum What {
         /// What was told. What tells nothing (503, no answer) is not noted.
         state: State,
     },
-    /// A fault begins or ends; faults of one name do not overlap.
+    /// A fault begins or ends, or a halt; those of one name do not overlap.
     Fault {
         /// What is broken.
         name: String,
@@ -379,5 +379,53 @@ impl History {
         }
         history.faults.extend(begun.into_values().map(|from| (from, DateTime::<Utc>::MAX_UTC)));
         Ok(history)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let path = std::env::temp_dir().join(format!("firstcome-check-{}", Uuid::new_v4()));
+        let log = Log::create(&path).unwrap();
+        let items = vec![Item { product: 1, quantity: 2 }];
+        let order = Request::PlaceOrder { items, coupon: None, partial: true };
+        let first = log.invoke(1, order.clone(), Some("key".to_owned())).unwrap();
+        let second = log.invoke(2, Request::Charge { amount: 5 }, None).unwrap();
+        let job = Uuid::new_v4();
+        log.note(first, What::Ok { job: Some(job) }).unwrap();
+        let state = State::Queued { position: Some(3) };
+        log.note(0, What::Poll { job, asked: Utc::now(), state }).unwrap();
+        log.note(0, What::Fault { name: "redis".to_owned(), edge: Edge::Begins }).unwrap();
+        log.note(0, What::Look { line: None, waiting: 1, settled: 0 }).unwrap();
+        log.flush().unwrap();
+        let history = History::read(&path).unwrap();
+        assert_eq!(history.operations[&first].request, order);
+        assert_eq!(history.operations[&first].job(), Some(job));
+        // Nobody said how it ended.
+        assert!(history.operations[&second].is_in_doubt());
+        assert_eq!(history.polls[&job].len(), 1);
+        assert_eq!(history.faults[0].1, DateTime::<Utc>::MAX_UTC);
+        assert_eq!(history.looks[&None].len(), 1);
+        std::fs::write(&path, "{}\n").unwrap();
+        let error = History::read(&path).unwrap_err();
+        assert!(format!("{error:#}").starts_with("line 1 of "), "{error:#}");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn an_end_without_a_beginning_is_no_history() {
+        let event = |what| Event { at: Utc::now(), operation: 1, what };
+        let ok = || event(What::Ok { job: None });
+        let invoke = || {
+            let request = Request::Charge { amount: 1 };
+            event(What::Invoke { user: 1, request, key: None })
+        };
+        for events in [vec![ok()], vec![invoke(), invoke()], vec![invoke(), ok(), ok()]] {
+            History::new(events).unwrap_err();
+        }
+        History::new(vec![invoke(), ok()]).unwrap();
     }
 }

@@ -30,8 +30,6 @@ pub struct Stored {
     pub orders: BTreeMap<i64, Order>,
     /// The orders that were cancelled.
     pub cancellations: BTreeMap<i64, Cancellation>,
-    /// The history of the balances.
-    pub transactions: Vec<Transaction>,
     /// What the statistics have counted.
     pub statistics: Vec<Sales>,
     /// What could not be processed and nobody has dealt with: why.
@@ -132,21 +130,6 @@ pub struct Cancellation {
     pub cancelled_at: DateTime<Utc>,
 }
 
-/// A row of a balance's history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
-pub struct Transaction {
-    /// Its id.
-    pub id: i64,
-    /// Whose balance.
-    pub user: i64,
-    /// `charge`, `payment` or `refund`.
-    pub kind: String,
-    /// What came or, below 0, went.
-    pub amount: i64,
-    /// The order that it belongs to.
-    pub order: Option<i64>,
-}
-
 /// What was sold of a product on a day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
 pub struct Sales {
@@ -183,9 +166,6 @@ impl Stored {
         )
         .fetch_all(pool)
         .await?;
-        let transactions = sqlx::query_as(
-            r#"SELECT id, user_id AS "user", kind, amount, order_id AS "order" FROM balance_transactions ORDER BY id"#,
-        );
         let statistics = sqlx::query_as(
             "SELECT day, product_id AS product, quantity, amount FROM product_sales",
         );
@@ -200,7 +180,6 @@ impl Stored {
             balances: balances.into_iter().collect(),
             orders: orders(pool).await?,
             cancellations: cancellations.into_iter().map(|undone| (undone.order, undone)).collect(),
-            transactions: transactions.fetch_all(pool).await?,
             statistics: statistics.fetch_all(pool).await?,
             dead_letters: dead_letters.fetch_all(pool).await?,
         })

@@ -12,6 +12,9 @@ use crate::{
 
 /// How far the clock of the clients and that of the database may be apart.
 pub(super) const CLOCKS: TimeDelta = TimeDelta::seconds(2);
+/// Within which time every process knows of an edit; and how long that takes at most after a fault.
+const EDITS_KNOWN: TimeDelta = TimeDelta::seconds(2);
+const EDITS_KNOWN_LATE: TimeDelta = TimeDelta::seconds(30);
 
 /// All there is to look at.
 pub(super) struct Case<'a> {
@@ -144,9 +147,14 @@ impl<'a> Case<'a> {
         Some(job.map_or(cancellation.cancelled_at, |job| job.outcome.settled_at))
     }
 
-    /// Whether anything was broken between these.
-    pub(super) fn is_faulty(&self, from: DateTime<Utc>, until: DateTime<Utc>) -> bool {
-        self.history.faults.iter().any(|(begin, end)| *begin <= until && from <= *end)
+    /// Since when an answer that was given before the line may be true no more: an edit is known to every process within
+    /// a time, and nobody knows when in a fault.
+    pub(super) fn known_since(&self, operation: &Operation) -> DateTime<Utc> {
+        let late = operation.invoked - EDITS_KNOWN_LATE;
+        let mut faults = self.history.faults.iter();
+        let is_faulty = faults.any(|(begin, end)| *begin <= operation.ended && late <= *end);
+        let since = operation.invoked - EDITS_KNOWN - CLOCKS;
+        if is_faulty { DateTime::<Utc>::MIN_UTC } else { since }
     }
 }
 

@@ -17,6 +17,7 @@ const GRACE: TimeDelta = TimeDelta::seconds(15);
 
 /// Somebody in a line.
 struct Place {
+    /// What was so before does not count.
     invoked: DateTime<Utc>,
     accepted: DateTime<Utc>,
     /// When it was decided, and with which number; without one it was told that there are none left.
@@ -71,7 +72,8 @@ pub(super) fn order(case: &Case<'_>) -> Verdict {
             continue;
         };
         if code == "coupon-sold-out" {
-            let (invoked, ended, user) = (operation.invoked, operation.ended, operation.user);
+            let (invoked, ended, user) =
+                (case.known_since(operation), operation.ended, operation.user);
             let place = Place { invoked, accepted: ended, settled: ended, number: None, user };
             lines.entry(Line::Coupon(*coupon)).or_default().push(place);
         }

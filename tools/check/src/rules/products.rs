@@ -36,7 +36,7 @@ fn moved<'a>(case: &Case<'a>) -> impl Iterator<Item = (&'a Order, i64)> {
     placed.map(|(_, order)| (order, 1)).chain(undone.map(|order| (order, -1)))
 }
 
-/// A product without stock before the sale was made in it, and began with something that is not known.
+/// A product that was made in the sale began with something that is not known. Absolute edits are not in a history.
 pub(super) fn stocks(case: &Case<'_>) -> Verdict {
     let changes = additions(case.history);
     let mut sold: BTreeMap<i64, i64> = BTreeMap::new();

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::{
     case::{Asked, CLOCKS, Case, Change, Sums, additions, charges, merged},
@@ -18,9 +18,6 @@ use crate::{
     report::Verdict,
     stored::Job,
 };
-
-/// Within which time every process knows of an edit.
-const EDITS_KNOWN: TimeDelta = TimeDelta::seconds(2);
 
 const RULES: [&str; 6] = [
     "sold out is said only when as many were issued",
@@ -312,9 +309,7 @@ pub(super) fn all(case: &Case<'_>) -> Vec<Verdict> {
         let name =
             || format!("operation {} of user {}, {code} at once", operation.id, operation.user);
         let (invoked, until) = (operation.invoked, operation.ended + CLOCKS);
-        // In a fault, an edit may be known later.
-        let from = invoked - EDITS_KNOWN - CLOCKS;
-        let from = if case.is_faulty(from, until) { DateTime::<Utc>::MIN_UTC } else { from };
+        let from = case.known_since(operation);
         let (user, request) = (operation.user, &operation.request);
         let no = No { user, request, invoked, from, until };
         match (code.as_str(), request) {

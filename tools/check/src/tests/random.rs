@@ -8,7 +8,7 @@ use crate::history::{Item, Request};
 #[derive(Debug, Clone)]
 enum Act {
     Send(i64, Request, Option<u8>, Way),
-    Settle,
+    Settle(usize),
     Poll,
 }
 
@@ -37,7 +37,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         5 => (1..10i64, request(), prop::option::of(0..3u8), way)
             .prop_map(|(user, request, key, way)| Act::Send(user, request, key, way)),
-        4 => Just(Act::Settle),
+        4 => (1..4usize).prop_map(Act::Settle),
         2 => Just(Act::Poll),
     ]
 }
@@ -57,8 +57,8 @@ proptest! {
                     let request = if key.is_some() { body.or_insert(request).clone() } else { request };
                     jobs.extend(shop.send(user, request, key.as_deref(), way));
                 }
-                Act::Settle => {
-                    shop.settle();
+                Act::Settle(jobs) => {
+                    shop.settle_batch(jobs);
                     shop.look();
                 }
                 Act::Poll => jobs.last().into_iter().for_each(|job| shop.poll(*job)),

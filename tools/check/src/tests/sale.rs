@@ -40,8 +40,8 @@ impl Shop {
     /// The next one in the line is told a "no", whatever is so.
     pub(super) fn refuse(&mut self, code: &'static str, lines: Value) {
         let (job, user, request, key) = self.line.pop_front().unwrap();
-        let now = self.now;
-        self.end(job, user, request.kind(), Err((code, lines)), now, key);
+        self.end(job, user, request.kind(), Err((code, lines)), key);
+        self.now += self.tick;
     }
 
     pub(super) fn refuse_at_once(&mut self, user: i64, request: Request, status: u16, code: &str) {
@@ -63,11 +63,13 @@ impl Shop {
 
     /// The last poll that told how a job ended.
     pub(super) fn last_told(&mut self) -> &mut Outcome {
-        let polls = self.events.iter_mut().rev().filter_map(|event| match &mut event.what {
-            What::Poll { state: State::Settled(outcome), .. } => Some(outcome),
-            _ => None,
+        let mut polls = self.events.iter_mut().rev().filter_map(|event| {
+            let What::Poll { state: State::Settled(outcome), .. } = &mut event.what else {
+                return None;
+            };
+            Some(outcome)
         });
-        polls.into_iter().next().unwrap()
+        polls.next().unwrap()
     }
 }
 
@@ -82,6 +84,8 @@ pub(super) fn sale() -> Shop {
     }
     shop.refuse_at_once(4, issue(1), 409, "coupon-sold-out");
     shop.send(9, Request::SetTotal { coupon: 1, total: 3 }, None, Way::Answered);
+    // Not every process knows yet.
+    shop.refuse_at_once(4, issue(1), 409, "coupon-sold-out");
     shop.wait(5);
     for (user, request) in [
         (5, issue(1)),

@@ -147,33 +147,42 @@ impl Shop {
     }
 
     pub(super) fn settle(&mut self) {
-        let Some((job, user, request, key)) = self.line.pop_front() else { return };
-        self.now += self.tick;
-        let taken_up_at = self.now;
-        let decision = match &request {
-            Request::IssueCoupon { coupon } => self.issue(user, *coupon),
-            Request::PlaceOrder { items, coupon, partial } => {
-                self.place(job, user, items, *coupon, *partial)
-            }
-            Request::CancelOrder { order } => self.cancel(job, user, *order),
-            _ => unreachable!(),
-        };
-        if decision.is_ok() {
-            self.delivered.extend([job, job]);
-        }
-        self.end(job, user, request.kind(), decision, taken_up_at, key);
+        self.settle_batch(1);
     }
 
+    /// One transaction: all begins with it, and ends with it.
+    pub(super) fn settle_batch(&mut self, jobs: usize) {
+        self.now += self.tick;
+        for _ in 0..jobs {
+            let Some((job, user, request, key)) = self.line.pop_front() else { break };
+            let decision = match &request {
+                Request::IssueCoupon { coupon } => self.issue(user, *coupon),
+                Request::PlaceOrder { items, coupon, partial } => {
+                    self.place(job, user, items, *coupon, *partial)
+                }
+                Request::CancelOrder { order } => self.cancel(job, user, *order),
+                Request::Charge { .. } | Request::AddStock { .. } | Request::SetTotal { .. } => {
+                    unreachable!()
+                }
+            };
+            if decision.is_ok() {
+                self.delivered.extend([job, job]);
+            }
+            self.end(job, user, request.kind(), decision, key);
+        }
+        self.now += self.tick;
+    }
+
+    /// Stores an outcome of the transaction that began just now.
     pub(super) fn end(
         &mut self,
         job: Uuid,
         user: i64,
         kind: &str,
         decision: Decision,
-        taken_up_at: DateTime<Utc>,
         key: Option<String>,
     ) {
-        self.now += self.tick;
+        let (taken_up_at, settled_at) = (self.now, self.now + self.tick);
         let status = if decision.is_ok() { "succeeded" } else { "rejected" }.to_owned();
         let (result, code, lines) = match decision {
             Ok(result) => (Some(serde_json::from_value(result).unwrap()), None, Value::Null),
@@ -181,7 +190,7 @@ impl Shop {
         };
         let lines = if lines.is_null() { json!([]) } else { lines };
         let detail = serde_json::from_value(json!({ "lines": lines })).unwrap();
-        let outcome = Outcome { status, code, detail, result, settled_at: self.now };
+        let outcome = Outcome { status, code, detail, result, settled_at };
         let (kind, taken_up_at) = (kind.to_owned(), Some(taken_up_at));
         let (replay_of, redriven) = (None, false);
         let settled = Job { user, kind, key, replay_of, redriven, taken_up_at, outcome };
