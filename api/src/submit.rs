@@ -136,6 +136,7 @@ async fn submit(state: &AppState, request: Request<'_>) -> Result<JobId, Problem
     let found = find_order(state, user_id, &mut job).await;
     let (place, mut line) = state.lines.deal(&job);
     let id = state.signer.mint(user_id, kind, place);
+    request_id::is_about(id);
     let complete = match found {
         Ok(()) => complete(state, user_id, &mut job, &mut line).await,
         missing => missing,

@@ -23,9 +23,9 @@ use tokio::net::TcpListener;
 
 use super::{
     data_platform,
-    processes::{environment, free_port, log},
+    processes::{api_with, environment, free_port, log},
 };
-use firstcome_tests::{Options, Shop, eventually, shop};
+use firstcome_tests::{Answer, Options, Shop, eventually, shop};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT_ID: &str = "00f067aa0ba902b7";
@@ -203,7 +203,8 @@ async fn a_trace_goes_through_the_shop_to_the_collector() {
 
         let log = std::fs::read_to_string(log(shop)).unwrap();
         let letter = log.lines().find(|line| line.contains("job cannot be processed")).unwrap();
-        assert!(letter.contains(&trace) && letter.contains(poison.job_id()), "{letter}");
+        assert!(letter.contains(&format!("trace_id=\"{TRACE_ID}\"")), "{letter}");
+        assert!(letter.contains(poison.job_id()), "{letter}");
         assert!(letter.contains(&format!("request_id={REQUEST_ID}")), "{letter}");
         let stored: String = sqlx::query_scalar("SELECT trace FROM dead_letters")
             .fetch_one(&shop.pool)
@@ -240,6 +241,32 @@ async fn a_collector_that_hangs_disturbs_nobody() {
             assert!(program.stop().await.unwrap().success());
             assert!(stopping.elapsed() < Duration::from_secs(10), "{:?}", stopping.elapsed());
         }
+    })
+    .await;
+}
+
+/// Without a collector, too: what was told of a request is found by whatever its caller knows of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_names_request_and_trace() {
+    shop(Options { worker: false, ..Options::default() }, async |shop| {
+        let port = free_port();
+        let settings =
+            [("LOG_FORMAT", "json".to_owned()), ("DATABASE_URL", shop.database.proxied.clone())];
+        let api = api_with(shop, port, &settings).await;
+        shop.database.proxy.cut();
+        let cart = shop.get(7, &format!("http://127.0.0.1:{port}/api/users/cart"));
+        let cart = cart.header("traceparent", format!("00-{TRACE_ID}-{PARENT_ID}-01"));
+        let told = Answer::of(cart.header("x-request-id", REQUEST_ID)).await;
+        assert_eq!(told.status, 503, "{told:?}");
+        shop.database.proxy.restore();
+        api.stop().await.unwrap();
+
+        let written = std::fs::read_to_string(log(shop)).unwrap();
+        let lines: Vec<serde_json::Value> =
+            written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let line = lines.iter().find(|line| line["request_id"] == REQUEST_ID);
+        let line = line.unwrap_or_else(|| panic!("{written}"));
+        assert_eq!(line["trace_id"], TRACE_ID);
     })
     .await;
 }

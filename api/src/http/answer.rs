@@ -55,8 +55,8 @@ pub(crate) async fn answer(
     next: Next,
 ) -> Response {
     // The name is read before the request goes to its handler.
-    let id = request_id::of(request.headers());
-    request_id::named(id, answer_in_time(&answering, route, request, next)).await
+    let name = request_id::of(request.headers());
+    request_id::named(name, answer_in_time(&answering, route, request, next)).await
 }
 
 async fn answer_in_time(

@@ -9,9 +9,11 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue},
     response::Response,
 };
-use firstcome_contract::request_id::RequestId;
+use firstcome_contract::{job::JobId, request_id::RequestId};
 use firstcome_process::request_id;
 use uuid::Uuid;
+
+use super::trace;
 
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -19,17 +21,30 @@ pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 static PREFIX: LazyLock<u32> = LazyLock::new(|| Uuid::new_v4().as_fields().0);
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The name that a request has, or a new one.
-pub(crate) fn of(headers: &HeaderMap) -> String {
-    given(headers).map_or_else(made, String::from)
+/// What a request is called.
+pub(crate) struct Name {
+    id: String,
+    trace_id: Option<u128>,
+}
+
+/// The name that a request has, or a new one, and the trace that it belongs to.
+pub(crate) fn of(headers: &HeaderMap) -> Name {
+    let id = given(headers).map_or_else(made, String::from);
+    Name { id, trace_id: trace::given(headers).map(|trace| trace.parent.trace_id) }
 }
 
 /// Answers a request of this name, and tells the client.
-pub(crate) async fn named(id: String, answering: impl Future<Output = Response>) -> Response {
+pub(crate) async fn named(name: Name, answering: impl Future<Output = Response>) -> Response {
+    let Name { id, trace_id } = name;
     let header = HeaderValue::from_str(&id);
-    let mut response = request_id::scope(id, answering).await;
+    let mut response = request_id::scope(id, trace_id, answering).await;
     response.headers_mut().extend(header.ok().map(|id| (HEADER, id)));
     response
+}
+
+/// From now on it is known which job the request is about.
+pub(crate) fn is_about(job: JobId) {
+    request_id::is_about("job_id", job.get().as_u128());
 }
 
 /// The one that the client gave; none if it is none that can stand in a line.

@@ -20,6 +20,7 @@ use crate::{
         auth::Caller,
         prefer::{Prefer, applied, preferred_wait},
         problem::{Code, Problem},
+        request_id,
     },
     lines,
     state::AppState,
@@ -69,6 +70,7 @@ pub async fn get(
     let (Some(id), Some(kind)) = (id, id.and_then(JobId::kind)) else {
         return Err(Problem::new(Code::JobNotFound));
     };
+    request_id::is_about(id);
     if Utc::now() - id.submitted_at() > state.config.retention() {
         return Err(Problem::new(Code::JobExpired));
     }

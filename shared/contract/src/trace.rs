@@ -58,6 +58,12 @@ const LENGTH: usize = 55;
 const FLAGS: u8 = 0b11;
 
 impl TraceParent {
+    /// The trace, as it is written everywhere.
+    #[must_use]
+    pub fn id(self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
+
     /// Reads the header; `None` if it is invalid, for which the standard asks to ignore it.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {

@@ -126,23 +126,23 @@ pub fn init(service: &'static str) -> Result<Telemetry, TelemetryError> {
 #[derive(Debug)]
 struct FewWarnings<F> {
     format: F,
-    /// A line that names the request, too.
-    named: fn(line: &str, request_id: &str) -> String,
+    /// A line that says this, too.
+    named: fn(line: &str, name: &str, value: &str) -> String,
     told: Mutex<HashMap<Identifier, Told>>,
 }
 
 impl FewWarnings<Format<Full>> {
     fn text() -> Self {
-        let named = |line: &str, id: &str| format!("{line} request_id={id}");
+        let named = |line: &str, name: &str, value: &str| format!("{line} {name}={value}");
         Self { format: Format::default(), named, told: Mutex::default() }
     }
 }
 
 impl FewWarnings<Format<Json>> {
     fn json() -> Self {
-        let named = |line: &str, id: &str| {
+        let named = |line: &str, name: &str, value: &str| {
             let object = line.strip_suffix('}').unwrap_or(line);
-            format!("{object},\"request_id\":{}}}", serde_json::Value::from(id))
+            format!("{object},\"{name}\":{}}}", serde_json::Value::from(value))
         };
         let format = Format::default().json().flatten_event(true);
         Self { format, named, told: Mutex::default() }
@@ -197,12 +197,15 @@ where
                 return Ok(());
             }
         }
-        let Some(id) = request_id::current() else {
+        let names = request_id::names(|name| what.fields().field(name).is_some());
+        if names.is_empty() {
             return self.format.format_event(context, writer, event);
-        };
+        }
         let mut line = String::new();
         self.format.format_event(context, Writer::new(&mut line), event)?;
-        writeln!(writer, "{}", (self.named)(line.trim_end_matches('\n'), &id))
+        let line = line.trim_end_matches('\n').to_owned();
+        let line = names.iter().fold(line, |line, (name, value)| (self.named)(&line, name, value));
+        writeln!(writer, "{line}")
     }
 }
 
@@ -348,12 +351,23 @@ mod tests {
         let answering = async {
             tracing::subscriber::with_default(registry, || {
                 tracing::warn!(status = 503, "slow {}", "\"and\nlong\"");
+                request_id::is_about("job_id", 0x2a);
+                tracing::warn!("known");
+                tracing::warn!(job_id = "another", "told");
             });
         };
-        request_id::scope(id.to_owned(), answering).await;
+        request_id::scope(id.to_owned(), Some(0xabc), answering).await;
         let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(written.lines().count(), 1, "{written}");
-        let line: serde_json::Value = serde_json::from_str(&written).unwrap();
+        let lines: Vec<serde_json::Value> =
+            written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [line, known, told] = &lines[..] else { panic!("{written}") };
+        for line in &lines {
+            assert_eq!(line["trace_id"], "00000000000000000000000000000abc");
+        }
+        assert_eq!(line.get("job_id"), None);
+        assert_eq!(known["job_id"], "00000000-0000-0000-0000-00000000002a");
+        assert_eq!(told["job_id"], "another");
+        assert_eq!(written.matches("job_id").count(), 2);
         assert_eq!(line["request_id"], id);
         assert_eq!(line["status"], 503);
         assert_eq!(line["level"], "WARN");
@@ -364,7 +378,7 @@ mod tests {
     async fn a_line_names_the_request_that_it_is_about() {
         let named = |id: &str| {
             let answering = async { written(|| tracing::warn!(status = 503, "slow")) };
-            request_id::scope(id.to_owned(), answering)
+            request_id::scope(id.to_owned(), None, answering)
         };
         let (one, other) = (named("one").await, named("two").await);
         assert!(one.ends_with("slow status=503 request_id=one\n"), "{one}");

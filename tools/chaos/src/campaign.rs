@@ -98,6 +98,9 @@ async fn cycle(
     sale.log.note(0, What::Fault { name: name.clone(), edge: Edge::Begins });
     for fault in faults {
         fault.strike(world).await.with_context(|| format!("{fault} (to strike)"))?;
+        if fault.empties_a_line() {
+            sale.log.note(0, What::Purged);
+        }
     }
     sleep(lasts).await;
     for fault in faults {
@@ -165,12 +168,14 @@ async fn probe(sale: &Sale, user: i64) {
     }
 }
 
-/// Notes again and again how many jobs wait and how many were settled.
+/// Notes again and again of every subject how many of its jobs wait and how many were settled.
 pub(crate) async fn watch(sale: &Sale) {
     loop {
         sleep(WATCH_INTERVAL).await;
-        let (waiting, settled) = sale.progress();
-        sale.log.note(0, What::Look { line: None, waiting, settled });
+        for (subject, (waiting, settled)) in sale.progress() {
+            let line = Some(subject.to_string());
+            sale.log.note(0, What::Look { line, waiting, settled });
+        }
     }
 }
 

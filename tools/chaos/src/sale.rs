@@ -1,7 +1,7 @@
 //! The sale that goes on all the time: what is sold, and what the clients know of it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -39,11 +39,44 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const PRODUCTS: [(i64, Option<i64>); 5] =
     [(100, None), (250, None), (260_000, None), (1_500, Some(2)), (40, Some(4))];
 
+/// What a job is contended for: jobs of one subject stand in one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Coupon(i64),
+    /// Its only one, or the first of several.
+    Product(i64),
+    /// That of the order.
+    Cancelled,
+}
+
+impl Subject {
+    fn of(request: &Request) -> Self {
+        match request {
+            Request::IssueCoupon { coupon } => Self::Coupon(*coupon),
+            Request::PlaceOrder { items, .. } => {
+                Self::Product(items.iter().map(|item| item.product).min().unwrap_or_default())
+            }
+            _ => Self::Cancelled,
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Coupon(id) => write!(f, "coupon {id}"),
+            Self::Product(id) => write!(f, "product {id}"),
+            Self::Cancelled => f.write_str("cancellations"),
+        }
+    }
+}
+
 /// A job that was accepted and has not been told to be settled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Open {
     pub(crate) operation: u64,
     pub(crate) user: i64,
+    pub(crate) subject: Subject,
     pub(crate) since: Instant,
     /// When it is polled next.
     pub(crate) next: Instant,
@@ -73,7 +106,7 @@ pub(crate) struct Sale {
     drop: AtomicUsize,
     answered: AtomicU64,
     unanswered: AtomicU64,
-    settled: AtomicU64,
+    settled: Mutex<BTreeMap<Subject, u64>>,
     silence: Mutex<Silence>,
 }
 
@@ -150,7 +183,7 @@ impl Sale {
             drop: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
+            settled: Mutex::default(),
             silence: Mutex::new(Silence { since: Instant::now(), longest: Duration::ZERO }),
         })
     }
@@ -184,6 +217,7 @@ impl Sale {
         key: Option<String>,
         call: Call,
     ) -> Reply {
+        let subject = Subject::of(&request);
         let operation = self.log.invoke(user, request, key);
         let answer = client.send(call).await;
         let (what, reply) = told(answer);
@@ -198,7 +232,7 @@ impl Sale {
         let now = Instant::now();
         if let Some(job) = job {
             drop(self.break_silence());
-            self.open().insert(job, Open { operation, user, since: now, next: now });
+            self.open().insert(job, Open { operation, user, subject, since: now, next: now });
         }
         reply
     }
@@ -220,16 +254,23 @@ impl Sale {
         std::mem::take(&mut self.break_silence().longest)
     }
 
-    /// How many jobs wait, and how many were settled.
-    pub(crate) fn progress(&self) -> (u64, u64) {
-        let waiting = u64::try_from(self.open().len()).unwrap_or(u64::MAX);
-        (waiting, self.settled.load(Ordering::Relaxed))
+    /// How many jobs of a subject wait, and how many were settled.
+    pub(crate) fn progress(&self) -> BTreeMap<Subject, (u64, u64)> {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut progress: BTreeMap<Subject, (u64, u64)> =
+            settled.into_iter().map(|(subject, settled)| (subject, (0, settled))).collect();
+        for open in self.open().values() {
+            progress.entry(open.subject).or_default().0 += 1;
+        }
+        progress
     }
 
     /// This job is settled.
     pub(crate) fn settled(&self, job: Uuid) {
-        if self.open().remove(&job).is_some() {
-            self.settled.fetch_add(1, Ordering::Relaxed);
+        let open = self.open().remove(&job);
+        if let Some(Open { subject, .. }) = open {
+            let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            *settled.entry(subject).or_default() += 1;
         }
     }
 

@@ -74,6 +74,8 @@ pub enum What {
         /// Which end of it.
         edge: Edge,
     },
+    /// A line was emptied on purpose: jobs that wait in it are lost.
+    Purged,
     /// How long a line was at this moment.
     Look {
         /// The line; none where all of them are looked at as one.
@@ -308,6 +310,8 @@ pub struct History {
     pub polls: BTreeMap<Uuid, Vec<Told>>,
     /// From when to when; to the end of time where no end was noted.
     pub faults: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    /// When a line was emptied.
+    pub purged: Vec<DateTime<Utc>>,
     /// By line, in order.
     pub looks: BTreeMap<Option<String>, Vec<Look>>,
 }
@@ -361,6 +365,10 @@ impl History {
                     let from =
                         from.with_context(|| format!("fault {name} ends without a beginning"))?;
                     history.faults.push((from, at));
+                    continue;
+                }
+                What::Purged => {
+                    history.purged.push(at);
                     continue;
                 }
                 What::Look { line, waiting, settled } => {

@@ -6,6 +6,7 @@ use std::{collections::HashSet, time::Instant};
 use firstcome_contract::{
     failure::Failure,
     job::{Envelope, JobKind, Settled},
+    trace::TraceParent,
 };
 use sqlx::{Connection, PgConnection};
 use tracing::field::display;
@@ -40,14 +41,14 @@ pub(crate) async fn set_aside(
 ) -> Result<Vec<Settled>, AttemptError> {
     // One log entry, however many: each is told by its dead letter.
     if let Some(first) = rejects.first() {
-        let (queue, trace) = (context.queue, first.trace.map(display));
+        let (queue, trace_id) = (context.queue, first.trace.map(TraceParent::id));
         let request_id = first.request_id.as_ref().map(display);
         let (count, reason) = (rejects.len(), &first.reason);
         tracing::error!(
             queue,
             count,
             reason,
-            trace,
+            trace_id,
             request_id,
             "undecodable jobs, dead-lettering them"
         );

@@ -7,6 +7,7 @@ use std::time::Instant;
 use firstcome_contract::{
     failure::Failure,
     job::{Envelope, JobKind, Settled},
+    trace::TraceParent,
 };
 use firstcome_process::fault_point;
 use sqlx::{Connection, PgConnection};
@@ -63,10 +64,11 @@ pub(crate) async fn settle(
             }
             (Then::LookUpKeys, _) => tracing::debug!(queue, "keys are taken, looking them up"),
             (Then::GiveUp(attempts), [job]) => {
-                let (id, trace) = (job.envelope.id, job.envelope.trace_parent().map(display));
+                let (id, trace_id) =
+                    (job.envelope.id, job.envelope.trace_parent().map(TraceParent::id));
                 let request_id = job.envelope.request_id.as_ref().map(display);
                 tracing::error!(
-                    queue, %error, job_id = %id, trace, request_id,
+                    queue, %error, job_id = %id, trace_id, request_id,
                     "job cannot be processed, dead-lettering it"
                 );
                 let poison = reject(job, error.to_string());
@@ -149,10 +151,10 @@ async fn settle_run(
     let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
     let mut entries = repeats::decide(&mut *transaction, kind, &waiting, looks_up_keys).await?;
     if let Some(first) = overdue.first() {
-        let (queue, trace) = (context.queue, first.envelope.trace_parent().map(display));
+        let (queue, trace_id) = (context.queue, first.envelope.trace_parent().map(TraceParent::id));
         let (count, id) = (overdue.len(), first.envelope.id);
         let request_id = first.envelope.request_id.as_ref().map(display);
-        tracing::error!(queue, count, job_id = %id, trace, request_id, "overdue jobs, dead-lettering them");
+        tracing::error!(queue, count, job_id = %id, trace_id, request_id, "overdue jobs, dead-lettering them");
         let reason = "it came after its day was purged";
         let rejects: Vec<Reject> =
             overdue.iter().map(|job| reject(job, reason.to_owned())).collect();

@@ -75,6 +75,11 @@ impl Fault {
         }
     }
 
+    /// Whether it destroys what stands in a line.
+    pub(crate) fn empties_a_line(self) -> bool {
+        self == Self::Broker(BrokerFault::LinePurged)
+    }
+
     /// Faults of different kinds can strike together.
     pub(crate) fn goes_with(self, other: Self) -> bool {
         std::mem::discriminant(&self) != std::mem::discriminant(&other)

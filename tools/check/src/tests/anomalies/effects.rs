@@ -131,6 +131,27 @@ pub(super) const ANOMALIES: &[Anomaly] = &[
         &[FAILED],
     ),
     (
+        "none: the line in which a job stood was emptied",
+        |shop| {
+            let job = shop.accept(9, issue(2));
+            shop.note(0, What::Purged);
+            shop.refuse("job-lost", Value::Null);
+            shop.stored.jobs.get_mut(&job).unwrap().outcome.status = "failed".to_owned();
+        },
+        &[],
+    ),
+    (
+        "a job is lost, and only a line without it was emptied",
+        |shop| {
+            shop.note(0, What::Purged);
+            shop.wait(1);
+            let job = shop.accept(9, issue(2));
+            shop.refuse("job-lost", Value::Null);
+            shop.stored.jobs.get_mut(&job).unwrap().outcome.status = "failed".to_owned();
+        },
+        &[FAILED],
+    ),
+    (
         "something is dead-lettered",
         |shop| {
             shop.stored.dead_letters.push("line: poison".to_owned());
