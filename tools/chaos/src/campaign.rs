@@ -126,12 +126,10 @@ async fn cycle(
 async fn recovery(world: &World, sale: &Sale, number: usize, ended: Instant) {
     let user = i64::try_from(number).unwrap_or_default() % USERS + 1;
     probe(sale, user).await;
-    let is_the_probe = |event: &Event| match &event.data {
-        Data::OrderCompleted(order) => {
-            order.user_id.get() == user
-                && order.items.iter().any(|item| item.product_id.get() == sale.probes.product)
-        }
-        _ => false,
+    let is_the_probe = |event: &Event| {
+        let Data::OrderCompleted(order) = &event.data else { return false };
+        let mut products = order.items.iter().map(|item| item.product_id.get());
+        order.user_id.get() == user && products.any(|product| product == sale.probes.product)
     };
     while sale.open_since(ended) > 0 || !world.platform.has(is_the_probe) {
         sleep(LOOK_INTERVAL).await;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use chrono::{TimeDelta, Utc};
 use firstcome_check::history::{Request, What};
 use firstcome_rig::{
@@ -56,7 +56,11 @@ impl Subject {
             Request::PlaceOrder { items, .. } => {
                 Self::Product(items.iter().map(|item| item.product).min().unwrap_or_default())
             }
-            _ => Self::Cancelled,
+            // Of these only the first is a job.
+            Request::CancelOrder { .. }
+            | Request::Charge { .. }
+            | Request::AddStock { .. }
+            | Request::SetTotal { .. } => Self::Cancelled,
         }
     }
 }
@@ -145,8 +149,9 @@ impl Sale {
             let answer = client.send(call).await?;
             let text = String::from_utf8_lossy(&answer.body);
             ensure!(answer.status == StatusCode::CREATED, "{path}: {} {text}", answer.status);
-            let id = serde_json::from_slice::<Value>(&answer.body)?["id"].as_i64();
-            id.ok_or_else(|| anyhow::anyhow!("{path}: no id in {text}"))
+            let created: Value = serde_json::from_slice(&answer.body)?;
+            let id = created.get("id").and_then(Value::as_i64);
+            id.with_context(|| format!("{path}: no id in {text}"))
         };
         let (mut coupons, mut products) = (Vec::new(), Vec::new());
         let now = Utc::now();
