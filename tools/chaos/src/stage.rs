@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Args,
+    args::Args,
     campaign::{self, CYCLES_PER_DROP, Cycle},
     clients,
     notes::Notes,

@@ -1,0 +1,29 @@
+//! What the campaign is told.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use firstcome_rig::settings::ServerArgs;
+
+/// Lets faults strike a private system under load, and checks what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "firstcome-chaos", version)]
+pub(crate) struct Args {
+    /// Faults, one after the other.
+    #[arg(long, env = "CYCLES", default_value_t = 20)]
+    pub(crate) cycles: usize,
+    /// What strikes when, and who asks for what.
+    #[arg(long, env = "SEED", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Begins no fault after so many minutes.
+    #[arg(long, env = "MINUTES")]
+    pub(crate) minutes: Option<u64>,
+    /// Requests per second.
+    #[arg(long, env = "RATE", default_value_t = 60)]
+    pub(crate) rate: u32,
+    /// Where report and history go.
+    #[arg(long, default_value = "target/chaos/report")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) servers: ServerArgs,
+}
