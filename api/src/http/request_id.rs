@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue},
     response::Response,
 };
-use firstcome_contract::{job::JobId, request_id::RequestId};
+use firstcome_contract::{job::JobId, request_id::RequestId, trace::TraceParent};
 use firstcome_process::request_id;
 use uuid::Uuid;
 
@@ -24,27 +24,27 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 /// What a request is called.
 pub(crate) struct Name {
     id: String,
-    trace_id: Option<u128>,
+    trace: Option<TraceParent>,
 }
 
 /// The name that a request has, or a new one, and the trace that it belongs to.
 pub(crate) fn of(headers: &HeaderMap) -> Name {
     let id = given(headers).map_or_else(made, String::from);
-    Name { id, trace_id: trace::given(headers).map(|trace| trace.parent.trace_id) }
+    Name { id, trace: trace::parent(headers) }
 }
 
 /// Answers a request of this name, and tells the client.
 pub(crate) async fn named(name: Name, answering: impl Future<Output = Response>) -> Response {
-    let Name { id, trace_id } = name;
+    let Name { id, trace } = name;
     let header = HeaderValue::from_str(&id);
-    let mut response = request_id::scope(id, trace_id, answering).await;
+    let mut response = request_id::scope(id, trace, answering).await;
     response.headers_mut().extend(header.ok().map(|id| (HEADER, id)));
     response
 }
 
 /// From now on it is known which job the request is about.
 pub(crate) fn is_about(job: JobId) {
-    request_id::is_about("job_id", job.get().as_u128());
+    request_id::is_about("job_id", job.get());
 }
 
 /// The one that the client gave; none if it is none that can stand in a line.

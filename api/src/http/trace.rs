@@ -20,13 +20,18 @@ use uuid::Uuid;
 /// headers is one.
 #[must_use]
 pub fn given(headers: &HeaderMap) -> Option<Trace> {
-    let mut found = headers.get_all("traceparent").iter();
-    let (Some(header), None) = (found.next(), found.next()) else { return None };
-    let parent = TraceParent::parse(header.to_str().ok()?)?;
+    let parent = parent(headers)?;
     let states = headers.get_all("tracestate").iter().map(|state| state.to_str().ok());
     let state =
         states.collect::<Option<Vec<_>>>().and_then(|all| TraceState::parse(&all.join(",")));
     Some(Trace { parent, state })
+}
+
+/// The same without the state.
+pub(super) fn parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut found = headers.get_all("traceparent").iter();
+    let (Some(header), None) = (found.next(), found.next()) else { return None };
+    TraceParent::parse(header.to_str().ok()?)
 }
 
 /// Puts a job into its line, within a span of its own where its request has one.

@@ -310,6 +310,8 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
+    use uuid::Uuid;
+
     use super::*;
 
     #[derive(Clone, Default)]
@@ -348,15 +350,16 @@ mod tests {
             .event_format(FewWarnings::json());
         let registry = tracing_subscriber::registry().with(layer);
         let id = r#"o"n\\e}"#;
+        let trace = TraceParent { trace_id: 0xabc, parent_id: 1, flags: 0 };
         let answering = async {
             tracing::subscriber::with_default(registry, || {
                 tracing::warn!(status = 503, "slow {}", "\"and\nlong\"");
-                request_id::is_about("job_id", 0x2a);
+                request_id::is_about("job_id", Uuid::from_u128(0x2a));
                 tracing::warn!("known");
                 tracing::warn!(job_id = "another", "told");
             });
         };
-        request_id::scope(id.to_owned(), Some(0xabc), answering).await;
+        request_id::scope(id.to_owned(), Some(trace), answering).await;
         let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> =
             written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

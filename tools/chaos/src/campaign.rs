@@ -5,11 +5,9 @@ use std::time::Duration;
 use anyhow::Context;
 use firstcome_check::history::{Edge, Item, Request, What};
 use firstcome_contract::event::{Data, Event};
-use firstcome_rig::{answers, http::call_with, screen::Screen};
-use http::{HeaderValue, Method, Uri};
+use firstcome_rig::screen::Screen;
 use serde::Serialize;
-use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
@@ -108,8 +106,8 @@ async fn cycle(
     }
     let ended = Instant::now();
     sale.log.note(0, What::Fault { name, edge: Edge::Ends });
-    let is_recovered =
-        tokio::time::timeout(GIVE_UP, recovery(world, sale, number, ended)).await.is_ok();
+    let recovered = timeout(GIVE_UP, recovery(world, sale, number, ended)).await;
+    let is_recovered = recovered.map_or(Ok(false), |recovered| recovered.map(|()| true))?;
     let after = sale.requests();
     Ok(Cycle {
         faults: names,
@@ -123,9 +121,9 @@ async fn cycle(
 }
 
 /// Returns when everything is as it was before a fault that ended at this instant.
-async fn recovery(world: &World, sale: &Sale, number: usize, ended: Instant) {
+async fn recovery(world: &World, sale: &Sale, number: usize, ended: Instant) -> anyhow::Result<()> {
     let user = i64::try_from(number).unwrap_or_default() % USERS + 1;
-    probe(sale, user).await;
+    probe(sale, user).await?;
     let is_the_probe = |event: &Event| {
         let Data::OrderCompleted(order) = &event.data else { return false };
         let mut products = order.items.iter().map(|item| item.product_id.get());
@@ -134,36 +132,25 @@ async fn recovery(world: &World, sale: &Sale, number: usize, ended: Instant) {
     while sale.open_since(ended) > 0 || !world.platform.has(is_the_probe) {
         sleep(LOOK_INTERVAL).await;
     }
+    Ok(())
 }
 
 /// A coupon and an order, asked for until they are accepted.
-async fn probe(sale: &Sale, user: i64) {
+async fn probe(sale: &Sale, user: i64) -> anyhow::Result<()> {
     let mut client = sale.client();
     let Probes { coupon, product } = sale.probes;
-    let item = Item { product, quantity: 1 };
-    let order = json!({"items": [{"productId": product, "quantity": 1}]});
-    let wishes = [
-        (format!("/api/coupons/{coupon}/issue"), Request::IssueCoupon { coupon }, json!({})),
-        (
-            "/api/orders".to_owned(),
-            Request::PlaceOrder { items: vec![item], coupon: None, partial: false },
-            order,
-        ),
-    ];
-    for (path, request, body) in wishes {
-        let Ok(path) = Uri::try_from(path) else { continue };
-        let key = Uuid::from_u128(fastrand::u128(..)).to_string();
-        let mut call = call_with(Method::POST, path, sale.bearer(user), &body);
-        if let Ok(key) = HeaderValue::from_str(&key) {
-            call.headers_mut().insert(answers::IDEMPOTENCY_KEY, key);
-        }
+    let items = vec![Item { product, quantity: 1 }];
+    let order = Request::PlaceOrder { items, coupon: None, partial: false };
+    for request in [Request::IssueCoupon { coupon }, order] {
+        let key = Some(Uuid::from_u128(fastrand::u128(..)).to_string());
         while !matches!(
-            sale.ask(&mut client, user, request.clone(), Some(key.clone()), call.clone()).await,
+            sale.ask(&mut client, user, request.clone(), key.clone()).await?,
             Reply::Accepted
         ) {
             sleep(LOOK_INTERVAL).await;
         }
     }
+    Ok(())
 }
 
 /// Notes again and again of every subject how many of its jobs wait and how many were settled.

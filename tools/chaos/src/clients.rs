@@ -6,10 +6,9 @@ use chrono::Utc;
 use firstcome_check::history::{Item, Request, State, What};
 use firstcome_rig::{
     answers::{self, Accepted, Poll},
-    http::{Call, call, call_with},
+    http::{Client, call},
 };
-use http::{HeaderValue, Method, Uri};
-use serde_json::json;
+use http::{Method, Uri};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -25,41 +24,40 @@ const CHARGES: std::ops::RangeInclusive<i64> = 1..=5_000;
 /// How soon a job is polled again: at first, and at last.
 const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// What a customer asks for, and how.
-struct Wish {
-    user: i64,
-    request: Request,
-    key: Option<String>,
-    call: Call,
-}
-
 /// One customer after the other, at this pace, until `stop`.
-pub(crate) async fn buy(sale: &Sale, seed: u64, pause: Duration, stop: &CancellationToken) {
+pub(crate) async fn buy(
+    sale: &Sale,
+    seed: u64,
+    pause: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut client = sale.client();
     while stop.run_until_cancelled(sleep(pause.mul_f64(2.0 * random.f64()))).await.is_some() {
-        let Some(Wish { user, request, key, call }) = wish(sale, &mut random) else { continue };
+        let Some((user, request)) = wish(sale, &mut random) else { continue };
+        // A charge without a key is refused.
+        let has_key = matches!(request, Request::Charge { .. }) || random.u8(0..10) < 6;
+        let key = has_key.then(|| Uuid::from_u128(random.u128(..)).to_string());
         // Without a key nobody should ask again: it might be done twice.
-        let attempts = if key.is_some() { ATTEMPTS } else { 1 };
+        let attempts = if has_key { ATTEMPTS } else { 1 };
         for _ in 0..attempts {
-            let (request, key) = (request.clone(), key.clone());
-            match sale.ask(&mut client, user, request, key, call.clone()).await {
+            match sale.ask(&mut client, user, request.clone(), key.clone()).await? {
                 Reply::Accepted | Reply::Refused => break,
                 Reply::Unknown => sleep(RETRY_DELAY).await,
             }
         }
     }
+    Ok(())
 }
 
-fn wish(sale: &Sale, random: &mut fastrand::Rng) -> Option<Wish> {
+/// Who asks for what; nobody for anything, as long as there is no order to cancel.
+fn wish(sale: &Sale, random: &mut fastrand::Rng) -> Option<(i64, Request)> {
     let user = random.i64(1..=USERS);
-    let (user, request, path, body) = match random.u8(0..100) {
-        0..45 => {
-            let coupon = random.choice(sale.current()).copied()?;
-            (user, Request::IssueCoupon { coupon }, format!("/api/coupons/{coupon}/issue"), None)
-        }
+    let coupon = random.choice(sale.current()).copied()?;
+    Some(match random.u8(0..100) {
+        0..45 => (user, Request::IssueCoupon { coupon }),
         45..80 => {
-            let coupon = (random.u8(0..3) == 0).then(|| random.choice(sale.current()).copied())?;
+            let coupon = (random.u8(0..3) == 0).then_some(coupon);
             let partial = random.u8(0..4) == 0;
             let mut items: Vec<Item> = Vec::new();
             for _ in 0..random.usize(1..=3) {
@@ -68,42 +66,14 @@ fn wish(sale: &Sale, random: &mut fastrand::Rng) -> Option<Wish> {
                     items.push(Item { product, quantity: random.i64(1..=3) });
                 }
             }
-            let body = json!({
-                "items": items.iter().map(|item| json!({"productId": item.product, "quantity": item.quantity}))
-                    .collect::<Vec<_>>(),
-                "couponId": coupon,
-                "fulfilment": if partial { "partial" } else { "all" },
-            });
-            (
-                user,
-                Request::PlaceOrder { items, coupon, partial },
-                "/api/orders".to_owned(),
-                Some(body),
-            )
+            (user, Request::PlaceOrder { items, coupon, partial })
         }
         80..92 => {
             let (user, order) = sale.some_order(random)?;
-            (user, Request::CancelOrder { order }, format!("/api/orders/{order}/cancel"), None)
+            (user, Request::CancelOrder { order })
         }
-        _ => {
-            let amount = random.i64(CHARGES);
-            let body = json!({"amount": amount});
-            (user, Request::Charge { amount }, "/api/balance/charge".to_owned(), Some(body))
-        }
-    };
-    // A charge without a key is refused.
-    let key = (matches!(request, Request::Charge { .. }) || random.u8(0..10) < 6)
-        .then(|| Uuid::from_u128(random.u128(..)).to_string());
-    let path = Uri::try_from(path).ok()?;
-    let bearer = sale.bearer(user)?;
-    let mut call = match body {
-        Some(body) => call_with(Method::POST, path, Some(bearer), &body),
-        None => call(Method::POST, path, Some(bearer)),
-    };
-    if let Some(key) = &key {
-        call.headers_mut().insert(answers::IDEMPOTENCY_KEY, HeaderValue::from_str(key).ok()?);
-    }
-    Some(Wish { user, request, key, call })
+        _ => (user, Request::Charge { amount: random.i64(CHARGES) }),
+    })
 }
 
 /// Polls open jobs whose turn it is, each by itself and less and less often, until `stop`; one of so many that do.
@@ -130,7 +100,7 @@ pub(crate) async fn poll(sale: &Sale, me: u64, of: u64, stop: &CancellationToken
 
 async fn poll_once(
     sale: &Sale,
-    client: &mut firstcome_rig::http::Client,
+    client: &mut Client,
     job: Uuid,
     Open { operation, user, .. }: Open,
 ) {
@@ -140,13 +110,11 @@ async fn poll_once(
     // What was not answered has told nothing.
     let Ok(answer) = client.send(call(Method::GET, path, Some(bearer))).await else { return };
     let accepted = Accepted { intent: 0, job, user, at: Duration::ZERO };
-    let mut is_settled = false;
     let state = match answers::read_poll(&accepted, &answer) {
         Poll::Settled(settled) => {
             if let Some(order) = settled.outcome.order() {
                 sale.placed(user, order.order_id.get());
             }
-            is_settled = true;
             State::Settled(settled.outcome)
         }
         Poll::Queued => State::Queued { position: None },
@@ -154,6 +122,7 @@ async fn poll_once(
         // Nobody was promised such an answer: the checker's to judge.
         Poll::Unexpected(_) => State::Missing { status: answer.status.as_u16() },
     };
+    let is_settled = matches!(state, State::Settled(_));
     sale.log.note(operation, What::Poll { job, asked, state });
     if is_settled {
         sale.settled(job);

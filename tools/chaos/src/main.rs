@@ -12,6 +12,7 @@ mod picture;
 mod report;
 mod sale;
 mod stage;
+mod wire;
 mod world;
 
 use std::process::ExitCode;

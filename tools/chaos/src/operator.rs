@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use firstcome_check::history::Request;
 use firstcome_rig::{
     Process,
@@ -12,7 +13,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{sale::Sale, world::World};
+use crate::{
+    sale::{Sale, TOTAL},
+    world::World,
+};
 
 /// How often something is changed.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -24,44 +28,37 @@ const PARTITIONS: std::ops::RangeInclusive<u8> = 2..=5;
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Changes something again and again, until `stop`.
-pub(crate) async fn operate(world: &World, sale: &Sale, seed: u64, stop: &CancellationToken) {
+pub(crate) async fn operate(
+    world: &World,
+    sale: &Sale,
+    seed: u64,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut client = sale.client();
     while stop.run_until_cancelled(sleep(PAUSE.mul_f64(2.0 * random.f64()))).await.is_some() {
-        change(world, sale, &mut random, &mut client).await;
+        change(world, sale, &mut random, &mut client).await?;
     }
+    Ok(())
 }
 
 /// Changes something. What is not answered is left alone: the next change comes soon.
-async fn change(world: &World, sale: &Sale, random: &mut fastrand::Rng, client: &mut Client) {
-    let Some(product) = random.choice(&sale.products).copied() else { return };
-    let Some(coupon) = random.choice(sale.current()).copied() else { return };
+async fn change(
+    world: &World,
+    sale: &Sale,
+    random: &mut fastrand::Rng,
+    client: &mut Client,
+) -> anyhow::Result<()> {
+    let product = random.choice(&sale.products).copied().context("nothing is sold")?;
+    let coupon = random.choice(sale.current()).copied().context("there is no campaign")?;
     match random.u8(0..12) {
         0..5 => {
             let delta = random.i64(5..=25);
-            let path = format!("/api/admin/products/{product}/stock");
-            tell(
-                sale,
-                client,
-                Method::POST,
-                path,
-                json!({"delta": delta}),
-                Request::AddStock { product, delta },
-            )
-            .await;
+            sale.ask(client, 1, Request::AddStock { product, delta }, None).await?;
         }
         5..7 => {
-            let total = crate::sale::TOTAL + random.i64(1..=60);
-            let path = format!("/api/admin/coupons/{coupon}");
-            tell(
-                sale,
-                client,
-                Method::PATCH,
-                path,
-                json!({"total": total}),
-                Request::SetTotal { coupon, total },
-            )
-            .await;
+            let total = TOTAL + random.i64(1..=60);
+            sale.ask(client, 1, Request::SetTotal { coupon, total }, None).await?;
         }
         7 => {
             set_paused(sale, client, product, true).await;
@@ -86,30 +83,14 @@ async fn change(world: &World, sale: &Sale, random: &mut fastrand::Rng, client: 
             let arguments = ["partitions", family, &partitions];
             let log = world.settings.log("partitions");
             let environment = world.settings.environment();
-            let Ok(mut changing) =
-                Process::start("firstcome-worker", &arguments, environment, &log)
-            else {
-                return;
-            };
+            let mut changing = Process::start("firstcome-worker", &arguments, environment, &log)?;
             let give_up = Instant::now() + COMMAND_DEADLINE;
             while matches!(changing.ended(), Ok(None)) && Instant::now() < give_up {
                 sleep(PAUSED / 10).await;
             }
         }
     }
-}
-
-/// A change that counts.
-async fn tell(
-    sale: &Sale,
-    client: &mut Client,
-    method: Method,
-    path: String,
-    what: Value,
-    request: Request,
-) {
-    let Ok(path) = Uri::try_from(path) else { return };
-    sale.ask(client, 1, request, None, call_with(method, path, Some(&sale.admin), &what)).await;
+    Ok(())
 }
 
 async fn set_paused(sale: &Sale, client: &mut Client, product: i64, is: bool) -> bool {

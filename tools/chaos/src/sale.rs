@@ -14,7 +14,7 @@ use chrono::{TimeDelta, Utc};
 use firstcome_check::history::{Request, What};
 use firstcome_rig::{
     answers,
-    http::{Answer, Call, Client, NoAnswer, call_with},
+    http::{Answer, Client, NoAnswer, call_with},
     settings::Settings,
 };
 use http::{HeaderValue, Method, StatusCode, Uri};
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::notes::Notes;
+use crate::{notes::Notes, wire};
 
 /// Who buys.
 pub(crate) const USERS: i64 = 400;
@@ -220,9 +220,17 @@ impl Sale {
         user: i64,
         request: Request,
         key: Option<String>,
-        call: Call,
-    ) -> Reply {
+    ) -> anyhow::Result<Reply> {
         let subject = Subject::of(&request);
+        let token = match request {
+            Request::AddStock { .. } | Request::SetTotal { .. } => Some(&self.admin),
+            Request::IssueCoupon { .. }
+            | Request::PlaceOrder { .. }
+            | Request::CancelOrder { .. }
+            | Request::Charge { .. } => self.bearer(user),
+        };
+        let token = token.with_context(|| format!("user {user} is none of ours"))?;
+        let call = wire::call_of(&request, token, key.as_deref())?;
         let operation = self.log.invoke(user, request, key);
         let answer = client.send(call).await;
         let (what, reply) = told(answer);
@@ -234,12 +242,12 @@ impl Sale {
         // Noted first: nobody must hear of its outcome before.
         let job = if let What::Ok { job } = &what { *job } else { None };
         self.log.note(operation, what);
-        let now = Instant::now();
         if let Some(job) = job {
+            let now = Instant::now();
             drop(self.break_silence());
             self.open().insert(job, Open { operation, user, subject, since: now, next: now });
         }
-        reply
+        Ok(reply)
     }
 
     /// How many requests were answered, and how many were not.

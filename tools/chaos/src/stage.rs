@@ -152,7 +152,7 @@ async fn with_customers(
     screen: &mut Screen,
 ) -> anyhow::Result<Vec<Cycle>> {
     let (stop, polled) = (CancellationToken::new(), CancellationToken::new());
-    let mut tasks = JoinSet::new();
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let pause = Duration::from_secs(1).mul_f64(f64::from(CLIENTS) / f64::from(args.rate.max(1)));
     let mut seeds = fastrand::Rng::with_seed(args.seed);
     for _ in 0..CLIENTS {
@@ -179,14 +179,17 @@ async fn with_customers(
     // Nothing new; what was accepted is polled until it is known, with a supervisor.
     stop.cancel();
     let calming = async {
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
         let give_up = Instant::now() + REST_DEADLINE;
         while !sale.open().is_empty() && Instant::now() < give_up {
             sleep(LOOK_INTERVAL).await;
         }
+        anyhow::Ok(())
     };
     tokio::select! {
-        () = screen.during("settling what was accepted", calming) => {}
+        calmed = screen.during("settling what was accepted", calming) => calmed?,
         ended = world.supervise() => ended?,
     }
     polled.cancel();

@@ -52,14 +52,14 @@ impl Services {
             "run it from the project's folder: there is no scripts/services here"
         );
         let folder = PathBuf::from(std::env::var_os("FIRSTCOME_DEV_DIR").context(HINT)?);
+        let services = Self { script, folder };
         for (variable, port) in
             [("DATABASE_URL", "postgres"), ("AMQP_URL", "rabbitmq"), ("REDIS_URL", "redis")]
         {
             let url = std::env::var(variable).context(HINT)?;
-            let port = std::fs::read_to_string(folder.join("ports").join(port)).context(HINT)?;
-            ensure!(url.contains(&format!("127.0.0.1:{}", port.trim())), "{variable}: {HINT}");
+            ensure!(url.contains(&services.address(port).context(HINT)?), "{variable}: {HINT}");
         }
-        Ok(Self { script, folder })
+        Ok(services)
     }
 
     /// Where the service listens.

@@ -62,17 +62,14 @@ impl ProgramFault {
                 }
             }
             Self::Dies(name, place) => {
-                let passes =
-                    if [fault_point::MID_HANDOVER, fault_point::MID_SWITCH].contains(&place) {
-                        0 // it comes rarely
-                    } else {
-                        PASSES
-                    };
+                let comes_rarely =
+                    [fault_point::MID_HANDOVER, fault_point::MID_SWITCH].contains(&place);
+                let passes = if comes_rarely { 0 } else { PASSES };
                 let told = format!("{place}:{passes}");
                 programs.start_again(name, &[(fault_point::VARIABLE, told)]).await?;
-                if place == fault_point::MID_SWITCH || place == fault_point::MID_HANDOVER {
+                drop(programs);
+                if comes_rarely {
                     // New lines, which the others hand over to.
-                    drop(programs);
                     lines::deal_anew(world).await?;
                 }
             }
