@@ -111,6 +111,16 @@ pub(super) struct Row {
     pub(super) arrivals: Arrivals,
 }
 
+/// A batch that the line's worker works on.
+#[derive(Debug, Default)]
+struct InHand {
+    jobs: u64,
+    /// For how many seconds, if it still is.
+    elapsed: f64,
+    /// For how many of them that is known.
+    seen: f64,
+}
+
 impl Known {
     /// Jobs that wait: came, and are not settled.
     #[must_use]
@@ -212,18 +222,18 @@ impl Known {
         let batch_seconds = if is_known { report.batch_seconds } else { FIRST_BATCH_SECONDS };
         #[expect(clippy::cast_precision_loss, reason = "some thousands at most")]
         let takes = |jobs: u64| batch_seconds + report.job_seconds * jobs as f64;
-        let (in_hand, elapsed) = self.in_hand(report);
-        let in_hand = in_hand.min(waiting);
-        // Longer than expected: as long again, for all we know.
-        let left =
-            |takes: f64, elapsed: f64| if elapsed < takes { takes - elapsed } else { elapsed };
+        let InHand { jobs, elapsed, seen } = self.in_hand(report);
+        let in_hand = jobs.min(waiting);
+        // Seen to take longer than expected: as long again, for all we know.
         let rest = if in_hand > 0 {
-            left(takes(in_hand), elapsed)
+            let expected = takes(in_hand);
+            let total = if seen > expected { seen * 2.0 } else { expected };
+            (total - elapsed).max(0.0)
         } else {
             // A line that has just moved to another worker, and whose broker has not noticed.
-            let oldest = self.oldest(Utc::now()).as_seconds_f64();
             let expected = takes(waiting.min(self.batch_limit(report))) + 1.0;
-            if oldest > expected { oldest } else { 0.0 }
+            let waited = self.head_seconds();
+            if waited > expected { (waited - self.since_read()).max(0.0) } else { 0.0 }
         };
         if position <= in_hand {
             return Some(rest);
@@ -244,11 +254,12 @@ impl Known {
         given.min(report.batch_limit.unsigned_abs().into()).max(1)
     }
 
-    /// How many jobs the batch in hand holds, and for how many seconds it has been in hand.
-    fn in_hand(&self, report: &Report) -> (u64, f64) {
-        let Some(seconds) = report.in_hand_seconds else { return (0, 0.0) };
-        let since_read = self.read.map_or(0.0, |read| read.elapsed().as_secs_f64());
-        let elapsed = seconds + report.age + since_read;
+    /// The batch in hand.
+    fn in_hand(&self, report: &Report) -> InHand {
+        let Some(seconds) = report.in_hand_seconds else { return InHand::default() };
+        let since_read = self.since_read();
+        let told = seconds + report.age;
+        let elapsed = told + since_read;
         // It is settled since it was told: what came meanwhile is the next one.
         let progressed = self.progressed.map(|at| at.elapsed());
         if let Some(progressed) = progressed
@@ -256,9 +267,26 @@ impl Known {
         {
             let then = Utc::now() - TimeDelta::from_std(progressed).unwrap_or_default();
             let waited = whole(self.came_by(then)).saturating_sub(self.settled);
-            return (waited.min(self.batch_limit(report)), progressed.as_secs_f64());
+            let elapsed = progressed.as_secs_f64();
+            let jobs = waited.min(self.batch_limit(report));
+            return InHand { jobs, elapsed, seen: (elapsed - since_read).max(0.0) };
         }
-        (report.jobs_in_hand.unsigned_abs().into(), elapsed)
+        // What the last look found settled may have been it. And nothing is in hand for longer than the first that is
+        // not settled waits.
+        let seen = if self.progressed == self.read { seconds } else { told };
+        let jobs = report.jobs_in_hand.unsigned_abs().into();
+        InHand { jobs, elapsed, seen: seen.min(self.head_seconds()) }
+    }
+
+    /// Seconds since the last look at the database.
+    fn since_read(&self) -> f64 {
+        self.read.map_or(0.0, |read| read.elapsed().as_secs_f64())
+    }
+
+    /// How long the job at the head had waited at the last look.
+    fn head_seconds(&self) -> f64 {
+        let waited = self.head_at.map(|at| (Utc::now() - at).as_seconds_f64() - self.since_read());
+        waited.unwrap_or(0.0).max(0.0)
     }
 
     /// Remembers a message that was put into the line.
@@ -372,3 +400,6 @@ impl Known {
 pub(crate) fn whole(value: f64) -> u64 {
     value as u64
 }
+
+#[cfg(test)]
+mod tests;
