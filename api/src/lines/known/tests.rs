@@ -60,5 +60,5 @@ fn what_was_under_way_at_the_last_look_is_no_forgotten_line() {
 #[test]
 fn a_batch_that_was_seen_to_take_long_takes_as_long_again() {
     let known = looked_at(0.1, 0.5, 2.5, 5.0);
-    assert!((told(&known) - 3.0).abs() < 0.2, "{}", told(&known));
+    assert!((told(&known) - 3.0).abs() < 0.5, "{}", told(&known));
 }
