@@ -180,7 +180,14 @@ async function comeIn() {
 
 async function holdSale() {
   const coupon = await campaign("Launch day", TOTAL);
+  await goTo(`#sale/coupon/${coupon}`);
+  await until("it is not told that the sale may begin", `document.querySelectorAll("#readiness .good").length === 7`);
+  check(await run(`document.getElementById("readiness").open && !document.querySelector("#readiness .bad, #readiness .warn")`), "something is not ready");
+  await picture("before", true);
   process.kill(WORKER_PID, "SIGSTOP");
+  await until("a hung worker is not told before the sale", `document.querySelector("#report .bad") !== null || (document.querySelector("#sale-form button").click(), false)`);
+  check(await run(has("readiness", "are not served")), "why it may not begin");
+  await goTo("#lines");
   const early = await crowd(coupon, 100, 100 + FIRST);
   equal(early[202], FIRST, "accepted while nobody serves them");
   await until("what waits is not told", hasFigure("sum-waiting", FIRST));
@@ -391,6 +398,8 @@ async function beAuditor(coupon) {
     const changing = buttons.filter((button) => /Redrive|Discard|Pin|Unpin|Halt|Resume|Choose/.test(button));
     equal(changing.join(), "", `what an auditor is offered in ${section}`);
   }
+  const [times, waiting] = await series("plot-waiting");
+  check(times[0] < times.at(-1) - 15 && Math.max(...waiting) > 0, `a page that was opened late tells nothing of before: ${times[0]}, ${times.at(-1)}`);
   await picture("auditor");
   const status = await run(
     `fetch("/api/admin/dead-letters/redrive", { method: "POST", headers: { authorization: "Bearer ${AUDITOR_TOKEN}" } }).then(({ status }) => status)`,

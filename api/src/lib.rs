@@ -147,6 +147,7 @@ fn operators() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::list_winners).layer(gzip::lists()))
         .routes(routes!(admin::cancel_order))
         .routes(routes!(admin::queues).layer(gzip::lists()))
+        .routes(routes!(admin::queue_history).layer(gzip::lists()))
         .routes(routes!(admin::halt))
         .routes(routes!(admin::resume))
         .routes(routes!(admin::report_sale))

@@ -119,11 +119,14 @@ async fn a_refused_event_is_set_aside_alone() {
         mock.refuse_user(42);
         sell(shop, 1..=100).await;
         all_arrived(shop, &mock, 42).await;
-        let letter: (String, String, Vec<u8>) =
-            sqlx::query_as("SELECT queue, reason, payload FROM dead_letters")
-                .fetch_one(&shop.pool)
-                .await
-                .unwrap();
+        let mut letter: Option<(String, String, Vec<u8>)> = None;
+        eventually("it is set aside", async || {
+            let letters = sqlx::query_as("SELECT queue, reason, payload FROM dead_letters");
+            letter = letters.fetch_optional(&shop.pool).await.unwrap();
+            letter.is_some()
+        })
+        .await;
+        let letter = letter.unwrap();
         assert!(letter.0.ends_with("data-platform") && letter.1.contains("400"), "{letter:?}");
         let event: serde_json::Value = serde_json::from_slice(&letter.2).unwrap();
         assert_eq!(event["data"]["userId"], 42);

@@ -2,7 +2,7 @@
 
 use firstcome_broker::BrokerArgs;
 use firstcome_contract::family::Family;
-use firstcome_process::database::Pool;
+use firstcome_process::{database::Pool, redis::RedisArgs};
 use firstcome_rig::binary;
 use firstcome_workers::{
     commands::{
@@ -32,6 +32,7 @@ async fn look(shop: &Shop, key: KeyArgs, change: impl FnOnce(&mut PreflightArgs)
             database_connections: 2,
         },
         broker: BrokerArgs::new(&shop.broker.direct, &shop.namespace),
+        redis: RedisArgs::new(&shop.redis.direct),
     };
     change(&mut args);
     let checks = preflight::run(&Pool::from(shop.pool.clone()), &args).await.unwrap();
@@ -106,6 +107,11 @@ async fn what_is_not_ready_for_a_sale_is_found() {
         let found = look(shop, of_coupon, |args| args.broker = nowhere).await;
         let lost = ["queue", "update-sales-stats", "send-to-data-platform"];
         assert_eq!(found, lost.map(|what| (what, Verdict::Failed)));
+
+        // Its loss costs speed, and nothing else.
+        let nowhere = RedisArgs::new("redis://127.0.0.1:1");
+        let found = look(shop, of_coupon, |args| args.redis = nowhere).await;
+        assert_eq!(found, [CALM[0], ("redis", Verdict::Warning)]);
 
         shop.stop_workers().await;
         shop.sql(

@@ -187,6 +187,12 @@ async fn a_trace_goes_through_the_shop_to_the_collector() {
         let batch = batches.iter().find(|batch| batch.span_id == processed[0].links[0].span_id);
         assert!(batch.is_some(), "it points to its batch: {processed:?}");
 
+        let [relayed] = &collector.spans("settling", "relay")[..] else {
+            panic!("not one span of the relay: {:?}", collector.0);
+        };
+        assert_eq!(text(&relayed.attributes, "events"), "1");
+        assert_eq!((hex(&relayed.trace_id), relayed.kind()), (TRACE_ID.into(), SpanKind::Producer));
+
         let [delivery] = &collector.spans("settling", "deliver")[..] else {
             panic!("not one span of the delivery: {:?}", collector.0);
         };

@@ -7,6 +7,7 @@
 mod cases;
 mod database;
 mod lookups;
+mod rights;
 
 use std::{collections::BTreeSet, fmt, fs, path::Path};
 

@@ -637,12 +637,7 @@ fn broker_args(namespace: &str, broker: &Link) -> BrokerArgs {
 }
 
 fn redis_args(redis: &Link) -> RedisArgs {
-    RedisArgs {
-        redis_url: redis.proxied.clone(),
-        redis_ca_file: None,
-        redis_cert_file: None,
-        redis_key_file: None,
-    }
+    RedisArgs::new(&redis.proxied)
 }
 
 fn api_config(

@@ -27,6 +27,7 @@ use crate::{
         json,
         page::List,
         problem::{Code, Problem},
+        request_id,
         schema::{kinds, one_of},
         seek::{Seek, SeekParams, Seen},
     },
@@ -208,6 +209,7 @@ pub async fn get_any_job(
     let id = path.as_ref().and_then(|path| path.iter().next()).map(|(_, id)| id);
     let id = id.and_then(|id| id.parse::<Uuid>().ok());
     let id = id.ok_or_else(|| Problem::new(Code::JobNotFound))?;
+    request_id::is_about(JobId::from(id));
     let stored = job_story::read(&state.pool, &[id]).await?.pop();
     let stored = stored.filter(|story| user.is_none_or(|user| user == story.user()));
     let story = match stored {

@@ -5,11 +5,13 @@
 
 mod arrivals;
 mod depths;
+mod history;
 mod known;
 mod position;
 mod recall;
 mod store;
 
+pub use history::{Figures, Sample};
 pub(crate) use known::whole;
 pub use known::{Known, Report};
 pub use position::{Position, seconds_to_wait};
@@ -38,6 +40,7 @@ use uuid::Uuid;
 
 use crate::cache::Cache;
 use arrivals::{Arrivals, Bucket};
+use history::History;
 use known::Row;
 use recall::Memory;
 use store::Telling;
@@ -59,6 +62,7 @@ pub type Routes = BTreeMap<Family, Routing>;
 pub struct Lines {
     routes: watch::Sender<Arc<Routes>>,
     known: Mutex<HashMap<Line, Known>>,
+    history: Mutex<History>,
     /// When the database last told of the lines.
     read: Mutex<Option<Instant>>,
     /// Why the database cannot tell of them until an operator changes something.
@@ -86,6 +90,7 @@ impl Lines {
         let lines = Arc::new(Self {
             routes: watch::Sender::new(Arc::default()),
             known: Mutex::default(),
+            history: Mutex::default(),
             read: Mutex::default(),
             schema_fault: Mutex::default(),
             source: Mutex::default(),
@@ -96,6 +101,7 @@ impl Lines {
         let memory = Memory::new(cache, &broker.queue_namespace);
         tasks.spawn(read(Arc::clone(&lines), pool.clone(), memory, stop.clone()));
         tokio::spawn(depths::watch(Arc::clone(&lines), broker.clone(), stop.clone()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(history::keep(Arc::clone(&lines))));
         lines
     }
 
@@ -270,6 +276,12 @@ impl Lines {
         let mut all: Vec<_> = known.iter().map(|(line, known)| (*line, known.clone())).collect();
         all.sort_by_key(|(line, _)| *line);
         all
+    }
+
+    /// How they fared over the last 15 minutes, oldest first.
+    #[must_use]
+    pub fn lately(&self) -> Vec<Sample> {
+        lock(&self.history).lately(Utc::now())
     }
 
     /// Whether the database has told of the lines lately.

@@ -37,7 +37,7 @@ macro_rules! files {
 }
 
 const INDEX: &str = "index.html";
-static FILES: [File; 17] = files! {
+static FILES: [File; 18] = files! {
     "index.html": HTML,
     "style.css": CSS,
     "main.js": SCRIPT,
@@ -51,6 +51,7 @@ static FILES: [File; 17] = files! {
     "letters.js": SCRIPT,
     "jobs.js": SCRIPT,
     "sale.js": SCRIPT,
+    "before.js": SCRIPT,
     "audit.js": SCRIPT,
     "uplot/uPlot.iife.min.js": SCRIPT,
     "uplot/uPlot.min.css": CSS,

@@ -43,6 +43,17 @@ pub enum RedisError {
 }
 
 impl RedisArgs {
+    /// One without certificates of its own.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            redis_url: url.to_owned(),
+            redis_ca_file: None,
+            redis_cert_file: None,
+            redis_key_file: None,
+        }
+    }
+
     /// One that connects when it is used.
     ///
     /// # Errors

@@ -1,13 +1,13 @@
 //! The name of the request that is being answered, for whatever is told about it on the way: log lines, problems. With
 //! it go its trace, and what it turns out to be about.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use firstcome_contract::trace::TraceParent;
 use uuid::Uuid;
 
 tokio::task_local! {
-    static CURRENT: Request;
+    static CURRENT: Arc<Request>;
 }
 
 /// What is known of a request.
@@ -24,7 +24,18 @@ pub fn scope<F: Future>(
     trace: Option<TraceParent>,
     answering: F,
 ) -> impl Future<Output = F::Output> {
-    CURRENT.scope(Request { id, trace, subject: OnceLock::new() }, answering)
+    CURRENT.scope(Arc::new(Request { id, trace, subject: OnceLock::new() }), answering)
+}
+
+/// A part of the answer that goes on in a task of its own.
+pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let request = CURRENT.try_with(Arc::clone).ok();
+    async move {
+        match request {
+            Some(request) => CURRENT.scope(request, work).await,
+            None => work.await,
+        }
+    }
 }
 
 /// The name of the request that this task answers, if it does.

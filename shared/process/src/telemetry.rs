@@ -275,6 +275,24 @@ pub fn link(span: &Span, trace: &Trace) {
     span.add_link(context(trace));
 }
 
+/// Where a span belongs that is about all of these: into their trace if they are of one, which is returned; else it is of
+/// its own, and points to theirs.
+pub fn gather<'a>(
+    span: &Span,
+    traces: impl Iterator<Item = Option<&'a Trace>> + Clone,
+) -> Option<&'a Trace> {
+    let first = traces.clone().flatten().next()?;
+    let is_first = |trace: Option<&Trace>| {
+        trace.is_some_and(|trace| trace.parent.trace_id == first.parent.trace_id)
+    };
+    if traces.clone().all(is_first) {
+        follow(span, first);
+        return Some(first);
+    }
+    traces.flatten().take(MAX_LINKS).for_each(|trace| link(span, trace));
+    None
+}
+
 /// The span as whoever it calls should know it; `None` if nobody collects it.
 #[must_use]
 pub fn trace(span: &Span) -> Option<Trace> {
@@ -386,6 +404,12 @@ mod tests {
         let (one, other) = (named("one").await, named("two").await);
         assert!(one.ends_with("slow status=503 request_id=one\n"), "{one}");
         assert!(other.ends_with(" request_id=two\n"), "{other}");
+        let elsewhere =
+            || tokio::spawn(request_id::carried(async { written(|| tracing::warn!("slow")) }));
+        let carried =
+            request_id::scope("three".to_owned(), None, async { elsewhere().await.unwrap() });
+        assert!(carried.await.ends_with(" request_id=three\n"));
+        assert!(elsewhere().await.unwrap().ends_with("slow\n"));
         let none = written(|| tracing::warn!("slow"));
         assert!(none.ends_with("slow\n"), "{none}");
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use firstcome_check::history::{Edge, Item, Request, What};
 use firstcome_contract::event::{Data, Event};
 use firstcome_rig::screen::Screen;
@@ -41,6 +40,8 @@ pub(crate) struct Cycle {
     /// after it, too, and the order's event was delivered.
     pub(crate) recovered_ms: u64,
     pub(crate) is_recovered: bool,
+    /// Faults that could not be caused, or not put right.
+    pub(crate) troubles: Vec<String>,
     /// Requests meanwhile that got an answer, and those that did not.
     pub(crate) answered: u64,
     pub(crate) unanswered: u64,
@@ -51,7 +52,7 @@ pub(crate) struct Cycle {
 /// Lets this many faults strike, or as many as the time allows.
 ///
 /// # Errors
-/// A fault could not be caused or put right.
+/// Customers cannot ask for anything.
 pub(crate) async fn run(
     world: &World,
     sale: &Sale,
@@ -69,6 +70,9 @@ pub(crate) async fn run(
         let lasts = Duration::from_millis(random.u64(LASTS));
         let cycle = cycle(world, sale, &faults, lasts, done.len()).await?;
         screen.line(line(&cycle, done.len() + 1, cycles));
+        for trouble in &cycle.troubles {
+            screen.line(format_args!("          {trouble}"));
+        }
         let is_recovered = cycle.is_recovered;
         done.push(cycle);
         if !is_recovered {
@@ -94,15 +98,20 @@ async fn cycle(
     sale.downtime();
     let begun = Instant::now();
     sale.log.note(0, What::Fault { name: name.clone(), edge: Edge::Begins });
+    let mut troubles = Vec::new();
     for fault in faults {
-        fault.strike(world).await.with_context(|| format!("{fault} (to strike)"))?;
+        if let Err(error) = fault.strike(world).await {
+            troubles.push(format!("{fault} (to strike): {error:#}"));
+        }
         if fault.empties_a_line() {
             sale.log.note(0, What::Purged);
         }
     }
     sleep(lasts).await;
     for fault in faults {
-        fault.mend(world).await.with_context(|| format!("{fault} (to mend)"))?;
+        if let Err(error) = fault.mend(world).await {
+            troubles.push(format!("{fault} (to mend): {error:#}"));
+        }
     }
     let ended = Instant::now();
     sale.log.note(0, What::Fault { name, edge: Edge::Ends });
@@ -114,6 +123,7 @@ async fn cycle(
         lasted_ms: millis(ended - begun),
         recovered_ms: millis(ended.elapsed()),
         is_recovered,
+        troubles,
         answered: after.0 - before.0,
         unanswered: after.1 - before.1,
         downtime_ms: millis(sale.downtime()),

@@ -44,7 +44,13 @@ impl Report {
     fn violations(&self) -> usize {
         let rules = self.found.violations();
         let books: i64 = self.books.iter().map(|finding| finding.violations).sum();
-        rules + usize::try_from(books).unwrap_or(usize::MAX) + self.unsettled + self.troubles.len()
+        let troubles = self.troubles.len() + self.of_faults().count();
+        rules + usize::try_from(books).unwrap_or(usize::MAX) + self.unsettled + troubles
+    }
+
+    /// Faults that could not be caused, or not put right.
+    fn of_faults(&self) -> impl Iterator<Item = &String> {
+        self.cycles.iter().flat_map(|cycle| &cycle.troubles)
     }
 
     /// Faults after which it took longer than it may.
@@ -67,7 +73,8 @@ impl Report {
             self.books.len(),
             self.unsettled
         ));
-        lines.extend(self.troubles.iter().map(|trouble| format!("  FAIL {trouble}")));
+        let troubles = self.troubles.iter().chain(self.of_faults());
+        lines.extend(troubles.map(|trouble| format!("  FAIL {trouble}")));
         let Spread { median, p99, most } = self.recoveries();
         let (answered, unanswered) = self.requests;
         lines.push(format!(

@@ -107,6 +107,7 @@ async fn campaign_on(
     let stopping = CancellationToken::new();
     let mut receiving = JoinSet::new();
     receiving.spawn(platform.clone().serve(listener, stopping.clone()));
+    let fake_clock = services.call(&["tool", "libfaketime"]).await?.trim().to_owned();
     let world = Arc::new(World::new(
         settings,
         services,
@@ -115,6 +116,7 @@ async fn campaign_on(
         system,
         pool,
         (&stage.database_url, &direct.amqp_url),
+        fake_clock,
     ));
 
     let begun = Instant::now();

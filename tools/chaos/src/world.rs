@@ -98,6 +98,10 @@ pub(crate) struct World {
     /// The broker and the database, past the links.
     pub(crate) amqp_url: String,
     pub(crate) database_url: String,
+    /// A library that tells a program another time.
+    pub(crate) fake_clock: String,
+    /// The process of a program that was started as no operator would.
+    altered: Mutex<Option<u32>>,
     /// Connections that nobody else can have meanwhile.
     held: Mutex<Vec<PgConnection>>,
 }
@@ -111,6 +115,7 @@ impl World {
         programs: System,
         pool: PgPool,
         past_the_links: (&str, &str),
+        fake_clock: String,
     ) -> Self {
         let (database_url, amqp_url) = past_the_links;
         Self {
@@ -122,8 +127,21 @@ impl World {
             pool,
             database_url: database_url.to_owned(),
             amqp_url: amqp_url.to_owned(),
+            fake_clock,
+            altered: Mutex::default(),
             held: Mutex::default(),
         }
+    }
+
+    /// Remembers that this process of the program is not as it should be.
+    pub(crate) fn note_altered(&self, name: &str, programs: &System) {
+        *self.altered.lock().unwrap_or_else(PoisonError::into_inner) = process(name, programs);
+    }
+
+    /// Whether that process still runs.
+    pub(crate) fn is_altered(&self, name: &str, programs: &System) -> bool {
+        let altered = *self.altered.lock().unwrap_or_else(PoisonError::into_inner);
+        altered.is_some() && altered == process(name, programs)
     }
 
     /// Whether every event of an order was counted and delivered.
@@ -161,4 +179,8 @@ impl World {
     pub(crate) fn let_go(&self) -> Vec<PgConnection> {
         std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn process(name: &str, programs: &System) -> Option<u32> {
+    programs.ids().into_iter().find(|(program, _)| *program == name).map(|(_, id)| id)
 }

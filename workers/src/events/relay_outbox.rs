@@ -10,6 +10,7 @@
 //! message that nobody is waiting for has shown that the broker takes any.
 
 mod link;
+mod trace;
 
 use std::{sync::Arc, time::Duration};
 
@@ -178,7 +179,7 @@ async fn relay_on(
     }
     // Under an alarm they are another's to take, when there is one that can.
     let rows = if link.is_blocked() { Vec::new() } else { rows };
-    let published = link.publish(&rows).await?;
+    let published = trace::in_span(&rows, link.publish(&rows)).await?;
     delete(&mut transaction, &published).await?;
     answered(transaction.commit()).await.map_err(database)?;
     relayed.extend(published);

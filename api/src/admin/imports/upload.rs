@@ -4,6 +4,7 @@ use std::{mem, time::Duration};
 
 use axum::{body::BodyDataStream, extract::Request, response::Response};
 use firstcome_contract::ids::UserId;
+use firstcome_process::request_id;
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::{
@@ -154,7 +155,7 @@ impl<'a> Storing<'a> {
             let change = Change::new(self.by, self.action, target);
             self.noted = Some(change.note(&mut connection).await?);
         }
-        self.under_way = Some(tokio::spawn(store(self.state.clone(), batch)));
+        self.under_way = Some(tokio::spawn(request_id::carried(store(self.state.clone(), batch))));
         Ok(())
     }
 
@@ -186,7 +187,8 @@ impl Drop for Storing<'_> {
     fn drop(&mut self) {
         let Some(noted) = self.noted else { return };
         let (state, report) = (self.state.clone(), mem::take(&mut self.report));
-        tokio::spawn(note_broken_off(state, noted, report, self.under_way.take()));
+        let noting = note_broken_off(state, noted, report, self.under_way.take());
+        tokio::spawn(request_id::carried(noting));
     }
 }
 

@@ -1,3 +1,5 @@
+//! What an old report and an old look say of a line.
+
 use std::time::Duration;
 
 use super::*;

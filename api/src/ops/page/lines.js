@@ -6,7 +6,7 @@ import {
 } from "./dom.js";
 import { LivePlot } from "./plot.js";
 import { Rows } from "./rows.js";
-import { History, Settled, SUM } from "./series.js";
+import { History, remembered, Settled, SUM } from "./series.js";
 
 const EVERY = 1_000;
 /** How long a line that has become idle stays in the table, in seconds. */
@@ -55,9 +55,17 @@ function resume() {
 document.addEventListener("visibilitychange", () => (document.hidden ? pause() : resume()));
 find("idle-too").addEventListener("change", () => latest && showLines(latest.items));
 
+/** Begins with what the API remembers, if it does. */
+async function recall(mine) {
+  const past = await get("/api/admin/queues/history").catch(() => null);
+  if (looking !== mine || history.times.length || !past) return;
+  for (const [at, figures] of remembered(past)) history.push(at, figures);
+}
+
 async function look(mine) {
   const began = performance.now();
   try {
+    if (!history.times.length) await recall(mine);
     const answer = await get("/api/admin/queues");
     if (looking !== mine) return;
     note(answer);

@@ -1,6 +1,7 @@
-// How a sale went, or goes.
+// Whether a sale may begin, and how it went, or goes.
 
 import { get } from "./api.js";
+import { readiness } from "./before.js";
 import { column, count, duration, fill, filled, find, go, make, table, time, trouble } from "./dom.js";
 import { perMinute } from "./plot.js";
 
@@ -13,7 +14,8 @@ export async function open(rest, query) {
     return;
   }
   try {
-    show(await get(`/api/admin/sales/${encodeURIComponent(family)}/${encodeURIComponent(key)}/report`, query));
+    const report = await get(`/api/admin/sales/${encodeURIComponent(family)}/${encodeURIComponent(key)}/report`, query);
+    show(report, await readiness(family, key));
   } catch (error) {
     find("report").replaceChildren(trouble(error));
   }
@@ -22,7 +24,7 @@ export async function open(rest, query) {
 const tile = (name, value, id = "") => make("div", {}, make("dt", {}, name), make("dd", { id }, value));
 const SUCCEEDED = "succeeded";
 
-function show(report) {
+function show(report, checks) {
   const { outcomes, refusedEarly, waitSeconds: waits } = report;
   const wait = (name) => (waits ? duration(waits[name]) : "–");
   const won = outcomes[SUCCEEDED] ?? 0;
@@ -38,7 +40,12 @@ function show(report) {
   ]);
   const title = make("h3", {}, `${report.name} (${report.kind} ${report.id})`);
   const when = report.first ? make("p", { className: "hint" }, "Asked for between ", time(report.first, true), " and ", time(report.last, true), ".") : null;
-  const parts = [title, when, tiles];
+  const before = make("details", { id: "readiness", open: report.asked === 0 }, [
+    make("summary", {}, "Before it begins"),
+    checks,
+    make("p", { className: "hint" }, "The queues themselves, the audit of its books and the roles that publish are looked at by ", make("code", {}, `firstcome-worker preflight --${report.kind} ${report.id}`), "."),
+  ]);
+  const parts = [title, when, tiles, before];
   const container = make("div", { id: "plot-minutes" });
   if (report.perMinute.length) {
     parts.push(make("figure", {}, make("figcaption", {}, "Asked and succeeded, by minute of submission"), container));

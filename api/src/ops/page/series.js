@@ -1,4 +1,4 @@
-// What the lines told while the page was open: the last 15 minutes, once a second.
+// What the lines told: the last 15 minutes, once a second while the page was open, and by what the API remembers before.
 
 /** Seconds that are remembered. */
 export const WINDOW = 15 * 60;
@@ -47,6 +47,25 @@ export class History {
       if (FIGURES.every((figure) => series[figure].every((value) => value === null))) this.#series.delete(name);
     }
   }
+}
+
+/** What the API remembers of the lines, as figures by the line's name at each instant, in seconds. */
+export function remembered({ at, lines }) {
+  const rate = ({ settledJobs: settled }, now) => {
+    const isKnown = now > 0 && settled[now] !== null && settled[now - 1] !== null;
+    return isKnown ? Math.max(0, (settled[now] - settled[now - 1]) / (seconds[now] - seconds[now - 1])) : null;
+  };
+  const seconds = at.map((at) => Date.parse(at) / 1000);
+  return seconds.map((second, now) => {
+    const known = lines.filter((line) => line.waitingJobs[now] !== null);
+    const figures = known.map((line) => [line.queue, { waiting: line.waitingJobs[now], rate: rate(line, now), age: line.oldestSeconds[now] }]);
+    if (figures.length) {
+      const add = (figure) => figures.reduce((sum, [, line]) => sum + line[figure], 0);
+      const isRated = figures.some(([, line]) => line.rate !== null);
+      figures.push([SUM, { waiting: add("waiting"), rate: isRated ? add("rate") : null, age: Math.max(...figures.map(([, line]) => line.age)) }]);
+    }
+    return [second, new Map(figures)];
+  });
 }
 
 /** Counts what is settled, by the counters of the lines: since the first of them was read, and per second. */

@@ -19,6 +19,8 @@ pub(crate) enum ProgramFault {
     AllKilled,
     /// It dies by itself at this place, when it has passed it some times.
     Dies(&'static str, Place),
+    /// Its clock is wrong by so many seconds.
+    ClockApart(&'static str, i8),
 }
 
 /// A place in the code of the programs.
@@ -37,6 +39,9 @@ const PLACES: [(&str, Place); 8] = [
 ];
 /// How often the place is passed before.
 const PASSES: u32 = 2;
+/// Whose clocks are wrong, and by how many seconds.
+const CLOCKS: [(&str, i8); 5] =
+    [("api", 3), ("api", -3), ("coupons-1", 3), ("products-1", -3), ("relay-outbox", 3)];
 
 impl ProgramFault {
     pub(super) fn all() -> Vec<Self> {
@@ -48,6 +53,7 @@ impl ProgramFault {
             .chain(names().map(Self::Frozen))
             .chain([Self::AllKilled])
             .chain(places)
+            .chain(CLOCKS.map(|(name, seconds)| Self::ClockApart(name, seconds)))
             .collect()
     }
 
@@ -67,11 +73,22 @@ impl ProgramFault {
                 let passes = if comes_rarely { 0 } else { PASSES };
                 let told = format!("{place}:{passes}");
                 programs.start_again(name, &[(fault_point::VARIABLE, told)]).await?;
+                world.note_altered(name, &programs);
                 drop(programs);
                 if comes_rarely {
                     // New lines, which the others hand over to.
                     lines::deal_anew(world).await?;
                 }
+            }
+            Self::ClockApart(name, seconds) => {
+                let variables = [
+                    ("LD_PRELOAD", world.fake_clock.clone()),
+                    ("FAKETIME", format!("{seconds:+}s")),
+                    // How long something takes is not wrong, only what time it is.
+                    ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+                ];
+                programs.start_again(name, &variables).await?;
+                world.note_altered(name, &programs);
             }
         }
         Ok(())
@@ -80,7 +97,14 @@ impl ProgramFault {
     pub(super) async fn mend(self, world: &World) -> anyhow::Result<()> {
         match self {
             // The supervisor's business.
-            Self::Killed(_) | Self::AllKilled | Self::Dies(..) => {}
+            Self::Killed(_) | Self::AllKilled => {}
+            // If it is still the same one: it may have died, or never come to the place.
+            Self::Dies(name, _) | Self::ClockApart(name, _) => {
+                let mut programs = world.programs.lock().await;
+                if world.is_altered(name, &programs) {
+                    programs.start_again(name, &[]).await?;
+                }
+            }
             Self::Frozen(name) => world.programs.lock().await.signal(name, "CONT").await?,
         }
         Ok(())
@@ -94,6 +118,9 @@ impl fmt::Display for ProgramFault {
             Self::Frozen(name) => write!(f, "{name}: stopped for a while"),
             Self::AllKilled => f.write_str("all programs: killed"),
             Self::Dies(name, place) => write!(f, "{name}: dies {place}"),
+            Self::ClockApart(name, seconds) => {
+                write!(f, "{name}: its clock is {seconds:+} s wrong")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod broker;
 mod line;
+mod redis;
 mod sale;
 mod system;
 
@@ -11,7 +12,7 @@ use std::{fmt::Display, process::ExitCode};
 use clap::Args;
 use firstcome_broker::BrokerArgs;
 use firstcome_contract::{family::Family, line::LineName};
-use firstcome_process::database::Pool;
+use firstcome_process::{database::Pool, redis::RedisArgs};
 
 use super::{
     audit,
@@ -43,6 +44,9 @@ pub struct PreflightArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "the text would replace the command's own help")]
     pub broker: BrokerArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the text would replace the command's own help")]
+    pub redis: RedisArgs,
 }
 
 /// What is sold.
@@ -120,6 +124,7 @@ pub async fn run(pool: &Pool, args: &PreflightArgs) -> Result<Vec<Check>, sqlx::
     checks.extend(line::checks(pool, &state, key, &args.broker.queue_namespace, &queues).await?);
     checks.extend(books(pool, family, key).await?);
     checks.extend(system::checks(pool, &args.broker.queue_namespace, &queues).await?);
+    checks.push(redis::check(&args.redis).await);
     if let (Some(users), Some(sale)) = (args.users, sale) {
         checks.push(capacity(pool, family, &sale, users, args.seconds_of_arrival).await?);
     }

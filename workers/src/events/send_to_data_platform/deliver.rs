@@ -139,21 +139,11 @@ impl Platform {
     }
 }
 
-/// The trace that a request belongs to: that of its events if they are of one, else one of its own, which points to theirs.
-/// Without a collector there is none of its own.
+/// The trace that a request belongs to. Without a collector there is none of its own.
 fn traced(span: &Span, received: &[Received]) -> Option<Trace> {
-    let mut traces = received.iter().filter_map(|received| received.event.trace.as_ref());
-    let first = traces.clone().next()?;
-    let is_one = received.iter().all(|received| {
-        let trace = received.event.trace.as_ref();
-        trace.is_some_and(|trace| trace.parent.trace_id == first.parent.trace_id)
-    });
-    if is_one {
-        telemetry::follow(span, first);
-    } else {
-        traces.by_ref().take(telemetry::MAX_LINKS).for_each(|trace| telemetry::link(span, trace));
-    }
-    telemetry::trace(span).or_else(|| is_one.then(|| first.clone()))
+    let traces = received.iter().map(|received| received.event.trace.as_ref());
+    let of_events = telemetry::gather(span, traces);
+    telemetry::trace(span).or_else(|| of_events.cloned())
 }
 
 /// The same events make the same key, and nothing else does: a platform may answer a key that it knows

@@ -1,0 +1,162 @@
+//! Each program has the rights that its statements need (`deploy/postgres/roles.sql`), and no other ones.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use sqlx::Row;
+
+use crate::{database::Database, execute, statements};
+
+/// Each program's role and code. Sample data is the owner's to make.
+const PROGRAMS: [(&str, &str); 2] =
+    [("firstcome_api", "api/src"), ("firstcome_worker", "workers/src")];
+const OWNERS: &str = "sample_data.rs";
+
+/// What the statements of the audit end with, which are put together of parts.
+const AUDIT: &str = "AS looked_at (subject, is_violation)) AS found";
+
+/// What a role may do, and on which table.
+type Right = (&'static str, String);
+
+/// All code below a folder, on one line.
+fn code(folder: &Path) -> String {
+    let mut waiting: Vec<PathBuf> = vec![folder.to_owned()];
+    let mut code = String::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with(OWNERS)
+        {
+            code += &words(&fs::read_to_string(path).unwrap());
+        }
+    }
+    code
+}
+
+/// Without comments, on one line.
+fn words(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split("--").next().unwrap());
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    words.join(" ")
+}
+
+/// The rights that a statement takes, besides to read.
+fn rights(query: &str) -> BTreeSet<Right> {
+    let words: Vec<&str> = query
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .collect();
+    let mut rights = BTreeSet::new();
+    let mut inserted = None;
+    // The tables that were read last: those are locked.
+    let mut read = None;
+    for window in words.windows(3) {
+        match window {
+            ["INSERT", "INTO", table] => {
+                inserted = Some((*table).to_owned());
+                rights.insert(("INSERT", (*table).to_owned()));
+            }
+            ["DELETE", "FROM", table] => _ = rights.insert(("DELETE", (*table).to_owned())),
+            ["UPDATE", table, "SET" | "AS"] => _ = rights.insert(("UPDATE", (*table).to_owned())),
+            ["DO", "UPDATE", "SET"] => {
+                rights.extend(inserted.clone().map(|table| ("UPDATE", table)))
+            }
+            ["FROM", table, _] => read = Some((*table).to_owned()),
+            ["FOR", "UPDATE" | "SHARE", _] | ["FOR", "NO", "KEY"] => {
+                rights.extend(read.clone().map(|table| ("UPDATE", table)));
+            }
+            ["LOCK", "TABLE", table] => _ = rights.insert(("UPDATE", (*table).to_owned())),
+            [.., "FOR", "UPDATE" | "SHARE"] => {
+                rights.extend(read.clone().map(|table| ("UPDATE", table)));
+            }
+            _ => {}
+        }
+    }
+    rights
+}
+
+#[tokio::test]
+async fn each_program_may_do_what_its_statements_do_and_nothing_else() {
+    let database = Database::empty().await;
+    database.run(include_str!("../../deploy/postgres/roles.sql")).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut findings = Vec::new();
+    let mut known = BTreeSet::new();
+    for (role, folder) in PROGRAMS {
+        let code = code(&root.join(folder));
+        let mut session = database.connect(&[("plan_cache_mode", "force_generic_plan")]).await;
+        execute(&mut session, format!("SET ROLE {role}")).await;
+        let mut needed: BTreeMap<Right, String> = BTreeMap::new();
+        for statement in statements() {
+            let is_audit = statement.query.ends_with(AUDIT) && folder == "workers/src";
+            if !is_audit && !code.contains(&statement.query) {
+                continue;
+            }
+            known.insert(statement.query.clone());
+            needed.extend(
+                rights(&statement.query).into_iter().map(|right| (right, statement.query.clone())),
+            );
+            // What has no plan.
+            if ["LOCK", "SET"].iter().any(|word| statement.query.starts_with(word)) {
+                continue;
+            }
+            let types = statement.parameters.join(", ");
+            let types = if types.is_empty() { types } else { format!("({types})") };
+            let nulls = vec!["NULL"; statement.parameters.len()].join(", ");
+            let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+            execute(&mut session, format!("PREPARE asked {types} AS {}", statement.query)).await;
+            // Rights are looked at, and nothing is done.
+            let asked =
+                sqlx::raw_sql(sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE asked {nulls}")));
+            if let Err(error) = asked.execute(&mut session).await {
+                findings.push(format!("{role}: {error}: {}", statement.query));
+            }
+            execute(&mut session, "DEALLOCATE asked").await;
+        }
+        let given = sqlx::query(
+            "SELECT verb, relname::text AS name FROM pg_class, UNNEST(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS verb
+             WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')
+               AND CASE verb WHEN 'DELETE' THEN has_table_privilege($1, oid, verb)
+                             ELSE has_any_column_privilege($1, oid, verb) END",
+        )
+        .bind(role)
+        .fetch_all(&mut session)
+        .await
+        .unwrap();
+        for row in given {
+            let (verb, name): (String, String) = (row.get("verb"), row.get("name"));
+            if !needed.keys().any(|(needed, table)| *needed == verb && *table == name) {
+                findings.push(format!("{role} may {verb} {name}, and no statement of it does"));
+            }
+        }
+        // What is not granted column by column to the wrong one.
+        let other = ["coupons", "issued"];
+        let may = sqlx::query_scalar("SELECT has_column_privilege($1, $2, $3, 'UPDATE')");
+        let may: bool =
+            may.bind(role).bind(other[0]).bind(other[1]).fetch_one(&mut session).await.unwrap();
+        if may != (role == "firstcome_worker") {
+            findings.push(format!("{role}: {may} for {other:?}"));
+        }
+        for never in
+            ["CREATE TABLE mine ()", "TRUNCATE carts", "ALTER TABLE users DROP COLUMN name"]
+        {
+            if sqlx::raw_sql(never).execute(&mut session).await.is_ok() {
+                findings.push(format!("{role} may {never}"));
+            }
+        }
+    }
+    let owners = fs::read_to_string(root.join("workers/src/commands").join(OWNERS)).unwrap();
+    let (owners, shared) = (words(&owners), code(&root.join("shared")));
+    for statement in statements() {
+        let is_elsewhere = [&owners, &shared].iter().any(|code| code.contains(&statement.query));
+        if !known.contains(&statement.query) && !is_elsewhere {
+            findings.push(format!("whose is it? {}", statement.query));
+        }
+    }
+    database.drop().await;
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
