@@ -61,7 +61,8 @@ pub(crate) async fn run(
     until: Option<Instant>,
     screen: &mut Screen,
 ) -> anyhow::Result<Vec<Cycle>> {
-    let mut deck = Deck::new(seed);
+    let all = if world.services.are_a_cluster() { Fault::of_cluster() } else { Fault::all() };
+    let mut deck = Deck::new(all, seed);
     let mut random = fastrand::Rng::with_seed(seed);
     let mut done = Vec::new();
     while done.len() < cycles && until.is_none_or(|until| Instant::now() < until) {

@@ -107,7 +107,7 @@ async fn campaign_on(
     let stopping = CancellationToken::new();
     let mut receiving = JoinSet::new();
     receiving.spawn(platform.clone().serve(listener, stopping.clone()));
-    let fake_clock = services.call(&["tool", "libfaketime"]).await?.trim().to_owned();
+    let fake_clock = Services::fake_clock().await?;
     let world = Arc::new(World::new(
         settings,
         services,

@@ -1,7 +1,7 @@
 //! What faults strike: programs, services, and the links between them.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -37,6 +37,7 @@ pub(crate) struct Services {
     script: PathBuf,
     /// Their data.
     folder: PathBuf,
+    is_cluster: bool,
 }
 
 impl Services {
@@ -46,13 +47,17 @@ impl Services {
     /// They are somebody else's.
     pub(crate) fn own() -> anyhow::Result<Self> {
         const HINT: &str = "faults strike services of the campaign's own only; run `make chaos`, which starts them";
-        let script = PathBuf::from("scripts/services");
+        let folder = |variable| std::env::var_os(variable).map(PathBuf::from);
+        let cluster = folder("FIRSTCOME_CLUSTER_DIR");
+        let is_cluster = cluster.is_some();
+        let script = PathBuf::from(if is_cluster { "scripts/cluster" } else { "scripts/services" });
         ensure!(
             script.is_file(),
-            "run it from the project's folder: there is no scripts/services here"
+            "run it from the project's folder: there is no {} here",
+            script.display()
         );
-        let folder = PathBuf::from(std::env::var_os("FIRSTCOME_DEV_DIR").context(HINT)?);
-        let services = Self { script, folder };
+        let folder = cluster.or_else(|| folder("FIRSTCOME_DEV_DIR")).context(HINT)?;
+        let services = Self { script, folder, is_cluster };
         for (variable, port) in
             [("DATABASE_URL", "postgres"), ("AMQP_URL", "rabbitmq"), ("REDIS_URL", "redis")]
         {
@@ -62,19 +67,44 @@ impl Services {
         Ok(services)
     }
 
+    /// Whether there are several of a kind.
+    pub(crate) fn are_a_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
+    /// Which database has this role in the cluster.
+    pub(crate) fn role(&self, role: &str) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.folder.join("role").join(role))?.trim().to_owned())
+    }
+
     /// Where the service listens.
     pub(crate) fn address(&self, port: &str) -> anyhow::Result<String> {
+        let port = match (self.is_cluster, port) {
+            (false, port) => port.to_owned(),
+            (true, "rabbitmq") => "haproxy-amqp".to_owned(),
+            (true, port) => format!("haproxy-{port}"),
+        };
         let port = std::fs::read_to_string(self.folder.join("ports").join(port))?;
         Ok(format!("127.0.0.1:{}", port.trim()))
     }
 
     /// What the script says.
     pub(crate) async fn call(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(&self.script).args(arguments).output().await?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "scripts/services {}: {told}", arguments.join(" "));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        call(&self.script, arguments).await
     }
+
+    /// A library that tells a program another time than it is.
+    pub(crate) async fn fake_clock() -> anyhow::Result<String> {
+        let path = call(Path::new("scripts/services"), &["tool", "libfaketime"]).await?;
+        Ok(path.trim().to_owned())
+    }
+}
+
+async fn call(script: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(script).args(arguments).output().await?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{} {}: {told}", script.display(), arguments.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The links from the programs to what they need.
@@ -102,6 +132,8 @@ pub(crate) struct World {
     pub(crate) fake_clock: String,
     /// The process of a program that was started as no operator would.
     altered: Mutex<Option<u32>>,
+    /// The server of the cluster that was struck last.
+    struck: Mutex<String>,
     /// Connections that nobody else can have meanwhile.
     held: Mutex<Vec<PgConnection>>,
 }
@@ -129,6 +161,7 @@ impl World {
             amqp_url: amqp_url.to_owned(),
             fake_clock,
             altered: Mutex::default(),
+            struck: Mutex::default(),
             held: Mutex::default(),
         }
     }
@@ -142,6 +175,16 @@ impl World {
     pub(crate) fn is_altered(&self, name: &str, programs: &System) -> bool {
         let altered = *self.altered.lock().unwrap_or_else(PoisonError::into_inner);
         altered.is_some() && altered == process(name, programs)
+    }
+
+    /// Remembers whom to put right.
+    pub(crate) fn note_struck(&self, node: &str) {
+        node.clone_into(&mut self.struck.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whom to put right.
+    pub(crate) fn struck(&self) -> String {
+        self.struck.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether every event of an order was counted and delivered.

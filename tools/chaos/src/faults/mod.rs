@@ -3,6 +3,7 @@
 mod broker;
 mod database;
 mod links;
+mod nodes;
 mod platform;
 mod programs;
 mod redis;
@@ -13,6 +14,7 @@ use crate::world::World;
 use broker::BrokerFault;
 use database::DatabaseFault;
 use links::LinkFault;
+use nodes::NodeFault;
 use platform::PlatformFault;
 use programs::ProgramFault;
 use redis::RedisFault;
@@ -26,9 +28,11 @@ pub(crate) enum Fault {
     Redis(RedisFault),
     Link(LinkFault),
     Platform(PlatformFault),
+    Node(NodeFault),
 }
 
 impl Fault {
+    /// Those of a system with one of each server.
     pub(crate) fn all() -> Vec<Self> {
         let programs = ProgramFault::all().into_iter().map(Self::Program);
         let broker = BrokerFault::ALL.into_iter().map(Self::Broker);
@@ -37,6 +41,17 @@ impl Fault {
         let links = LinkFault::all().into_iter().map(Self::Link);
         let platform = PlatformFault::ALL.into_iter().map(Self::Platform);
         programs.chain(broker).chain(database).chain(redis).chain(links).chain(platform).collect()
+    }
+
+    /// Those of a cluster: its servers', and of the others some that are no server's.
+    pub(crate) fn of_cluster() -> Vec<Self> {
+        let nodes = NodeFault::all().into_iter().map(Self::Node);
+        let programs = ProgramFault::all().into_iter().map(Self::Program);
+        let redis = RedisFault::ALL.into_iter().map(Self::Redis);
+        // The servers' faults come as often as all others together.
+        let others: Vec<Self> = programs.chain(redis).collect();
+        let every = others.len().div_ceil(nodes.len()).max(1);
+        nodes.chain(others.into_iter().step_by(every)).collect()
     }
 
     /// Lets it happen. What strikes in an instant is over when this returns.
@@ -54,6 +69,7 @@ impl Fault {
                 fault.strike(world);
                 Ok(())
             }
+            Self::Node(fault) => fault.strike(world).await,
         }
     }
 
@@ -72,6 +88,7 @@ impl Fault {
                 PlatformFault::mend(world);
                 Ok(())
             }
+            Self::Node(fault) => fault.mend(world).await,
         }
     }
 
@@ -95,6 +112,7 @@ impl fmt::Display for Fault {
             Self::Redis(fault) => fault.fmt(f),
             Self::Link(fault) => fault.fmt(f),
             Self::Platform(fault) => fault.fmt(f),
+            Self::Node(fault) => fault.fmt(f),
         }
     }
 }
@@ -102,13 +120,14 @@ impl fmt::Display for Fault {
 /// All faults in an order of chance, again and again: none comes twice before each has come.
 #[derive(Debug)]
 pub(crate) struct Deck {
+    all: Vec<Fault>,
     random: fastrand::Rng,
     left: VecDeque<Fault>,
 }
 
 impl Deck {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { random: fastrand::Rng::with_seed(seed), left: VecDeque::new() }
+    pub(crate) fn new(all: Vec<Fault>, seed: u64) -> Self {
+        Self { all, random: fastrand::Rng::with_seed(seed), left: VecDeque::new() }
     }
 
     /// What strikes next: a fault, and in one of four cases another one with it.
@@ -122,7 +141,7 @@ impl Deck {
 
     fn next(&mut self, fits: impl Fn(Fault) -> bool) -> Option<Fault> {
         if self.left.is_empty() {
-            let mut all = Fault::all();
+            let mut all = self.all.clone();
             self.random.shuffle(&mut all);
             self.left.extend(all);
         }
@@ -138,7 +157,7 @@ mod tests {
     #[test]
     fn a_seed_tells_the_order_and_every_fault_comes() {
         let drawn = |seed| {
-            let mut deck = Deck::new(seed);
+            let mut deck = Deck::new(Fault::all(), seed);
             (0..Fault::all().len()).flat_map(|_| deck.draw()).collect::<Vec<_>>()
         };
         let first = drawn(1);
@@ -149,8 +168,10 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_name_of_its_own() {
-        let names: std::collections::BTreeSet<String> =
-            Fault::all().iter().map(ToString::to_string).collect();
-        assert_eq!(names.len(), Fault::all().len());
+        for all in [Fault::all(), Fault::of_cluster()] {
+            let names: std::collections::BTreeSet<String> =
+                all.iter().map(ToString::to_string).collect();
+            assert_eq!(names.len(), all.len());
+        }
     }
 }
