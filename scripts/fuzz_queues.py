@@ -1,7 +1,8 @@
 """Publishes malformed messages straight to queues: fuzz_queues.py COUNT SEED QUEUE... (AMQP_URL names the broker).
 
-Of each queue it prints `QUEUE MESSAGES RECORDS`: a record is a line of a message that is not empty, and none of these can be
-processed. The first five bodies are the same everywhere; the others follow from the seed.
+It prints how many messages and how many records: a record is a line that is not empty, none of these can be processed, and
+one that comes again in the same place of the same message (without an id: of the same content) is the same. The first five
+bodies are those of every queue; the others follow from the seed.
 """
 
 import json
@@ -69,26 +70,31 @@ def body(number, rng):
 
 def main():
     count, seed = int(sys.argv[1]), sys.argv[2]
+    messages, records = 0, set()
     with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
         channel = connection.channel()
-        # A message that reached no queue raises.
+        # What reaches no queue, or is refused, raises.
         channel.confirm_delivery()
         for queue in sys.argv[3:]:
             rng = random.Random(f"{seed} {queue}")
-            records = 0
             for number in range(count):
                 message = body(number, rng)
-                records += sum(1 for line in message.split(b"\n") if line)
+                name = str(uuid.UUID(int=rng.getrandbits(128)))
+                if number >= 5 and rng.randrange(3) == 0:
+                    name = None
                 # Persistent as ours are; now and then with properties that ours do not have.
                 properties = pika.BasicProperties(
                     delivery_mode=2,
                     content_type=rng.choice([None, "text/plain", "application/json"]),
                     type=rng.choice([None, "", "jobs", "letters", "x" * 255]),
-                    message_id=rng.choice([None, str(uuid.UUID(int=rng.getrandbits(128)))]),
+                    message_id=name,
                     headers=rng.choice([None, {}, {"x-attempts": -1}, {"x-attempts": "many"}, {"x-delivery-count": True}]),
                 )
                 channel.basic_publish("", queue, message, properties, mandatory=True)
-            print(queue, count, records)
+                messages += 1
+                lines = [line for line in message.split(b"\n") if line]
+                records.update((name or message, number, line) for number, line in enumerate(lines))
+    print(messages, len(records))
 
 
 if __name__ == "__main__":
