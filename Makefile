@@ -31,7 +31,7 @@ chaos: ## Sales while faults strike, and a check of all that was told: CYCLES=20
 	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL FIRSTCOME_DEV_DIR=target/chaos/services $(WITH_SERVICES) \
 	    $(CARGO) run --locked --quiet --bin firstcome-chaos
 
-fuzz: ## Malformed messages and made-up requests, a quarter of an hour: REQUESTS=50000 of them, SEED=1, MINUTES= at most
+fuzz: ## Malformed messages and made-up requests, half an hour: REQUESTS=50000 of them, SEED=1, MINUTES= at most
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	scripts/fuzz
 

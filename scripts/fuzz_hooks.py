@@ -1,4 +1,4 @@
-"""What schemathesis is told by scripts/fuzz beyond the API's description: bodies of imports, headers that it does not
+"""What schemathesis is told by scripts/fuzz beyond the API's description: bodies of imports and orders, headers that it does not
 tell of, bounds; and what is counted: FUZZ_COUNTS is a file that gets the answers by operation and status."""
 
 import atexit
@@ -23,7 +23,9 @@ REQUIRED = {
     "products": ["name", "price", "stock"],
     "coupons": ["name", "discountType", "discountValue", "total", "startsAt", "endsAt"],
 }
-TIMES = st.sampled_from(["2026-01-01T00:00:00Z", "2099-01-01T00:00:00+09:00", "2026-02-30T00:00:00Z", "9999-12-31T23:59:59Z", "soon", ""])
+TIMES = st.sampled_from(
+    ["2026-01-01T00:00:00Z", "2099-01-01T00:00:00+09:00", "2026-02-30T00:00:00Z", "9999-12-31T23:59:59Z", "soon", ""]
+)
 NUMBERS = st.one_of(
     st.integers(0, 1_000),
     st.sampled_from([-1, 1_000_000_000, 1_000_000_001, 2**53 - 1, 2**53, 2**63 - 1, 2**63, 10**40]),
@@ -86,6 +88,32 @@ def with_rows(context, case):
         return case
 
     return bodies(context.operation.path.rsplit("/", 1)[1], case.media_type).map(sent)
+
+
+ORDERS = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "items": st.lists(
+                st.fixed_dictionaries({"productId": st.integers(1, 60), "quantity": st.integers(1, 3)}),
+                min_size=1,
+                max_size=3,
+                unique_by=lambda item: item["productId"],
+            )
+        },
+        optional={"couponId": st.integers(1, 60), "fulfilment": st.sampled_from(["all", "partial"])},
+    ),
+    st.just({"fromCart": True}),
+)
+
+
+# One in two is for what there may be: numbers of products that are made up name none.
+@schemathesis.hook("flatmap_case").apply_to(method="POST", path="/api/orders")
+def with_products(context, case):
+    def sent(body):
+        case.body, case.media_type = body, "application/json"
+        return case
+
+    return st.one_of(st.just(case), ORDERS.map(sent))
 
 
 forms = random.Random(os.environ["FUZZ_SEED"])
