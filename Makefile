@@ -8,7 +8,7 @@ export PROFILE ?= release
 # Most of a flow is waiting: for time-outs, leases, what is to come back.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
-.PHONY: help demo run bench chaos fuzz test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test containers-test
+.PHONY: help demo run bench chaos soak fuzz test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test containers-test
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,11 @@ chaos: ## Sales while faults strike, and a check of all that was told: CYCLES=20
 	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL \
 	    $(if $(CLUSTER),FIRSTCOME_DEV_DIR=target/chaos/services FIRSTCOME_CLUSTER_DIR=target/chaos/cluster scripts/cluster run,FIRSTCOME_DEV_DIR=target/chaos/services $(WITH_SERVICES)) \
 	    $(CARGO) run --locked --quiet --bin firstcome-chaos
+
+soak: ## A sale of MINUTES=30 without a fault: whether memory, descriptors, sessions or dead rows grow
+	$(CARGO) build --locked --profile $(PROFILE) --workspace
+	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL SOAK=true FIRSTCOME_DEV_DIR=target/chaos/services $(WITH_SERVICES) \
+	    $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-chaos -- --out target/chaos/soak
 
 fuzz: ## Malformed messages and made-up requests, half an hour: REQUESTS=50000 of them, SEED=1, MINUTES= at most
 	$(CARGO) build --locked --profile $(PROFILE) --workspace

@@ -314,6 +314,13 @@ where
     sqlx::raw_sql(AssertSqlSafe(query)).fetch_one(connection).await?.try_get_unchecked(0)
 }
 
+/// A text without comments, on one line.
+fn words(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split("--").next().unwrap());
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    words.join(" ")
+}
+
 /// All that the programs ever ask: the build fails for one that is missing here.
 fn statements() -> Vec<Statement> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
@@ -322,12 +329,9 @@ fn statements() -> Vec<Statement> {
         .map(|file| {
             let file: Value = serde_json::from_slice(&file).unwrap();
             let query = file["query"].as_str().unwrap();
-            // Without comments, on one line.
-            let lines = query.lines().map(|line| line.split("--").next().unwrap());
-            let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
             let parameters = file["describe"]["parameters"]["Left"].as_array().unwrap();
             let parameters = parameters.iter().map(|name| postgres_type(name.as_str().unwrap()));
-            Statement { query: words.join(" "), parameters: parameters.collect() }
+            Statement { query: words(query), parameters: parameters.collect() }
         })
         .collect()
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
+use firstcome_contract::line::Line;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     http::{auth::Auditor, json},
-    lines::Sample,
+    lines::{Figures, Sample},
     state::AppState,
 };
 
@@ -50,20 +51,20 @@ pub async fn queue_history(State(state): State<AppState>, _auditor: Auditor) -> 
 }
 
 fn view(samples: &[Sample], namespace: &str) -> HistoryView {
-    let mut lines = BTreeMap::new();
-    for (position, sample) in samples.iter().enumerate() {
+    let mut told: BTreeMap<Line, BTreeMap<usize, &Figures>> = BTreeMap::new();
+    for (instant, sample) in samples.iter().enumerate() {
         for (line, figures) in &sample.lines {
-            let of_line = lines.entry(*line).or_insert_with(|| LineHistoryView {
-                queue: line.queue(namespace),
-                waiting_jobs: vec![None; samples.len()],
-                settled_jobs: vec![None; samples.len()],
-                oldest_seconds: vec![None; samples.len()],
-            });
-            of_line.waiting_jobs[position] = Some(figures.waiting);
-            of_line.settled_jobs[position] = Some(figures.settled);
-            of_line.oldest_seconds[position] = Some(figures.oldest);
+            told.entry(*line).or_default().insert(instant, figures);
         }
     }
-    let at = samples.iter().map(|sample| sample.at).collect();
-    HistoryView { at, lines: lines.into_values().collect() }
+    let lines = told.into_iter().map(|(line, figures)| {
+        let instants = (0..samples.len()).map(|instant| figures.get(&instant));
+        LineHistoryView {
+            queue: line.queue(namespace),
+            waiting_jobs: instants.clone().map(|figures| Some(figures?.waiting)).collect(),
+            settled_jobs: instants.clone().map(|figures| Some(figures?.settled)).collect(),
+            oldest_seconds: instants.map(|figures| Some(figures?.oldest)).collect(),
+        }
+    });
+    HistoryView { at: samples.iter().map(|sample| sample.at).collect(), lines: lines.collect() }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Begins no fault after so many minutes.
     #[arg(long, env = "MINUTES")]
     pub(crate) minutes: Option<u64>,
+    /// No faults: only the sale, for so many minutes (30, unless said otherwise), and whether anything grows.
+    #[arg(long, env = "SOAK")]
+    pub(crate) soak: bool,
     /// Requests per second.
     #[arg(long, env = "RATE", default_value_t = 60)]
     pub(crate) rate: u32,
@@ -26,4 +29,14 @@ pub(crate) struct Args {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) servers: ServerArgs,
+}
+
+/// How long a soak takes.
+const SOAK_MINUTES: u64 = 30;
+
+impl Args {
+    /// How many minutes of sale without a fault are asked for.
+    pub(crate) fn soak_minutes(&self) -> Option<u64> {
+        self.soak.then(|| self.minutes.unwrap_or(SOAK_MINUTES))
+    }
 }

@@ -11,6 +11,7 @@ mod operator;
 mod picture;
 mod report;
 mod sale;
+mod soak;
 mod stage;
 mod wire;
 mod world;

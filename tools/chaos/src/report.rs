@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     campaign::{Cycle, RECOVERY_LIMIT},
-    picture,
+    picture, soak,
 };
 
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Report {
     /// Answered, and without an answer.
     pub(crate) requests: (u64, u64),
     pub(crate) cycles: Vec<Cycle>,
+    /// Of a sale without faults.
+    pub(crate) looks: Vec<soak::Look>,
     /// What the checker says.
     pub(crate) found: firstcome_check::Report,
     /// What `firstcome-worker audit` says.
@@ -44,7 +46,8 @@ impl Report {
     fn violations(&self) -> usize {
         let rules = self.found.violations();
         let books: i64 = self.books.iter().map(|finding| finding.violations).sum();
-        let troubles = self.troubles.len() + self.of_faults().count();
+        let grown = if self.looks.is_empty() { 0 } else { soak::grown(&self.looks) };
+        let troubles = self.troubles.len() + self.of_faults().count() + grown;
         rules + usize::try_from(books).unwrap_or(usize::MAX) + self.unsettled + troubles
     }
 
@@ -75,8 +78,19 @@ impl Report {
         ));
         let troubles = self.troubles.iter().chain(self.of_faults());
         lines.extend(troubles.map(|trouble| format!("  FAIL {trouble}")));
-        let Spread { median, p99, most } = self.recoveries();
         let (answered, unanswered) = self.requests;
+        if !self.looks.is_empty() {
+            lines.extend(soak::lines(&self.looks));
+            lines.push(format!(
+                "\nsoak: {}, {} requests ({unanswered} without an answer), {} violations: {}",
+                duration(self.took),
+                answered + unanswered,
+                self.violations(),
+                if self.is_clean() { "PASS" } else { "FAIL" },
+            ));
+            return lines;
+        }
+        let Spread { median, p99, most } = self.recoveries();
         lines.push(format!(
             "\nchaos: seed {}, {} faults in {}, {} requests ({} without an answer), recovery p50 {}, p99 {}, max {} \
              (limit {}), {} late, {} violations: {}",
@@ -111,6 +125,7 @@ impl Report {
             "late": self.late(),
             "recoveryMs": {"p50": median.as_millis(), "p99": p99.as_millis(), "max": most.as_millis()},
             "cycles": self.cycles,
+            "looks": self.looks,
             "rules": self.found,
         });
         let texts = [

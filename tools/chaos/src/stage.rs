@@ -29,6 +29,7 @@ use crate::{
     operator,
     report::Report,
     sale::{Sale, USERS},
+    soak,
     world::{Links, PROGRAMS, Services, World},
 };
 
@@ -48,7 +49,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) async fn hold(args: Args) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone()).context("cannot listen for signals")?;
-    let services = Services::own()?;
+    let services = Services::own().await?;
     let mut screen = Screen::default();
     let direct =
         args.servers.clone().settings("make chaos", String::new(), free_port().await?, "chaos-")?;
@@ -101,13 +102,14 @@ async fn campaign_on(
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create {}", args.out.display()))?;
     let log = Notes::create(&args.out.join(HISTORY))?;
-    let campaigns = args.cycles / CYCLES_PER_DROP + 3;
+    let of_soak =
+        args.soak_minutes().map(|minutes| usize::try_from(minutes).unwrap_or(usize::MAX / 2));
+    let campaigns = of_soak.unwrap_or(args.cycles / CYCLES_PER_DROP) + 3;
     let sale = Arc::new(Sale::prepare(&settings, log, campaigns).await?);
     let opening = Stored::read(&pool).await?;
     let stopping = CancellationToken::new();
     let mut receiving = JoinSet::new();
     receiving.spawn(platform.clone().serve(listener, stopping.clone()));
-    let fake_clock = Services::fake_clock().await?;
     let world = Arc::new(World::new(
         settings,
         services,
@@ -116,11 +118,10 @@ async fn campaign_on(
         system,
         pool,
         (&stage.database_url, &direct.amqp_url),
-        fake_clock,
     ));
 
     let begun = Instant::now();
-    let cycles = with_customers(args, &world, &sale, screen).await?;
+    let Course { cycles, looks } = with_customers(args, &world, &sale, screen).await?;
     screen.during("coming to rest", rest(&world)).await;
     let pool = world.pool.clone();
     let stored = Stored::read(&pool).await?;
@@ -133,12 +134,13 @@ async fn campaign_on(
     stopping.cancel();
     let world = Arc::try_unwrap(world).ok().context("something still uses the programs")?;
     let troubles = world.end().await;
-    ensure!(!cycles.is_empty(), "no fault has struck");
+    ensure!(!cycles.is_empty() || !looks.is_empty(), "no fault has struck");
     Ok(Report {
         seed: args.seed,
         took: begun.elapsed(),
         requests: sale.requests(),
         cycles,
+        looks,
         found,
         books: findings,
         unsettled,
@@ -146,13 +148,20 @@ async fn campaign_on(
     })
 }
 
-/// The faults, while customers and an operator do what they do.
+/// What happened during the sale.
+#[derive(Default)]
+struct Course {
+    cycles: Vec<Cycle>,
+    looks: Vec<soak::Look>,
+}
+
+/// The faults, or none of them, while customers and an operator do what they do.
 async fn with_customers(
     args: &Args,
     world: &Arc<World>,
     sale: &Arc<Sale>,
     screen: &mut Screen,
-) -> anyhow::Result<Vec<Cycle>> {
+) -> anyhow::Result<Course> {
     let (stop, polled) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let pause = Duration::from_secs(1).mul_f64(f64::from(CLIENTS) / f64::from(args.rate.max(1)));
@@ -171,12 +180,21 @@ async fn with_customers(
             (Arc::clone(sale), Arc::clone(world), stop.clone(), seeds.u64(..));
         tasks.spawn(async move { operator::operate(&world, &sale, seed, &stop).await });
     }
-    let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-    let campaign = campaign::run(world, sale, args.seed, args.cycles, until, screen);
-    let cycles = tokio::select! {
-        cycles = campaign => cycles,
-        ended = world.supervise() => ended.map(|()| Vec::new()),
-        () = campaign::watch(sale) => Ok(Vec::new()),
+    let after = |minutes: u64| Instant::now() + Duration::from_secs(60 * minutes);
+    let during = async {
+        anyhow::Ok(if let Some(minutes) = args.soak_minutes() {
+            let looks = soak::watch(world, sale, after(minutes), screen).await?;
+            Course { looks, ..Course::default() }
+        } else {
+            let until = args.minutes.map(after);
+            let cycles = campaign::run(world, sale, args.seed, args.cycles, until, screen).await?;
+            Course { cycles, ..Course::default() }
+        })
+    };
+    let course = tokio::select! {
+        course = during => course,
+        ended = world.supervise() => ended.map(|()| Course::default()),
+        () = campaign::watch(sale) => Ok(Course::default()),
     };
     // Nothing new; what was accepted is polled until it is known, with a supervisor.
     stop.cancel();
@@ -196,7 +214,7 @@ async fn with_customers(
     }
     polled.cancel();
     while pollers.join_next().await.is_some() {}
-    cycles
+    course
 }
 
 /// Until every event is where it belongs, or nothing moves any more.

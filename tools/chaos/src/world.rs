@@ -38,6 +38,8 @@ pub(crate) struct Services {
     /// Their data.
     folder: PathBuf,
     is_cluster: bool,
+    /// A library that tells a program another time than it is.
+    pub(crate) fake_clock: String,
 }
 
 impl Services {
@@ -45,7 +47,7 @@ impl Services {
     ///
     /// # Errors
     /// They are somebody else's.
-    pub(crate) fn own() -> anyhow::Result<Self> {
+    pub(crate) async fn own() -> anyhow::Result<Self> {
         const HINT: &str = "faults strike services of the campaign's own only; run `make chaos`, which starts them";
         let folder = |variable| std::env::var_os(variable).map(PathBuf::from);
         let cluster = folder("FIRSTCOME_CLUSTER_DIR");
@@ -57,7 +59,9 @@ impl Services {
             script.display()
         );
         let folder = cluster.or_else(|| folder("FIRSTCOME_DEV_DIR")).context(HINT)?;
-        let services = Self { script, folder, is_cluster };
+        let fake_clock = call(Path::new("scripts/services"), &["tool", "libfaketime"]).await?;
+        let fake_clock = fake_clock.trim().to_owned();
+        let services = Self { script, folder, is_cluster, fake_clock };
         for (variable, port) in
             [("DATABASE_URL", "postgres"), ("AMQP_URL", "rabbitmq"), ("REDIS_URL", "redis")]
         {
@@ -92,12 +96,6 @@ impl Services {
     pub(crate) async fn call(&self, arguments: &[&str]) -> anyhow::Result<String> {
         call(&self.script, arguments).await
     }
-
-    /// A library that tells a program another time than it is.
-    pub(crate) async fn fake_clock() -> anyhow::Result<String> {
-        let path = call(Path::new("scripts/services"), &["tool", "libfaketime"]).await?;
-        Ok(path.trim().to_owned())
-    }
 }
 
 async fn call(script: &Path, arguments: &[&str]) -> anyhow::Result<String> {
@@ -128,8 +126,6 @@ pub(crate) struct World {
     /// The broker and the database, past the links.
     pub(crate) amqp_url: String,
     pub(crate) database_url: String,
-    /// A library that tells a program another time.
-    pub(crate) fake_clock: String,
     /// The process of a program that was started as no operator would.
     altered: Mutex<Option<u32>>,
     /// The server of the cluster that was struck last.
@@ -147,7 +143,6 @@ impl World {
         programs: System,
         pool: PgPool,
         past_the_links: (&str, &str),
-        fake_clock: String,
     ) -> Self {
         let (database_url, amqp_url) = past_the_links;
         Self {
@@ -159,7 +154,6 @@ impl World {
             pool,
             database_url: database_url.to_owned(),
             amqp_url: amqp_url.to_owned(),
-            fake_clock,
             altered: Mutex::default(),
             struck: Mutex::default(),
             held: Mutex::default(),

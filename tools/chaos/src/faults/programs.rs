@@ -82,7 +82,7 @@ impl ProgramFault {
             }
             Self::ClockApart(name, seconds) => {
                 let variables = [
-                    ("LD_PRELOAD", world.fake_clock.clone()),
+                    ("LD_PRELOAD", world.services.fake_clock.clone()),
                     ("FAKETIME", format!("{seconds:+}s")),
                     // How long something takes is not wrong, only what time it is.
                     ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
