@@ -20,7 +20,7 @@ const LOOKS_PER_DROP: usize = 6;
 /// So many tell a beginning from an end.
 const FEWEST_LOOKS: usize = 16;
 /// What memory may be more at the end: allocators keep some, caches fill.
-const MORE_MEMORY: (f64, f64) = (1.15, 8.0);
+const MORE_MEMORY: (f64, f64) = (1.1, 4.0);
 /// How many more descriptors and connections there may be at the end: those of customers come and go.
 const MORE_OPEN: f64 = 8.0;
 /// The most rows of all that may wait for vacuum: it comes when it is a fifth of a table.
