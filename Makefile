@@ -28,8 +28,8 @@ bench: ## Side by side with other designs, about half an hour; QUICK=1: under 3 
 # Built as the tests are: with the places in the code at which a program can be told to die.
 chaos: ## Sales while faults strike, and a check of all that was told: CYCLES=20 of them, SEED=1, MINUTES= at most; CLUSTER=1
 	$(CARGO) build --locked --workspace
-	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL \
-	    $(if $(CLUSTER),FIRSTCOME_DEV_DIR=target/chaos/services FIRSTCOME_CLUSTER_DIR=target/chaos/cluster scripts/cluster run,FIRSTCOME_DEV_DIR=target/chaos/services $(WITH_SERVICES)) \
+	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL FIRSTCOME_DEV_DIR=target/chaos/services \
+	    $(if $(CLUSTER),FIRSTCOME_CLUSTER_DIR=target/chaos/cluster scripts/cluster run,$(WITH_SERVICES)) \
 	    $(CARGO) run --locked --quiet --bin firstcome-chaos
 
 soak: ## A sale of MINUTES=30 without a fault: whether memory, descriptors, sessions or dead rows grow

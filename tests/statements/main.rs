@@ -193,8 +193,7 @@ impl Session {
         let mut session = Self { by_key, roles, statements: statements() };
         for (number, case) in CASES.iter().enumerate() {
             let statement = session.statement(case);
-            let types = statement.parameters.join(", ");
-            let types = if types.is_empty() { types } else { format!("({types})") };
+            let types = in_parentheses(&statement.parameters);
             let prepare = format!("PREPARE case_{number} {types} AS {}", statement.query);
             execute(session.connection(case), prepare).await;
         }
@@ -213,8 +212,7 @@ impl Session {
     /// Makes the plans that are kept.
     async fn plan(&mut self) {
         for (number, case) in CASES.iter().enumerate() {
-            let nulls = vec!["NULL"; case.arguments.len()].join(", ");
-            let call = if nulls.is_empty() { String::new() } else { format!("({nulls})") };
+            let call = in_parentheses(&vec!["NULL"; case.arguments.len()]);
             execute(self.connection(case), format!("EXPLAIN EXECUTE case_{number} {call}")).await;
         }
     }
@@ -234,8 +232,7 @@ impl Session {
                 value.map_or("NULL".to_owned(), |value| format!("'{}'", value.replace('\'', "''"))),
             );
         }
-        let call =
-            if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+        let call = in_parentheses(&values);
         let before = touched(connection).await;
         let explain =
             format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE case_{number} {call}");
@@ -312,6 +309,12 @@ where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
     sqlx::raw_sql(AssertSqlSafe(query)).fetch_one(connection).await?.try_get_unchecked(0)
+}
+
+/// Parameters of a statement, or what it is called with; nothing where there are none.
+fn in_parentheses(all: &[impl AsRef<str>]) -> String {
+    let all: Vec<&str> = all.iter().map(AsRef::as_ref).collect();
+    if all.is_empty() { String::new() } else { format!("({})", all.join(", ")) }
 }
 
 /// A text without comments, on one line.

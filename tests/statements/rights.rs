@@ -8,7 +8,7 @@ use std::{
 
 use sqlx::Row;
 
-use crate::{database::Database, execute, statements, words};
+use crate::{database::Database, execute, in_parentheses, statements, words};
 
 /// Each program's role and code. Sample data is the owner's to make.
 const PROGRAMS: [(&str, &str); 2] =
@@ -39,10 +39,9 @@ fn code(folder: &Path) -> String {
 
 /// The rights that a statement takes, besides to read.
 fn rights(query: &str) -> BTreeSet<Right> {
-    let words: Vec<&str> = query
-        .split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words = query.split(|c: char| !c.is_alphanumeric() && c != '_');
+    // So that each word has two behind it.
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).chain(["", ""]).collect();
     let mut rights = BTreeSet::new();
     let mut inserted = None;
     // The tables that were read last: those are locked.
@@ -63,9 +62,6 @@ fn rights(query: &str) -> BTreeSet<Right> {
                 rights.extend(read.clone().map(|table| ("UPDATE", table)));
             }
             ["LOCK", "TABLE", table] => _ = rights.insert(("UPDATE", (*table).to_owned())),
-            [.., "FOR", "UPDATE" | "SHARE"] => {
-                rights.extend(read.clone().map(|table| ("UPDATE", table)));
-            }
             _ => {}
         }
     }
@@ -95,10 +91,8 @@ async fn each_program_may_do_what_its_statements_do_and_nothing_else() {
             if ["LOCK", "SET"].iter().any(|word| statement.query.starts_with(word)) {
                 continue;
             }
-            let types = statement.parameters.join(", ");
-            let types = if types.is_empty() { types } else { format!("({types})") };
-            let nulls = vec!["NULL"; statement.parameters.len()].join(", ");
-            let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+            let types = in_parentheses(&statement.parameters);
+            let nulls = in_parentheses(&vec!["NULL"; statement.parameters.len()]);
             execute(&mut session, format!("PREPARE asked {types} AS {}", statement.query)).await;
             // Rights are looked at, and nothing is done.
             let asked =

@@ -70,8 +70,11 @@ pub(super) async fn keep(lines: Arc<Lines>) {
     loop {
         ticks.tick().await;
         let at = Utc::now();
-        let told = lines.all().into_iter().filter(|(_, known)| known.is_told_by_database());
-        let figures = told.map(|(line, known)| (line, Figures::of(&known, at))).collect();
+        let figures = {
+            let known = lines.known();
+            let told = known.iter().filter(|(_, known)| known.is_told_by_database());
+            told.map(|(line, known)| (*line, Figures::of(known, at))).collect()
+        };
         super::lock(&lines.history).note(Sample { at, lines: figures });
     }
 }

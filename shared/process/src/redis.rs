@@ -1,12 +1,15 @@
 //! The way to Redis.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use clap::Args;
 use redis::{Client, ClientTlsConfig, TlsCertificates};
 use rustls::crypto::ring;
 
 use crate::pem::{certificates_file, key_file};
+
+/// The longest wait for Redis where all that comes of it is a hint: a slower one is of no use.
+pub const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where Redis is.
 #[derive(Debug, Clone, Args)]

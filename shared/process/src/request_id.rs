@@ -1,17 +1,17 @@
 //! The name of the request that is being answered, for whatever is told about it on the way: log lines, problems. With
 //! it go its trace, and what it turns out to be about.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use firstcome_contract::trace::TraceParent;
 use uuid::Uuid;
 
 tokio::task_local! {
-    static CURRENT: Arc<Request>;
+    static CURRENT: Request;
 }
 
 /// What is known of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Request {
     id: String,
     trace: Option<TraceParent>,
@@ -24,12 +24,12 @@ pub fn scope<F: Future>(
     trace: Option<TraceParent>,
     answering: F,
 ) -> impl Future<Output = F::Output> {
-    CURRENT.scope(Arc::new(Request { id, trace, subject: OnceLock::new() }), answering)
+    CURRENT.scope(Request { id, trace, subject: OnceLock::new() }, answering)
 }
 
-/// A part of the answer that goes on in a task of its own.
+/// A part of the answer that goes on in a task of its own, with what is known by now.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let request = CURRENT.try_with(Arc::clone).ok();
+    let request = CURRENT.try_with(Request::clone).ok();
     async move {
         match request {
             Some(request) => CURRENT.scope(request, work).await,

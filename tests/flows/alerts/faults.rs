@@ -247,11 +247,11 @@ pub(super) async fn events_wait_for_their_consumers(prometheus: &Prometheus) {
         shop.ordered(1, &an_order()).await;
         prometheus.fires(Some(shop), "FirstcomeSalesStatsStalled").await;
         prometheus.fires(Some(shop), "FirstcomeDataPlatformStalled").await;
-        prometheus.is_pending(Some(shop), "FirstcomeDataPlatformAway").await;
+        prometheus.fires(Some(shop), "FirstcomeDataPlatformAway").await;
         platform.set_mode(Mode::Ok);
         locked.rollback().await.unwrap();
         halt(shop, "halt").await;
-        prometheus.is_pending(Some(shop), "FirstcomeLinesHalted").await;
+        prometheus.fires(Some(shop), "FirstcomeLinesHalted").await;
         halt(shop, "resume").await;
         well_again(prometheus, shop, worker).await;
     })

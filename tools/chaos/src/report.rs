@@ -110,7 +110,7 @@ impl Report {
         lines
     }
 
-    /// Leaves `report.txt`, `report.json` and `report.svg` in this folder.
+    /// Leaves `report.txt`, `report.json` and, of faults, `report.svg` in this folder.
     ///
     /// # Errors
     /// They cannot be written.
@@ -128,11 +128,13 @@ impl Report {
             "looks": self.looks,
             "rules": self.found,
         });
-        let texts = [
+        let mut texts = vec![
             ("report.json", format!("{json:#}\n")),
             ("report.txt", self.lines().join("\n") + "\n"),
-            ("report.svg", picture::draw(&self.by_fault(), RECOVERY_LIMIT)),
         ];
+        if !self.cycles.is_empty() {
+            texts.push(("report.svg", picture::draw(&self.by_fault(), RECOVERY_LIMIT)));
+        }
         for (name, text) in texts {
             let path = folder.join(name);
             std::fs::write(&path, text)

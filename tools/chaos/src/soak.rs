@@ -123,7 +123,7 @@ fn told(looks: &[Look]) -> String {
 }
 
 /// A figure at the beginning, when all is warm, and at the end.
-struct Course {
+struct Trend {
     what: String,
     first: f64,
     last: f64,
@@ -131,12 +131,12 @@ struct Course {
 }
 
 /// How each figure went.
-fn courses(looks: &[Look]) -> Vec<Course> {
+fn trends(looks: &[Look]) -> Vec<Trend> {
     let mut quarters = looks.chunks(looks.len().div_ceil(4).max(1)).skip(1);
     let warm = quarters.next().unwrap_or_default();
     let end = quarters.last().unwrap_or_default();
-    let mut courses = Vec::new();
-    let mut course = |what: String, most: &dyn Fn(f64) -> f64, figure: &dyn Fn(&Look) -> f64| {
+    let mut trends = Vec::new();
+    let mut trend = |what: String, most: &dyn Fn(f64) -> f64, figure: &dyn Fn(&Look) -> f64| {
         let middle = |looks: &[Look]| {
             let mut figures: Vec<f64> = looks.iter().map(figure).collect();
             figures.sort_by(f64::total_cmp);
@@ -144,7 +144,7 @@ fn courses(looks: &[Look]) -> Vec<Course> {
         };
         let first = middle(warm);
         let last = middle(end);
-        courses.push(Course { what, first, last, most: most(first) });
+        trends.push(Trend { what, first, last, most: most(first) });
     };
     let more_open = |first| first + MORE_OPEN;
     let names: BTreeSet<&str> =
@@ -153,26 +153,26 @@ fn courses(looks: &[Look]) -> Vec<Course> {
         let of =
             |look: &Look, figure: fn(&Usage) -> f64| look.programs.get(name).map_or(0.0, figure);
         let (times, plus) = MORE_MEMORY;
-        course(format!("{name}: MiB of memory"), &|first| first * times + plus, &|look| {
+        trend(format!("{name}: MiB of memory"), &|first| first * times + plus, &|look| {
             of(look, |usage| usage.memory_mib)
         });
-        course(format!("{name}: descriptors"), &more_open, &|look| {
+        trend(format!("{name}: descriptors"), &more_open, &|look| {
             of(look, |usage| usage.descriptors.into())
         });
-        course(format!("{name}: threads"), &more_open, &|look| {
+        trend(format!("{name}: threads"), &more_open, &|look| {
             of(look, |usage| usage.threads.into())
         });
     }
-    course("PostgreSQL: sessions".to_owned(), &more_open, &|look| look.sessions as f64);
-    course("PostgreSQL: share of dead rows".to_owned(), &|_| MOST_DEAD, &|look| {
+    trend("PostgreSQL: sessions".to_owned(), &more_open, &|look| look.sessions as f64);
+    trend("PostgreSQL: share of dead rows".to_owned(), &|_| MOST_DEAD, &|look| {
         look.dead_rows as f64 / (look.live_rows + look.dead_rows).max(1) as f64
     });
-    courses
+    trends
 }
 
 /// For people: what each figure was, and is.
 pub(crate) fn lines(looks: &[Look]) -> Vec<String> {
-    let told = courses(looks).into_iter().map(|Course { what, first, last, most }| {
+    let told = trends(looks).into_iter().map(|Trend { what, first, last, most }| {
         let verdict = if last > most { "FAIL" } else { "ok" };
         format!("  {verdict:<4} {what}: {first:.2}, at the end {last:.2} (at most {most:.2})")
     });
@@ -181,9 +181,9 @@ pub(crate) fn lines(looks: &[Look]) -> Vec<String> {
 
 /// How many figures grew; all of them, if it was too short to tell.
 pub(crate) fn grown(looks: &[Look]) -> usize {
-    let courses = courses(looks);
+    let trends = trends(looks);
     let is_long = looks.len() >= FEWEST_LOOKS;
-    courses.iter().filter(|course| !is_long || course.last > course.most).count()
+    trends.iter().filter(|trend| !is_long || trend.last > trend.most).count()
 }
 
 #[cfg(test)]

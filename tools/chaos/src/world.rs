@@ -81,6 +81,14 @@ impl Services {
         Ok(std::fs::read_to_string(self.folder.join("role").join(role))?.trim().to_owned())
     }
 
+    /// Which database of the cluster was lost with its role.
+    pub(crate) fn lost(&self) -> anyhow::Result<String> {
+        let names = std::fs::read_dir(self.folder.join("role"))?
+            .filter_map(|role| role.ok()?.file_name().into_string().ok());
+        let mut lost = names.filter_map(|name| Some(name.strip_prefix("lost-")?.to_owned()));
+        lost.next().context("no database is lost")
+    }
+
     /// Where the service listens.
     pub(crate) fn address(&self, port: &str) -> anyhow::Result<String> {
         let port = match (self.is_cluster, port) {
@@ -128,8 +136,6 @@ pub(crate) struct World {
     pub(crate) database_url: String,
     /// The process of a program that was started as no operator would.
     altered: Mutex<Option<u32>>,
-    /// The server of the cluster that was struck last.
-    struck: Mutex<String>,
     /// Connections that nobody else can have meanwhile.
     held: Mutex<Vec<PgConnection>>,
 }
@@ -155,7 +161,6 @@ impl World {
             database_url: database_url.to_owned(),
             amqp_url: amqp_url.to_owned(),
             altered: Mutex::default(),
-            struck: Mutex::default(),
             held: Mutex::default(),
         }
     }
@@ -169,16 +174,6 @@ impl World {
     pub(crate) fn is_altered(&self, name: &str, programs: &System) -> bool {
         let altered = *self.altered.lock().unwrap_or_else(PoisonError::into_inner);
         altered.is_some() && altered == process(name, programs)
-    }
-
-    /// Remembers whom to put right.
-    pub(crate) fn note_struck(&self, node: &str) {
-        node.clone_into(&mut self.struck.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Whom to put right.
-    pub(crate) fn struck(&self) -> String {
-        self.struck.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether every event of an order was counted and delivered.

@@ -1,9 +1,8 @@
 //! Tells the APIs what was settled, over Redis pub/sub. A hint: lost ones cost a poller up to a
 //! second, never an outcome, so nothing here ever delays or fails a batch.
 
-use std::time::Duration;
-
 use firstcome_contract::job::{SettledBatch, outcome::settled_channel};
+use firstcome_process::redis::REDIS_TIMEOUT;
 use redis::{
     AsyncTypedCommands,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -12,8 +11,6 @@ use tokio::sync::mpsc;
 
 /// The most batches that wait for a slow Redis; more are dropped.
 const MAX_WAITING: usize = 64;
-/// The longest wait for Redis: a slower one is of no use to a waiting poll.
-const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The sending end; cheap to clone.
 #[derive(Debug, Clone)]

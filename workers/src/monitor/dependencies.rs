@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use firstcome_process::database::Pool;
+use firstcome_process::{database::Pool, redis::REDIS_TIMEOUT};
 use redis::{
     Client,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -19,8 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Time between two questions: less than between two scrapes.
 const ASK_INTERVAL: Duration = Duration::from_secs(2);
-/// The longest wait for Redis: a slower one is of no use.
-const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is known of PostgreSQL and Redis.
 #[derive(Debug, Default)]

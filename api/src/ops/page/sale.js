@@ -14,8 +14,8 @@ export async function open(rest, query) {
     return;
   }
   try {
-    const report = await get(`/api/admin/sales/${encodeURIComponent(family)}/${encodeURIComponent(key)}/report`, query);
-    show(report, await readiness(family, key));
+    const report = get(`/api/admin/sales/${encodeURIComponent(family)}/${encodeURIComponent(key)}/report`, query);
+    show(...(await Promise.all([report, readiness(family, key)])));
   } catch (error) {
     find("report").replaceChildren(trouble(error));
   }

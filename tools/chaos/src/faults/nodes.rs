@@ -53,7 +53,6 @@ impl NodeFault {
 
     pub(super) async fn strike(self, world: &World) -> anyhow::Result<()> {
         let node = self.node(world)?;
-        world.note_struck(&node);
         match self {
             Self::Broker(_, loss) | Self::SynchronousStandby(loss) => {
                 call(world, loss.commands()[0], &node).await
@@ -68,13 +67,12 @@ impl NodeFault {
     }
 
     pub(super) async fn mend(self, world: &World) -> anyhow::Result<()> {
-        let node = world.struck();
         match self {
             Self::Broker(_, loss) | Self::SynchronousStandby(loss) => {
-                call(world, loss.commands()[1], &node).await
+                call(world, loss.commands()[1], &self.node(world)?).await
             }
-            Self::PrimaryKilled => call(world, "start", &node).await,
-            Self::PrimaryLost => call(world, "rejoin", &node).await,
+            Self::PrimaryKilled => call(world, "start", &self.node(world)?).await,
+            Self::PrimaryLost => call(world, "rejoin", &world.services.lost()?).await,
         }
     }
 

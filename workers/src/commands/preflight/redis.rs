@@ -1,14 +1,9 @@
 //! Whether Redis answers in time to be of use.
 
-use std::time::Duration;
-
-use firstcome_process::redis::RedisArgs;
+use firstcome_process::redis::{REDIS_TIMEOUT, RedisArgs};
 use redis::AsyncConnectionConfig;
 
 use super::Check;
-
-/// The longest wait for Redis: the programs do not wait longer.
-const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Whether it does. The sale could do without.
 pub(super) async fn check(args: &RedisArgs) -> Check {
