@@ -1,6 +1,7 @@
 //! `firstcome-bench compare`: the system, other designs and floors side by side, on one machine, in
 //! one run.
 
+mod cost;
 mod databases;
 mod files;
 mod history;

@@ -88,6 +88,7 @@ impl Results {
         for (scenario, title) in SCENARIOS {
             self.scenario(&mut text, scenario, title);
         }
+        self.cost(&mut text);
         self.idle(&mut text);
         if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
             let grown = shown(Some(figure), 0);
@@ -161,6 +162,39 @@ impl Results {
             _ => ["side", "connections", "per second", "answer p50 ms", "answer p99 ms", "gave up"],
         };
         table(text, heads, &rows.collect::<Vec<_>>());
+    }
+
+    fn cost(&self, text: &mut String) {
+        let rows: Vec<[String; 6]> = self
+            .measurements
+            .iter()
+            .filter_map(|(key, _)| {
+                let backlog = key.strip_prefix("cost.")?.strip_suffix(".wal_bytes")?;
+                let micros = |who: &[&str]| {
+                    let figures = who.iter().filter_map(|who| {
+                        self.measurements.figure(&format!("cost.{backlog}.{who}.cpu_us"))
+                    });
+                    figures.map(|figure| figure.median).reduce(|sum, more| sum + more)
+                };
+                let shown = |micros: Option<f64>| {
+                    micros.map_or_else(|| "–".to_owned(), |micros| format!("{micros:.1}"))
+                };
+                Some([
+                    backlog.to_owned(),
+                    shown(micros(&["accepting.api"])),
+                    shown(micros(&["accepting.rabbitmq", "settling.rabbitmq"])),
+                    shown(micros(&["settling.coupons", "settling.products"])),
+                    shown(micros(&["accepting.postgres", "settling.postgres"])),
+                    self::shown(self.measurements.figure(key), 0),
+                ])
+            })
+            .collect();
+        if rows.is_empty() {
+            return;
+        }
+        text.push_str("## What a job costs: microseconds of a core, and bytes of WAL\n\n");
+        let heads = ["backlog", "API", "RabbitMQ", "workers", "PostgreSQL", "WAL"];
+        table(text, heads, &rows);
     }
 
     fn idle(&self, text: &mut String) {

@@ -11,6 +11,7 @@ use super::{
     plan::{MOST_CONNECTIONS, Plan},
     requests,
     sale::Sale,
+    scenarios::Drained,
     servers::Firstcome,
     throughput::{Goods, Throughput, measure},
 };
@@ -119,6 +120,19 @@ impl<'a> Run<'a> {
         self.say(format_args!(
             "  {scenario}, {side}, {connections} connections: {per_second:.0}/s"
         ));
+    }
+
+    /// Puts down how fast a backlog was drained, and what each of its jobs cost.
+    pub(super) fn note_backlog(&mut self, scenario: &str, side: &str, drained: &Drained) {
+        self.note_drained(scenario, side, drained.per_second);
+        for (part, costs) in [("accepting", &drained.accepting), ("settling", &drained.settling)] {
+            for (program, micros) in costs {
+                let key = format!("cost.{scenario}.{side}.{part}.{program}.cpu_us");
+                self.measurements.add(key, *micros);
+            }
+        }
+        let key = format!("cost.{scenario}.{side}.wal_bytes");
+        self.measurements.add(key, drained.wal_bytes);
     }
 
     /// Puts down how fast a backlog was drained.

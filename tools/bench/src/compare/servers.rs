@@ -75,6 +75,11 @@ impl Firstcome {
         Ok(Self { settings, front, back, address })
     }
 
+    /// The processes: program and process id.
+    pub(super) fn processes(&self) -> Vec<(&'static str, u32)> {
+        [self.front.ids(), self.back.ids()].concat()
+    }
+
     /// The API's process.
     pub(super) fn api(&self) -> Option<u32> {
         self.front.ids().first().map(|(_, id)| *id)
@@ -101,6 +106,11 @@ pub(super) struct WithoutWorkers {
 }
 
 impl WithoutWorkers {
+    /// The processes: program and process id.
+    pub(super) fn processes(&self) -> Vec<(&'static str, u32)> {
+        self.front.ids()
+    }
+
     pub(super) fn start_workers(self) -> anyhow::Result<Firstcome> {
         self.start(&SETTLERS)
     }

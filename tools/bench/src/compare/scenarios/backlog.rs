@@ -19,6 +19,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use crate::compare::{
+    cost::Meter,
     databases::Database,
     load::{ClosedLoop, Requests},
     plan::MOST_CONNECTIONS,
@@ -58,33 +59,50 @@ async fn drained_by_workers(run: &mut Run<'_>, sale: Sale) -> anyhow::Result<()>
     let system = system.stop_workers().await?;
     let (requests, _) = run.hot(sale, &database).await?;
     let backlog = Backlog { jobs: run.plan.backlog, requests, settled };
-    let (system, per_second) = drain(run, &database, system, backlog).await?;
+    let (system, drained) = drain(run, &database, system, backlog).await?;
     system.stop().await?;
-    run.note_drained(scenario(sale), FIRSTCOME, per_second);
+    run.note_backlog(scenario(sale), FIRSTCOME, &drained);
     database.audit(FIRSTCOME).await?;
     run.databases.delete(database).await
 }
 
-/// Submits the jobs, then starts the workers; tells how many they settled in a second.
+/// What a backlog came to.
+pub(in crate::compare) struct Drained {
+    pub(in crate::compare) per_second: f64,
+    /// What each job cost until it was accepted, and from then on: microseconds of a processor, by program.
+    pub(in crate::compare) accepting: Vec<(&'static str, f64)>,
+    pub(in crate::compare) settling: Vec<(&'static str, f64)>,
+    /// What each job added to the write-ahead log until it was settled.
+    pub(in crate::compare) wal_bytes: f64,
+}
+
+/// Submits the jobs, then starts the workers.
 pub(super) async fn drain(
     run: &Run<'_>,
     database: &Database,
     system: WithoutWorkers,
     Backlog { jobs, requests, settled }: Backlog,
-) -> anyhow::Result<(Firstcome, f64)> {
+) -> anyhow::Result<(Firstcome, Drained)> {
     let requests: Requests = Arc::new(move |index| requests(index).filter(|_| index < jobs));
     let load = ClosedLoop {
         window: SUBMIT_DEADLINE,
         ..run.load(system.address, MOST_CONNECTIONS, requests)
     };
+    let idle = Meter::read(&database.pool, &system.processes()).await?;
     let answered = load.run().await?;
+    let accepted = Meter::read(&database.pool, &system.processes()).await?;
     ensure!(answered.granted == jobs, "only {} of {jobs} jobs were accepted", answered.granted);
     database.settle_down().await;
+    let waiting = Meter::read(&database.pool, &system.processes()).await?;
     let before: DateTime<Utc> =
         sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&database.pool).await?;
     let system = system.start_workers()?;
     outcomes(&database.pool, settled + i64::try_from(jobs)?).await?;
-    Ok((system, drained(&database.pool, before).await?))
+    let settled = Meter::read(&database.pool, &system.processes()).await?;
+    let (accepting, _) = accepted.per_job(&idle, jobs);
+    let (settling, wal_bytes) = settled.per_job(&waiting, jobs);
+    let per_second = drained(&database.pool, before).await?;
+    Ok((system, Drained { per_second, accepting, settling, wal_bytes }))
 }
 
 /// The worker's own batches, one after the other, of jobs that are there already.

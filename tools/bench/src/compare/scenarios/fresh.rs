@@ -99,9 +99,9 @@ async fn fresh_drain(run: &mut Run<'_>, mix: Mix) -> anyhow::Result<()> {
     // They declare the lines; not a single job is theirs.
     let system = Firstcome::start(&database).await?.stop_workers().await?;
     let backlog = Backlog { jobs, requests: asked.requests, settled: asked.settled };
-    let (system, per_second) = drain(run, &database, system, backlog).await?;
+    let (system, drained) = drain(run, &database, system, backlog).await?;
     database.is_fresh().await?;
-    run.note_drained(&format!("drain_{}", mix.scenario()), mix.side(), per_second);
+    run.note_backlog(&format!("drain_{}", mix.scenario()), mix.side(), &drained);
     close(run, database, system).await
 }
 

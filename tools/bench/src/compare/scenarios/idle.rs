@@ -9,7 +9,7 @@ use firstcome_rig::{
 };
 use tokio::time::sleep;
 
-use crate::compare::run::Run;
+use crate::compare::{cost::cpu_seconds, run::Run};
 
 /// Watches an idle system for a while.
 pub(super) async fn idle(run: &mut Run<'_>) -> anyhow::Result<()> {
@@ -52,15 +52,6 @@ async fn watch(system: &System, time: Duration) -> anyhow::Result<Vec<Idle>> {
         Ok(Idle { program, rss_mib: rss_mib(*id)?, cpu_percent })
     });
     seen.collect()
-}
-
-/// Linux counts in hundredths of a second.
-fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The second field, in parentheses, may hold anything.
-    let (_, rest) = stat.rsplit_once(')').context("no stat")?;
-    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-    Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
 }
 
 pub(super) fn rss_mib(process: u32) -> anyhow::Result<f64> {

@@ -10,6 +10,8 @@ mod orders;
 mod rivals;
 mod streams;
 
+pub(super) use backlog::Drained;
+
 use super::{plan::Part, run::Run};
 use crate::rivals::Rival;
 
