@@ -37,7 +37,8 @@ soak: ## A sale of MINUTES=30 without a fault: whether memory, descriptors, sess
 	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL SOAK=true FIRSTCOME_DEV_DIR=target/chaos/services $(WITH_SERVICES) \
 	    $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-chaos -- --out target/chaos/soak
 
-fuzz: ## Malformed messages and made-up requests, half an hour: REQUESTS=50000 of them, SEED=1, MINUTES= at most
+fuzz: ## Fuzz targets (TARGET_SECONDS=60 each), malformed messages, made-up requests: REQUESTS=50000, SEED=1, MINUTES= at most
+	scripts/fuzz-targets
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	scripts/fuzz
 
@@ -53,10 +54,12 @@ upgrade-test: ## The version before and this one, side by side through a sale
 	$(CARGO) build --locked --workspace
 	$(WITH_SERVICES) scripts/upgrade-test
 
+# What the fuzz targets do is built with the tests (tests/seeds.rs); that their lock file follows costs a second.
 check: ## Format, lints, docs
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	$(CARGO) update --quiet --workspace --locked --manifest-path fuzz/Cargo.toml
 
 services: ## Start the services and keep them
 	scripts/services start

@@ -163,7 +163,8 @@ fn code_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.starts_with("//"))
 }
 
-const ALL: [&str; 4] = ["api/src", "shared", "tools", "workers/src"];
+const ALL: [&str; 6] =
+    ["api/src", "fuzz/fuzz_targets", "fuzz/src", "shared", "tools", "workers/src"];
 
 /// What a job is about is its handler's: the line asks the registry.
 #[test]

@@ -10,7 +10,7 @@ mod find_jobs;
 mod find_orders;
 mod find_users;
 mod halts;
-mod imports;
+pub mod imports;
 mod job_story;
 mod orders;
 mod personal_data;
@@ -49,12 +49,7 @@ use firstcome_contract::family::Family;
 use serde::Serialize;
 use utoipa::IntoParams;
 
-use crate::http::{
-    fields::{Fields, is_digits},
-    json,
-    page::Page,
-    problem::Problem,
-};
+use crate::http::{fields::Fields, json, page::Page, path::PathId, problem::Problem};
 
 /// Which part of a catalogue.
 #[derive(IntoParams)]
@@ -95,9 +90,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Contended {
             |wanted| params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
         let family = Family::parse(given("family").unwrap_or_default());
         let family = family.map_err(|expected| Problem::invalid("family", expected))?;
-        let key = given("key").filter(|key| is_digits(key));
-        let key = key.ok_or_else(|| Problem::invalid("key", "must be an integer"))?;
-        Ok(Self { family, key: key.parse().unwrap_or(i64::MAX) })
+        let key = given("key").and_then(PathId::parse);
+        let PathId(key) = key.ok_or_else(|| Problem::invalid("key", "must be an integer"))?;
+        Ok(Self { family, key })
     }
 }
 

@@ -26,14 +26,15 @@ pub(crate) const CEILING: i64 = 1_000_000_000_000;
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"amount": 50_000}))]
-struct ChargeRequest {
+pub struct ChargeRequest {
     /// In won.
     #[schema(minimum = 1, maximum = 10_000_000)]
-    amount: i64,
+    pub amount: i64,
 }
 
 impl ChargeRequest {
-    fn read(fields: &mut Fields) -> Self {
+    /// Reads it; an amount that is out of range is told by a code of its own, later.
+    pub fn read(fields: &mut Fields) -> Self {
         Self { amount: fields.any_integer("amount", 1..=MAX_CHARGE) }
     }
 }

@@ -24,13 +24,15 @@ use crate::{
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"quantity": 2}))]
-struct CartRequest {
+pub struct CartRequest {
     #[schema(minimum = 1, maximum = 10_000)]
-    quantity: i64,
+    #[expect(missing_docs, reason = "the name says it")]
+    pub quantity: i64,
 }
 
 impl CartRequest {
-    fn read(fields: &mut Fields) -> Self {
+    /// Reads it.
+    pub fn read(fields: &mut Fields) -> Self {
         Self { quantity: fields.integer("quantity", 1..=MAX_QUANTITY) }
     }
 }

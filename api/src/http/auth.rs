@@ -79,7 +79,8 @@ impl Identity {
 }
 
 /// The user's id that a subject is, if it is one.
-pub(crate) fn user_id(subject: &str) -> Option<UserId> {
+#[must_use]
+pub fn user_id(subject: &str) -> Option<UserId> {
     let id: i64 = subject.parse().ok()?;
     // As it is written in one way only: " 7", "+7" and "07" are somebody else.
     let is_it = (1..=MAX_ID).contains(&id) && id.to_string() == subject;

@@ -209,6 +209,22 @@ impl Fields {
         self.required(name, value)
     }
 
+    /// A word that may be absent or `null`, of 1..=`longest` visible ASCII characters, as it was written.
+    pub fn optional_word(&mut self, name: &str, longest: usize) -> Option<String> {
+        match self.take(name)? {
+            Json::Text(word)
+                if (1..=longest).contains(&word.len())
+                    && word.bytes().all(|byte| byte.is_ascii_graphic()) =>
+            {
+                Some(word)
+            }
+            _ => {
+                self.reject(name, format!("must be 1 to {longest} visible ASCII characters"));
+                Some(String::new())
+            }
+        }
+    }
+
     /// One of a few names, which may be absent or `null`.
     pub fn optional_choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let value = self.take(name)?;

@@ -24,7 +24,7 @@ pub mod public;
 pub mod request_id;
 pub mod requests;
 pub mod schema;
-pub(crate) mod seek;
+pub mod seek;
 mod slots;
 mod strict_json;
 pub mod text;

@@ -26,7 +26,7 @@ impl Page {
     /// Reads `limit` and `cursor`.
     pub fn read(fields: &mut Fields) -> Self {
         let limit = fields.optional_integer("limit", 1..=100).unwrap_or(20);
-        let after = fields.optional_text("cursor", 64).and_then(|cursor| {
+        let after = fields.optional_word("cursor", 64).and_then(|cursor| {
             let id = BASE64_URL_SAFE_NO_PAD
                 .decode(&cursor)
                 .ok()
@@ -97,9 +97,18 @@ mod tests {
         assert_eq!((page.limit, page.after), (7, Some(12)));
         assert!(fields.finish().is_ok());
         let forged = format!("cursor={}", cursor_of(-1));
-        for bad in
-            ["limit=0", "limit=101", "limit=1.0", "cursor=!", &forged, "limit=1&limit=1", "what=1"]
-        {
+        for bad in [
+            "limit=0",
+            "limit=101",
+            "limit=1.0",
+            "cursor=!",
+            "cursor=MTI+",
+            "cursor=%20MTI",
+            "cursor=MTI%E3%80%80",
+            &forged,
+            "limit=1&limit=1",
+            "what=1",
+        ] {
             let mut fields = Fields::from_query(Some(bad));
             Page::read(&mut fields);
             assert!(fields.finish().is_err(), "{bad}");

@@ -12,6 +12,14 @@ use super::{fields::is_digits, problem::Problem};
 #[derive(Debug, Clone, Copy)]
 pub struct PathId(pub i64);
 
+impl PathId {
+    /// Reads digits; `None` for anything else. Of so many that they are no id, it makes one that cannot exist.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        is_digits(text).then(|| Self(text.parse().unwrap_or(i64::MAX)))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Problem;
 
@@ -20,9 +28,6 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
             .await
             .map_err(|_| Problem::invalid("id", "must be an integer"))?;
         let (name, value) = params.iter().next().unwrap_or(("id", ""));
-        if !is_digits(value) {
-            return Err(Problem::invalid(name, "must be an integer"));
-        }
-        Ok(Self(value.parse().unwrap_or(i64::MAX)))
+        Self::parse(value).ok_or_else(|| Problem::invalid(name, "must be an integer"))
     }
 }

@@ -19,9 +19,11 @@ const LONGEST_CURSOR: usize = 128;
 
 /// Which part of a list with filters is asked for; `K` is what the list is in the order of.
 #[derive(Debug, Clone)]
-pub(crate) struct Seek<K> {
-    pub(crate) limit: i64,
-    pub(crate) after: Option<K>,
+pub struct Seek<K> {
+    /// At most so many items.
+    pub limit: i64,
+    /// The last row that the page before came to.
+    pub after: Option<K>,
     /// What the list and its filters are known by.
     list: String,
 }
@@ -41,14 +43,14 @@ pub(crate) struct SeekParams {
 }
 
 /// A row that was looked at, by its key, and whether the filters leave it in.
-pub(crate) type Seen<K> = (K, bool);
+pub type Seen<K> = (K, bool);
 
 impl<K: Display + FromStr + Copy> Seek<K> {
     /// Reads `limit` and `cursor` of a list, whose name and filters its cursors are of.
-    pub(crate) fn read(fields: &mut Fields, list: &str, query: Option<&str>) -> Self {
+    pub fn read(fields: &mut Fields, list: &str, query: Option<&str>) -> Self {
         let limit = fields.optional_integer("limit", 1..=100).unwrap_or(20);
         let mut seek = Self { limit, after: None, list: known_by(list, query) };
-        seek.after = fields.optional_text("cursor", LONGEST_CURSOR).and_then(|cursor| {
+        seek.after = fields.optional_word("cursor", LONGEST_CURSOR).and_then(|cursor| {
             let key = seek.key(&cursor);
             if key.is_none() {
                 fields.reject(
@@ -68,7 +70,8 @@ impl<K: Display + FromStr + Copy> Seek<K> {
 
     /// What of these rows is the page, and what leads to the next one. They are all there are if they are fewer than
     /// were to be looked at.
-    pub(crate) fn cut(&self, seen: &[Seen<K>], rows: i64) -> (Vec<K>, Option<String>) {
+    #[must_use]
+    pub fn cut(&self, seen: &[Seen<K>], rows: i64) -> (Vec<K>, Option<String>) {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let is_cut_off = i64::try_from(seen.len()).is_ok_and(|seen| seen >= rows);
         let mut wanted = seen.iter().filter(|(_, is_wanted)| *is_wanted).map(|(key, _)| *key);
@@ -138,6 +141,10 @@ mod tests {
             ("jobs", ""),
         ] {
             assert_eq!(after(list, query), None, "{list}?{query}");
+        }
+        for space in ["%20", "+", "%E3%80%80"] {
+            let query = format!("user=7&product=1&cursor={cursor}{space}");
+            assert!(seek("jobs", &query).is_none(), "{query}");
         }
         for bad in ["cursor=MTI", "cursor=!", "limit=0", "limit=101", "what=1"] {
             assert!(seek("jobs", bad).is_none(), "{bad}");

@@ -77,14 +77,7 @@ pub async fn place(
     body: Body,
 ) -> Result<Response, Problem> {
     let Body { mut fields, .. } = body;
-    let items = read_items(&mut fields);
-    let from_cart = items.is_none();
-    let order = PlaceOrder {
-        items: items.unwrap_or_default(),
-        coupon_id: fields.optional_integer("couponId", IDS).map(CouponId::new),
-        fulfilment: fields.optional_choice("fulfilment", &FULFILMENTS).unwrap_or_default(),
-        from_cart,
-    };
+    let order = read_order(&mut fields);
     fields.finish()?;
 
     let fingerprint = terms(&order).map_err(|_| Problem::new(Code::InternalError))?;
@@ -130,6 +123,18 @@ fn terms(order: &PlaceOrder) -> serde_json::Result<Vec<u8>> {
         },
         from_cart: order.from_cart,
     })
+}
+
+/// Reads what is asked for; an order from the cart has no items yet.
+pub fn read_order(fields: &mut Fields) -> PlaceOrder {
+    let items = read_items(fields);
+    let from_cart = items.is_none();
+    PlaceOrder {
+        items: items.unwrap_or_default(),
+        coupon_id: fields.optional_integer("couponId", IDS).map(CouponId::new),
+        fulfilment: fields.optional_choice("fulfilment", &FULFILMENTS).unwrap_or_default(),
+        from_cart,
+    }
 }
 
 /// The items in the body, merged; `None` if they are to come from the cart.

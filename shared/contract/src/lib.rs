@@ -17,6 +17,7 @@ pub mod line;
 pub mod lost;
 pub mod money;
 pub mod order;
+mod reason;
 pub mod rejection;
 pub mod request_id;
 pub mod sale;

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 
 use super::{
     Verdict,
+    reader::Layout,
     settle::{Row, Stored},
     table::Table,
 };
@@ -23,7 +24,7 @@ use crate::{
 
 /// A campaign to create or to edit.
 #[derive(Debug)]
-pub(super) struct CouponRow {
+pub struct CouponRow {
     id: Option<i64>,
     coupon: NewCoupon,
     /// Whether the cap is to be what it says, be it none; else one that is there stays.
@@ -45,8 +46,7 @@ struct Coupon {
     is_deleted: bool,
 }
 
-impl Row for CouponRow {
-    const TABLE: Ids = Ids::Coupons;
+impl Layout for CouponRow {
     const COLUMNS: &'static [&'static str] = &[
         "id",
         "name",
@@ -68,6 +68,10 @@ impl Row for CouponRow {
             coupon: NewCoupon::read(fields),
         }
     }
+}
+
+impl Row for CouponRow {
+    const TABLE: Ids = Ids::Coupons;
 
     fn store<'c>(
         _: &'c AppState,

@@ -6,12 +6,16 @@
 
 mod coupons;
 mod products;
-mod reader;
-mod records;
+pub mod reader;
+pub mod records;
 mod settle;
 mod table;
 mod upload;
 mod users;
+
+pub use coupons::CouponRow;
+pub use products::ProductRow;
+pub use users::UserRow;
 
 use axum::{
     extract::{Request, State},
@@ -27,9 +31,6 @@ use crate::{
     },
     state::AppState,
 };
-use coupons::CouponRow;
-use products::ProductRow;
-use users::UserRow;
 
 /// Faulty rows that are told of; the others are only counted.
 const MAX_TOLD: usize = 1_000;

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 
 use super::{
     Verdict,
+    reader::Layout,
     settle::{Row, Stored},
     table::Table,
 };
@@ -20,7 +21,7 @@ use crate::{
 
 /// A product to create or to edit. What is not given of one that is there stays.
 #[derive(Debug)]
-pub(super) struct ProductRow {
+pub struct ProductRow {
     id: Option<i64>,
     product: NewProduct,
     gives_from: bool,
@@ -40,8 +41,7 @@ struct Product {
     is_deleted: bool,
 }
 
-impl Row for ProductRow {
-    const TABLE: Ids = Ids::Products;
+impl Layout for ProductRow {
     const COLUMNS: &'static [&'static str] =
         &["id", "name", "price", "stock", "onSaleFrom", "onSaleUntil", "perCustomer"];
     const REQUIRED: &'static [&'static str] = &["name", "price", "stock"];
@@ -55,6 +55,10 @@ impl Row for ProductRow {
             product: NewProduct::read(fields),
         }
     }
+}
+
+impl Row for ProductRow {
+    const TABLE: Ids = Ids::Products;
 
     fn store<'c>(
         _: &'c AppState,

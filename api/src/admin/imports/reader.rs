@@ -5,10 +5,7 @@ use std::{marker::PhantomData, str};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 
-use super::{
-    records::{Record, Records, Unreadable, cells},
-    settle::Row,
-};
+use super::records::{Record, Records, Unreadable, cells};
 use crate::http::{
     body::{MAX_BODY, is_of_type},
     fields::Fields,
@@ -20,9 +17,20 @@ const MAX_REASONS: usize = 10;
 /// The field by which the first line of a table is told of.
 const HEADER: &str = "header";
 
+/// What a row is read from.
+pub trait Layout: Sized {
+    /// The fields, which are a table's columns.
+    const COLUMNS: &'static [&'static str];
+    /// Those that every row has.
+    const REQUIRED: &'static [&'static str];
+
+    /// Reads the fields of a row, and notes what is wrong with them.
+    fn read(fields: &mut Fields) -> Self;
+}
+
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
     /// A table: RFC 4180, with names of columns.
     Csv,
     /// An object per line.
@@ -46,11 +54,11 @@ impl Format {
 }
 
 /// Where a row begins, and the row, or what is wrong with it.
-pub(super) type Entry<R> = (u64, Result<R, Vec<String>>);
+pub type Entry<R> = (u64, Result<R, Vec<String>>);
 
 /// Reads rows as their bytes come.
 #[derive(Debug)]
-pub(super) struct Reader<R> {
+pub struct Reader<R> {
     format: Format,
     records: Records,
     /// Of a table, once they are read.
@@ -58,19 +66,21 @@ pub(super) struct Reader<R> {
     rows: PhantomData<fn() -> R>,
 }
 
-impl<R: Row> Reader<R> {
-    pub(super) fn new(format: Format) -> Self {
+impl<R: Layout> Reader<R> {
+    /// Of rows that are written so.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
         let records = Records::new(format == Format::Csv);
         Self { format, records, columns: Vec::new(), rows: PhantomData }
     }
 
     /// More bytes came.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.records.push(bytes);
     }
 
     /// All have come.
-    pub(super) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.records.end();
     }
 
@@ -78,12 +88,12 @@ impl<R: Row> Reader<R> {
     ///
     /// # Errors
     /// 400 for a table whose columns are not those of a row.
-    pub(super) fn next(&mut self) -> Result<Option<Entry<R>>, Problem> {
+    pub fn next_row(&mut self) -> Result<Option<Entry<R>>, Problem> {
         if self.format == Format::Csv && self.columns.is_empty() {
-            let Some(record) = self.records.next() else { return Ok(None) };
+            let Some(record) = self.records.next_record() else { return Ok(None) };
             self.columns = columns::<R>(record)?;
         }
-        let Some(Record { line, content }) = self.records.next() else { return Ok(None) };
+        let Some(Record { line, content }) = self.records.next_record() else { return Ok(None) };
         let row = content.map_err(|reason| vec![told(reason)]).and_then(|content| {
             self.row(&content).map_err(|mut reasons| {
                 reasons.truncate(MAX_REASONS);
@@ -97,7 +107,7 @@ impl<R: Row> Reader<R> {
     ///
     /// # Errors
     /// 400 if not.
-    pub(super) fn finish(&self) -> Result<(), Problem> {
+    pub fn finish(&self) -> Result<(), Problem> {
         if self.format == Format::Csv && self.columns.is_empty() {
             return Err(Problem::invalid(HEADER, "the first line must name the columns"));
         }
@@ -128,7 +138,7 @@ impl<R: Row> Reader<R> {
 ///
 /// # Errors
 /// 400 with each that is unknown, missing or there twice.
-fn columns<R: Row>(record: Record) -> Result<Vec<String>, Problem> {
+fn columns<R: Layout>(record: Record) -> Result<Vec<String>, Problem> {
     let content = record.content.map_err(|reason| Problem::invalid(HEADER, told(reason)))?;
     let text = str::from_utf8(&content).map_err(|_| Problem::invalid(HEADER, "is not UTF-8"))?;
     let names: Vec<String> = cells(text).iter().map(|name| name.trim().to_owned()).collect();
@@ -170,7 +180,7 @@ mod tests {
         reader.push(text);
         reader.end();
         let mut rows = Vec::new();
-        while let Some(row) = reader.next()? {
+        while let Some(row) = reader.next_row()? {
             rows.push(row);
         }
         reader.finish().map(|()| rows)

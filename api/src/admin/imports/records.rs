@@ -15,15 +15,17 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A record that is not blank, and the line that it begins in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) line: u64,
+pub struct Record {
+    /// The first one is 1.
+    pub line: u64,
     /// Without the end of its line.
-    pub(super) content: Result<Bytes, Unreadable>,
+    pub content: Result<Bytes, Unreadable>,
 }
 
 /// Why a line is no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unreadable {
+pub enum Unreadable {
+    /// More than a record may have.
     TooLong,
     /// A quotation mark that begins a cell has none that ends it, or something comes between that one and the comma.
     Quotation,
@@ -46,7 +48,7 @@ enum At {
 
 /// Tells records apart as their bytes come.
 #[derive(Debug)]
-pub(super) struct Records {
+pub struct Records {
     has_cells: bool,
     /// What is not told yet; it begins with a record.
     bytes: BytesMut,
@@ -63,7 +65,8 @@ pub(super) struct Records {
 
 impl Records {
     /// Records of a table, or lines.
-    pub(super) fn new(has_cells: bool) -> Self {
+    #[must_use]
+    pub fn new(has_cells: bool) -> Self {
         let at = if has_cells { At::Start } else { At::Plain };
         let bytes = BytesMut::new();
         let (looked_at, first_end, line, has_begun, is_over) = (0, None, 1, false, false);
@@ -71,17 +74,17 @@ impl Records {
     }
 
     /// More bytes came.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// All have come.
-    pub(super) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.is_over = true;
     }
 
     /// The next record; `None` until more bytes come, or after the end.
-    pub(super) fn next(&mut self) -> Option<Record> {
+    pub fn next_record(&mut self) -> Option<Record> {
         if !self.has_begun {
             let seen = self.bytes.len().min(BYTE_ORDER_MARK.len());
             if self.bytes.get(..seen) == BYTE_ORDER_MARK.get(..seen) {
@@ -174,7 +177,8 @@ impl Records {
 }
 
 /// The cells of a record as [`Records`] tells them.
-pub(super) fn cells(record: &str) -> Vec<String> {
+#[must_use]
+pub fn cells(record: &str) -> Vec<String> {
     let (mut cells, mut rest) = (Vec::new(), record);
     loop {
         let (cell, after) = match rest.strip_prefix('"') {
@@ -216,10 +220,10 @@ mod tests {
         let (mut records, mut told) = (Records::new(has_cells), Vec::new());
         for part in parts {
             records.push(part);
-            told.extend(std::iter::from_fn(|| records.next()));
+            told.extend(std::iter::from_fn(|| records.next_record()));
         }
         records.end();
-        told.extend(std::iter::from_fn(|| records.next()));
+        told.extend(std::iter::from_fn(|| records.next_record()));
         told
     }
 
@@ -288,7 +292,7 @@ mod tests {
             let mut records = Records::new(has_cells);
             for _ in 0..100 {
                 records.push(too_long.as_bytes());
-                assert_eq!(records.next(), None);
+                assert_eq!(records.next_record(), None);
                 assert!(records.bytes.len() <= MAX_RECORD);
             }
         }

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::Verdict;
-use crate::{http::fields::Fields, known::free_ids::Table, state::AppState};
+use super::{Verdict, reader::Layout};
+use crate::{known::free_ids::Table, state::AppState};
 
 /// How often a batch is tried that fails for a reason that passes: a failover, two that wait for each other.
 const ATTEMPTS: u32 = 6;
@@ -22,15 +22,8 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 const LOCKS: i64 = 0x1e70_0000;
 
 /// A row of what is imported.
-pub(super) trait Row: Sized + Send + Sync + 'static {
+pub(super) trait Row: Layout + Send + Sync + 'static {
     const TABLE: Table;
-    /// The fields, which are a table's columns.
-    const COLUMNS: &'static [&'static str];
-    /// Those that every row has.
-    const REQUIRED: &'static [&'static str];
-
-    /// Reads the fields of a row, and notes what is wrong with them.
-    fn read(fields: &mut Fields) -> Self;
 
     /// Creates and edits what the rows say, one after the other; what it is to each of them is told in their order, and
     /// which ones were edited.

@@ -69,7 +69,7 @@ pub(super) async fn import<R: Row>(
             }
         }
         loop {
-            let entry = match reader.next() {
+            let entry = match reader.next_row() {
                 Ok(Some(entry)) => entry,
                 Ok(None) => break,
                 Err(problem) => {

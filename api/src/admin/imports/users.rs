@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::{
     Verdict,
+    reader::Layout,
     settle::{Row, Stored},
     table::Table,
 };
@@ -23,7 +24,7 @@ use crate::{
 
 /// A user to create or to edit.
 #[derive(Debug)]
-pub(super) struct UserRow {
+pub struct UserRow {
     user: NewUser,
     /// What a new one begins with.
     balance: i64,
@@ -103,8 +104,7 @@ impl Links {
     }
 }
 
-impl Row for UserRow {
-    const TABLE: Ids = Ids::Users;
+impl Layout for UserRow {
     const COLUMNS: &'static [&'static str] = &["id", "name", "email", "balance", "subject"];
     const REQUIRED: &'static [&'static str] = &["name", "email"];
 
@@ -123,6 +123,10 @@ impl Row for UserRow {
         }
         Self { user, balance, subject }
     }
+}
+
+impl Row for UserRow {
+    const TABLE: Ids = Ids::Users;
 
     fn store<'c>(
         state: &'c AppState,

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     codes::codes,
+    reason::bounded,
     trace::{Trace, TraceParent, TraceState},
 };
 
@@ -143,9 +144,10 @@ impl Event {
     /// Reads an event, as far as it tells what can have happened.
     ///
     /// # Errors
-    /// Why it is none that this release knows, for people.
+    /// Why it is none that this release knows, for people, in at most 500 characters.
     pub fn decode(json: &[u8]) -> Result<Self, String> {
-        Self::of(serde_json::from_slice(json).map_err(|error| error.to_string())?)
+        let heard = serde_json::from_slice(json).map_err(|error| error.to_string());
+        heard.and_then(Self::of).map_err(bounded)
     }
 
     fn of(heard: Heard<'_>) -> Result<Self, String> {
@@ -217,6 +219,7 @@ mod tests {
         ids::{CouponId, OrderId, ProductId, UserCouponId, UserId},
         money::Money,
         order::{MAX_ITEMS, MAX_PRICE, MAX_QUANTITY},
+        reason::LONGEST,
     };
 
     fn event(data: Data) -> Event {
@@ -308,6 +311,21 @@ mod tests {
         let unknown = r#"{"id":"00000000-0000-0000-0000-000000000000","type":"order.lost","time":"1970-01-01T00:00:00Z","data":{}}"#;
         let error = Event::decode(unknown.as_bytes()).unwrap_err();
         assert_eq!(error, "unknown event type \"order.lost\"");
+    }
+
+    #[test]
+    fn a_reason_is_short_however_long_the_event_is() {
+        let json = serde_json::to_string(&completed(vec![item(2, 50)])).unwrap();
+        let long = "é".repeat(1_000_000);
+        for (what, wrong) in [
+            ("order.completed\"", format!("{long}\"")),
+            ("\"orderId\":1", format!("\"orderId\":\"{long}\"")),
+        ] {
+            assert!(json.contains(what), "{what}");
+            let reason = Event::decode(json.replace(what, &wrong).as_bytes()).unwrap_err();
+            assert!(reason.contains("éé"), "{what}");
+            assert_eq!(reason.chars().count(), LONGEST + 1, "{what}");
+        }
     }
 
     /// The release before this one looks at no type: it must not count a cancelled order as sold.

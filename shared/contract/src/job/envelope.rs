@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::{Job, JobId, JobKind};
 use crate::{
     ids::UserId,
+    reason::bounded,
     request_id::RequestId,
     trace::{Trace, TraceParent, TraceState},
 };
@@ -19,9 +20,6 @@ use crate::{
 /// The most jobs in one message. The broker's cost per job hardly falls beyond some 64 of them, but in a
 /// storm fewer wait for the next one; a redelivered message gets more expensive.
 pub const MAX_PARCEL: usize = 128;
-
-/// The most that is said of what is wrong with a line, in characters.
-const LONGEST_REASON: usize = 500;
 
 /// A job with what was known when it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,14 +170,6 @@ impl Envelope {
     }
 }
 
-/// What was wrong with it may quote all of it.
-fn bounded(reason: String) -> String {
-    if reason.chars().nth(LONGEST_REASON).is_none() {
-        return reason;
-    }
-    reason.chars().take(LONGEST_REASON).chain(['…']).collect()
-}
-
 /// The lines of a parcel.
 pub fn lines(parcel: &[u8]) -> impl Iterator<Item = &[u8]> {
     parcel.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
@@ -193,6 +183,7 @@ mod tests {
         job::{IssueCoupon, PlaceOrder},
         line::Place,
         order::{Fulfilment, Item},
+        reason::LONGEST,
     };
     use proptest::prelude::*;
 
@@ -291,7 +282,7 @@ mod tests {
         let line = String::from_utf8(line).unwrap().replace("issue-coupon", &kind);
         let reason = Envelope::decode(line.as_bytes()).unwrap_err().reason;
         assert!(reason.starts_with("unknown job kind \"éé"), "{reason}");
-        assert_eq!(reason.chars().count(), LONGEST_REASON + 1);
+        assert_eq!(reason.chars().count(), LONGEST + 1);
     }
 
     #[test]

@@ -1,0 +1,4 @@
+//! Messages of events.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| firstcome_fuzz::events::check(data));
