@@ -5,8 +5,11 @@ mod fuzz;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-/// Each target, and what it checks.
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+/// What a target does with bytes.
+type Check = fn(&[u8]);
+
+/// Each target.
+const TARGETS: [(&str, Check); 5] = [
     ("cursors", fuzz::cursors::check),
     ("envelope", fuzz::envelope::check),
     ("events", fuzz::events::check),
