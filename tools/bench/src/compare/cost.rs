@@ -8,6 +8,16 @@ use sqlx::PgPool;
 /// The servers, as `scripts/services` marks their processes.
 const SERVERS: [&str; 2] = ["postgres", "rabbitmq"];
 
+/// What a backlog came to.
+pub(super) struct Drained {
+    pub(super) per_second: f64,
+    /// What each job cost until it was accepted, and from then on: microseconds of a processor, by program.
+    pub(super) accepting: Vec<(&'static str, f64)>,
+    pub(super) settling: Vec<(&'static str, f64)>,
+    /// What each job added to the write-ahead log until it was settled.
+    pub(super) wal_bytes: f64,
+}
+
 /// What was used until some moment.
 pub(super) struct Meter {
     cpu_seconds: BTreeMap<&'static str, f64>,

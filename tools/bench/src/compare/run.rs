@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use firstcome_rig::screen::Screen;
 
 use super::{
+    cost::Drained,
     databases::{Database, Databases},
     load::{ClosedLoop, Requests},
     measurements::Measurements,
     plan::{MOST_CONNECTIONS, Plan},
     requests,
     sale::Sale,
-    scenarios::Drained,
     servers::Firstcome,
     throughput::{Goods, Throughput, measure},
 };

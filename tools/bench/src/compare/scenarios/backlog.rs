@@ -19,7 +19,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use crate::compare::{
-    cost::Meter,
+    cost::{Drained, Meter},
     databases::Database,
     load::{ClosedLoop, Requests},
     plan::MOST_CONNECTIONS,
@@ -64,16 +64,6 @@ async fn drained_by_workers(run: &mut Run<'_>, sale: Sale) -> anyhow::Result<()>
     run.note_backlog(scenario(sale), FIRSTCOME, &drained);
     database.audit(FIRSTCOME).await?;
     run.databases.delete(database).await
-}
-
-/// What a backlog came to.
-pub(in crate::compare) struct Drained {
-    pub(in crate::compare) per_second: f64,
-    /// What each job cost until it was accepted, and from then on: microseconds of a processor, by program.
-    pub(in crate::compare) accepting: Vec<(&'static str, f64)>,
-    pub(in crate::compare) settling: Vec<(&'static str, f64)>,
-    /// What each job added to the write-ahead log until it was settled.
-    pub(in crate::compare) wal_bytes: f64,
 }
 
 /// Submits the jobs, then starts the workers.

@@ -10,8 +10,6 @@ mod orders;
 mod rivals;
 mod streams;
 
-pub(super) use backlog::Drained;
-
 use super::{plan::Part, run::Run};
 use crate::rivals::Rival;
 
