@@ -31,6 +31,7 @@ mod events;
 mod exports;
 mod faults;
 mod frozen;
+mod full_disks;
 mod halts;
 mod http;
 mod hung;

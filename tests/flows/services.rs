@@ -43,11 +43,30 @@ impl OwnServices {
         Self::start_some(name, &["DATABASE_URL"])
     }
 
+    /// All, with small disks of their own for the broker and the database; `None` if nobody here may mount them.
+    pub(super) async fn start_on_small_disks(name: &str) -> Option<Self> {
+        let all = &["DATABASE_URL", "AMQP_URL", "REDIS_URL"];
+        let own = Self::start_with(name, all, &[("FIRSTCOME_DISK_MIB", "512")]);
+        // Those in a namespace are not to be seen from here.
+        let mut free = Self::script(&own.folder, own.own, &["free", "rabbitmq"]);
+        if !free.stderr(Stdio::null()).status().unwrap().success() {
+            eprintln!("{name}: not tried, since nobody here may mount a small disk");
+            tokio::task::spawn_blocking(move || drop(own)).await.unwrap();
+            return None;
+        }
+        Some(own)
+    }
+
     fn start_some(name: &str, own: &'static [&'static str]) -> Self {
+        Self::start_with(name, own, &[])
+    }
+
+    fn start_with(name: &str, own: &'static [&'static str], more: &[(&str, &str)]) -> Self {
         let folder = format!("services-{}-{name}", std::process::id());
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
         let mut holder = Self::script(&folder, own, &["run", "sh", "-c", "echo held; cat"]);
-        let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let holder = holder.envs(more.iter().copied()).stdin(Stdio::piped());
+        let mut holder = holder.stdout(Stdio::piped()).spawn().unwrap();
         // Whoever came before the holder would stop them again.
         let mut told = BufReader::new(holder.stdout.take().unwrap()).lines();
         let held = told.by_ref().map_while(Result::ok).any(|line| line == "held");

@@ -30,6 +30,8 @@ const RATE_WEIGHT: f64 = 0.3;
 pub struct Known {
     /// How many partitions its generation has.
     pub(super) partitions: u16,
+    /// The most messages that its queue takes; `None` before the database told.
+    capacity: Option<u32>,
     /// Whether workers may consume from it: the lines before it have drained.
     pub is_open: bool,
     /// Whether it takes no new jobs any more, since a newer routing replaced it.
@@ -99,6 +101,7 @@ pub struct Report {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row {
     pub(super) partitions: u16,
+    pub(super) capacity: u32,
     pub(super) is_open: bool,
     pub(super) is_closed: bool,
     pub(super) is_drained: bool,
@@ -139,6 +142,12 @@ impl Known {
             }
             None => waiting,
         }
+    }
+
+    /// Whether its queue may have refused a message for want of room. What is known is some moments old, hence half
+    /// of it.
+    pub(super) fn may_be_full(&self) -> bool {
+        self.capacity.is_none_or(|capacity| self.waiting_jobs() >= u64::from(capacity).div_ceil(2))
     }
 
     /// Messages that its consumer holds, about.
@@ -326,6 +335,7 @@ impl Known {
             }
         }
         self.partitions = row.partitions;
+        self.capacity = Some(row.capacity);
         (self.is_open, self.is_closed, self.is_drained) =
             (row.is_open, row.is_closed, row.is_drained);
         self.is_halted = row.is_halted;

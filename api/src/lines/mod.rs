@@ -199,11 +199,13 @@ impl Lines {
         if line.waiting_jobs() < self.capacity { Ok(()) } else { Err(self.drain_seconds(line)) }
     }
 
-    /// When to come back to a line that the broker says is full.
+    /// When to come back to a line whose queue has refused a message; `None` if it has room: a queue refuses as well
+    /// when its broker cannot write.
     #[must_use]
-    pub fn retry_after(&self, line: Line) -> u64 {
+    pub fn retry_after(&self, line: Line) -> Option<u64> {
         let known = self.known();
-        known.get(&line).map_or(2, |line| self.drain_seconds(line))
+        let Some(line) = known.get(&line) else { return Some(2) };
+        line.may_be_full().then(|| self.drain_seconds(line))
     }
 
     fn drain_seconds(&self, line: &Known) -> u64 {

@@ -82,7 +82,7 @@ pub(super) async fn tell(
 /// settled and what is folded are of one instant.
 pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT l.family, l.generation, l.line, l.naming, l.partitions, routing.generation AS current,
+        r#"SELECT l.family, l.generation, l.line, l.naming, l.partitions, l.capacity, routing.generation AS current,
                   (l.opened_at IS NOT NULL) AS "is_open!", (l.generation < routing.generation) AS "is_closed!",
                   (l.drained_at IS NOT NULL) AS "is_drained!",
                   EXISTS (SELECT FROM halts WHERE halts.family = l.family) AS "is_halted!",
@@ -153,6 +153,7 @@ pub(super) async fn lines(connection: &mut PgConnection) -> Result<Looked, sqlx:
             Line { family, generation: row.generation, name: line, naming },
             Row {
                 partitions: u16::try_from(row.partitions).unwrap_or(u16::MAX),
+                capacity: u32::try_from(row.capacity).unwrap_or(u32::MAX),
                 is_open: row.is_open,
                 is_closed: row.is_closed,
                 is_drained: row.is_drained,

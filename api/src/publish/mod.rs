@@ -323,7 +323,7 @@ impl Publisher {
                                  workers look after"
                             );
                         }
-                        stranded.extend(self.conclude(parcel, verdict)?);
+                        stranded.extend(self.conclude(parcel, verdict, &mut log)?);
                     }
                 }
                 _ = inbox.recv_many(&mut arrived, BACKLOG) => {
@@ -405,7 +405,12 @@ impl Publisher {
     }
 
     /// Tells everyone in a parcel what became of it. What no line took is given back.
-    fn conclude(&self, parcel: Parcel, verdict: Verdict) -> Result<Vec<Submission>, SessionError> {
+    fn conclude(
+        &self,
+        parcel: Parcel,
+        verdict: Verdict,
+        log: &mut Seldom,
+    ) -> Result<Vec<Submission>, SessionError> {
         let Parcel { line, submissions } = parcel;
         let answer = match &verdict {
             Verdict::Confirmed => {
@@ -413,7 +418,14 @@ impl Publisher {
                 self.lines.accepted(line, came_at);
                 Ok(())
             }
-            Verdict::Refused => Err(Refusal::LineFull(self.lines.retry_after(line))),
+            Verdict::Refused => {
+                let seconds = self.lines.retry_after(line);
+                if seconds.is_none() && log.now() {
+                    let queue = line.queue(&self.broker.queue_namespace);
+                    tracing::warn!(queue, "a queue with room refuses jobs: can its broker write?");
+                }
+                Err(seconds.map_or(Refusal::Unavailable, Refusal::LineFull))
+            }
             Verdict::Unroutable => return Ok(submissions),
             Verdict::Unknown(_) => Err(Refusal::Unavailable),
         };

@@ -114,7 +114,7 @@ impl Headers {
 pub enum Verdict {
     /// Stored; it will be delivered.
     Confirmed,
-    /// Refused by a queue, which is full. Not stored there; in others it may be.
+    /// Refused by a queue, which is full or cannot write. Not stored there; in others it may be.
     Refused,
     /// No queue of that name. Not stored.
     Unroutable,

@@ -64,3 +64,12 @@ fn a_batch_that_was_seen_to_take_long_takes_as_long_again() {
     let known = looked_at(0.1, 0.5, 2.5, 5.0);
     assert!((told(&known) - 3.0).abs() < 0.5, "{}", told(&known));
 }
+
+#[test]
+fn a_queue_that_refuses_is_full_only_if_so_many_may_wait() {
+    let of = |capacity| Known { capacity, ..looked_at(0.1, 0.9, 0.0, 3.0) };
+    assert_eq!(of(None).waiting_jobs(), 10);
+    assert!(of(None).may_be_full(), "nobody told what it takes");
+    assert!(of(Some(10)).may_be_full() && of(Some(20)).may_be_full());
+    assert!(!of(Some(21)).may_be_full());
+}

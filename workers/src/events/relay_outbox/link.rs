@@ -245,7 +245,11 @@ fn judge(
             Ok(None)
         }
         // Stays in the outbox; the next session declares queues and tries again.
-        (_, Verdict::Refused | Verdict::Unroutable) => {
+        (_, Verdict::Refused) => {
+            let why = "a queue refuses an event: is it full, can its broker write?";
+            Err(SessionError::Unusable(why.to_owned()))
+        }
+        (_, Verdict::Unroutable) => {
             Err(SessionError::Unusable("an event found no queue".to_owned()))
         }
         (_, Verdict::Unknown(error)) => Err(error),
