@@ -1,6 +1,6 @@
 //! Lists with filters, in pages: where a page begins, and how far is looked for it.
 //!
-//! **Architecture invariant:** a page costs at most [`MOST_SEEN`] rows, however few of them it is about. What is asked
+//! **Architecture invariant:** a page costs at most `MOST_SEEN` rows, however few of them it is about. What is asked
 //! for leads to one index; rows that the other filters leave out are passed over, and where too many were, the page ends
 //! early: with `next`, but fewer items than asked for, or none.
 
