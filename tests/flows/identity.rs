@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -145,19 +145,23 @@ async fn keys_rotate_and_no_valid_token_is_refused() {
         let (old, new) = (Signing::new("old"), Signing::new("new"));
         let issuer = Issuer::start(&[&old]).await;
         let api = shop.start_api(|config| issuer.believed_by(config)).await;
+        let is_published = AtomicBool::new(false);
         let began = tokio::time::Instant::now();
         let statuses: Vec<u16> = stream::iter(0..1_000u32)
             .map(|number| {
                 let (old, new, issuer, api) = (&old, &new, &issuer, &api);
+                let is_published = &is_published;
                 async move {
                     tokio::time::sleep_until(began + PACE * number).await;
-                    // It signs with the new one as soon as that is published.
+                    // It signs with the new one as soon as that is published, and not before: after a stall many are due.
                     if number == 300 {
                         issuer.publish(&[old, new]);
+                        is_published.store(true, Ordering::Relaxed);
                     } else if number == 600 {
                         issuer.publish(&[new]);
                     }
-                    let signing = if number < 300 { old } else { new };
+                    let is_published = is_published.load(Ordering::Relaxed);
+                    let signing = if is_published { new } else { old };
                     cart(shop, api, &signing.token(i64::from(number % 20) + 1)).await.status
                 }
             })
