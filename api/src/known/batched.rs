@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use firstcome_process::database::Pool;
+use firstcome_process::database::{Kept, Pool};
 use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 use tokio::{
@@ -59,7 +59,7 @@ where
         pool: &Pool,
         query: impl for<'c> Fn(&'c mut PgConnection, Vec<K>) -> Found<'c, K, V> + Send + Sync + 'static,
     ) -> Self {
-        let pool = pool.clone();
+        let kept = Kept::of(pool);
         let (sender, mut inbox) = mpsc::channel::<Question<K, V>>(BACKLOG);
         tokio::spawn(async move {
             let mut questions = Vec::new();
@@ -72,7 +72,7 @@ where
                     continue;
                 }
                 let (asked, next) = (keys.len(), Instant::now() + QUERY_INTERVAL);
-                match bounded(&pool, |connection| query(connection, keys)).await {
+                match bounded(&kept, |connection| query(connection, keys)).await {
                     Ok(found) => {
                         for (key, answer) in questions.drain(..) {
                             let _ = answer.send(found.get(&key).cloned());
@@ -86,6 +86,9 @@ where
                 }
                 if asked < ENOUGH && inbox.len() < ENOUGH {
                     sleep_until(next).await;
+                }
+                if inbox.is_empty() {
+                    kept.give_back();
                 }
             }
         });
@@ -105,10 +108,12 @@ where
 
 /// Runs a query on a connection that is given up where no answer comes in time.
 pub(crate) async fn bounded<T>(
-    pool: &Pool,
+    kept: &Kept,
     query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = kept.acquire().await?;
     let answer = timeout(LOOK_UP_TIMEOUT, query(&mut connection)).await;
-    connection.judge(answer)
+    let answer = connection.judge(answer)?;
+    kept.keep(connection);
+    Ok(answer)
 }

@@ -14,7 +14,7 @@ use firstcome_contract::{
         held_key::{self, PENDING, QUEUED, parse},
     },
 };
-use firstcome_process::database::{Pool, within};
+use firstcome_process::database::{Kept, Pool, within};
 use futures_util::future::join_all;
 use redis::{AsyncTypedCommands, Pipeline};
 use sqlx::PgConnection;
@@ -90,7 +90,7 @@ impl Claims {
         let redis = Redis { cache, namespace: namespace.into() };
         let asking = Asking {
             redis: redis.clone(),
-            pool: pool.clone(),
+            database: Kept::of(pool),
             jobs,
             lost,
             enqueuer: enqueuer.clone(),
@@ -148,7 +148,7 @@ enum Purpose {
 
 struct Asking {
     redis: Redis,
-    pool: Pool,
+    database: Kept,
     jobs: Arc<Outcomes>,
     lost: Arc<Lost>,
     enqueuer: Enqueuer,
@@ -217,6 +217,9 @@ impl Asking {
             }
             if asked_now < ENOUGH && inbox.len() < ENOUGH {
                 sleep_until(now + BATCH_INTERVAL).await;
+            }
+            if inbox.is_empty() {
+                self.database.give_back();
             }
         }
     }
@@ -291,7 +294,7 @@ impl Asking {
         let keys = wanted.iter().map(|wanted| wanted.claim.idempotency.key.clone());
         let keys: Vec<String> = keys.collect();
         let looking =
-            bounded(&self.pool, |connection| Box::pin(settled(connection, users, kinds, keys)));
+            bounded(&self.database, |connection| Box::pin(settled(connection, users, kinds, keys)));
         match within(LOOK_UP_TIMEOUT, looking).await {
             Ok(settled) => settled,
             Err(error) => {

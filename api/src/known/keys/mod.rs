@@ -8,12 +8,9 @@
 
 mod claims;
 
-use std::{
-    fmt::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use chrono::TimeDelta;
@@ -32,10 +29,7 @@ use crate::{
 };
 use claims::Claims;
 
-/// Of a digest, enough to tell requests apart.
-const FINGERPRINT_BYTES: usize = 16;
-
-/// Digests what was asked for, in hexadecimal digits; the lengths of the parts count, too.
+/// Digests what was asked for, in 32 hexadecimal digits; the lengths of the parts count, too.
 #[must_use]
 pub fn fingerprint(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
@@ -43,12 +37,9 @@ pub fn fingerprint(parts: &[&[u8]]) -> String {
         digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(part);
     }
-    let mut text = String::with_capacity(2 * FINGERPRINT_BYTES);
-    for byte in digest.finalize().iter().take(FINGERPRINT_BYTES) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let half = digest.finalize().into_iter().take(16);
+    let half = half.fold(0u128, |number, byte| number << 8 | u128::from(byte));
+    format!("{half:032x}")
 }
 
 /// A keyed request for a job, and the job that it may become.

@@ -9,6 +9,7 @@
 //! **Architecture invariant:** no table is named here. What is read and written stands where it belongs.
 
 mod check;
+mod kept;
 mod pool;
 mod pooler;
 pub mod settings;
@@ -19,6 +20,7 @@ use std::{io, time::Duration};
 
 use tokio::time::timeout;
 
+pub use kept::Kept;
 pub use pool::{Pool, PooledConnection, Sessions, Usage, is_lost};
 pub use time_zone::check_time_zone;
 

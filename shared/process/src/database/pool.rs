@@ -313,6 +313,10 @@ impl PooledConnection {
         self.known.doubt();
     }
 
+    pub(super) fn is_good(&self) -> bool {
+        self.is_good
+    }
+
     /// Closes the connection when it is given back, instead of keeping it for the next one.
     pub fn discard(&mut self) {
         self.is_good = false;

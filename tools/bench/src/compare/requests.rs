@@ -50,14 +50,16 @@ fn paths(campaigns: &[i64]) -> anyhow::Result<Vec<Uri>> {
     campaigns.iter().map(|campaign| coupon_path(*campaign)).collect()
 }
 
-/// The same, each under a key of its own, random as most clients' keys are.
-pub(super) fn keyed(requests: Requests) -> Requests {
-    Arc::new(move |index| {
+/// The first so many of them, each under a key of its own, random as most clients' keys are. They are made before the
+/// load begins, like the tokens: clients make their keys on their own machines.
+pub(super) fn keyed(requests: Requests, count: usize) -> anyhow::Result<Requests> {
+    let keys = (0..count).map(|_| HeaderValue::try_from(Uuid::new_v4().to_string()));
+    let keys: Arc<[HeaderValue]> = keys.collect::<Result<_, _>>()?;
+    Ok(Arc::new(move |index| {
         let (mut call, units) = requests(index)?;
-        let key = HeaderValue::from_str(&Uuid::new_v4().to_string()).ok()?;
-        call.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        call.headers_mut().insert(IDEMPOTENCY_KEY, keys.get(index)?.clone());
         Some((call, units))
-    })
+    }))
 }
 
 /// One piece of the hot product for each user, who uses a coupon of this campaign for it, if any.
@@ -124,7 +126,7 @@ mod tests {
     fn every_keyed_order_has_a_key_of_its_own_and_names_the_coupon() {
         let bearers: Arc<[HeaderValue]> =
             std::iter::repeat_n(HeaderValue::from_static("Bearer x"), 2).collect();
-        let requests = keyed(hot_orders(&bearers, Some(7)));
+        let requests = keyed(hot_orders(&bearers, Some(7)), 2).unwrap();
         let calls = [0, 1].map(|index| requests(index).unwrap().0);
         let [first, second] = calls.each_ref().map(|call| &call.headers()[IDEMPOTENCY_KEY]);
         assert_ne!(first, second);
