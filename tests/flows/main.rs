@@ -40,6 +40,7 @@ mod identity;
 mod imported_subjects;
 mod imports;
 mod incident;
+mod kept_connections;
 mod least_rights;
 mod limits;
 mod live;
