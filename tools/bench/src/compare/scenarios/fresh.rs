@@ -123,11 +123,8 @@ async fn asked(run: &Run<'_>, mix: Mix, database: &Database, users: i64) -> anyh
             (requests::hot_orders(bearers, campaign), goods, settled)
         }
     };
-    let requests = if mix.keyed {
-        requests::keyed(requests, usize::try_from(users)?)?
-    } else {
-        requests
-    };
+    let requests =
+        if mix.keyed { requests::keyed(requests, usize::try_from(users)?)? } else { requests };
     Ok(Asked { requests, goods, settled })
 }
 
