@@ -3,7 +3,7 @@
 use std::{any::Any, io::ErrorKind, panic::AssertUnwindSafe, time::Duration};
 
 use firstcome_contract::job::JobKind;
-use firstcome_process::database::{Kept, PooledConnection, is_lost};
+use firstcome_process::database::{PooledConnection, is_lost};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio::time::timeout;
@@ -57,27 +57,20 @@ pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-/// Gives the connection back after an attempt, unless it is of no more use. After a success it is kept for the next one.
-pub(crate) fn give_back<T>(
-    mut connection: PooledConnection,
-    outcome: &Result<T, AttemptError>,
-    kept: &Kept,
-) {
+/// Gives the connection back after an attempt, unless it is of no more use.
+pub(crate) fn give_back<T>(mut connection: PooledConnection, outcome: &Result<T, AttemptError>) {
     match outcome {
         Err(AttemptError::Frozen) => connection.give_up(),
         Err(AttemptError::Database(error)) if is_lost(error) => connection.give_up(),
         // It was left in the middle of something.
         Err(AttemptError::Panicked(_)) => connection.discard(),
-        Err(
+        Ok(_)
+        | Err(
             AttemptError::Database(_)
             | AttemptError::Fenced
             | AttemptError::Broken { .. }
             | AttemptError::Outdated(_),
         ) => connection.answered(),
-        Ok(_) => {
-            connection.answered();
-            kept.keep(connection);
-        }
     }
 }
 

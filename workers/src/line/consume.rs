@@ -16,7 +16,7 @@ use firstcome_contract::{
     family::Family,
     job::{Settled, SettledBatch, Status},
 };
-use firstcome_process::database::{Kept, within};
+use firstcome_process::database::within;
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -80,8 +80,7 @@ pub(crate) async fn consume(
 ) -> Result<(), ConsumeError> {
     let mut consumer = Consumer::open(connection, queue, PREFETCH).await?;
     let tuning = Tuning::default();
-    let database = Kept::of(&context.pool);
-    let settler = Settler { source, queue, context, database, stats, stop, tuning };
+    let settler = Settler { source, queue, context, stats, stop, tuning };
     let ended = survived(settler.run(&mut consumer)).await;
     consumer.close().await?;
     ended.map_err(ConsumeError::Queue)
@@ -101,7 +100,6 @@ struct Settler<'a> {
     source: Source,
     queue: &'a str,
     context: &'a Context,
-    database: Kept,
     stats: &'a Stats,
     stop: &'a CancellationToken,
     tuning: Tuning,
@@ -130,9 +128,6 @@ impl Settler<'_> {
         while let Some(batch) = self.take(consumer, ahead?).await? {
             let settled;
             (settled, ahead) = self.settle(consumer, &batch).await?;
-            if matches!(ahead, Ok(None)) {
-                self.database.give_back();
-            }
             let Some(settled) = settled else { break };
             self.note_drained(&batch).await?;
             self.announce(&batch, settled);
@@ -195,7 +190,7 @@ impl Settler<'_> {
 
     /// Gives every job its outcome: a line's jobs together, what the broker gave up on each alone.
     async fn decide(&mut self, batch: &Batch) -> Result<Vec<Settled>, AttemptError> {
-        let Self { source, queue, context, database, stop, tuning, .. } = self;
+        let Self { source, queue, context, stop, tuning, .. } = self;
         let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
         let keep_trying = || is_ours() && !stop.is_cancelled();
         let metrics = &context.metrics;
@@ -203,7 +198,8 @@ impl Settler<'_> {
             Source::Line(lease) => (Some(&*lease), batch.jobs.chunks(batch.jobs.len().max(1))),
             Source::DeadLetters => (None, batch.jobs.chunks(1)),
         };
-        let context = QueueContext { database, family: context.family, queue, lease, metrics };
+        let context =
+            QueueContext { pool: &context.pool, family: context.family, queue, lease, metrics };
         let mut settled = set_aside(context, &batch.rejects, tuning, &keep_trying).await?;
         for jobs in parts {
             settled.extend(settle(context, jobs, tuning, &keep_trying).await?);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use firstcome_contract::family::Family;
-use firstcome_process::database::{Kept, Pool};
+use firstcome_process::database::Pool;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -28,7 +28,7 @@ pub struct Context {
 /// What it takes to settle jobs that came out of one queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueContext<'a> {
-    pub(crate) database: &'a Kept,
+    pub(crate) pool: &'a Pool,
     /// The family of the lines, or of the worker that consumes what the broker gave up on.
     pub(crate) family: Family,
     /// The queue's name, for the log and for dead letters.

@@ -102,9 +102,9 @@ async fn try_fail(
     context: QueueContext<'_>,
     letters: &[Letter<'_>],
 ) -> Result<Vec<Settled>, AttemptError> {
-    let mut connection = context.database.acquire().await?;
+    let mut connection = context.pool.acquire().await?;
     let settled = bounded(fail_on(&mut connection, context, letters)).await;
-    give_back(connection, &settled, context.database);
+    give_back(connection, &settled);
     settled
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use firstcome_contract::job::Envelope;
-use firstcome_process::database::{Kept, Pool};
+use firstcome_process::database::Pool;
 use sqlx::PgPool;
 
 use super::{
@@ -24,10 +24,10 @@ pub async fn settle_directly(pool: &PgPool, envelopes: Vec<Envelope>) -> anyhow:
         Job { envelope, origin, payload: Vec::new() }
     };
     let jobs: Vec<Job> = (0..).zip(envelopes).map(job).collect();
-    let (database, metrics) = (&Kept::of(&Pool::from(pool.clone())), &Metrics::default());
+    let (pool, metrics) = (&Pool::from(pool.clone()), &Metrics::default());
     let Some(first) = jobs.first() else { return Ok(()) };
     let family = first.kind().family();
-    let context = QueueContext { database, family, queue: "direct", lease: None, metrics };
+    let context = QueueContext { pool, family, queue: "direct", lease: None, metrics };
     let settled = settle(context, &jobs, &mut Tuning::default(), &|| false).await?;
     ensure!(settled.len() == jobs.len(), "{} of {} jobs settled", settled.len(), jobs.len());
     Ok(())

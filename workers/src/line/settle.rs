@@ -92,12 +92,12 @@ async fn try_settle(
     jobs: &[Job],
     looks_up_keys: bool,
 ) -> Result<Vec<Settled>, AttemptError> {
-    let mut connection = context.database.acquire().await?;
+    let mut connection = context.pool.acquire().await?;
     let settled = match bounded(settle_on(&mut connection, context, jobs, looks_up_keys)).await {
         Err(error) => Err(error.explained(&mut connection).await),
         settled => settled,
     };
-    give_back(connection, &settled, context.database);
+    give_back(connection, &settled);
     settled
 }
 
@@ -112,8 +112,6 @@ async fn settle_on(
     let past = context.begin(&mut transaction, &ids).await?;
     let new: Vec<&Job> = jobs.iter().filter(|job| !past.is_settled(job.envelope.id)).collect();
     if new.is_empty() {
-        // The connection may be kept, and is to hold no locks.
-        transaction.rollback().await?;
         return Ok(Vec::new());
     }
     if runs(&new, |job| job.kind()).nth(1).is_some() {
