@@ -63,7 +63,13 @@ where
         let (sender, mut inbox) = mpsc::channel::<Question<K, V>>(BACKLOG);
         tokio::spawn(async move {
             let mut questions = Vec::new();
-            while inbox.recv_many(&mut questions, MAX_KEYS).await > 0 {
+            loop {
+                if inbox.is_empty() {
+                    kept.give_back();
+                }
+                if inbox.recv_many(&mut questions, MAX_KEYS).await == 0 {
+                    return;
+                }
                 // Who no longer waits is not asked for.
                 questions.retain(|(_, answer)| !answer.is_closed());
                 let keys: HashSet<K> = questions.iter().map(|(key, _)| key.clone()).collect();
@@ -86,9 +92,6 @@ where
                 }
                 if asked < ENOUGH && inbox.len() < ENOUGH {
                     sleep_until(next).await;
-                }
-                if inbox.is_empty() {
-                    kept.give_back();
                 }
             }
         });

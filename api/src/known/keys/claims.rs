@@ -162,6 +162,9 @@ impl Asking {
     async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
         let mut asked = Vec::new();
         loop {
+            if inbox.is_empty() {
+                self.database.give_back();
+            }
             let receiving = inbox.recv_many(&mut asked, MAX_CLAIMS);
             let due = self.untold.front().map(|(due, _)| *due);
             let received = match due {
@@ -217,9 +220,6 @@ impl Asking {
             }
             if asked_now < ENOUGH && inbox.len() < ENOUGH {
                 sleep_until(now + BATCH_INTERVAL).await;
-            }
-            if inbox.is_empty() {
-                self.database.give_back();
             }
         }
     }
