@@ -1,7 +1,7 @@
 //! An operator halts the lines of a family, and lets them go on.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::incident::{lines, metric};
 use firstcome_tests::{Answer, Options, Shop, eventually, sale::one, sale::succeeded, shop};
@@ -20,29 +20,25 @@ async fn halted_lines_accept_and_wait_beside_the_others() {
         let halted = ask(shop, "coupon/halt").await;
         assert_eq!(halted.status, 200, "{halted:?}");
         assert_eq!(ask(shop, "coupon/halt").await.body, halted.body, "since when it is");
-        // On purpose, so that no line is told to have stalled.
-        eventually("nobody serves them, on purpose", async || {
-            let is_of_coupons = |line: &Value| line["family"] == "coupon";
-            lines(shop).await.iter().all(|line| {
-                line["owner"].is_null() == is_of_coupons(line)
-                    && line["halted"] == is_of_coupons(line)
-                    && line["state"] == "open"
-            })
+        eventually("nobody serves them", async || {
+            let all = lines(shop).await;
+            all.iter().all(|line| line["owner"].is_null() == (line["family"] == "coupon"))
         })
         .await;
         let all = lines(shop).await;
+        for line in &all {
+            assert_eq!(line["halted"], line["family"] == "coupon", "{line}");
+            assert_eq!(line["state"], "open", "on purpose: {line}");
+        }
 
         let waiting = shop.issue(1, coupon).await;
         assert_eq!(waiting.status, 202, "{waiting:?}");
         shop.ordered(2, &one(product, 1)).await;
         let poll = shop.poll(1, waiting.job_id(), 1).await;
         assert_eq!(poll.body["status"], "queued", "{poll:?}");
-        // The order counts as waiting until its worker has told that it is settled.
-        eventually("one waits, and nobody is to be woken", async || {
-            metric(shop, "line_waiting_jobs").await == 1.0
-                && metric(shop, "line_stalled").await == 0.0
-        })
-        .await;
+        // The order counts until its worker has told that it is settled.
+        eventually("one waits", async || metric(shop, "line_waiting_jobs").await == 1.0).await;
+        assert_eq!(metric(shop, "line_stalled").await, 0.0, "nobody is to be woken");
         let of_coupons = all.iter().filter(|line| line["family"] == "coupon").count();
         assert_eq!(
             metric(shop, "line_halted").await,

@@ -19,7 +19,7 @@ async fn backend(connection: &mut PooledConnection) -> i32 {
 async fn a_kept_connection_is_the_next_one_unless_others_need_it() {
     shop(Options::default(), async |shop| {
         let pool = pool(shop, 2);
-        let kept = Kept::of(&pool);
+        let mut kept = Kept::of(&pool);
         let mut connection = kept.acquire().await.unwrap();
         let first = backend(&mut connection).await;
         kept.keep(connection);
@@ -37,6 +37,9 @@ async fn a_kept_connection_is_the_next_one_unless_others_need_it() {
         assert!(freed.is_ok(), "all are taken, so it goes to whoever waits: {freed:?}");
         drop((other, freed));
 
+        // Of another pool, to which nothing is on its way back.
+        let pool = self::pool(shop, 2);
+        let mut kept = Kept::of(&pool);
         let connection = kept.acquire().await.unwrap();
         kept.keep(connection);
         assert_eq!(pool.usage().used, 1);
