@@ -10,6 +10,7 @@ pub mod cache;
 pub mod cart;
 pub mod config;
 pub mod coupon;
+mod digest;
 pub mod health;
 pub mod http;
 pub mod job;

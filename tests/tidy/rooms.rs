@@ -23,7 +23,7 @@ const FLOORS: [(&str, &[&[&str]]); 2] = [
     (
         "api/src",
         &[
-            &["cache", "config", "seldom"],
+            &["cache", "config", "digest", "seldom"],
             &["http"],
             &["lines", "metrics", "server"],
             &["publish"],

@@ -1,17 +1,12 @@
 //! `ETag` and `If-Match`: an edit that was made of what was read does not undo what came between (RFC 9110, sections
 //! 8.8.3 and 13.1.1).
 
-use std::fmt::Write;
-
 use axum::http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
 use super::problem::{Code, Problem};
-
-/// Of a digest, enough to tell the states of one thing apart.
-const TAG_BYTES: usize = 16;
 
 /// The header of an edit, for the documentation.
 #[derive(IntoParams)]
@@ -128,12 +123,7 @@ fn tag(body: &impl Serialize) -> serde_json::Result<String> {
 }
 
 fn digest(body: &[u8]) -> String {
-    let mut tag = String::with_capacity(2 * TAG_BYTES);
-    for byte in Sha256::digest(body).iter().take(TAG_BYTES) {
-        // Writing to a string cannot fail.
-        let _ = write!(tag, "{byte:02x}");
-    }
-    tag
+    crate::digest::text(Sha256::new_with_prefix(body))
 }
 
 #[cfg(test)]
@@ -192,7 +182,7 @@ mod tests {
     fn an_edit_is_made_of_what_was_read() {
         let (found, other) = (json!({"id": 1, "stock": 2}), json!({"id": 1, "stock": 3}));
         let tag = header_value(&found).unwrap();
-        assert!(tag.len() == 2 * TAG_BYTES + 2, "{tag:?}");
+        assert!(tag.len() == 2 * 16 + 2, "{tag:?}");
         let read = |value: &[u8]| read(&[value]).unwrap().unwrap();
         let named = read(tag.as_bytes());
         assert!(named.check(&found).is_ok());

@@ -59,7 +59,7 @@ where
         pool: &Pool,
         query: impl for<'c> Fn(&'c mut PgConnection, Vec<K>) -> Found<'c, K, V> + Send + Sync + 'static,
     ) -> Self {
-        let kept = Kept::of(pool);
+        let mut kept = Kept::of(pool);
         let (sender, mut inbox) = mpsc::channel::<Question<K, V>>(BACKLOG);
         tokio::spawn(async move {
             let mut questions = Vec::new();
@@ -78,7 +78,7 @@ where
                     continue;
                 }
                 let (asked, next) = (keys.len(), Instant::now() + QUERY_INTERVAL);
-                match bounded(&kept, |connection| query(connection, keys)).await {
+                match bounded(&mut kept, |connection| query(connection, keys)).await {
                     Ok(found) => {
                         for (key, answer) in questions.drain(..) {
                             let _ = answer.send(found.get(&key).cloned());
@@ -109,9 +109,9 @@ where
     }
 }
 
-/// Runs a query on a connection that is given up where no answer comes in time.
+/// Runs a query on a connection that is kept for the next one, or given up where no answer comes in time.
 pub(crate) async fn bounded<T>(
-    kept: &Kept,
+    kept: &mut Kept,
     query: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     let mut connection = kept.acquire().await?;

@@ -192,8 +192,10 @@ impl Asking {
             if asked_now == 0 {
                 continue;
             }
-            let (mut held, mut settled) =
-                tokio::join!(self.redis.claim(&all_wanted), self.settled(&all_wanted));
+            let (mut held, mut settled) = tokio::join!(
+                self.redis.claim(&all_wanted),
+                all_settled(&mut self.database, &all_wanted)
+            );
             self.free_lost(&all_wanted, &mut held, &settled).await;
             for (position, (Wanted { claim, purpose }, held)) in
                 all_wanted.into_iter().zip(held).enumerate()
@@ -284,23 +286,6 @@ impl Asking {
         if !all.is_empty() {
             let telling = async |mut redis| all.query_async::<()>(&mut redis).await;
             self.redis.cache.ask(telling).await;
-        }
-    }
-
-    /// The settled jobs that have these keys, by position. Where PostgreSQL cannot tell, none.
-    async fn settled(&self, wanted: &[Wanted]) -> HashMap<usize, (JobId, String)> {
-        let users: Vec<i64> = wanted.iter().map(|wanted| wanted.claim.user_id.get()).collect();
-        let kinds: Vec<&'static str> = wanted.iter().map(|wanted| wanted.claim.kind).collect();
-        let keys = wanted.iter().map(|wanted| wanted.claim.idempotency.key.clone());
-        let keys: Vec<String> = keys.collect();
-        let looking =
-            bounded(&self.database, |connection| Box::pin(settled(connection, users, kinds, keys)));
-        match within(LOOK_UP_TIMEOUT, looking).await {
-            Ok(settled) => settled,
-            Err(error) => {
-                tracing::warn!(%error, "keys not looked up; the worker decides");
-                HashMap::new()
-            }
         }
     }
 }
@@ -406,6 +391,22 @@ fn owner(claim: &Claim, held: Option<String>, settled: Option<(JobId, String)>) 
         (None, None) => return None,
     };
     Some(Owner { job, is_queued, is_same: fingerprint == claim.idempotency.fingerprint })
+}
+
+/// The settled jobs that have these keys, by position. Where PostgreSQL cannot tell, none.
+async fn all_settled(database: &mut Kept, wanted: &[Wanted]) -> HashMap<usize, (JobId, String)> {
+    let users: Vec<i64> = wanted.iter().map(|wanted| wanted.claim.user_id.get()).collect();
+    let kinds: Vec<&'static str> = wanted.iter().map(|wanted| wanted.claim.kind).collect();
+    let keys = wanted.iter().map(|wanted| wanted.claim.idempotency.key.clone());
+    let keys: Vec<String> = keys.collect();
+    let looking = bounded(database, |connection| Box::pin(settled(connection, users, kinds, keys)));
+    match within(LOOK_UP_TIMEOUT, looking).await {
+        Ok(settled) => settled,
+        Err(error) => {
+            tracing::warn!(%error, "keys not looked up; the worker decides");
+            HashMap::new()
+        }
+    }
 }
 
 async fn settled(

@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use super::{lost::Lost, outcomes::Outcomes};
 use crate::{
     cache::Cache,
+    digest,
     publish::{Enqueuer, Owner, Refusal},
 };
 use claims::Claims;
@@ -37,9 +38,7 @@ pub fn fingerprint(parts: &[&[u8]]) -> String {
         digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(part);
     }
-    let half = digest.finalize().into_iter().take(16);
-    let half = half.fold(0u128, |number, byte| number << 8 | u128::from(byte));
-    format!("{half:032x}")
+    digest::text(digest)
 }
 
 /// A keyed request for a job, and the job that it may become.

@@ -1,7 +1,5 @@
 //! A connection that goes from one use to the next.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::{Pool, PooledConnection};
 
 /// Keeps a connection for whoever uses one again and again. A pool looks at a connection when it is taken and
@@ -9,42 +7,36 @@ use super::{Pool, PooledConnection};
 #[derive(Debug)]
 pub struct Kept {
     pool: Pool,
-    connection: Mutex<Option<PooledConnection>>,
+    connection: Option<PooledConnection>,
 }
 
 impl Kept {
     /// Keeps none yet.
     #[must_use]
     pub fn of(pool: &Pool) -> Self {
-        Self { pool: pool.clone(), connection: Mutex::default() }
+        Self { pool: pool.clone(), connection: None }
     }
 
     /// The connection that is kept, or one of the pool.
     ///
     /// # Errors
     /// None is kept, and the pool has none.
-    pub async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
-        match self.replace(None) {
+    pub async fn acquire(&mut self) -> Result<PooledConnection, sqlx::Error> {
+        match self.connection.take() {
             Some(kept) => Ok(kept),
             None => self.pool.acquire().await,
         }
     }
 
     /// Keeps a connection that has nothing left to do for the next use, unless others may wait for one.
-    pub fn keep(&self, connection: PooledConnection) {
+    pub fn keep(&mut self, connection: PooledConnection) {
         if connection.is_good() && !self.pool.is_exhausted() {
-            self.replace(Some(connection));
+            self.connection = Some(connection);
         }
     }
 
     /// Gives back what is kept: the next use is not in sight.
-    pub fn give_back(&self) {
-        self.replace(None);
-    }
-
-    fn replace(&self, connection: Option<PooledConnection>) -> Option<PooledConnection> {
-        // Nothing panics while holding it.
-        let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *kept, connection)
+    pub fn give_back(&mut self) {
+        self.connection = None;
     }
 }
