@@ -1,6 +1,7 @@
 //! deploy/prometheus: every alert fires in its fault, and none before.
 
 mod faults;
+mod full_disks;
 mod prometheus;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};

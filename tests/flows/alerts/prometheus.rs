@@ -164,6 +164,14 @@ impl Prometheus {
         }
     }
 
+    /// The alerts that fire for the shop.
+    pub(super) fn firing(&self, shop: &Shop) -> BTreeSet<String> {
+        let judged = self.judged.borrow();
+        let fire =
+            judged.alerts.iter().filter(|alert| alert.state == "firing" && alert.is_of(Some(shop)));
+        fire.map(|alert| alert.labels["alertname"].clone()).collect()
+    }
+
     /// The alerts that were waited for.
     pub(super) fn seen(&self) -> BTreeSet<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Begins no fault after so many minutes.
     #[arg(long, env = "MINUTES")]
     pub(crate) minutes: Option<u64>,
+    /// Only the fault with this name, or those that have this in theirs, such as `disk`.
+    #[arg(long, env = "ONLY")]
+    pub(crate) only: Option<String>,
     /// No faults: only the sale, for so many minutes (30, unless said otherwise), and whether anything grows.
     #[arg(long, env = "SOAK")]
     pub(crate) soak: bool,

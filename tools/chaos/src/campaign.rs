@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use firstcome_check::history::{Edge, Item, Request, What};
 use firstcome_contract::event::{Data, Event};
 use firstcome_rig::screen::Screen;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
+    args::Args,
     faults::{Deck, Fault},
     sale::{Probes, Reply, Sale, USERS},
     world::World,
@@ -42,6 +44,8 @@ pub(crate) struct Cycle {
     pub(crate) is_recovered: bool,
     /// Faults that could not be caused, or not put right.
     pub(crate) troubles: Vec<String>,
+    /// What else had to be done to put them right.
+    pub(crate) remarks: Vec<String>,
     /// Requests meanwhile that got an answer, and those that did not.
     pub(crate) answered: u64,
     pub(crate) unanswered: u64,
@@ -56,13 +60,12 @@ pub(crate) struct Cycle {
 pub(crate) async fn run(
     world: &World,
     sale: &Sale,
-    seed: u64,
-    cycles: usize,
+    args: &Args,
     until: Option<Instant>,
     screen: &mut Screen,
 ) -> anyhow::Result<Vec<Cycle>> {
-    let all = if world.services.are_a_cluster() { Fault::of_cluster() } else { Fault::all() };
-    let mut deck = Deck::new(all, seed);
+    let Args { seed, cycles, .. } = *args;
+    let mut deck = Deck::new(faults(world, args.only.as_deref(), screen).await?, seed);
     let mut random = fastrand::Rng::with_seed(seed);
     let mut done = Vec::new();
     while done.len() < cycles && until.is_none_or(|until| Instant::now() < until) {
@@ -71,8 +74,8 @@ pub(crate) async fn run(
         let lasts = Duration::from_millis(random.u64(LASTS));
         let cycle = cycle(world, sale, &faults, lasts, done.len()).await?;
         screen.line(line(&cycle, done.len() + 1, cycles));
-        for trouble in &cycle.troubles {
-            screen.line(format_args!("          {trouble}"));
+        for line in cycle.troubles.iter().chain(&cycle.remarks) {
+            screen.line(format_args!("          {line}"));
         }
         let is_recovered = cycle.is_recovered;
         done.push(cycle);
@@ -84,6 +87,35 @@ pub(crate) async fn run(
         }
     }
     Ok(done)
+}
+
+/// Those that were asked for and can strike here; tells of the others.
+async fn faults(
+    world: &World,
+    only: Option<&str>,
+    screen: &mut Screen,
+) -> anyhow::Result<Vec<Fault>> {
+    let mut all = if world.services.are_a_cluster() { Fault::of_cluster() } else { Fault::all() };
+    if let Some(only) = only {
+        let only = only.to_lowercase();
+        let name = |fault: &Fault| fault.to_string().to_lowercase();
+        let mut known = all.iter().copied().chain(Fault::on_request());
+        match known.find(|fault| name(fault) == only) {
+            Some(fault) => all = vec![fault],
+            None => all.retain(|fault| name(fault).contains(&only)),
+        }
+        ensure!(!all.is_empty(), "no fault has `{only}` in its name");
+    }
+    if all.iter().any(|fault| fault.needs_small_disk())
+        && let Err(error) = world.services.have_small_disks().await
+    {
+        for fault in all.extract_if(.., |fault| fault.needs_small_disk()) {
+            screen.line(format_args!("cannot strike here: {fault}"));
+        }
+        screen.line(format_args!("          {error:#}"));
+        ensure!(!all.is_empty(), "no fault that was asked for can strike here");
+    }
+    Ok(all)
 }
 
 async fn cycle(
@@ -114,6 +146,14 @@ async fn cycle(
             troubles.push(format!("{fault} (to mend): {error:#}"));
         }
     }
+    let remarks: Vec<String> = world
+        .given_up()
+        .into_iter()
+        .map(|queue| format!("the broker had lost {queue}: it was deleted, to be made again"))
+        .collect();
+    if !remarks.is_empty() {
+        sale.log.note(0, What::Purged);
+    }
     let ended = Instant::now();
     sale.log.note(0, What::Fault { name, edge: Edge::Ends });
     let recovered = timeout(GIVE_UP, recovery(world, sale, number, ended)).await;
@@ -125,6 +165,7 @@ async fn cycle(
         recovered_ms: millis(ended.elapsed()),
         is_recovered,
         troubles,
+        remarks,
         answered: after.0 - before.0,
         unanswered: after.1 - before.1,
         downtime_ms: millis(sale.downtime()),

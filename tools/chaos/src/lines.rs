@@ -19,6 +19,8 @@ const GATHER: Duration = Duration::from_millis(1_500);
 const LOOK: Duration = Duration::from_millis(300);
 /// The most messages of a line that are put into it once more.
 const REPLAYED: u16 = 50;
+/// How often it is looked whether all queues are up that the broker has found when it was started.
+const LOOKS_FOR_QUEUES: u8 = 5;
 
 /// The queue of the line with the most messages, if one has any.
 pub(crate) async fn longest(world: &World) -> anyhow::Result<Option<String>> {
@@ -32,6 +34,31 @@ pub(crate) async fn longest(world: &World) -> anyhow::Result<Option<String>> {
             .then(|| (messages, queue.to_owned()))
     };
     Ok(listed.lines().filter_map(depth).max().map(|(_, queue)| queue))
+}
+
+/// The queues that the broker does not have up.
+pub(crate) async fn are_down(world: &World) -> anyhow::Result<Vec<String>> {
+    let list = ["rabbitmqctl", "-q", "list_queues", "--no-table-headers", "name", "state"];
+    let listed = world.services.call(&list).await?;
+    let is_down = |line: &str| Some(line.strip_suffix("\tdown")?.to_owned());
+    Ok(listed.lines().filter_map(is_down).collect())
+}
+
+/// Deletes queues that the broker has not brought up again, as an operator has to when their logs are corrupt.
+pub(crate) async fn give_up_lost(world: &World) -> anyhow::Result<()> {
+    let mut lost = Vec::new();
+    for _ in 0..LOOKS_FOR_QUEUES {
+        lost = are_down(world).await?;
+        if lost.is_empty() {
+            break;
+        }
+        sleep(LOOK).await;
+    }
+    for queue in lost {
+        world.services.call(&["rabbitmqctl", "-q", "delete_queue", &queue]).await?;
+        world.note_given_up(queue);
+    }
+    Ok(())
 }
 
 /// Puts copies of messages into their lines, behind all others, as a publisher would that was told nothing.

@@ -187,7 +187,7 @@ async fn with_customers(
             Course { looks, ..Course::default() }
         } else {
             let until = args.minutes.map(after);
-            let cycles = campaign::run(world, sale, args.seed, args.cycles, until, screen).await?;
+            let cycles = campaign::run(world, sale, args, until, screen).await?;
             Course { cycles, ..Course::default() }
         })
     };

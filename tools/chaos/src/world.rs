@@ -100,6 +100,17 @@ impl Services {
         Ok(format!("127.0.0.1:{}", port.trim()))
     }
 
+    /// Returns if the disks of PostgreSQL and RabbitMQ can be filled.
+    ///
+    /// # Errors
+    /// They are the machine's.
+    pub(crate) async fn have_small_disks(&self) -> anyhow::Result<()> {
+        for name in ["postgres", "rabbitmq"] {
+            self.call(&["free", name]).await?;
+        }
+        Ok(())
+    }
+
     /// What the script says.
     pub(crate) async fn call(&self, arguments: &[&str]) -> anyhow::Result<String> {
         call(&self.script, arguments).await
@@ -138,6 +149,8 @@ pub(crate) struct World {
     altered: Mutex<Option<u32>>,
     /// Connections that nobody else can have meanwhile.
     held: Mutex<Vec<PgConnection>>,
+    /// Queues that the broker had lost, and that were deleted.
+    given_up: Mutex<Vec<String>>,
 }
 
 impl World {
@@ -162,6 +175,7 @@ impl World {
             amqp_url: amqp_url.to_owned(),
             altered: Mutex::default(),
             held: Mutex::default(),
+            given_up: Mutex::default(),
         }
     }
 
@@ -200,6 +214,16 @@ impl World {
             tokio::time::sleep(SUPERVISE_INTERVAL).await;
             self.programs.lock().await.revive()?;
         }
+    }
+
+    /// Remembers a queue that is gone with all that stood in it.
+    pub(crate) fn note_given_up(&self, queue: String) {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner).push(queue);
+    }
+
+    /// The queues that are gone since this was asked last.
+    pub(crate) fn given_up(&self) -> Vec<String> {
+        std::mem::take(&mut *self.given_up.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Keeps these connections from everybody else.

@@ -6,6 +6,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::world::World;
 
+/// More segments of the write-ahead log than are kept on a small disk (`max_wal_size` in scripts/services).
+const SEGMENTS: usize = 32;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DatabaseFault {
     Killed,
@@ -13,16 +16,26 @@ pub(crate) enum DatabaseFault {
     BackendsEnded,
     ReadOnly,
     ConnectionsExhausted,
+    /// Nothing can be added to a table.
+    DiskFull,
+    /// And none to the write-ahead log, which the server does not survive.
+    DiskFullForWal,
 }
 
 impl DatabaseFault {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Killed,
         Self::Restarted,
         Self::BackendsEnded,
         Self::ReadOnly,
         Self::ConnectionsExhausted,
+        Self::DiskFull,
+        Self::DiskFullForWal,
     ];
+
+    pub(super) const fn needs_small_disk(self) -> bool {
+        matches!(self, Self::DiskFull | Self::DiskFullForWal)
+    }
 
     pub(super) async fn strike(self, world: &World) -> anyhow::Result<()> {
         match self {
@@ -46,6 +59,11 @@ impl DatabaseFault {
                 held.extend(take_all(world).await);
                 world.hold(held);
             }
+            Self::DiskFull => fill(world).await?,
+            Self::DiskFullForWal => {
+                fill(world).await?;
+                end_segments(world).await?;
+            }
         }
         Ok(())
     }
@@ -64,6 +82,11 @@ impl DatabaseFault {
                 for connection in world.let_go() {
                     let _ = connection.close().await;
                 }
+            }
+            Self::DiskFull | Self::DiskFullForWal => {
+                world.services.call(&["free", "postgres"]).await?;
+                // If it has stopped.
+                world.services.call(&["start", "postgres"]).await?;
             }
         }
         Ok(())
@@ -89,6 +112,22 @@ async fn take_all(world: &World) -> Vec<PgConnection> {
     taken
 }
 
+async fn fill(world: &World) -> anyhow::Result<()> {
+    world.services.call(&["fill", "postgres"]).await.map(drop)
+}
+
+/// Uses up the segments of the write-ahead log that have room on the disk, as a busy server would in minutes.
+async fn end_segments(world: &World) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(&world.database_url).await?;
+    for _ in 0..SEGMENTS {
+        let end = "SELECT pg_logical_emit_message(false, 'chaos', 'x'); SELECT pg_switch_wal()";
+        if sqlx::raw_sql(end).execute(&mut connection).await.is_err() {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("there is room for {SEGMENTS} segments of the write-ahead log")
+}
+
 /// As on a primary that was demoted: whoever connects from now on may only read.
 async fn set_read_only(world: &World, is: bool) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(&world.database_url).await?;
@@ -110,6 +149,8 @@ impl fmt::Display for DatabaseFault {
             Self::BackendsEnded => "PostgreSQL: all sessions ended",
             Self::ReadOnly => "PostgreSQL: read-only",
             Self::ConnectionsExhausted => "PostgreSQL: no connection left",
+            Self::DiskFull => "PostgreSQL: disk full",
+            Self::DiskFullForWal => "PostgreSQL: disk full, for the write-ahead log, too",
         })
     }
 }

@@ -43,6 +43,11 @@ impl Fault {
         programs.chain(broker).chain(database).chain(redis).chain(links).chain(platform).collect()
     }
 
+    /// Those that strike only if they are asked for by name.
+    pub(crate) fn on_request() -> impl Iterator<Item = Self> {
+        BrokerFault::ON_REQUEST.into_iter().map(Self::Broker)
+    }
+
     /// Those of a cluster: its servers', and of the others some that are no server's.
     pub(crate) fn of_cluster() -> Vec<Self> {
         let nodes = NodeFault::all().into_iter().map(Self::Node);
@@ -52,6 +57,19 @@ impl Fault {
         let others: Vec<Self> = programs.chain(redis).collect();
         let every = others.len().div_ceil(nodes.len()).max(1);
         nodes.chain(others.into_iter().step_by(every)).collect()
+    }
+
+    /// Whether the disk of a server is to be filled, which must not be the machine's.
+    pub(crate) const fn needs_small_disk(self) -> bool {
+        match self {
+            Self::Broker(fault) => fault.needs_small_disk(),
+            Self::Database(fault) => fault.needs_small_disk(),
+            Self::Program(_)
+            | Self::Redis(_)
+            | Self::Link(_)
+            | Self::Platform(_)
+            | Self::Node(_) => false,
+        }
     }
 
     /// Lets it happen. What strikes in an instant is over when this returns.
@@ -168,7 +186,8 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_name_of_its_own() {
-        for all in [Fault::all(), Fault::of_cluster()] {
+        let all = Fault::all().into_iter().chain(Fault::on_request()).collect();
+        for all in [all, Fault::of_cluster()] {
             let names: std::collections::BTreeSet<String> =
                 all.iter().map(ToString::to_string).collect();
             assert_eq!(names.len(), all.len());
