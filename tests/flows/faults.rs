@@ -9,6 +9,7 @@ use firstcome_contract::{
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
 
+use firstcome_rig::Way;
 use firstcome_tests::{Answer, Options, Shop, eventually, shop};
 
 async fn is_ready(shop: &Shop) -> bool {
@@ -76,6 +77,36 @@ async fn without_the_broker_503_within_the_deadline_then_recovery() {
         );
         shop.settle_and_audit().await;
         assert_eq!(shop.outcomes().await["succeeded"], 1_000);
+    })
+    .await;
+}
+
+/// Published into a link that swallows it, which then breaks: nobody knows whether the broker has the job.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_has_not_confirmed_is_not_accepted() {
+    shop(Options { users: 20, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(20).await;
+        for key in [None, Some("one")] {
+            shop.accepted_issue(1, coupon).await;
+            shop.broker.proxy.block(Way::Asks);
+            let asking = Answer::of(match key {
+                None => shop.post(2, &format!("/api/coupons/{coupon}/issue")),
+                Some(key) => shop
+                    .post(3, &format!("/api/coupons/{coupon}/issue"))
+                    .header("Idempotency-Key", key),
+            });
+            let breaking = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                shop.broker.proxy.cut();
+            };
+            let (answer, ()) = tokio::join!(asking, breaking);
+            answer.is_problem(503, "broker-unavailable");
+            assert!(answer.took >= Duration::from_millis(300), "{answer:?}");
+            shop.broker.proxy.restore();
+            eventually("the broker is found again", async || is_ready(shop).await).await;
+        }
+        shop.settle_and_audit().await;
+        assert_eq!(shop.outcomes().await.values().sum::<i64>(), 2);
     })
     .await;
 }

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// quorum queues do not survive that they cannot write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_disk_refuses_and_loses_nothing() {
-    let Some(own) = OwnServices::start_on_small_disks("broker-disk").await else { return };
+    let own = OwnServices::start_on_small_disks("broker-disk");
     let services = own.services().await;
     let options =
         Options { users: 400, confirm_deadline_ms: 1_000, services, ..Options::default() };
@@ -71,7 +71,7 @@ async fn a_broker_without_disk_refuses_and_loses_nothing() {
 /// PostgreSQL, if it has stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_without_disk_lets_jobs_wait_and_loses_nothing() {
-    let Some(own) = OwnServices::start_on_small_disks("database-disk").await else { return };
+    let own = OwnServices::start_on_small_disks("database-disk");
     let services = own.services().await;
     shop(Options { users: 400, services, ..Options::default() }, async |shop| {
         let coupon = shop.campaign(1_000).await;

@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disks_are_told() {
-    let Some(own) = OwnServices::start_on_small_disks("alerts-disks").await else { return };
+    let own = OwnServices::start_on_small_disks("alerts-disks");
     let services = own.services().await;
     let prometheus = Prometheus::start("disks").await;
     let options = Options { users: 3_000, worker: false, services, ..Options::default() };
