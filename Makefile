@@ -10,7 +10,7 @@ export PROFILE ?= release
 # Most of a flow is waiting: for time-outs, leases, what is to come back.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
-.PHONY: help demo run bench chaos soak fuzz test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test containers-test
+.PHONY: help demo run bench chaos soak fuzz mutations test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test cluster-test containers-test
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,8 @@ chaos: ## Sales while faults strike, and a check of all that was told: CYCLES=20
 	    $(if $(CLUSTER),FIRSTCOME_CLUSTER_DIR=target/chaos/cluster scripts/cluster run,$(WITH_SERVICES)) \
 	    $(CARGO) run --locked --quiet --bin firstcome-chaos
 
+# So fast that what an API remembers is full (50,000 outcomes) before its memory is looked at.
+soak: export RATE ?= 300
 soak: ## A sale of MINUTES=30 without a fault: whether memory, descriptors, sessions or dead rows grow
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	env -u DATABASE_URL -u AMQP_URL -u REDIS_URL SOAK=true FIRSTCOME_DEV_DIR=target/chaos/services $(WITH_SERVICES) \
@@ -46,6 +48,9 @@ fuzz: ## Fuzz targets (TARGET_SECONDS=60 each), malformed messages, made-up requ
 	scripts/fuzz-targets
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	scripts/fuzz
+
+mutations: ## Plant bugs, one at a time, and see that the tests catch each: half an hour, and what they said in target/mutations
+	scripts/mutations
 
 test: ## All tests, on real services
 	$(CARGO) build --locked --workspace
@@ -75,6 +80,9 @@ services-stop: ## Stop the services
 
 services-test: ## Test how the services are started and stopped
 	scripts/services.test
+
+cluster-test: ## Test how the cluster is started, and what it survives
+	scripts/cluster.test
 
 containers-test: ## Check what the image is built from
 	scripts/containers.test
