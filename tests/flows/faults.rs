@@ -89,12 +89,12 @@ async fn what_the_broker_has_not_confirmed_is_not_accepted() {
         for key in [None, Some("one")] {
             shop.accepted_issue(1, coupon).await;
             shop.broker.proxy.block(Way::Asks);
-            let asking = Answer::of(match key {
-                None => shop.post(2, &format!("/api/coupons/{coupon}/issue")),
-                Some(key) => shop
-                    .post(3, &format!("/api/coupons/{coupon}/issue"))
-                    .header("Idempotency-Key", key),
-            });
+            let asking = async {
+                match key {
+                    None => shop.issue(2, coupon).await,
+                    Some(key) => shop.issue_keyed(3, coupon, key).await,
+                }
+            };
             let breaking = async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 shop.broker.proxy.cut();

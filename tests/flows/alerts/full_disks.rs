@@ -43,8 +43,8 @@ async fn full_disks_are_told() {
                 .await;
 
                 own.call(&["fill", "rabbitmq"]).await;
-                fires(&["FirstcomeSubmissionsRefused", "FirstcomeBrokerBlocked"]).await;
-                fires(&["FirstcomeCanaryLate"]).await;
+                fires(&["FirstcomeSubmissionsRefused", "FirstcomeBrokerBlocked", "FirstcomeCanaryLate"])
+                    .await;
                 let firing = prometheus.firing(shop);
                 assert!(!firing.contains("FirstcomeLineFull"), "no line is full: {firing:?}");
                 own.call(&["free", "rabbitmq"]).await;
