@@ -191,7 +191,8 @@ pub fn start(
             let (broker, pool) = (args.broker.clone(), settling_pool.clone());
             let monitor = watched();
             let metrics = Arc::clone(&monitor.metrics);
-            let context = line::Context { family, pool, announcer, notifier, metrics };
+            let shared = line::Shared::default();
+            let context = line::Context { family, pool, announcer, notifier, metrics, shared };
             let role = Role { context, broker, monitor };
             crew::run(Arc::new(role), stop.clone())
         };

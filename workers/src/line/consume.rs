@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::pending,
     panic::AssertUnwindSafe,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -127,12 +128,13 @@ impl Settler<'_> {
         let mut ahead = Ok(None);
         while let Some(batch) = self.take(consumer, ahead?).await? {
             let settled;
+            let batch = Arc::new(batch);
             (settled, ahead) = self.settle(consumer, &batch).await?;
             let Some(settled) = settled else { break };
             self.note_drained(&batch).await?;
             self.announce(&batch, settled);
             self.stats.settled(&batch, self.tuning.batch_limit());
-            if done.send(batch.receipt).is_err() {
+            if done.send(batch.receipt.clone()).is_err() {
                 break;
             }
         }
@@ -164,7 +166,7 @@ impl Settler<'_> {
     async fn settle(
         &mut self,
         consumer: &mut Consumer<'_>,
-        batch: &Batch,
+        batch: &Arc<Batch>,
     ) -> Result<(Option<Vec<Settled>>, Ahead), SessionError> {
         let began = Instant::now();
         let (queue, context, stop) = (self.queue, self.context, self.stop);
@@ -188,9 +190,16 @@ impl Settler<'_> {
         Ok((self.unless_fenced(settled)?, ahead))
     }
 
-    /// Gives every job its outcome: a line's jobs together, what the broker gave up on each alone.
-    async fn decide(&mut self, batch: &Batch) -> Result<Vec<Settled>, AttemptError> {
+    /// Gives every job its outcome: a line's jobs together, and a few of them together with those of other lines;
+    /// what the broker gave up on each alone.
+    async fn decide(&mut self, batch: &Arc<Batch>) -> Result<Vec<Settled>, AttemptError> {
         let Self { source, queue, context, stop, tuning, .. } = self;
+        if let Source::Line(lease) = source
+            && tuning.is_calm()
+            && let Some(settled) = context.shared.settle(context, queue, *lease, batch).await
+        {
+            return Ok(settled);
+        }
         let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
         let keep_trying = || is_ours() && !stop.is_cancelled();
         let metrics = &context.metrics;

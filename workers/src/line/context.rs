@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use firstcome_contract::family::Family;
 use firstcome_process::database::Pool;
-use sqlx::PgConnection;
-use uuid::Uuid;
 
-use super::{Announcer, Notifier, attempt::AttemptError, duplicates::Past, fence, lease::Lease};
+use super::{Announcer, Notifier, lease::Lease, shared::Shared};
 use crate::metrics::Metrics;
 
 /// What it takes to settle the lines of a family.
@@ -23,6 +21,8 @@ pub struct Context {
     pub notifier: Notifier,
     /// The counters of the process.
     pub metrics: Arc<Metrics>,
+    /// Where small batches of these lines meet.
+    pub shared: Shared,
 }
 
 /// What it takes to settle jobs that came out of one queue.
@@ -36,15 +36,4 @@ pub(crate) struct QueueContext<'a> {
     /// The lease of the line; `None` for what the broker gave up on, which is nobody's.
     pub(crate) lease: Option<&'a Lease>,
     pub(crate) metrics: &'a Metrics,
-}
-
-impl QueueContext<'_> {
-    /// Begins a batch: see [`fence::begin`].
-    pub(crate) async fn begin(
-        self,
-        transaction: &mut PgConnection,
-        ids: &[Uuid],
-    ) -> Result<Past, AttemptError> {
-        fence::begin(transaction, self.lease, ids).await?.ok_or(AttemptError::Fenced)
-    }
 }

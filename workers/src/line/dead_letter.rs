@@ -15,7 +15,8 @@ use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
     context::QueueContext,
-    outcomes::{self, About, Entry, Settling},
+    fence,
+    outcomes::{self, About, Entry},
     parts::{Parts, Then, Tuning},
 };
 use crate::{RoleName, jobs::outcome::Outcome};
@@ -116,7 +117,7 @@ async fn fail_on(
     let accepted = || letters.iter().filter_map(|letter| Some((letter, letter.reject.accepted?)));
     let ids: Vec<_> = accepted().map(|(_, (id, _))| id.get()).collect();
     let mut transaction = connection.begin().await?;
-    let past = context.begin(&mut transaction, &ids).await?;
+    let past = fence::begin(&mut transaction, context.lease.into_iter(), &ids, false).await?;
     let rejects = letters.iter().map(|letter| (letter.reject, letter.attempts));
     outcomes::insert_dead_letters(&mut transaction, context.queue, rejects).await?;
     let mut settled = Vec::new();
@@ -132,14 +133,13 @@ async fn fail_on(
             .map(|(letter, (id, user))| {
                 let job = Envelope::decode(&letter.reject.payload);
                 let about = job.map(|job| About::of(&job)).unwrap_or_default();
-                Entry::new(id, user, &Outcome::Failed(letter.failure)).about(about)
+                let entry = Entry::new(id, user, &Outcome::Failed(letter.failure)).about(about);
+                entry.stood_in(context.lease)
             })
             .collect();
         if !entries.is_empty() {
             // The records of a batch that are no jobs are set aside before its jobs are settled.
-            let line =
-                context.lease.map(|lease| Settling { lease, past: &past, is_in_order: false });
-            let now = outcomes::insert(&mut transaction, kind, &entries, line).await?;
+            let now = outcomes::insert(&mut transaction, kind, &entries, &past, false).await?;
             settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
         }
     }

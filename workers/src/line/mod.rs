@@ -20,6 +20,7 @@ pub(crate) mod parts;
 mod repeats;
 pub(crate) mod report;
 pub(crate) mod settle;
+mod shared;
 mod speed;
 pub(crate) mod trace;
 
@@ -32,3 +33,4 @@ pub use notify::Notifier;
 pub(crate) use outcomes::end_lost;
 pub(crate) use parts::{Parts, Then, Tuning};
 pub(crate) use report::{LineFigures, Stats};
+pub use shared::Shared;

@@ -1,11 +1,12 @@
 //! The outcomes, as they are stored: one `job_outcomes` row per job, in the transaction of its effects.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use firstcome_contract::{
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind, Mention, Settled, Status},
+    line::Line,
     request_id::RequestId,
 };
 use serde_json::value::RawValue;
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) idempotency: Option<Idempotency>,
     pub(crate) replay_of: Option<JobId>,
     pub(crate) about: About,
+    /// The line that the job stood in; none, of what the broker gave up on.
+    pub(crate) line: Option<Line>,
 }
 
 /// What a job was about, for whoever looks for it; nothing, of one that cannot be read.
@@ -59,11 +62,16 @@ impl Entry {
             idempotency: None,
             replay_of: None,
             about: About::default(),
+            line: None,
         }
     }
 
     pub(crate) fn about(self, about: About) -> Self {
         Self { about, ..self }
+    }
+
+    pub(crate) fn stood_in(self, lease: Option<&Lease>) -> Self {
+        Self { line: lease.map(|lease| lease.line), ..self }
     }
 
     pub(crate) fn settled(self, settled_at: DateTime<Utc>) -> Settled {
@@ -79,38 +87,54 @@ impl Entry {
     }
 }
 
-/// The line whose jobs are settled.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settling<'a> {
-    pub(crate) lease: &'a Lease,
-    pub(crate) past: &'a Past,
-    /// All that stood before them is settled, so it tells how far the line has come.
-    pub(crate) is_in_order: bool,
+/// How far these entries bring their lines.
+struct Progress {
+    routing_key: String,
+    /// How many of the line's jobs get an outcome for the first time.
+    settled: i64,
+    /// When the last of them was submitted.
+    until: DateTime<Utc>,
 }
 
-/// How many of these jobs get an outcome for the first time.
-fn count_new(past: &Past, entries: &[Entry]) -> i64 {
-    i64::try_from(entries.iter().filter(|entry| past.is_new(entry.job_id)).count())
-        .unwrap_or_default()
+fn progress(entries: &[Entry], past: &Past) -> BTreeMap<Line, Progress> {
+    let mut lines: BTreeMap<Line, Progress> = BTreeMap::new();
+    for entry in entries {
+        let Some(line) = entry.line else { continue };
+        let submitted = entry.job_id.submitted_at();
+        let progress = lines.entry(line).or_insert_with(|| Progress {
+            routing_key: line.routing_key(),
+            settled: 0,
+            until: submitted,
+        });
+        progress.settled += i64::from(past.is_new(entry.job_id));
+        progress.until = progress.until.max(submitted);
+    }
+    lines
 }
 
 /// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
 /// A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their own)
 /// violates the primary key; the next attempt sees its outcome.
 ///
-/// Counts them as settled in the line that they stood in, but for those that an operator gave another
-/// attempt: they were counted when they failed.
+/// Counts them as settled in the lines that they stood in, but for those that an operator gave another
+/// attempt: they were counted when they failed. If all that stood before them is settled (`is_in_order`), they tell
+/// how far their lines have come.
 pub(crate) async fn insert(
     transaction: &mut PgConnection,
     kind: JobKind,
     entries: &[Entry],
-    line: Option<Settling<'_>>,
+    past: &Past,
+    is_in_order: bool,
 ) -> Result<DateTime<Utc>, sqlx::Error> {
-    let settled = line.as_ref().map_or(0, |line| count_new(line.past, entries));
-    let is_in_order = line.as_ref().is_some_and(|line| line.is_in_order);
-    let last = entries.iter().map(|entry| entry.job_id.submitted_at()).max();
-    let until = last.filter(|_| is_in_order);
-    let line = line.map(|line| line.lease.line);
+    let progress = progress(entries, past);
+    let moved = || progress.iter().filter(|(_, progress)| progress.settled > 0);
+    let families: Vec<&str> = moved().map(|(line, _)| line.family.as_str()).collect();
+    let generations: Vec<i32> = moved().map(|(line, _)| line.generation).collect();
+    let names: Vec<String> = moved().map(|(line, _)| line.name.to_string()).collect();
+    let settled: Vec<i64> = moved().map(|(_, progress)| progress.settled).collect();
+    let until = moved().map(|(_, progress)| is_in_order.then_some(progress.until));
+    let until: Vec<Option<DateTime<Utc>>> = until.collect();
+    let mut lines = Vec::with_capacity(entries.len());
     let mut ids = Vec::with_capacity(entries.len());
     let mut users = Vec::with_capacity(entries.len());
     let mut statuses = Vec::with_capacity(entries.len());
@@ -136,6 +160,8 @@ pub(crate) async fn insert(
         replays.push(entry.replay_of.map(JobId::get));
         subjects.push(entry.about.subject);
         traces.push(entry.about.trace);
+        let progress = entry.line.and_then(|line| progress.get(&line));
+        lines.push(progress.map(|progress| progress.routing_key.as_str()));
         for (what, id) in &entry.about.mentions {
             let is_first = entry.status == Status::Succeeded && entry.replay_of.is_none();
             if is_first && what.stands_in_the_effect() {
@@ -154,7 +180,8 @@ pub(crate) async fn insert(
                     fingerprint, replay_of, settled_at, subject, trace_id, taken_up_at, batch_jobs, line)
                SELECT $1, UNNEST($2::uuid[]), UNNEST($3::bigint[]), UNNEST($4::text[]), UNNEST($5::text[]),
                       UNNEST($6::text[])::jsonb, UNNEST($7::text[])::jsonb, UNNEST($8::text[]),
-                      UNNEST($9::text[]), UNNEST($10::uuid[]), now, UNNEST($16::bigint[]), UNNEST($17::uuid[]), now(), $18::int, $19
+                      UNNEST($9::text[]), UNNEST($10::uuid[]), now, UNNEST($16::bigint[]), UNNEST($17::uuid[]), now(), $18::int,
+                      UNNEST($19::text[])
                FROM stamp
            ), mentioned AS (
                INSERT INTO job_mentions (job_id, what, id)
@@ -162,7 +189,7 @@ pub(crate) async fn insert(
                ON CONFLICT ON CONSTRAINT job_mentions_pkey DO NOTHING
            ), counted AS (
                INSERT INTO line_progress (family, generation, line, settled, until)
-               SELECT $11, $12, $13, $14::bigint, $15 WHERE $14::bigint > 0
+               SELECT * FROM UNNEST($11::text[], $12::int[], $13::text[], $14::bigint[], $15::timestamptz[])
                ON CONFLICT ON CONSTRAINT line_progress_pkey
                DO UPDATE SET settled = line_progress.settled + excluded.settled,
                              until = GREATEST(line_progress.until, excluded.until)
@@ -178,15 +205,15 @@ pub(crate) async fn insert(
         &keys as &[Option<&str>],
         &fingerprints as &[Option<&str>],
         &replays as &[Option<uuid::Uuid>],
-        line.map(|line| line.family.as_str()),
-        line.map(|line| line.generation),
-        line.map(|line| line.name.to_string()),
-        settled,
-        until,
+        &families as &[&str],
+        &generations,
+        &names,
+        &settled,
+        &until as &[Option<DateTime<Utc>>],
         &subjects as &[Option<i64>],
         &traces as &[Option<uuid::Uuid>],
         together,
-        line.map(|line| line.routing_key()),
+        &lines as &[Option<&str>],
         &mentioning,
         &mentioned as &[&str],
         &mentions,

@@ -39,6 +39,11 @@ impl Default for Tuning {
 }
 
 impl Tuning {
+    /// Whether a small batch may be settled together with others: nothing is slow, and no keys are repeated.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.jobs == MAX_PART && self.lookups == 0
+    }
+
     /// The most jobs in the next batch: no more than is done in one go, so that they are announced and
     /// acknowledged soon.
     pub(crate) fn batch_limit(&self) -> usize {

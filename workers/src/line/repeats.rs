@@ -164,6 +164,7 @@ impl Entry {
                 idempotency: None,
                 replay_of: Some(first.job_id),
                 about: About::of(envelope),
+                line: None,
             }
         } else {
             Self {

@@ -19,7 +19,8 @@ use super::{
     context::QueueContext,
     dead_letter::{Letter, fail},
     duplicates::Past,
-    outcomes::{self, About, Entry, Settling},
+    fence,
+    outcomes::{self, About, Entry},
     parts::{Parts, Then, Tuning},
     repeats,
 };
@@ -93,7 +94,8 @@ async fn try_settle(
     looks_up_keys: bool,
 ) -> Result<Vec<Settled>, AttemptError> {
     let mut connection = context.pool.acquire().await?;
-    let settled = match bounded(settle_on(&mut connection, context, jobs, looks_up_keys)).await {
+    let part = [Part { context, jobs }];
+    let settled = match bounded(settle_on(&mut connection, &part, looks_up_keys, false)).await {
         Err(error) => Err(error.explained(&mut connection).await),
         settled => settled,
     };
@@ -101,69 +103,83 @@ async fn try_settle(
     settled
 }
 
-async fn settle_on(
+/// Jobs of one queue, in its order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) context: QueueContext<'a>,
+    pub(super) jobs: &'a [Job],
+}
+
+/// Settles parts of different queues in one transaction.
+pub(super) async fn settle_on(
     connection: &mut PgConnection,
-    context: QueueContext<'_>,
-    jobs: &[Job],
+    parts: &[Part<'_>],
     looks_up_keys: bool,
+    is_shared: bool,
 ) -> Result<Vec<Settled>, AttemptError> {
-    let ids: Vec<_> = jobs.iter().map(|job| job.envelope.id.get()).collect();
+    let Some(Part { context, .. }) = parts.first() else { return Ok(Vec::new()) };
+    let all = || parts.iter().flat_map(|part| part.jobs.iter().map(|job| (&part.context, job)));
+    let ids: Vec<_> = all().map(|(_, job)| job.envelope.id.get()).collect();
+    let leases = parts.iter().filter_map(|part| part.context.lease);
     let mut transaction = connection.begin().await?;
-    let past = context.begin(&mut transaction, &ids).await?;
-    let new: Vec<&Job> = jobs.iter().filter(|job| !past.is_settled(job.envelope.id)).collect();
+    let past = fence::begin(&mut transaction, leases, &ids, is_shared).await?;
+    let new: Vec<_> = all().filter(|(_, job)| !past.is_settled(job.envelope.id)).collect();
     if new.is_empty() {
         return Ok(Vec::new());
     }
-    if runs(&new, |job| job.kind()).nth(1).is_some() {
+    if runs(&new, |(_, job)| job.kind()).nth(1).is_some() {
         // Each run takes its locks in the global order, but the next one begins at the front again.
-        let jobs: Vec<&Envelope> = new.iter().map(|job| &job.envelope).collect();
+        let jobs: Vec<&Envelope> = new.iter().map(|(_, job)| &job.envelope).collect();
         registry::lock_ahead(&mut transaction, &jobs).await?;
     }
     let mut settled = Vec::with_capacity(new.len());
-    for (kind, run) in runs(&new, |job| job.kind()) {
+    for (kind, run) in runs(&new, |(_, job)| job.kind()) {
         // Stored run by run: a later one finds the keys of an earlier one taken.
-        let entries =
-            settle_run(&mut transaction, context, kind, run, &past, looks_up_keys).await?;
-        let line = context.lease.map(|lease| Settling { lease, past: &past, is_in_order: true });
-        let now = outcomes::insert(&mut transaction, kind, &entries, line).await?;
+        let entries = settle_run(&mut transaction, kind, run, &past, looks_up_keys).await?;
+        let now = outcomes::insert(&mut transaction, kind, &entries, &past, true).await?;
         settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
     }
     fault_point::pass(fault_point::MID_BATCH);
     transaction.commit().await?;
     fault_point::pass(fault_point::COMMITTED);
-    let overdue = new.iter().filter(|job| past.may_have_forgotten(job.envelope.id)).count();
+    let overdue = new.iter().filter(|(_, job)| past.may_have_forgotten(job.envelope.id)).count();
     context.metrics.settled(&settled);
     context.metrics.dead_lettered(RoleName::of(context.family).as_str(), overdue);
     Ok(settled)
 }
 
-/// Decides jobs of one kind, and sets aside what comes too late to be decided.
+/// Decides jobs of one kind, each from a queue, and sets aside what comes too late to be decided.
 async fn settle_run(
     transaction: &mut PgConnection,
-    context: QueueContext<'_>,
     kind: JobKind,
-    jobs: &[&Job],
+    jobs: &[(&QueueContext<'_>, &Job)],
     past: &Past,
     looks_up_keys: bool,
 ) -> Result<Vec<Entry>, AttemptError> {
-    let (overdue, waiting): (Vec<&Job>, Vec<&Job>) =
-        jobs.iter().partition(|job| past.may_have_forgotten(job.envelope.id));
-    let waiting: Vec<&Envelope> = waiting.iter().map(|job| &job.envelope).collect();
-    let mut entries = repeats::decide(&mut *transaction, kind, &waiting, looks_up_keys).await?;
-    if let Some(first) = overdue.first() {
+    let (overdue, waiting): (Vec<_>, Vec<_>) =
+        jobs.iter().copied().partition(|(_, job)| past.may_have_forgotten(job.envelope.id));
+    let envelopes: Vec<&Envelope> = waiting.iter().map(|(_, job)| &job.envelope).collect();
+    let entries = repeats::decide(&mut *transaction, kind, &envelopes, looks_up_keys).await?;
+    let of_waiting = waiting.iter().zip(entries);
+    let mut entries: Vec<Entry> =
+        of_waiting.map(|((context, _), entry)| entry.stood_in(context.lease)).collect();
+    for of_queue in overdue.chunk_by(|(one, _), (next, _)| one.queue == next.queue) {
+        let Some((context, first)) = of_queue.first() else { continue };
         let (queue, trace_id) = (context.queue, first.envelope.trace_parent().map(TraceParent::id));
-        let (count, id) = (overdue.len(), first.envelope.id);
+        let (count, id) = (of_queue.len(), first.envelope.id);
         let request_id = first.envelope.request_id.as_ref().map(display);
         tracing::error!(queue, count, job_id = %id, trace_id, request_id, "overdue jobs, dead-lettering them");
         let reason = "it came after its day was purged";
         let rejects: Vec<Reject> =
-            overdue.iter().map(|job| reject(job, reason.to_owned())).collect();
+            of_queue.iter().map(|(_, job)| reject(job, reason.to_owned())).collect();
         let rejects = rejects.iter().map(|reject| (reject, 1));
         outcomes::insert_dead_letters(transaction, queue, rejects).await?;
     }
     let failed = Outcome::Failed(Failure::Overdue);
-    let late = overdue.iter().map(|job| &job.envelope);
-    entries.extend(late.map(|job| Entry::new(job.id, job.user_id, &failed).about(About::of(job))));
+    entries.extend(overdue.into_iter().map(|(context, Job { envelope, .. })| {
+        let entry = Entry::new(envelope.id, envelope.user_id, &failed);
+        entry.about(About::of(envelope)).stood_in(context.lease)
+    }));
     Ok(entries)
 }
 
