@@ -369,11 +369,7 @@ impl Publisher {
             }
             next = None;
             if self.link.is_up() {
-                let now = Instant::now();
-                for (line, waiting) in &mut lines {
-                    waiting.publish(now, *line, &mut publisher);
-                }
-                next = lines.values().filter_map(Waiting::waits_until).min();
+                next = waiting::publish_all(&mut lines, &mut publisher);
             }
         }
     }

@@ -1,6 +1,9 @@
 //! What waits for one line, and when it may leave.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use firstcome_broker::publish::{Address, ConfirmedPublisher, MessageType};
@@ -23,6 +26,13 @@ const ENOUGH: usize = 32;
 /// pace, a quarter of the load that a machine can bear keeps all of it busy with small ones. Who comes
 /// into a quiet line is sent at once.
 const PARCEL_INTERVAL: Duration = Duration::from_millis(3);
+/// How many busy lines share that pace; with more of them each is slower in proportion, up to a bound: what
+/// costs is how many parcels there are in all.
+const LINES_AT_A_PACE: usize = 4;
+/// How much slower a line gets by its neighbours.
+const MAX_SLOWDOWN: u32 = 4;
+/// Parcels whose time comes so soon leave with one that leaves now: they share its way.
+const NEARLY: Duration = Duration::from_millis(1);
 /// How long parcels may come back because of a change of the routing: this process hears of it within a
 /// second.
 const ROUTING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,14 +104,15 @@ impl Waiting {
         }
     }
 
-    /// Sends what is waiting, as full as it is, where it may leave.
-    pub(super) fn publish(
+    /// Sends what is waiting, as full as it is, where it may leave by then; small ones from now on at this pace.
+    fn publish(
         &mut self,
         now: Instant,
+        pace: Duration,
         line: Line,
         publisher: &mut ConfirmedPublisher<Parcel>,
     ) {
-        while self.may_send(now) {
+        while self.may_send(now + NEARLY) {
             let mut body = Vec::new();
             let mut submissions = Vec::new();
             while submissions.len() < envelope::MAX_PARCEL
@@ -119,9 +130,14 @@ impl Waiting {
                 let parcel = Parcel { line, submissions };
                 publisher.publish(address, MessageType::Jobs, body, parcel);
                 self.in_flight += 1;
-                self.next = now + PARCEL_INTERVAL;
+                self.next = now + pace;
             }
         }
+    }
+
+    /// Whether it has sent lately, or is to send.
+    fn is_busy(&self, now: Instant) -> bool {
+        !self.waiting.is_empty() || self.next > now
     }
 
     fn may_send(&self, now: Instant) -> bool {
@@ -134,6 +150,28 @@ impl Waiting {
         let waits = self.in_flight < PARCELS_PER_LINE && !self.waiting.is_empty();
         waits.then_some(self.next)
     }
+}
+
+/// Sends what may leave, of all lines; tells when the first one may send what only the pace keeps back.
+pub(super) fn publish_all(
+    lines: &mut BTreeMap<Line, Waiting>,
+    publisher: &mut ConfirmedPublisher<Parcel>,
+) -> Option<Instant> {
+    let now = Instant::now();
+    if lines.values().any(|waiting| waiting.may_send(now)) {
+        let busy = lines.values().filter(|waiting| waiting.is_busy(now)).count();
+        let pace = pace(busy);
+        for (line, waiting) in &mut *lines {
+            waiting.publish(now, pace, *line, publisher);
+        }
+    }
+    lines.values().filter_map(Waiting::waits_until).min()
+}
+
+/// The time between two small parcels of a line, with so many busy lines.
+fn pace(busy: usize) -> Duration {
+    let slowdown = u32::try_from(busy / LINES_AT_A_PACE).unwrap_or(MAX_SLOWDOWN);
+    PARCEL_INTERVAL * slowdown.clamp(1, MAX_SLOWDOWN)
 }
 
 #[cfg(test)]
