@@ -30,7 +30,7 @@ use uuid::Uuid;
 /// How long one answer may take: longer than any side lets a request wait.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Pause of a client that was told to come back.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// In an open loop, every how many jobs one is asked for: enough to tell, too few to be a load.
 const SAMPLE: usize = 50;
@@ -65,6 +65,15 @@ pub(super) struct Answered {
     pub(super) started: Instant,
     /// From the request to the answer, or to the outcome; not of those that were refused.
     pub(super) latencies: Latencies,
+}
+
+impl Answered {
+    /// Requests that were granted ÷ the time until the last answer, whenever they are committed.
+    pub(super) fn granted_per_second(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "some hundred thousand at most")]
+        let granted = self.granted as f64;
+        granted / self.took.as_secs_f64()
+    }
 }
 
 #[derive(Default)]
@@ -175,7 +184,8 @@ async fn follow(client: &mut Client, job: Uuid, bearer: &HeaderValue) -> anyhow:
     }
 }
 
-fn described(answer: &Answer) -> String {
+/// An answer, for people.
+pub(super) fn described(answer: &Answer) -> String {
     format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
 }
 
@@ -256,7 +266,11 @@ impl OpenLoop {
 
 type Share = (Vec<(Uuid, DateTime<Utc>)>, Vec<Duration>);
 
-async fn clients(address: SocketAddr, connections: usize) -> anyhow::Result<Vec<Client>> {
+/// So many connections, which are open.
+pub(super) async fn clients(
+    address: SocketAddr,
+    connections: usize,
+) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(connections);
     for _ in 0..connections {
         let mut client = Client::new(address, DEADLINE);

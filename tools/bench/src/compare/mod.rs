@@ -8,6 +8,7 @@ mod history;
 mod load;
 mod machine;
 mod measurements;
+mod own_redis;
 mod picture;
 mod plan;
 mod ratios;

@@ -7,11 +7,13 @@ use firstcome_rig::figures::count;
 use super::{plan::CONNECTIONS, results::Results};
 
 /// Key and label, in the order of the picture; the last one is a floor.
-const SIDES: [(&str, &str, &str); 7] = [
+const SIDES: [(&str, &str, &str); 9] = [
     ("optimistic", "Optimistic", "up to 10 retries"),
     ("pessimistic", "Pessimistic lock", "SELECT … FOR UPDATE"),
     ("redis-lock", "Redis lock", "SET NX PX around a transaction"),
     ("atomic", "One atomic statement", "UPDATE + INSERT in one round trip"),
+    ("redis-lua-everysec", "Script in Redis", "AOF every second; then batches"),
+    ("redis-lua-always", "Script in Redis", "AOF before the answer; then batches"),
     ("firstcome-polled", "Firstcome, polled", "every client waits for its outcome"),
     ("firstcome", "Firstcome", "submit → committed outcome"),
     ("publish", "Floor: confirmed publish", "HTTP + one message, no database"),
@@ -37,7 +39,7 @@ pub(super) fn draw(results: &Results) -> String {
     let step = step(most);
     let ticks = (most / step).ceil();
     let scale = (WIDTH - LEFT - RIGHT) / (ticks * step);
-    #[expect(clippy::cast_precision_loss, reason = "seven sides")]
+    #[expect(clippy::cast_precision_loss, reason = "nine sides")]
     let bottom = TOP + GROUP * SIDES.len() as f64;
 
     let mut svg = format!(

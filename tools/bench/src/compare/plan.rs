@@ -15,6 +15,8 @@ pub(crate) enum Part {
     /// The other designs.
     #[value(alias = "sides")]
     Rivals,
+    /// The design that decides in Redis, with a Redis of its own.
+    RedisLua,
     /// What HTTP alone costs, and a confirmed message per request.
     Floors,
     /// The system's coupons.

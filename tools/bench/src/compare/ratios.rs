@@ -58,7 +58,7 @@ const fn ratio(
 use Target::{AtLeast, AtMost};
 
 /// Those with a target; the keys are for scripts and never change.
-pub(super) const RATIOS: [Ratio; 22] = [
+pub(super) const RATIOS: [Ratio; 24] = [
     ratio(
         "hot_coupon_vs_pessimistic_64",
         "one hot coupon, settled/s ÷ pessimistic lock, 64 connections",
@@ -86,6 +86,20 @@ pub(super) const RATIOS: [Ratio; 22] = [
         "hot_coupon.firstcome.256.per_second",
         "hot_coupon.atomic.256.per_second",
         AtLeast(9.0),
+    ),
+    ratio(
+        "in_postgres_vs_redis_lua_everysec",
+        "one hot coupon, settled/s ÷ a script in Redis (AOF synced every second), in PostgreSQL/s, 256 connections",
+        "hot_coupon.firstcome.256.per_second",
+        "hot_coupon.redis-lua-everysec.256.per_second",
+        AtLeast(1.2),
+    ),
+    ratio(
+        "accepted_vs_redis_lua_always",
+        "one hot coupon, accepted/s ÷ a script in Redis (AOF synced before the answer), accepted/s, 256 connections",
+        "hot_coupon.firstcome.256.accepted_per_second",
+        "hot_coupon.redis-lua-always.256.accepted_per_second",
+        AtLeast(1.5),
     ),
     ratio(
         "hot_coupon_polled_vs_pessimistic",

@@ -11,6 +11,7 @@ use super::{
     measurements::{Figure, Measurements},
     plan::Plan,
     ratios::{FURTHER_RATIOS, RATIOS, Target},
+    run::FIRSTCOME,
 };
 use crate::rivals::Rival;
 
@@ -88,6 +89,7 @@ impl Results {
         for (scenario, title) in SCENARIOS {
             self.scenario(&mut text, scenario, title);
         }
+        self.accepted(&mut text);
         self.cost(&mut text);
         self.idle(&mut text);
         if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
@@ -162,6 +164,50 @@ impl Results {
             _ => ["side", "connections", "per second", "answer p50 ms", "answer p99 ms", "gave up"],
         };
         table(text, heads, &rows.collect::<Vec<_>>());
+    }
+
+    /// Of the sides that answer before the commit: what was promised by when.
+    fn accepted(&self, text: &mut String) {
+        let keys = self.measurements.iter().filter_map(|(key, _)| {
+            let who = key.strip_prefix("hot_coupon.")?.strip_suffix(".accepted_per_second")?;
+            let (side, connections) = who.rsplit_once('.')?;
+            (side == FIRSTCOME || side.starts_with("redis-lua")).then_some((side, connections))
+        });
+        let rows = keys.map(|(side, connections)| {
+            let figure = |metric: &str| {
+                self.measurements.figure(&format!("hot_coupon.{side}.{connections}.{metric}"))
+            };
+            let killed = |metric: &str| {
+                self.measurements.figure(&format!("killed.{side}.{connections}.{metric}"))
+            };
+            let accepted = figure("accepted_per_second");
+            let lost = killed("lost").zip(killed("accepted"));
+            [
+                side.to_owned(),
+                connections.to_owned(),
+                shown(accepted, 0),
+                // Of the others an answer is the promise that it is.
+                shown(figure("durable_per_second").or(accepted), 0),
+                shown(figure("per_second"), 0),
+                lost.map_or_else(String::new, |(lost, accepted)| {
+                    format!("{} of {}", shown(Some(lost), 0), shown(Some(accepted), 0))
+                }),
+            ]
+        });
+        let rows: Vec<[String; 6]> = rows.collect();
+        if rows.is_empty() {
+            return;
+        }
+        text.push_str("## One hot coupon: accepted, durable, in PostgreSQL\n\n");
+        let heads = [
+            "side",
+            "connections",
+            "accepted per second",
+            "durable per second",
+            "in PostgreSQL per second",
+            "lost when Redis is killed",
+        ];
+        table(text, heads, &rows);
     }
 
     fn cost(&self, text: &mut String) {

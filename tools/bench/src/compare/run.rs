@@ -108,6 +108,7 @@ impl<'a> Run<'a> {
         let Throughput { answered, per_second } = throughput;
         let key = |metric: &str| format!("{scenario}.{side}.{connections}.{metric}");
         self.measurements.add(key("per_second"), *per_second);
+        self.measurements.add(key("accepted_per_second"), answered.granted_per_second());
         for (metric, percent) in [("p50_ms", 50.0), ("p99_ms", 99.0)] {
             let took = answered.latencies.percentile(percent);
             self.measurements.add(key(metric), took.as_secs_f64() * 1e3);

@@ -177,23 +177,29 @@ pub(super) async fn atomic(
     Ok(done(job, KIND, "succeeded", issued))
 }
 
-async fn read(shared: &Shared, coupon: i64) -> Result<Option<PgRow>, sqlx::Error> {
+/// The campaign's row, if there is such a campaign.
+pub(super) async fn read(shared: &Shared, coupon: i64) -> Result<Option<PgRow>, sqlx::Error> {
     sqlx::query("SELECT total, issued, starts_at, ends_at FROM coupons WHERE id = $1 AND deleted_at IS NULL")
         .bind(coupon)
         .fetch_optional(&shared.pool)
         .await
 }
 
-/// The number that the next coupon of this campaign gets.
-fn next_number(row: Option<PgRow>, submitted_at: DateTime<Utc>) -> Result<i64, Failed> {
+/// What a campaign's row says.
+pub(super) fn campaign(row: Option<PgRow>) -> Result<Campaign, Failed> {
     let row = row.ok_or(Code::CouponNotFound)?;
-    let campaign = Campaign {
+    Ok(Campaign {
         total: row.try_get(0)?,
         issued: row.try_get(1)?,
         starts_at: row.try_get(2)?,
         ends_at: row.try_get(3)?,
         paused_at: None,
-    };
+    })
+}
+
+/// The number that the next coupon of this campaign gets.
+fn next_number(row: Option<PgRow>, submitted_at: DateTime<Utc>) -> Result<i64, Failed> {
+    let campaign = campaign(row)?;
     campaign
         .check_window(submitted_at)
         .and_then(|()| campaign.check_stock())

@@ -7,7 +7,9 @@ mod coupons;
 mod floors;
 mod orders;
 mod publisher;
+mod redis_lua;
 mod shared;
+mod writer;
 
 use std::{
     net::SocketAddr,
@@ -32,7 +34,10 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use publisher::Publisher;
+use redis_lua::RedisLua;
 use shared::{App, Shared, WAIT_DEADLINE};
+
+pub(crate) use writer::STREAM;
 
 /// A design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -49,6 +54,10 @@ pub(crate) enum Rival {
     RedisLock,
     /// A coupon per statement, which does it all.
     Atomic,
+    /// A coupon per call of a script in Redis, batches into the database behind it; the AOF is synced every second.
+    RedisLuaEverysec,
+    /// The same; the AOF is synced before every answer.
+    RedisLuaAlways,
     /// An order per transaction, under row locks.
     SyncOrder,
 }
@@ -64,6 +73,8 @@ impl Rival {
             Self::Optimistic => "optimistic",
             Self::RedisLock => "redis-lock",
             Self::Atomic => "atomic",
+            Self::RedisLuaEverysec => "redis-lua-everysec",
+            Self::RedisLuaAlways => "redis-lua-always",
             Self::SyncOrder => "sync-order",
         }
     }
@@ -106,12 +117,19 @@ pub(crate) async fn serve(args: RivalArgs) -> anyhow::Result<()> {
         .acquire_timeout(WAIT_DEADLINE)
         .test_before_acquire(false)
         .connect_lazy_with(args.database_url.parse::<PgConnectOptions>()?.options(BY_KEY));
+    let client = redis::Client::open(args.redis_url.as_str())?;
     let redis = if args.name == Rival::RedisLock {
-        let client = redis::Client::open(args.redis_url.as_str())?;
-        Some(redis::aio::ConnectionManager::new(client).await?)
+        Some(redis::aio::ConnectionManager::new(client.clone()).await?)
     } else {
         None
     };
+    let (redis_lua, writer) =
+        if matches!(args.name, Rival::RedisLuaEverysec | Rival::RedisLuaAlways) {
+            let redis_lua = RedisLua::connect(client.clone()).await?;
+            (Some(redis_lua), Some(tokio::spawn(writer::run(client, pool.clone(), stop.clone()))))
+        } else {
+            (None, None)
+        };
     let publisher = if args.name == Rival::Publish {
         Some(Publisher::start(&args.broker, &pool).await?)
     } else {
@@ -121,6 +139,7 @@ pub(crate) async fn serve(args: RivalArgs) -> anyhow::Result<()> {
         pool,
         contenders: Semaphore::new(usize::try_from(args.pool)?),
         redis,
+        redis_lua,
         publisher,
         sequence: AtomicU32::new(0),
     };
@@ -137,6 +156,9 @@ pub(crate) async fn serve(args: RivalArgs) -> anyhow::Result<()> {
         Rival::Optimistic => router.route(coupon, post(coupons::optimistic)),
         Rival::RedisLock => router.route(coupon, post(coupons::under_redis_lock)),
         Rival::Atomic => router.route(coupon, post(coupons::atomic)),
+        Rival::RedisLuaEverysec | Rival::RedisLuaAlways => {
+            router.route(coupon, post(redis_lua::issue))
+        }
         Rival::SyncOrder => router.route("/api/orders", post(orders::place)),
     };
     let listener = TcpListener::bind(args.api_addr).await?;
@@ -144,6 +166,9 @@ pub(crate) async fn serve(args: RivalArgs) -> anyhow::Result<()> {
     accept_connections(listener, router.with_state(app.clone()), &connections, &stop).await;
     if let Some(publisher) = &app.shared.publisher {
         publisher.close().await;
+    }
+    if let Some(writer) = writer {
+        writer.await?;
     }
     Ok(())
 }

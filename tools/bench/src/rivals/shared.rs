@@ -27,7 +27,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
-use super::publisher::Publisher;
+use super::{publisher::Publisher, redis_lua::RedisLua};
 
 /// How long a request may wait for a connection to the database, or for a lock: far above what any
 /// load of the benchmark makes it wait.
@@ -64,6 +64,7 @@ pub(super) struct Shared {
     /// As many as the pool has connections: see the design `redis-lock`.
     pub(super) contenders: Semaphore,
     pub(super) redis: Option<redis::aio::ConnectionManager>,
+    pub(super) redis_lua: Option<RedisLua>,
     pub(super) publisher: Option<Publisher>,
     pub(super) sequence: AtomicU32,
 }

@@ -1,6 +1,8 @@
 //! Coupons: one hot campaign, a thousand evenly, one that is sold out, and latencies on the same
 //! system.
 
+use std::net::SocketAddr;
+
 use anyhow::ensure;
 
 use super::latency::latencies;
@@ -35,14 +37,7 @@ pub(super) async fn coupons(run: &mut Run<'_>) -> anyhow::Result<()> {
         }
     }
 
-    let campaigns = database.many_campaigns(CAMPAIGNS).await?;
-    let requests = requests::coupons(&run.databases.bearers, &campaigns)?;
-    let load = run.load(system.address, MOST_CONNECTIONS, requests);
-    database.settle_down().await;
-    let throughput = measure(&load, &Goods::Coupons(campaigns), &database.pool).await?;
-    accepted += throughput.answered.units;
-    run.note("spread_coupon", FIRSTCOME, MOST_CONNECTIONS, &throughput);
-
+    accepted += spread_coupon(run, system.address, &database, FIRSTCOME).await?;
     accepted += sold_out(run, &system, &database, accepted).await?;
     latencies(run, &system, &database, most, accepted).await?;
     system.stop().await?;
@@ -62,6 +57,22 @@ pub(super) async fn hot_coupon(
     let load = ClosedLoop { to_the_outcome, ..run.load(system.address, connections, requests) };
     database.settle_down().await;
     Ok((measure(&load, &goods, &database.pool).await?, goods))
+}
+
+/// A thousand new campaigns that nobody can exhaust; tells how many coupons were granted.
+pub(super) async fn spread_coupon(
+    run: &mut Run<'_>,
+    address: SocketAddr,
+    database: &Database,
+    side: &str,
+) -> anyhow::Result<i64> {
+    let campaigns = database.many_campaigns(CAMPAIGNS).await?;
+    let requests = requests::coupons(&run.databases.bearers, &campaigns)?;
+    let load = run.load(address, MOST_CONNECTIONS, requests);
+    database.settle_down().await;
+    let throughput = measure(&load, &Goods::Coupons(campaigns), &database.pool).await?;
+    run.note("spread_coupon", side, MOST_CONNECTIONS, &throughput);
+    Ok(throughput.answered.units)
 }
 
 /// About a hundred want each coupon. So many jobs were accepted before; tells how many more are.

@@ -7,6 +7,7 @@ mod idle;
 mod large;
 mod latency;
 mod orders;
+mod redis_lua;
 mod rivals;
 mod streams;
 
@@ -17,6 +18,9 @@ use crate::rivals::Rival;
 /// rounds.
 pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<()> {
     let wanted = |part: Part| only.is_empty() || only.contains(&part);
+    if wanted(Part::RedisLua) {
+        redis_lua::can_start()?;
+    }
     if wanted(Part::Rivals) {
         rivals::search(run).await?;
     }
@@ -25,6 +29,7 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
     }
     let large = if wanted(Part::Large) { Some(large::fill(run).await?) } else { None };
     let mut rivals = [Rival::Pessimistic, Rival::Optimistic, Rival::RedisLock, Rival::Atomic];
+    let mut redis_luas = [Rival::RedisLuaEverysec, Rival::RedisLuaAlways];
     for round in 1..=run.plan.rounds {
         run.round = round;
         if wanted(Part::Rivals) {
@@ -33,6 +38,12 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
             }
             // Nobody is always the first.
             rivals.rotate_left(1);
+        }
+        if wanted(Part::RedisLua) {
+            for rival in redis_luas {
+                redis_lua::redis_lua(run, rival).await?;
+            }
+            redis_luas.rotate_left(1);
         }
         if wanted(Part::Floors) {
             rivals::rival(run, Rival::Publish).await?;

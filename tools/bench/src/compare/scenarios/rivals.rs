@@ -69,7 +69,9 @@ pub(super) async fn rival(run: &mut Run<'_>, rival: Rival) -> anyhow::Result<()>
         | Rival::Pessimistic
         | Rival::Optimistic
         | Rival::RedisLock
-        | Rival::Atomic => "hot_coupon",
+        | Rival::Atomic
+        | Rival::RedisLuaEverysec
+        | Rival::RedisLuaAlways => "hot_coupon",
     };
     for connections in CONNECTIONS {
         let (requests, goods) = hot(run, rival, &database).await?;
@@ -113,7 +115,9 @@ async fn hot(
         | Rival::Pessimistic
         | Rival::Optimistic
         | Rival::RedisLock
-        | Rival::Atomic => run.hot(Sale::Coupons, database).await,
+        | Rival::Atomic
+        | Rival::RedisLuaEverysec
+        | Rival::RedisLuaAlways => run.hot(Sale::Coupons, database).await,
     }
 }
 
