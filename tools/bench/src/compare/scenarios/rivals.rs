@@ -1,5 +1,6 @@
 //! The other designs on a hot key, and the floors.
 
+use super::coupons::spread_coupon;
 use crate::{
     compare::{
         databases::Database,
@@ -84,6 +85,9 @@ pub(super) async fn rival(run: &mut Run<'_>, rival: Rival) -> anyhow::Result<()>
         };
         granted += throughput.answered.units;
         run.note(scenario, name, connections, &throughput);
+    }
+    if matches!(rival, Rival::Pessimistic | Rival::Atomic) {
+        granted += spread_coupon(run, server.address, &database, name).await?;
     }
     if rival == Rival::SyncOrder {
         let products = Goods::Products((1..=requests::PRODUCTS).collect());
