@@ -9,10 +9,13 @@ use firstcome_rig::{
     stage::Stage,
     system::{System, free_port},
 };
-use firstcome_workers::commands::audit;
+use firstcome_workers::commands::{audit, sample_data};
 use http::header::HeaderValue;
 use sqlx::PgPool;
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::{
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+};
 
 use super::history;
 
@@ -56,10 +59,7 @@ impl Databases {
 
     /// Makes the databases that all others are copies of, and a token for every user.
     pub(super) async fn prepare(&mut self, users: i64) -> anyhow::Result<()> {
-        let tokens = self.servers.clone();
-        let bearers = spawn_blocking(move || {
-            (1..=users).map(|user| tokens.bearer(user, false)).collect::<anyhow::Result<Arc<[_]>>>()
-        });
+        let bearers = bearers(self.servers.clone(), users);
         let database = self.create("bench_fresh", None).await?;
         System::prepare(&database.settings, users).await?;
         // Autovacuum would come upon some of the copies in the middle and upon others not at all, and
@@ -94,6 +94,11 @@ impl Databases {
         database.pool.close().await;
         self.bearers = bearers.await??;
         Ok(())
+    }
+
+    /// The `Authorization` headers of more users than there are by themselves: see [`Database::more_users`].
+    pub(super) async fn bearers_of(&self, users: i64) -> anyhow::Result<Arc<[HeaderValue]>> {
+        bearers(self.servers.clone(), users).await?
     }
 
     /// One that has been in use; `name` must be unique.
@@ -167,6 +172,11 @@ impl Databases {
     }
 }
 
+/// Makes the `Authorization` headers of the users 1 to `users`.
+fn bearers(servers: Settings, users: i64) -> JoinHandle<anyhow::Result<Arc<[HeaderValue]>>> {
+    spawn_blocking(move || (1..=users).map(|user| servers.bearer(user, false)).collect())
+}
+
 /// Deletes the idempotency keys that the API remembers for a day: a Redis that is full of earlier
 /// measurements' would be another one.
 async fn forget_keys(redis_url: &str, namespace: &str) -> redis::RedisResult<()> {
@@ -227,6 +237,16 @@ impl Database {
     /// New campaigns that nobody can exhaust.
     pub(super) async fn many_campaigns(&self, count: i64) -> anyhow::Result<Vec<i64>> {
         Ok(self.campaigns(count, PLENTY).await?)
+    }
+
+    /// Makes the users up to that number who are not there yet.
+    pub(super) async fn more_users(&self, users: i64) -> Result<(), sqlx::Error> {
+        sample_data::create(&self.pool, users).await
+    }
+
+    /// What a database in use has behind it.
+    pub(super) async fn vacuum(&self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql("VACUUM (ANALYZE)").execute(&self.pool).await.map(drop)
     }
 
     /// References as designs with a row per statement want them: foreign keys instead of one check per

@@ -27,6 +27,8 @@ pub(crate) enum Part {
     Backlogs,
     /// A sale on a fresh database: with keys and without, orders with a coupon and without.
     Fresh,
+    /// The first seconds of a sale with nothing warmed up, beside the same warmed up.
+    ColdStart,
     /// One hot coupon beside thousands of event streams.
     Streams,
     /// The database with a history.
@@ -53,6 +55,10 @@ pub(super) struct Plan {
     pub(super) backlog: usize,
     /// The same on a fresh database; no more than there are users.
     pub(super) fresh_backlog: usize,
+    /// How long requests are sent to a system that was just started.
+    pub(super) cold_window: Duration,
+    /// Each asks it once; no fewer than `users`.
+    pub(super) cold_users: i64,
     /// Outcomes, and as many coupons, in the large database.
     pub(super) large_rows: i64,
     /// How long the idle system is watched.
@@ -70,6 +76,9 @@ impl Plan {
         users: 200_000,
         backlog: 200_000,
         fresh_backlog: 100_000,
+        cold_window: Duration::from_secs(10),
+        // As many as it could settle meanwhile, and more.
+        cold_users: 400_000,
         large_rows: 5_000_000,
         idle: Duration::from_secs(10),
     };
@@ -85,6 +94,8 @@ impl Plan {
         backlog: 30_000,
         // More than two of the worker's batches, the first of which is not counted.
         fresh_backlog: 9_000,
+        cold_window: Duration::from_millis(1_500),
+        cold_users: 60_000,
         large_rows: 300_000,
         idle: Duration::from_secs(2),
     };

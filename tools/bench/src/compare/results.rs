@@ -16,7 +16,7 @@ use super::{
 use crate::rivals::Rival;
 
 /// What each scenario is, in the order of the report.
-const SCENARIOS: [(&str, &str); 15] = [
+const SCENARIOS: [(&str, &str); 16] = [
     ("hot_coupon", "One hot coupon: granted and committed"),
     ("spread_coupon", "1,000 coupons evenly"),
     ("sold_out", "Sold-out storm, about 99% of the requests lose: answered"),
@@ -38,6 +38,10 @@ const SCENARIOS: [(&str, &str); 15] = [
         "Draining a backlog of one coupon on a fresh database, nothing warmed up",
     ),
     ("drain_fresh_order", "The same with orders of one product"),
+    (
+        "cold_start",
+        "The first 10 s of one hot coupon: on a fresh database with nothing warmed up, and on one in use: committed",
+    ),
     ("streams", "One hot coupon, without event streams and beside 5,000 of them: committed"),
     ("large", "One hot coupon, in a database with a history"),
     (
@@ -290,6 +294,7 @@ impl Results {
             "window_seconds": self.plan.window.as_secs_f64(),
             "backlog": self.plan.backlog,
             "fresh_backlog": self.plan.fresh_backlog,
+            "cold_window_seconds": self.plan.cold_window.as_secs_f64(),
             "large_rows": self.plan.large_rows,
             "machine": self.machine,
             "pools": pools,

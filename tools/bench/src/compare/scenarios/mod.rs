@@ -1,6 +1,7 @@
 //! What is measured, and in which order.
 
 mod backlog;
+mod cold_start;
 mod coupons;
 mod fresh;
 mod idle;
@@ -27,6 +28,12 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
     if wanted(Part::Idle) {
         idle::idle(run).await?;
     }
+    let cold = if wanted(Part::ColdStart) {
+        let users = run.databases.bearers_of(run.plan.cold_users);
+        Some(run.screen.during("creating more tokens", users).await?)
+    } else {
+        None
+    };
     let large = if wanted(Part::Large) { Some(large::fill(run).await?) } else { None };
     let mut rivals = [Rival::Pessimistic, Rival::Optimistic, Rival::RedisLock, Rival::Atomic];
     let mut redis_luas = [Rival::RedisLuaEverysec, Rival::RedisLuaAlways];
@@ -63,6 +70,9 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
         }
         if wanted(Part::Fresh) {
             fresh::fresh(run).await?;
+        }
+        if let Some(bearers) = &cold {
+            cold_start::cold_start(run, bearers).await?;
         }
         if wanted(Part::Streams) {
             streams::streams(run).await?;
