@@ -177,8 +177,7 @@ pub(super) async fn atomic(
     Ok(done(job, KIND, "succeeded", issued))
 }
 
-/// The campaign's row, if there is such a campaign.
-pub(super) async fn read(shared: &Shared, coupon: i64) -> Result<Option<PgRow>, sqlx::Error> {
+async fn read(shared: &Shared, coupon: i64) -> Result<Option<PgRow>, sqlx::Error> {
     sqlx::query("SELECT total, issued, starts_at, ends_at FROM coupons WHERE id = $1 AND deleted_at IS NULL")
         .bind(coupon)
         .fetch_optional(&shared.pool)
@@ -186,8 +185,7 @@ pub(super) async fn read(shared: &Shared, coupon: i64) -> Result<Option<PgRow>, 
 }
 
 /// What a campaign's row says.
-pub(super) fn campaign(row: Option<PgRow>) -> Result<Campaign, Failed> {
-    let row = row.ok_or(Code::CouponNotFound)?;
+pub(super) fn campaign(row: &PgRow) -> Result<Campaign, sqlx::Error> {
     Ok(Campaign {
         total: row.try_get(0)?,
         issued: row.try_get(1)?,
@@ -199,7 +197,7 @@ pub(super) fn campaign(row: Option<PgRow>) -> Result<Campaign, Failed> {
 
 /// The number that the next coupon of this campaign gets.
 fn next_number(row: Option<PgRow>, submitted_at: DateTime<Utc>) -> Result<i64, Failed> {
-    let campaign = campaign(row)?;
+    let campaign = campaign(&row.ok_or(Code::CouponNotFound)?)?;
     campaign
         .check_window(submitted_at)
         .and_then(|()| campaign.check_stock())

@@ -21,9 +21,11 @@ use redis::{
     Client, ErrorKind, RedisError, RedisResult, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
+use sqlx::{PgPool, Row};
+use tokio::sync::Mutex;
 
 use super::{
-    coupons::{campaign, read},
+    coupons::campaign,
     shared::{Failed, Shared, WAIT_DEADLINE, done},
     writer::STREAM,
 };
@@ -54,6 +56,8 @@ pub(super) struct RedisLua {
     script: String,
     /// They do not change here; how many are issued is known by Redis alone.
     campaigns: RwLock<HashMap<i64, Campaign>>,
+    /// Whoever looks for new ones has this.
+    looking: Mutex<()>,
 }
 
 impl RedisLua {
@@ -64,7 +68,7 @@ impl RedisLua {
             .set_number_of_retries(MOST_RECONNECTS);
         let mut redis = ConnectionManager::new_with_config(client, config).await?;
         let script = load(&mut redis).await?;
-        Ok(Self { redis, script, campaigns: RwLock::default() })
+        Ok(Self { redis, script, campaigns: RwLock::default(), looking: Mutex::default() })
     }
 
     /// The issue number, 0 if there is none left, -1 if the user has one already.
@@ -99,23 +103,33 @@ impl RedisLua {
         known.get(&coupon).copied()
     }
 
-    /// What the campaign allows, from the database when it is first asked for.
-    async fn campaign(&self, shared: &Shared, coupon: i64) -> Result<Campaign, Failed> {
+    /// What the campaign allows.
+    async fn campaign(&self, pool: &PgPool, coupon: i64) -> Result<Campaign, Failed> {
         if let Some(campaign) = self.known(coupon) {
             return Ok(campaign);
         }
-        let campaign = campaign(read(shared, coupon).await?)?;
-        // Whoever is the first to count begins with what was issued before.
-        redis::cmd("SET")
-            .arg(issued(coupon))
-            .arg(campaign.issued)
-            .arg("NX")
-            .query_async::<()>(&mut self.redis.clone())
-            .await
-            .map_err(gave_up)?;
-        let mut known = self.campaigns.write().unwrap_or_else(PoisonError::into_inner);
-        known.insert(coupon, campaign);
-        Ok(campaign)
+        // One looks, the others wait for that.
+        let _looking = self.looking.lock().await;
+        if self.known(coupon).is_none() {
+            self.look(pool).await?;
+        }
+        Ok(self.known(coupon).ok_or(Code::CouponNotFound)?)
+    }
+
+    /// Learns all campaigns from the database; whoever is the first to count begins with what was issued before.
+    async fn look(&self, pool: &PgPool) -> Result<(), Failed> {
+        let rows = sqlx::query(
+            "SELECT total, issued, starts_at, ends_at, id FROM coupons WHERE deleted_at IS NULL",
+        );
+        let (mut found, mut counts) = (HashMap::new(), redis::pipe());
+        for row in rows.fetch_all(pool).await? {
+            let (id, campaign) = (row.try_get(4)?, campaign(&row)?);
+            found.insert(id, campaign);
+            counts.cmd("SET").arg(issued(id)).arg(campaign.issued).arg("NX").ignore();
+        }
+        counts.exec_async(&mut self.redis.clone()).await.map_err(gave_up)?;
+        *self.campaigns.write().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
     }
 }
 
@@ -129,7 +143,7 @@ pub(super) async fn issue(
     body.fields.finish()?;
     let job = shared.job_id(KIND);
     let redis = shared.redis_lua.as_ref().ok_or(Failed::GaveUp)?;
-    let campaign = redis.campaign(&shared, coupon).await?;
+    let campaign = redis.campaign(&shared.pool, coupon).await?;
     campaign.check_window(job.submitted_at()).map_err(Code::from)?;
     let issued = redis.issue(job, caller.user_id.get(), coupon, campaign).await;
     match issued.map_err(gave_up)? {
