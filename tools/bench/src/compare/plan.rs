@@ -31,6 +31,8 @@ pub(crate) enum Part {
     ColdStart,
     /// One hot coupon beside thousands of event streams.
     Streams,
+    /// Reads, polls, coupons and orders together.
+    Mixed,
     /// The database with a history.
     Large,
     /// The idle system.

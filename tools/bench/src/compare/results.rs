@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     machine::Machine,
     measurements::{Figure, Measurements},
-    plan::Plan,
+    plan::{MOST_CONNECTIONS, Plan},
     ratios::{FURTHER_RATIOS, RATIOS, Target},
     run::FIRSTCOME,
 };
@@ -94,6 +94,7 @@ impl Results {
             self.scenario(&mut text, scenario, title);
         }
         self.accepted(&mut text);
+        self.mixed(&mut text);
         self.cost(&mut text);
         self.idle(&mut text);
         if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
@@ -212,6 +213,35 @@ impl Results {
             "lost when Redis is killed",
         ];
         table(text, heads, &rows);
+    }
+
+    fn mixed(&self, text: &mut String) {
+        let rows = [
+            ("all", ""),
+            ("read", "read."),
+            ("poll", "poll."),
+            ("submit", "submit."),
+            ("settled", "settled_"),
+        ];
+        let rows = rows.map(|(what, prefix)| {
+            let figure = |metric: &str| {
+                let key = format!("mixed.{FIRSTCOME}.{MOST_CONNECTIONS}.{prefix}{metric}");
+                self.measurements.figure(&key)
+            };
+            [
+                what.to_owned(),
+                shown(figure("per_second"), 0),
+                shown(figure("p50_ms"), 1),
+                shown(figure("p99_ms"), 1),
+            ]
+        });
+        if rows.iter().all(|[_, per_second, ..]| per_second.is_empty()) {
+            return;
+        }
+        text.push_str(
+            "## Mixed: 70% reads and polls (held until the outcome), 20% coupons, 10% orders, 256 connections\n\n",
+        );
+        table(text, ["answers", "per second", "p50 ms", "p99 ms"], &rows);
     }
 
     fn cost(&self, text: &mut String) {

@@ -7,6 +7,7 @@ mod fresh;
 mod idle;
 mod large;
 mod latency;
+mod mixed;
 mod orders;
 mod redis_lua;
 mod rivals;
@@ -73,6 +74,9 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
         }
         if let Some(bearers) = &cold {
             cold_start::cold_start(run, bearers).await?;
+        }
+        if wanted(Part::Mixed) {
+            mixed::mixed(run).await?;
         }
         if wanted(Part::Streams) {
             streams::streams(run).await?;
