@@ -23,7 +23,7 @@ run: ## The system in the foreground, with sample data, until Ctrl-C
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-demo -- run
 
-bench: ## Side by side with other designs, about half an hour; QUICK=1: under 3 minutes, to see that it works
+bench: ## Side by side with other designs, about 40 minutes; QUICK=1: under 4, to see that it works
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-bench -- compare $(if $(QUICK),--quick)
 

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use firstcome_rig::figures::count;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     plan::{MOST_CONNECTIONS, Plan},
     ratios::{FURTHER_RATIOS, RATIOS, Target},
     run::FIRSTCOME,
+    tables::{shown, table},
 };
 use crate::rivals::Rival;
 
@@ -337,42 +337,6 @@ impl Results {
     }
 }
 
-fn shown(figure: Option<Figure>, digits: usize) -> String {
-    let Some(Figure { median, min, max }) = figure else { return String::new() };
-    let number = |value: f64| match digits {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "rates are positive and below 2^53"
-        )]
-        0 => count(value.round() as usize),
-        _ => format!("{value:.digits$}"),
-    };
-    format!("{} [{}..{}]", number(median), number(min), number(max))
-}
-
-/// Padded, so that it is a table also before it is rendered.
-fn table<const N: usize>(text: &mut String, heads: [&str; N], rows: &[[String; N]]) {
-    let heads = heads.map(str::to_owned);
-    let mut widths = [0; N];
-    for row in std::iter::once(&heads).chain(rows) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
-    };
-    *text += &line(&heads);
-    let rules = widths.map(|width| "-".repeat(width));
-    *text += &line(&rules);
-    for row in rows {
-        *text += &line(row);
-    }
-    text.push('\n');
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -409,6 +373,25 @@ pub(super) mod tests {
         assert_eq!(json["ratios"].as_object().unwrap().len(), RATIOS.len());
         assert_eq!(json["ratios"]["large_vs_empty"], Value::Null);
         assert_eq!(json["medians"]["hot_coupon.firstcome.64.per_second"], 24_000.0);
+    }
+
+    #[test]
+    fn what_is_accepted_and_what_is_mixed_have_tables_of_their_own() {
+        let mut results = results();
+        assert!(!results.text().contains("## Mixed"));
+        for (key, value) in [
+            ("hot_coupon.redis-lua-everysec.256.accepted_per_second", 9_000.0),
+            ("hot_coupon.redis-lua-everysec.256.durable_per_second", 8_000.0),
+            ("killed.redis-lua-everysec.256.accepted", 500.0),
+            ("killed.redis-lua-everysec.256.lost", 2.0),
+            ("mixed.firstcome.256.poll.per_second", 700.0),
+        ] {
+            results.measurements.add(key, value);
+        }
+        let text = results.text();
+        for part in ["9,000 [", "8,000 [", "2 [2..2] of 500 [", "| poll    | 700 ["] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

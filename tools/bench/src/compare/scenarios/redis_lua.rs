@@ -17,6 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::coupons::spread_coupon;
@@ -102,14 +103,19 @@ async fn killed(
     database: &Database,
 ) -> anyhow::Result<()> {
     let (requests, _) = run.hot(Sale::Coupons, database).await?;
-    let window = run.plan.window;
+    let half = run.plan.window / 2;
     database.settle_down().await;
-    let sending = accepted(server.address, requests, window);
+    let stop = CancellationToken::new();
+    let sending = accepted(server.address, requests, &stop);
     let killing = async {
-        sleep(window / 2).await;
-        redis.kill_and_start_again().await
+        sleep(half).await;
+        redis.kill_and_start_again().await?;
+        sleep(half).await;
+        stop.cancel();
+        Ok(())
     };
     let (accepted, ()) = tokio::try_join!(sending, killing)?;
+    ensure!(!accepted.is_empty(), "nothing was accepted while Redis went and came");
     all_written(&redis.url()).await?;
     let lost: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM UNNEST($1::uuid[]) AS accepted (id)
@@ -131,13 +137,12 @@ async fn killed(
 async fn accepted(
     address: SocketAddr,
     requests: Requests,
-    window: Duration,
+    stop: &CancellationToken,
 ) -> anyhow::Result<Vec<Uuid>> {
     let next = Arc::new(AtomicUsize::new(0));
-    let until = Instant::now() + window;
     let mut tasks = JoinSet::new();
     for client in clients(address, MOST_CONNECTIONS).await? {
-        tasks.spawn(send(client, Arc::clone(&requests), Arc::clone(&next), until));
+        tasks.spawn(send(client, Arc::clone(&requests), Arc::clone(&next), stop.clone()));
     }
     let mut jobs = Vec::new();
     while let Some(accepted) = tasks.join_next().await {
@@ -150,10 +155,10 @@ async fn send(
     mut client: Client,
     requests: Requests,
     next: Arc<AtomicUsize>,
-    until: Instant,
+    stop: CancellationToken,
 ) -> anyhow::Result<Vec<Uuid>> {
     let mut jobs = Vec::new();
-    while Instant::now() < until
+    while !stop.is_cancelled()
         && let Some((call, _)) = requests(next.fetch_add(1, Ordering::Relaxed))
     {
         let answer = client.send(call).await?;
