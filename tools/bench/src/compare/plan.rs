@@ -51,7 +51,7 @@ pub(super) struct Plan {
     /// The sizes of a rival's pool that are tried, and for how long each.
     pub(super) pools: &'static [u32],
     pub(super) search_window: Duration,
-    /// Each asks once, so no measurement has more requests.
+    /// Each asks once, so no measurement has more requests, but for that of a cold start.
     pub(super) users: i64,
     /// Jobs that wait when the workers start.
     pub(super) backlog: usize,

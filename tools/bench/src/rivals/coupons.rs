@@ -6,7 +6,6 @@ use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use firstcome_api::http::{auth::Caller, body::Body, path::PathId, problem::Code};
 use firstcome_contract::{
-    campaign::Campaign,
     ids::{CouponId, UserCouponId},
     job::{JobId, JobKind, issue_coupon::CouponIssued},
 };
@@ -14,7 +13,10 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::shared::{Failed, Shared, WAIT_DEADLINE, done};
+use super::{
+    campaign::campaign,
+    shared::{Failed, Shared, WAIT_DEADLINE, done},
+};
 
 const KIND: JobKind = JobKind::IssueCoupon;
 /// How often the optimistic design tries again.
@@ -182,17 +184,6 @@ async fn read(shared: &Shared, coupon: i64) -> Result<Option<PgRow>, sqlx::Error
         .bind(coupon)
         .fetch_optional(&shared.pool)
         .await
-}
-
-/// What a campaign's row says.
-pub(super) fn campaign(row: &PgRow) -> Result<Campaign, sqlx::Error> {
-    Ok(Campaign {
-        total: row.try_get(0)?,
-        issued: row.try_get(1)?,
-        starts_at: row.try_get(2)?,
-        ends_at: row.try_get(3)?,
-        paused_at: None,
-    })
 }
 
 /// The number that the next coupon of this campaign gets.

@@ -3,11 +3,13 @@
 //! the API's own authentication, on the same tables with the same constraints, and leaves the same
 //! record of every success, so that one audit judges all.
 
+mod campaign;
 mod coupons;
 mod floors;
 mod orders;
 mod publisher;
 mod redis_lua;
+mod script;
 mod shared;
 mod writer;
 
@@ -34,7 +36,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use publisher::Publisher;
-use redis_lua::RedisLua;
+use script::RedisLua;
 use shared::{App, Shared, WAIT_DEADLINE};
 
 pub(crate) use writer::STREAM;
@@ -125,7 +127,7 @@ pub(crate) async fn serve(args: RivalArgs) -> anyhow::Result<()> {
     };
     let (redis_lua, writer) =
         if matches!(args.name, Rival::RedisLuaEverysec | Rival::RedisLuaAlways) {
-            let redis_lua = RedisLua::connect(client.clone()).await?;
+            let redis_lua = RedisLua::connect(client.clone(), WAIT_DEADLINE).await?;
             (Some(redis_lua), Some(tokio::spawn(writer::run(client, pool.clone(), stop.clone()))))
         } else {
             (None, None)

@@ -1,11 +1,6 @@
-//! One coupon per request, decided in Redis: one script checks and counts, and puts the coupon into a stream, from
-//! which [`super::writer`] brings it into the database. The request is answered when Redis has.
+//! One coupon per request, decided in Redis by a script; it is in the stream for the database when the request is answered.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use axum::{
     extract::State,
@@ -13,125 +8,14 @@ use axum::{
     response::Response,
 };
 use firstcome_api::http::{auth::Caller, body::Body, path::PathId, problem::Code};
-use firstcome_contract::{
-    campaign::Campaign,
-    job::{JobId, JobKind},
-};
-use redis::{
-    Client, ErrorKind, RedisError, RedisResult, ServerErrorKind,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use sqlx::{PgPool, Row};
-use tokio::sync::Mutex;
+use firstcome_contract::job::JobKind;
 
 use super::{
-    coupons::campaign,
-    shared::{Failed, Shared, WAIT_DEADLINE, done},
-    writer::STREAM,
+    script::{Issued, RedisLua},
+    shared::{Failed, Shared, done},
 };
 
 const KIND: JobKind = JobKind::IssueCoupon;
-/// Who holds a coupon of the campaign, how many are issued, the stream; the user, the total, and what to tell the writer.
-/// Three commands where a coupon is granted, which is what has to be quick.
-const SCRIPT: &str = "
-    if redis.call('SADD', KEYS[1], ARGV[1]) == 0 then return -1 end
-    local number = redis.call('INCR', KEYS[2])
-    if number > tonumber(ARGV[2]) then
-        redis.call('DECR', KEYS[2])
-        redis.call('SREM', KEYS[1], ARGV[1])
-        return 0
-    end
-    redis.call('XADD', KEYS[3], '*', 'coupon', ARGV[3] .. ' ' .. number)
-    return number";
-/// How long until a connection that was lost is tried again, at most.
-const RECONNECT_EVERY: Duration = Duration::from_millis(100);
-/// More than a restart of Redis takes.
-const MOST_RECONNECTS: usize = 200;
-
-/// Redis, and the campaigns that were asked for.
-pub(super) struct RedisLua {
-    /// One connection for all, with as many requests in flight as there are.
-    redis: ConnectionManager,
-    /// What Redis calls the script.
-    script: String,
-    /// They do not change here; how many are issued is known by Redis alone.
-    campaigns: RwLock<HashMap<i64, Campaign>>,
-    /// Whoever looks for new ones has this.
-    looking: Mutex<()>,
-}
-
-impl RedisLua {
-    pub(super) async fn connect(client: Client) -> RedisResult<Self> {
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(WAIT_DEADLINE))
-            .set_max_delay(RECONNECT_EVERY)
-            .set_number_of_retries(MOST_RECONNECTS);
-        let mut redis = ConnectionManager::new_with_config(client, config).await?;
-        let script = load(&mut redis).await?;
-        Ok(Self { redis, script, campaigns: RwLock::default(), looking: Mutex::default() })
-    }
-
-    /// The issue number, 0 if there is none left, -1 if the user has one already.
-    async fn issue(
-        &self,
-        job: JobId,
-        user: i64,
-        coupon: i64,
-        campaign: Campaign,
-    ) -> RedisResult<i64> {
-        let mut redis = self.redis.clone();
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(&self.script)
-            .arg(3)
-            .arg(format!("bench-held:{coupon}"))
-            .arg(issued(coupon))
-            .arg(STREAM)
-            .arg(user)
-            .arg(campaign.total)
-            .arg(format!("{job} {user} {coupon}"));
-        match call.query_async(&mut redis).await {
-            Err(error) if is_unknown(&error) => {
-                load(&mut redis).await?;
-                call.query_async(&mut redis).await
-            }
-            answered => answered,
-        }
-    }
-
-    fn known(&self, coupon: i64) -> Option<Campaign> {
-        let known = self.campaigns.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&coupon).copied()
-    }
-
-    /// What the campaign allows.
-    async fn campaign(&self, pool: &PgPool, coupon: i64) -> Result<Campaign, Failed> {
-        if let Some(campaign) = self.known(coupon) {
-            return Ok(campaign);
-        }
-        // One looks, the others wait for that.
-        let _looking = self.looking.lock().await;
-        if self.known(coupon).is_none() {
-            self.look(pool).await?;
-        }
-        Ok(self.known(coupon).ok_or(Code::CouponNotFound)?)
-    }
-
-    /// Learns all campaigns from the database; whoever is the first to count begins with what was issued before.
-    async fn look(&self, pool: &PgPool) -> Result<(), Failed> {
-        let rows = sqlx::query(
-            "SELECT total, issued, starts_at, ends_at, id FROM coupons WHERE deleted_at IS NULL",
-        );
-        let (mut found, mut counts) = (HashMap::new(), redis::pipe());
-        for row in rows.fetch_all(pool).await? {
-            let (id, campaign) = (row.try_get(4)?, campaign(&row)?);
-            found.insert(id, campaign);
-            counts.cmd("SET").arg(issued(id)).arg(campaign.issued).arg("NX").ignore();
-        }
-        counts.exec_async(&mut self.redis.clone()).await.map_err(gave_up)?;
-        *self.campaigns.write().unwrap_or_else(PoisonError::into_inner) = found;
-        Ok(())
-    }
-}
 
 /// Asks Redis, and answers as the API does: accepted, with where to ask for the outcome.
 pub(super) async fn issue(
@@ -142,14 +26,15 @@ pub(super) async fn issue(
 ) -> Result<Response, Failed> {
     body.fields.finish()?;
     let job = shared.job_id(KIND);
-    let redis = shared.redis_lua.as_ref().ok_or(Failed::GaveUp)?;
-    let campaign = redis.campaign(&shared.pool, coupon).await?;
+    let redis: &RedisLua = shared.redis_lua.as_ref().ok_or(Failed::GaveUp)?;
+    let campaign = redis.campaign(&shared.pool, coupon).await.map_err(gave_up)?;
+    let campaign = campaign.ok_or(Code::CouponNotFound)?;
     campaign.check_window(job.submitted_at()).map_err(Code::from)?;
-    let issued = redis.issue(job, caller.user_id.get(), coupon, campaign).await;
+    let issued = redis.issue(job, caller.user_id.get(), coupon, campaign.total).await;
     match issued.map_err(gave_up)? {
-        -1 => return Err(Code::CouponAlreadyIssued.into()),
-        0 => return Err(Code::CouponSoldOut.into()),
-        _ => {}
+        Issued::Accepted => {}
+        Issued::Already => return Err(Code::CouponAlreadyIssued.into()),
+        Issued::SoldOut => return Err(Code::CouponSoldOut.into()),
     }
     let mut answer = done(job, KIND, "queued", ());
     *answer.status_mut() = StatusCode::ACCEPTED;
@@ -158,20 +43,7 @@ pub(super) async fn issue(
     Ok(answer)
 }
 
-fn issued(coupon: i64) -> String {
-    format!("bench-issued:{coupon}")
-}
-
-async fn load(redis: &mut ConnectionManager) -> RedisResult<String> {
-    redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(redis).await
-}
-
-/// Redis was started anew since the script was loaded.
-fn is_unknown(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-fn gave_up(error: RedisError) -> Failed {
-    eprintln!("{error}");
+fn gave_up(error: impl std::fmt::Display) -> Failed {
+    eprintln!("{error:#}");
     Failed::GaveUp
 }

@@ -27,7 +27,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
-use super::{publisher::Publisher, redis_lua::RedisLua};
+use super::{publisher::Publisher, script::RedisLua};
 
 /// How long a request may wait for a connection to the database, or for a lock: far above what any
 /// load of the benchmark makes it wait.
