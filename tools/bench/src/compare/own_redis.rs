@@ -40,13 +40,14 @@ impl OwnRedis {
         appendfsync: &'static str,
         settings: &Settings,
     ) -> anyhow::Result<Self> {
+        let (program, address) = (program()?, free_port().await?);
         let folder = format!("redis-{appendfsync}-{}", std::process::id());
         let folder = scratch_folder().join("bench").join(folder);
         fs::create_dir_all(&folder)?;
         let mut redis = Self {
-            program: program()?,
+            program,
             appendfsync,
-            address: free_port().await?,
+            address,
             folder: fs::canonicalize(folder)?,
             log: settings.log(&format!("redis-{appendfsync}")),
             process: None,

@@ -44,6 +44,6 @@ pub(super) async fn issue(
 }
 
 fn gave_up(error: impl std::fmt::Display) -> Failed {
-    eprintln!("{error:#}");
+    eprintln!("no answer to a request: {error:#}");
     Failed::GaveUp
 }
