@@ -72,6 +72,7 @@ mod routing;
 mod scaling;
 mod schema;
 mod services;
+mod shared_batches;
 mod sharing;
 mod sold_out;
 mod stock;
