@@ -1,6 +1,7 @@
 //! The architecture as a test: a rule that is only prose drifts.
 
 mod manifests;
+mod planted;
 mod rooms;
 
 use std::{

@@ -21,6 +21,9 @@ const BACKLOG_SECONDS: u64 = 1;
 const PARCELS_PER_LINE: usize = 2;
 /// With so many jobs a parcel is no longer small: its message costs little for each of them.
 const ENOUGH: usize = 32;
+/// With so many bytes a parcel is full, too, but for the last job: the largest orders are a hundred times as large as a
+/// coupon's job, and what the broker pushes ahead to a worker is counted in parcels.
+const ENOUGH_BYTES: usize = 64 * 1024;
 /// How long after the last parcel of its line a small one leaves. A parcel costs the
 /// broker and both ends of its connections nearly as much with one job as with many: without a
 /// pace, a quarter of the load that a machine can bear keeps all of it busy with small ones. Who comes
@@ -113,17 +116,7 @@ impl Waiting {
         publisher: &mut ConfirmedPublisher<Parcel>,
     ) {
         while self.may_send(now + NEARLY) {
-            let mut body = Vec::new();
-            let mut submissions = Vec::new();
-            while submissions.len() < envelope::MAX_PARCEL
-                && let Some(submission) = self.waiting.pop_front()
-            {
-                // Who no longer waits was told "unavailable"; that stays true.
-                if !submission.answer.is_closed() {
-                    body.extend_from_slice(&submission.record);
-                    submissions.push(submission);
-                }
-            }
+            let (body, submissions) = self.fill();
             if !submissions.is_empty() {
                 let address =
                     Address::Exchange { exchange: &self.exchange, key: &self.routing_key };
@@ -133,6 +126,22 @@ impl Waiting {
                 self.next = now + pace;
             }
         }
+    }
+
+    /// A parcel of those who have waited longest, and they.
+    fn fill(&mut self) -> (Vec<u8>, Vec<Submission>) {
+        let (mut body, mut submissions) = (Vec::new(), Vec::new());
+        while submissions.len() < envelope::MAX_PARCEL
+            && body.len() < ENOUGH_BYTES
+            && let Some(submission) = self.waiting.pop_front()
+        {
+            // Who no longer waits was told "unavailable"; that stays true.
+            if !submission.answer.is_closed() {
+                body.extend_from_slice(&submission.record);
+                submissions.push(submission);
+            }
+        }
+        (body, submissions)
     }
 
     /// Whether it has sent lately, or is to send.
@@ -209,6 +218,27 @@ mod tests {
         assert_eq!(refused, Ok(Refusal::LineFull(BACKLOG_SECONDS)));
         waiting.truncate(LINE_BACKLOG - 1);
         assert!(submit(&mut line).try_recv().is_err(), "it waits");
+    }
+
+    #[test]
+    fn a_parcel_is_full_with_so_many_jobs_or_bytes() {
+        let mut line = line(Instant::now(), 0);
+        let mut waiting: Vec<_> = (0..300).map(|_| submit(&mut line)).collect();
+        // They gave up.
+        waiting.drain(..50);
+        let parcels: Vec<usize> = (0..3).map(|_| line.fill().1.len()).collect();
+        assert_eq!(parcels, [128, 122, 0]);
+        waiting.extend((0..100).map(|_| submit(&mut line)));
+        let large = |submission: &mut Submission| submission.record = vec![b'x'; 2_000];
+        line.waiting.iter_mut().for_each(large);
+        let parcels: Vec<usize> = (0..4).map(|_| line.fill().0.len()).collect();
+        assert_eq!(parcels, [66_000, 66_000, 66_000, 2_000]);
+    }
+
+    #[test]
+    fn the_more_lines_are_busy_the_slower_is_each() {
+        let millis = [0, 1, 7, 8, 15, 16, 80].map(|busy| pace(busy).as_millis());
+        assert_eq!(millis, [3, 3, 3, 6, 9, 12, 12]);
     }
 
     #[test]

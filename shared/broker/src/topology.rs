@@ -27,7 +27,8 @@ use firstcome_contract::{
 pub const DELIVERY_LIMIT: i32 = 1_000;
 
 /// Messages of a line that the broker may push ahead to its consumer: parcels for up to eight full
-/// batches in a storm. Bounds the memory of a line, and what a lost connection redelivers.
+/// batches in a storm. Bounds the memory of a line (a parcel has some 64 KiB at most), and what a lost connection
+/// redelivers.
 pub const PREFETCH: u16 = 256;
 
 /// How long the broker may take to make one line again; it does in milliseconds, unless its queue has no

@@ -25,10 +25,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::{AttemptError, said},
     batch::Batch,
-    context::{Context, QueueContext},
+    context::Context,
     dead_letter::set_aside,
     lease::{self, Lease},
     parts::Tuning,
+    queue_context::QueueContext,
     report::Stats,
     settle::settle,
     trace,
@@ -194,12 +195,7 @@ impl Settler<'_> {
     /// what the broker gave up on each alone.
     async fn decide(&mut self, batch: &Arc<Batch>) -> Result<Vec<Settled>, AttemptError> {
         let Self { source, queue, context, stop, tuning, .. } = self;
-        if let Source::Line(lease) = source
-            && tuning.is_calm()
-            && let Some(settled) = context.shared.settle(context, queue, *lease, batch).await
-        {
-            return Ok(settled);
-        }
+        let shared = &context.shared;
         let is_ours = || batch.receipt.as_ref().is_some_and(Receipt::is_valid);
         let keep_trying = || is_ours() && !stop.is_cancelled();
         let metrics = &context.metrics;
@@ -209,6 +205,11 @@ impl Settler<'_> {
         };
         let context =
             QueueContext { pool: &context.pool, family: context.family, queue, lease, metrics };
+        if tuning.is_calm()
+            && let Some(settled) = shared.settle(context, batch).await
+        {
+            return Ok(settled);
+        }
         let mut settled = set_aside(context, &batch.rejects, tuning, &keep_trying).await?;
         for jobs in parts {
             settled.extend(settle(context, jobs, tuning, &keep_trying).await?);

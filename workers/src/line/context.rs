@@ -1,11 +1,11 @@
-//! What settling takes: for the lines of a family, and for one queue.
+//! What it takes to settle the lines of a family.
 
 use std::sync::Arc;
 
 use firstcome_contract::family::Family;
 use firstcome_process::database::Pool;
 
-use super::{Announcer, Notifier, lease::Lease, shared::Shared};
+use super::{Announcer, Notifier, shared::Shared};
 use crate::metrics::Metrics;
 
 /// What it takes to settle the lines of a family.
@@ -23,17 +23,4 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where small batches of these lines meet.
     pub shared: Shared,
-}
-
-/// What it takes to settle jobs that came out of one queue.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct QueueContext<'a> {
-    pub(crate) pool: &'a Pool,
-    /// The family of the lines, or of the worker that consumes what the broker gave up on.
-    pub(crate) family: Family,
-    /// The queue's name, for the log and for dead letters.
-    pub(crate) queue: &'a str,
-    /// The lease of the line; `None` for what the broker gave up on, which is nobody's.
-    pub(crate) lease: Option<&'a Lease>,
-    pub(crate) metrics: &'a Metrics,
 }

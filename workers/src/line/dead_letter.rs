@@ -14,10 +14,10 @@ use tracing::field::display;
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::Reject,
-    context::QueueContext,
     fence,
     outcomes::{self, About, Entry},
     parts::{Parts, Then, Tuning},
+    queue_context::QueueContext,
 };
 use crate::{RoleName, jobs::outcome::Outcome};
 

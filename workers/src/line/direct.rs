@@ -7,8 +7,8 @@ use sqlx::PgPool;
 
 use super::{
     batch::{Job, Origin},
-    context::QueueContext,
     parts::Tuning,
+    queue_context::QueueContext,
     settle::settle,
 };
 use crate::metrics::Metrics;

@@ -17,6 +17,7 @@ pub(crate) mod lease;
 pub(crate) mod notify;
 pub(crate) mod outcomes;
 pub(crate) mod parts;
+mod queue_context;
 mod repeats;
 pub(crate) mod report;
 pub(crate) mod settle;

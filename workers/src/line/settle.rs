@@ -16,12 +16,12 @@ use tracing::field::display;
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::{Job, Reject, pieces, runs},
-    context::QueueContext,
     dead_letter::{Letter, fail},
     duplicates::Past,
     fence,
     outcomes::{self, About, Entry},
     parts::{Parts, Then, Tuning},
+    queue_context::QueueContext,
     repeats,
 };
 use crate::{

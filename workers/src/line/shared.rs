@@ -21,8 +21,8 @@ use tokio::{
 use super::{
     attempt::{AttemptError, bounded, give_back},
     batch::{Batch, runs},
-    context::{Context, QueueContext},
     lease::Lease,
+    queue_context::QueueContext,
     settle::{Part, settle_on},
 };
 
@@ -57,14 +57,13 @@ struct Share {
 
 impl Shared {
     /// Settles this batch with those of other lines that wait meanwhile. `None` if it is to be settled alone: it is
-    /// large, or of several kinds, or something went wrong.
+    /// large, or of several kinds, or of no line, or something went wrong.
     pub(super) async fn settle(
         &self,
-        context: &Context,
-        queue: &str,
-        lease: Lease,
+        context: QueueContext<'_>,
         batch: &Arc<Batch>,
     ) -> Option<Vec<Settled>> {
+        let lease = *context.lease?;
         let mut runs = runs(&batch.jobs, |job| job.kind());
         let (Some((kind, _)), None) = (runs.next(), runs.next()) else { return None };
         let is_alone = batch.jobs.len() >= ENOUGH || !batch.rejects.is_empty();
@@ -72,8 +71,8 @@ impl Shared {
             return None;
         }
         let (settled, mut answer) = oneshot::channel();
-        let share =
-            Share { queue: queue.to_owned(), lease, kind, batch: Arc::clone(batch), settled };
+        let (queue, batch) = (context.queue.to_owned(), Arc::clone(batch));
+        let share = Share { queue, lease, kind, batch, settled };
         lock(&self.waiting).push(share);
         let _turn = tokio::select! {
             biased;
@@ -90,18 +89,16 @@ impl Shared {
     }
 
     /// Settles those that have waited longest.
-    async fn lead(&self, context: &Context) {
+    async fn lead(&self, context: QueueContext<'_>) {
         let mut shares = self.take();
         // Locks are taken in one order: see [`crate::jobs::contended`].
         shares.sort_by_key(|share| (share.kind, share.lease));
-        let Context { family, pool, metrics, .. } = context;
         let parts = shares.iter().map(|Share { queue, lease, batch, .. }| {
-            let lease = Some(lease);
-            let context = QueueContext { pool, family: *family, queue, lease, metrics };
+            let context = QueueContext { queue, lease: Some(lease), ..context };
             Part { context, jobs: &batch.jobs }
         });
         let parts: Vec<Part<'_>> = parts.collect();
-        match attempt(pool, &parts).await {
+        match attempt(context.pool, &parts).await {
             Ok(settled) => {
                 let settled = settled.into_iter().map(|settled| (settled.job_id, settled));
                 let mut settled: HashMap<JobId, Settled> = settled.collect();
