@@ -140,7 +140,11 @@ async fn attempt(pool: &Pool, parts: &[Part<'_>]) -> Result<Vec<Settled>, Attemp
     let mut connection =
         timeout(SHARED_TIMEOUT, pool.acquire()).await.map_err(|_| AttemptError::Frozen)??;
     let settling = bounded(settle_on(&mut connection, parts, false, true));
-    let settled = timeout(SHARED_TIMEOUT, settling).await.unwrap_or(Err(AttemptError::Frozen));
+    let Ok(settled) = timeout(SHARED_TIMEOUT, settling).await else {
+        // So little time says nothing about the server: whoever settles alone will see.
+        connection.discard();
+        return Err(AttemptError::Frozen);
+    };
     give_back(connection, &settled);
     settled
 }
