@@ -18,8 +18,17 @@ const CAMPAIGNS: usize = 40;
 /// How soon a line's jobs are settled whatever a neighbour waits for, also beside everything else that runs on two cores.
 const SOON: Duration = Duration::from_secs(10);
 
-fn options() -> Options {
-    Options { users: 10, partitions: 8, worker: false, ..Options::default() }
+/// A worker has all lines, and there are campaigns in each of them.
+async fn with_all_lines(test: impl AsyncFnOnce(&Shop, &Process, &[i64])) {
+    let options = Options { users: 10, partitions: 8, worker: false, ..Options::default() };
+    shop(options, async |shop| {
+        let coupons = campaigns(shop, CAMPAIGNS).await;
+        let worker = worker(shop);
+        shared_as(shop, &[LINES]).await;
+        test(shop, &worker, &coupons).await;
+        assert!(worker.stop().await.unwrap().success());
+    })
+    .await;
 }
 
 /// One job for each of them stands in its line, and a worker has just begun to take them.
@@ -51,11 +60,8 @@ const MOST_LINES: &str = "SELECT COALESCE(max(lines), 0) FROM (
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_batches_of_several_lines_share_a_transaction() {
-    shop(options(), async |shop| {
-        let coupons = campaigns(shop, CAMPAIGNS).await;
-        let worker = worker(shop);
-        shared_as(shop, &[LINES]).await;
-        jobs_in_all_lines(shop, &worker, &coupons).await;
+    with_all_lines(async |shop, worker, coupons| {
+        jobs_in_all_lines(shop, worker, coupons).await;
         shop.settle_and_audit().await;
         assert_eq!(shop.outcomes().await["succeeded"], coupons.len() as i64);
         let together = count(shop, MOST_LINES).await;
@@ -66,20 +72,16 @@ async fn small_batches_of_several_lines_share_a_transaction() {
                        ON stored.line = line_progress.generation || '.' || line_progress.line
                        WHERE family = 'coupon' AND settled = outcomes";
         assert_eq!(count(shop, counted).await, LINES);
-        assert!(worker.stop().await.unwrap().success());
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_campaign_holds_up_no_other_line() {
-    shop(options(), async |shop| {
-        let coupons = campaigns(shop, CAMPAIGNS).await;
-        let worker = worker(shop);
-        shared_as(shop, &[LINES]).await;
+    with_all_lines(async |shop, worker, coupons| {
         let row = "SELECT FROM coupons WHERE id = (SELECT min(id) FROM coupons WHERE name = 'A drop') FOR UPDATE";
         let held = held(shop, row).await;
-        jobs_in_all_lines(shop, &worker, &coupons).await;
+        jobs_in_all_lines(shop, worker, coupons).await;
         let started = Instant::now();
         let of_others = "SELECT count(DISTINCT line) FROM job_outcomes";
         eventually("all other lines are settled", async || {
@@ -92,7 +94,6 @@ async fn a_locked_campaign_holds_up_no_other_line() {
         held.rollback().await.unwrap();
         shop.settle_and_audit().await;
         assert_eq!(shop.outcomes().await["succeeded"], coupons.len() as i64);
-        assert!(worker.stop().await.unwrap().success());
     })
     .await;
 }
@@ -100,13 +101,10 @@ async fn a_locked_campaign_holds_up_no_other_line() {
 /// The lease of one line goes to another worker while the batches of all of them begin.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_was_lost_is_fenced_alone() {
-    shop(options(), async |shop| {
-        let coupons = campaigns(shop, CAMPAIGNS).await;
-        let worker = worker(shop);
-        shared_as(shop, &[LINES]).await;
+    with_all_lines(async |shop, worker, coupons| {
         let row = "SELECT FROM partition_leases WHERE family = 'coupon' AND line = '03' FOR UPDATE";
         let mut held = held(shop, row).await;
-        jobs_in_all_lines(shop, &worker, &coupons).await;
+        jobs_in_all_lines(shop, worker, coupons).await;
         let waiting = "SELECT count(*) FROM pg_stat_activity
                        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FOR SHARE%'";
         eventually("a batch waits for the lease", async || count(shop, waiting).await > 0).await;
@@ -118,21 +116,17 @@ async fn a_line_that_was_lost_is_fenced_alone() {
         let log = std::fs::read_to_string(log(shop)).unwrap();
         let abandoned = log.lines().filter(|line| line.contains("batch abandoned"));
         assert_eq!(abandoned.count(), 1, "{log}");
-        assert!(worker.stop().await.unwrap().success());
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_contradicts_the_data_fails_alone() {
-    shop(options(), async |shop| {
-        let coupons = campaigns(shop, CAMPAIGNS).await;
-        let worker = worker(shop);
-        shared_as(shop, &[LINES]).await;
+    with_all_lines(async |shop, worker, coupons| {
         let first = shop.accepted_issue(1, coupons[0]).await;
         shop.settled(1, &first).await;
         shop.sql("UPDATE coupons SET issued = 0 WHERE issued = 1").await;
-        jobs_in_all_lines(shop, &worker, &coupons).await;
+        jobs_in_all_lines(shop, worker, coupons).await;
         let all = coupons.len() as i64 + 1;
         eventually("all are settled", async || settled(shop).await == all).await;
         let outcomes = shop.outcomes().await;
@@ -140,7 +134,6 @@ async fn a_job_that_contradicts_the_data_fails_alone() {
         let restored = "UPDATE coupons SET issued = 1 WHERE issued = 0 AND id = (SELECT min(coupon_id) FROM user_coupons)";
         shop.sql(restored).await;
         shop.settle_and_audit().await;
-        assert!(worker.stop().await.unwrap().success());
     })
     .await;
 }
