@@ -126,8 +126,8 @@ const WRITERS: [(&str, &[&str]); 33] = [
     ("cancellations", &["api/src/known/users.rs", "workers/src/jobs/cancel_order"]),
     // Orders count, cancels take back what was counted.
     ("purchases", &["workers/src/jobs/place_order", "workers/src/jobs/cancel_order"]),
-    // Every kind appends by one function, the relay takes out what it published.
-    ("outbox_parcels", &["workers/src/jobs/outbox.rs", "workers/src/events/relay_outbox.rs"]),
+    // What happened is stored with the outcomes, the relay takes out what it published.
+    ("outbox_parcels", &["workers/src/line/outcomes.rs", "workers/src/events/relay_outbox.rs"]),
     ("event_inbox", &["workers/src/events/update_sales_stats"]),
     ("product_sales", &["workers/src/events/update_sales_stats"]),
     ("daily_runs", &["workers/src/events/update_sales_stats", "workers/src/commands/purge.rs"]),

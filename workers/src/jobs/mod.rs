@@ -6,7 +6,7 @@
 pub mod cancel_order;
 mod contended;
 pub mod issue_coupon;
-mod outbox;
+pub(crate) mod outbox;
 pub mod outcome;
 pub mod place_order;
 pub mod registry;

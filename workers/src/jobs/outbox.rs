@@ -1,70 +1,36 @@
-//! What happened, appended to the outbox in the transaction in which it did. Who settles wakes the relay, after the
-//! commit.
+//! What happened, as rows of the outbox. They are appended in the transaction in which it did, with its outcomes; who
+//! settles wakes the relay, after the commit.
 
 use firstcome_contract::{
     event::{Event, EventType},
     job::envelope::MAX_PARCEL,
 };
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::outcome::HandlerError;
-
-/// A row of the outbox: events of one type, as many as one message holds.
-#[derive(Debug, PartialEq, Eq)]
-struct Row {
-    /// The id of the first one.
-    event_id: Uuid,
-    kind: EventType,
-    events: i32,
+/// Rows of the outbox, by column: each row has events of one type, as many as one message holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    /// The ids of the first ones.
+    pub(crate) ids: Vec<Uuid>,
+    pub(crate) types: Vec<&'static str>,
+    pub(crate) events: Vec<i32>,
     /// Each event's JSON, joined by line ends.
-    lines: String,
+    pub(crate) lines: Vec<String>,
 }
 
-/// Appends events. Those of one type keep their order.
-pub(super) async fn append(
-    transaction: &mut PgConnection,
-    events: &[Event],
-) -> Result<(), HandlerError> {
-    let rows = packed(events)?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let (mut ids, mut types, mut counts, mut lines) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for row in rows {
-        ids.push(row.event_id);
-        types.push(row.kind.code());
-        counts.push(row.events);
-        lines.push(row.lines);
-    }
-    sqlx::query!(
-        "INSERT INTO outbox_parcels (event_id, type, events, event)
-         SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::int[], $4::text[])",
-        &ids,
-        &types as &[&str],
-        &counts,
-        &lines,
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
-}
-
-fn packed(events: &[Event]) -> serde_json::Result<Vec<Row>> {
-    let mut rows = Vec::new();
+/// Packs events into rows. Those of one type keep their order.
+pub(crate) fn pack(events: &[Event]) -> serde_json::Result<Rows> {
+    let mut rows = Rows::default();
     for kind in EventType::ALL {
         let of_kind: Vec<&Event> = events.iter().filter(|event| event.kind() == kind).collect();
         for parcel in of_kind.chunks(MAX_PARCEL) {
             let Some(first) = parcel.first() else { continue };
             let lines: serde_json::Result<Vec<String>> =
                 parcel.iter().map(serde_json::to_string).collect();
-            rows.push(Row {
-                event_id: first.id,
-                kind,
-                events: i32::try_from(parcel.len()).unwrap_or(i32::MAX),
-                lines: lines?.join("\n"),
-            });
+            rows.ids.push(first.id);
+            rows.types.push(kind.code());
+            rows.events.push(i32::try_from(parcel.len()).unwrap_or(i32::MAX));
+            rows.lines.push(lines?.join("\n"));
         }
     }
     Ok(rows)
@@ -92,22 +58,22 @@ mod tests {
                 Event::new(Uuid::from_u128(number), DateTime::UNIX_EPOCH, data)
             };
             let events: Vec<Event> = (0..).zip(&of_coupons).map(event).collect();
-            let rows = packed(&events).unwrap();
+            let rows = pack(&events).unwrap();
             let mut told = Vec::new();
-            for row in &rows {
+            for (row, lines) in rows.lines.iter().enumerate() {
                 let read = |line: &str| Event::decode(line.as_bytes()).unwrap();
-                let in_row: Vec<Event> = row.lines.split('\n').map(read).collect();
-                prop_assert_eq!(row.event_id, in_row[0].id);
-                prop_assert_eq!(usize::try_from(row.events).unwrap(), in_row.len());
+                let in_row: Vec<Event> = lines.split('\n').map(read).collect();
+                prop_assert_eq!(rows.ids[row], in_row[0].id);
+                prop_assert_eq!(usize::try_from(rows.events[row]).unwrap(), in_row.len());
                 prop_assert!(in_row.len() <= MAX_PARCEL);
-                prop_assert!(in_row.iter().all(|event| event.kind() == row.kind));
+                prop_assert!(in_row.iter().all(|event| event.kind().code() == rows.types[row]));
                 told.extend(in_row);
             }
             // A stable sort: within a type the order stays.
             let mut expected = events;
             expected.sort_by_key(|event| EventType::ALL.iter().position(|kind| *kind == event.kind()));
             prop_assert_eq!(told, expected);
-            prop_assert!(rows.len() <= of_coupons.len() / MAX_PARCEL + 2);
+            prop_assert!(rows.ids.len() <= of_coupons.len() / MAX_PARCEL + 2);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a handler decides for one job, and why it may not.
 
-use firstcome_contract::{failure::Failure, job::Status, rejection::Rejection};
+use firstcome_contract::{event::Event, failure::Failure, job::Status, rejection::Rejection};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -14,6 +14,15 @@ pub enum Outcome {
     Rejected(Rejection, Option<Box<RawValue>>),
     /// The job cannot be processed; a dead letter goes with it.
     Failed(Failure),
+}
+
+/// What a handler decided for its jobs; their effects are written.
+#[derive(Debug, Default)]
+pub struct Decided {
+    /// One per job, in the same order.
+    pub outcomes: Vec<Outcome>,
+    /// What happened by that.
+    pub events: Vec<Event>,
 }
 
 /// Why a handler has no outcomes for its jobs.

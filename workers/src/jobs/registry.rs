@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use super::{
     cancel_order, contended, issue_coupon,
-    outcome::{HandlerError, Outcome},
+    outcome::{Decided, HandlerError},
     place_order,
 };
 
@@ -66,7 +66,7 @@ pub(crate) async fn lock_ahead(
 }
 
 /// Applies jobs of one kind, in order, inside the caller's transaction: one outcome per job, in
-/// the same order.
+/// the same order. The outcomes and the events are the caller's to store.
 ///
 /// # Errors
 /// [`HandlerError`]; a business "no" is an outcome.
@@ -74,8 +74,8 @@ pub async fn apply(
     kind: JobKind,
     transaction: &mut PgConnection,
     jobs: &[&Envelope],
-) -> Result<Vec<Outcome>, HandlerError> {
-    let outcomes = match kind {
+) -> Result<Decided, HandlerError> {
+    let decided = match kind {
         JobKind::IssueCoupon => {
             let jobs =
                 typed(jobs, |job| if let Job::IssueCoupon(job) = job { Some(job) } else { None })?;
@@ -92,10 +92,10 @@ pub async fn apply(
             cancel_order::apply(transaction, &jobs).await?
         }
     };
-    if outcomes.len() == jobs.len() {
-        Ok(outcomes)
+    if decided.outcomes.len() == jobs.len() {
+        Ok(decided)
     } else {
-        let (jobs, outcomes) = (jobs.len(), outcomes.len());
+        let (jobs, outcomes) = (jobs.len(), decided.outcomes.len());
         Err(HandlerError::Broken(format!("{outcomes} outcomes for {jobs} jobs")))
     }
 }

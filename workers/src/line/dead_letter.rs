@@ -19,7 +19,10 @@ use super::{
     parts::{Parts, Then, Tuning},
     queue_context::QueueContext,
 };
-use crate::{RoleName, jobs::outcome::Outcome};
+use crate::{
+    RoleName,
+    jobs::{outbox, outcome::Outcome},
+};
 
 /// A dead letter that is to be stored.
 #[derive(Debug)]
@@ -120,7 +123,7 @@ async fn fail_on(
     let past = fence::begin(&mut transaction, context.lease.into_iter(), &ids, false).await?;
     let rejects = letters.iter().map(|letter| (letter.reject, letter.attempts));
     outcomes::insert_dead_letters(&mut transaction, context.queue, rejects).await?;
-    let mut settled = Vec::new();
+    let (mut settled, nothing) = (Vec::new(), outbox::Rows::default());
     // The same job may have come twice.
     let mut seen = HashSet::new();
     // Of a kind that this version does not know it is known where it stood.
@@ -139,7 +142,8 @@ async fn fail_on(
             .collect();
         if !entries.is_empty() {
             // The records of a batch that are no jobs are set aside before its jobs are settled.
-            let now = outcomes::insert(&mut transaction, kind, &entries, &past, false).await?;
+            let now =
+                outcomes::insert(&mut transaction, kind, &entries, &nothing, &past, false).await?;
             settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
         }
     }

@@ -1,4 +1,5 @@
-//! The outcomes, as they are stored: one `job_outcomes` row per job, in the transaction of its effects.
+//! The outcomes, as they are stored: one `job_outcomes` row per job, in the transaction of its effects; and what
+//! happened, for the relay.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 use sqlx::{PgConnection, PgPool};
 
 use super::{batch::Reject, duplicates::Past, lease::Lease};
-use crate::jobs::outcome::Outcome;
+use crate::jobs::{outbox, outcome::Outcome};
 
 /// A row of `job_outcomes` that is to be stored.
 #[derive(Debug)]
@@ -114,7 +115,8 @@ fn progress(entries: &[Entry], past: &Past) -> BTreeMap<Line, Progress> {
 
 /// Stores the outcomes; tells when (by the database's clock, as late in the transaction as can be).
 /// A job that was settled elsewhere meanwhile (the broker's dead letters have consumers of their own)
-/// violates the primary key; the next attempt sees its outcome.
+/// violates the primary key; the next attempt sees its outcome. Appends the events to the outbox in the same
+/// statement: a round trip less.
 ///
 /// Counts them as settled in the lines that they stood in, but for those that an operator gave another
 /// attempt: they were counted when they failed. If all that stood before them is settled (`is_in_order`), they tell
@@ -123,6 +125,7 @@ pub(crate) async fn insert(
     transaction: &mut PgConnection,
     kind: JobKind,
     entries: &[Entry],
+    events: &outbox::Rows,
     past: &Past,
     is_in_order: bool,
 ) -> Result<DateTime<Utc>, sqlx::Error> {
@@ -187,6 +190,9 @@ pub(crate) async fn insert(
                INSERT INTO job_mentions (job_id, what, id)
                SELECT * FROM UNNEST($20::uuid[], $21::text[], $22::bigint[])
                ON CONFLICT ON CONSTRAINT job_mentions_pkey DO NOTHING
+           ), appended AS (
+               INSERT INTO outbox_parcels (event_id, type, events, event)
+               SELECT * FROM UNNEST($23::uuid[], $24::text[], $25::int[], $26::text[])
            ), counted AS (
                INSERT INTO line_progress (family, generation, line, settled, until)
                SELECT * FROM UNNEST($11::text[], $12::int[], $13::text[], $14::bigint[], $15::timestamptz[])
@@ -217,6 +223,10 @@ pub(crate) async fn insert(
         &mentioning,
         &mentioned as &[&str],
         &mentions,
+        &events.ids,
+        &events.types as &[&str],
+        &events.events,
+        &events.lines,
     )
     .fetch_one(transaction)
     .await

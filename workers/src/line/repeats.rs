@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use firstcome_contract::{
+    event::Event,
     ids::UserId,
     job::{Envelope, Idempotency, JobId, JobKind, Status},
     rejection::Rejection,
@@ -15,19 +16,19 @@ use super::{
     outcomes::{About, Entry},
 };
 use crate::jobs::{
-    outcome::{HandlerError, Outcome},
+    outcome::{Decided, HandlerError, Outcome},
     registry,
 };
 
 /// Decides jobs that have no outcome yet: those whose idempotency key is taken repeat its owner's
-/// outcome, the others go to the handler. Unless `looks_up_keys`, no key is expected to be taken; storing one that
+/// outcome, the others go to the handler, which tells what happened by them. Unless `looks_up_keys`, no key is expected to be taken; storing one that
 /// is [fails](AttemptError::is_taken_key).
 pub(super) async fn decide(
     transaction: &mut PgConnection,
     kind: JobKind,
     jobs: &[&Envelope],
     looks_up_keys: bool,
-) -> Result<Vec<Entry>, AttemptError> {
+) -> Result<(Vec<Entry>, Vec<Event>), AttemptError> {
     let mut owners =
         if looks_up_keys { key_owners(transaction, kind, jobs).await? } else { HashMap::new() };
 
@@ -45,8 +46,8 @@ pub(super) async fn decide(
     });
     let fresh: Vec<&Envelope> = fresh.collect();
     let broken = |error| AttemptError::of_handler(kind, error);
-    let outcomes = if fresh.is_empty() {
-        Vec::new()
+    let Decided { outcomes, events } = if fresh.is_empty() {
+        Decided::default()
     } else {
         registry::apply(kind, transaction, &fresh).await.map_err(broken)?
     };
@@ -76,7 +77,7 @@ pub(super) async fn decide(
         };
         entries.push(entry);
     }
-    Ok(entries)
+    Ok((entries, events))
 }
 
 /// The job that first used an idempotency key, and how it ended.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     RoleName,
-    jobs::{outcome::Outcome, registry},
+    jobs::{outbox, outcome::Outcome, registry},
 };
 
 /// Settles the jobs, in order, however long the database is away; `keep_trying`
@@ -135,8 +135,9 @@ pub(super) async fn settle_on(
     let mut settled = Vec::with_capacity(new.len());
     for (kind, run) in runs(&new, |(_, job)| job.kind()) {
         // Stored run by run: a later one finds the keys of an earlier one taken.
-        let entries = settle_run(&mut transaction, kind, run, &past, looks_up_keys).await?;
-        let now = outcomes::insert(&mut transaction, kind, &entries, &past, true).await?;
+        let (entries, events) =
+            settle_run(&mut transaction, kind, run, &past, looks_up_keys).await?;
+        let now = outcomes::insert(&mut transaction, kind, &entries, &events, &past, true).await?;
         settled.extend(entries.into_iter().map(|entry| entry.settled(now)));
     }
     fault_point::pass(fault_point::MID_BATCH);
@@ -148,18 +149,21 @@ pub(super) async fn settle_on(
     Ok(settled)
 }
 
-/// Decides jobs of one kind, each from a queue, and sets aside what comes too late to be decided.
+/// Decides jobs of one kind, each from a queue, and sets aside what comes too late to be decided; what happened.
 async fn settle_run(
     transaction: &mut PgConnection,
     kind: JobKind,
     jobs: &[(&QueueContext<'_>, &Job)],
     past: &Past,
     looks_up_keys: bool,
-) -> Result<Vec<Entry>, AttemptError> {
+) -> Result<(Vec<Entry>, outbox::Rows), AttemptError> {
     let (overdue, waiting): (Vec<_>, Vec<_>) =
         jobs.iter().copied().partition(|(_, job)| past.may_have_forgotten(job.envelope.id));
     let envelopes: Vec<&Envelope> = waiting.iter().map(|(_, job)| &job.envelope).collect();
-    let entries = repeats::decide(&mut *transaction, kind, &envelopes, looks_up_keys).await?;
+    let (entries, events) =
+        repeats::decide(&mut *transaction, kind, &envelopes, looks_up_keys).await?;
+    let events =
+        outbox::pack(&events).map_err(|error| AttemptError::of_handler(kind, error.into()))?;
     let of_waiting = waiting.iter().zip(entries);
     let mut entries: Vec<Entry> =
         of_waiting.map(|((context, _), entry)| entry.stood_in(context.lease)).collect();
@@ -180,7 +184,7 @@ async fn settle_run(
         let entry = Entry::new(envelope.id, envelope.user_id, &failed);
         entry.about(About::of(envelope)).stood_in(context.lease)
     }));
-    Ok(entries)
+    Ok((entries, events))
 }
 
 /// The record of a job that is set aside, for its dead letter.

@@ -46,11 +46,24 @@ impl Meter {
     pub(super) fn per_job(&self, since: &Self, jobs: usize) -> (Vec<(&'static str, f64)>, f64) {
         #[expect(clippy::cast_precision_loss, reason = "some hundred thousand, some hundred MiB")]
         let (jobs, bytes) = (jobs as f64, (self.wal_bytes - since.wal_bytes) as f64);
-        let micros = self.cpu_seconds.iter().map(|(program, used)| {
-            let before = since.cpu_seconds.get(program).copied().unwrap_or_default();
-            (*program, (used - before) * 1e6 / jobs)
-        });
+        let micros = self.used(since).map(|(program, used)| (program, used * 1e6 / jobs));
         (micros.collect(), bytes / jobs)
+    }
+
+    /// What was used in each of so many seconds since then: percent of a processor, by program.
+    pub(super) fn percent(
+        &self,
+        since: &Self,
+        seconds: f64,
+    ) -> impl Iterator<Item = (&'static str, f64)> {
+        self.used(since).map(move |(program, used)| (program, used / seconds * 100.0))
+    }
+
+    fn used(&self, since: &Self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.cpu_seconds.iter().map(|(program, used)| {
+            let before = since.cpu_seconds.get(program).copied().unwrap_or_default();
+            (*program, used - before)
+        })
     }
 }
 

@@ -40,7 +40,8 @@ pub(super) type Requests = Arc<dyn Fn(usize) -> Option<(Call, i64)> + Send + Syn
 
 /// A closed loop.
 pub(super) struct ClosedLoop {
-    pub(super) address: SocketAddr,
+    /// The servers, which share the connections evenly.
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) connections: usize,
     /// How long requests are sent; all of them are answered.
     pub(super) window: Duration,
@@ -88,7 +89,7 @@ struct Tally {
 impl ClosedLoop {
     /// Opens the connections, sends, counts.
     pub(super) async fn run(&self) -> anyhow::Result<Answered> {
-        let clients = clients(self.address, self.connections).await?;
+        let clients = clients(&self.addresses, self.connections).await?;
         let next = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();
         let mut tasks = JoinSet::new();
@@ -211,7 +212,7 @@ impl OpenLoop {
     /// was due leaves no waiting out (no coordinated omission).
     pub(super) async fn run(&self) -> anyhow::Result<Submitted> {
         let next = Arc::new(AtomicUsize::new(0));
-        let clients = clients(self.address, self.connections).await?;
+        let clients = clients(&[self.address], self.connections).await?;
         let clock = (Instant::now(), Utc::now());
         let mut tasks = JoinSet::new();
         for client in clients {
@@ -266,14 +267,14 @@ impl OpenLoop {
 
 type Share = (Vec<(Uuid, DateTime<Utc>)>, Vec<Duration>);
 
-/// So many connections, which are open.
+/// So many connections, which are open, to these in turn.
 pub(super) async fn clients(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     connections: usize,
 ) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        let mut client = Client::new(address, DEADLINE);
+    for address in addresses.iter().cycle().take(connections) {
+        let mut client = Client::new(*address, DEADLINE);
         client.connect().await.context("cannot open a connection")?;
         clients.push(client);
     }

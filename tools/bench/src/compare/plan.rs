@@ -31,6 +31,8 @@ pub(crate) enum Part {
     ColdStart,
     /// One hot coupon beside thousands of event streams.
     Streams,
+    /// One hot coupon through many APIs.
+    Fleet,
     /// Reads, polls, coupons and orders together.
     Mixed,
     /// The database with a history.
@@ -65,6 +67,8 @@ pub(super) struct Plan {
     pub(super) large_rows: i64,
     /// How long the idle system is watched.
     pub(super) idle: Duration,
+    /// How many APIs a fleet has.
+    pub(super) apis: usize,
 }
 
 impl Plan {
@@ -83,6 +87,7 @@ impl Plan {
         cold_users: 400_000,
         large_rows: 5_000_000,
         idle: Duration::from_secs(10),
+        apis: 50,
     };
 
     pub(super) const QUICK: Self = Self {
@@ -100,5 +105,6 @@ impl Plan {
         cold_users: 60_000,
         large_rows: 300_000,
         idle: Duration::from_secs(2),
+        apis: 5,
     };
 }

@@ -243,8 +243,8 @@ pub(super) const RATIOS: [Ratio; 26] = [
     ),
 ];
 
-/// The same with the other number of connections, where only one of them has a target.
-pub(super) const FURTHER_RATIOS: [Ratio; 3] = [
+/// The same with the other number of connections, where only one of them has a target, and what has none at all.
+pub(super) const FURTHER_RATIOS: [Ratio; 4] = [
     ratio(
         "hot_coupon_polled_vs_pessimistic_64",
         "polled, 64 connections",
@@ -265,5 +265,12 @@ pub(super) const FURTHER_RATIOS: [Ratio; 3] = [
         "latency.firstcome.50.p99_ms",
         "hot_coupon.pessimistic.256.p99_ms",
         AtMost(0.2),
+    ),
+    ratio(
+        "hot_coupon_through_fleet",
+        "one hot coupon through 50 APIs ÷ through one, 256 connections",
+        "fleet.firstcome-fleet.256.per_second",
+        "fleet.firstcome.256.per_second",
+        AtLeast(0.5),
     ),
 ];

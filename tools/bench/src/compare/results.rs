@@ -16,7 +16,7 @@ use super::{
 use crate::rivals::Rival;
 
 /// What each scenario is, in the order of the report.
-const SCENARIOS: [(&str, &str); 16] = [
+const SCENARIOS: [(&str, &str); 17] = [
     ("hot_coupon", "One hot coupon: granted and committed"),
     ("spread_coupon", "1,000 coupons evenly"),
     ("sold_out", "Sold-out storm, about 99% of the requests lose: answered"),
@@ -43,6 +43,7 @@ const SCENARIOS: [(&str, &str); 16] = [
         "The first 10 s of one hot coupon: on a fresh database with nothing warmed up, and on one in use: committed",
     ),
     ("streams", "One hot coupon, without event streams and beside 5,000 of them: committed"),
+    ("fleet", "One hot coupon through one API, and through a fleet of them: committed"),
     ("large", "One hot coupon, in a database with a history"),
     (
         "latency",
@@ -97,6 +98,7 @@ impl Results {
         self.mixed(&mut text);
         self.cost(&mut text);
         self.idle(&mut text);
+        self.idle_fleet(&mut text);
         if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
             let grown = shown(Some(figure), 0);
             let _ =
@@ -285,6 +287,25 @@ impl Results {
         });
         text.push_str("## What the idle system costs\n\n");
         table(text, ["process", "RSS MiB", "CPU % of a core"], &rows.collect::<Vec<_>>());
+    }
+
+    fn idle_fleet(&self, text: &mut String) {
+        let rows = self.measurements.iter().filter_map(|(key, _)| {
+            let (side, program) = key.strip_prefix("fleet.")?.split_once(".idle.")?;
+            let program = program.strip_suffix(".cpu_percent")?;
+            let cpu = shown(self.measurements.figure(key), 2);
+            Some([side.to_owned(), program.to_owned(), cpu])
+        });
+        let rows: Vec<[String; 3]> = rows.collect();
+        if rows.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            text,
+            "## What an idle fleet of {} APIs costs; the API is the first of them\n",
+            self.plan.apis
+        );
+        table(text, ["side", "process", "CPU % of a core"], &rows);
     }
 
     /// Everything, for scripts: the names of its keys never change.

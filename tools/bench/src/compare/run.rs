@@ -89,7 +89,8 @@ impl<'a> Run<'a> {
         requests: Requests,
     ) -> ClosedLoop {
         let window = self.plan.window;
-        ClosedLoop { address, connections, window, requests, to_the_outcome: false }
+        let addresses = vec![address];
+        ClosedLoop { addresses, connections, window, requests, to_the_outcome: false }
     }
 
     /// A load before it: for connections, prepared statements, caches.

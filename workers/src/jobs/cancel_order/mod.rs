@@ -10,7 +10,7 @@ use firstcome_contract::{
 };
 use sqlx::PgConnection;
 
-use super::outcome::{HandlerError, Outcome};
+use super::outcome::{Decided, HandlerError, Outcome};
 use decide::{Cancelled, Request};
 
 /// What is violated where another consumer cancelled the same order.
@@ -24,7 +24,7 @@ pub(super) const RACES: &[&str] = &["cancellations_pkey", "cancellations_job_id_
 pub async fn apply(
     transaction: &mut PgConnection,
     jobs: &[(&Envelope, &CancelOrder)],
-) -> Result<Vec<Outcome>, HandlerError> {
+) -> Result<Decided, HandlerError> {
     let requests: Vec<Request<'_>> =
         jobs.iter().map(|(envelope, cancel)| request(envelope, cancel)).collect();
     let mut world = load::load(&mut *transaction, &requests).await?;
@@ -35,7 +35,7 @@ pub async fn apply(
         .zip(&decisions)
         .filter_map(|(request, decision)| Some((request, decision.as_ref().ok()?)));
     let cancelled: Vec<_> = cancelled.collect();
-    write::write(transaction, &cancelled, &world).await?;
+    let events = write::write(transaction, &cancelled, &world).await?;
 
     let outcome = |(request, decision): (&Request<'_>, Result<Cancelled, Rejection>)| {
         Ok(match decision {
@@ -47,7 +47,9 @@ pub async fn apply(
             Err(rejection) => Outcome::Rejected(rejection, None),
         })
     };
-    requests.iter().zip(decisions).map(outcome).collect()
+    let outcomes: Result<Vec<Outcome>, HandlerError> =
+        requests.iter().zip(decisions).map(outcome).collect();
+    Ok(Decided { outcomes: outcomes?, events })
 }
 
 fn request<'a>(envelope: &'a Envelope, cancel: &'a CancelOrder) -> Request<'a> {

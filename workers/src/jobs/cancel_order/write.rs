@@ -1,5 +1,5 @@
 //! The effects of a batch of cancels, in sets: one statement for what they add and give back, one for the sums that
-//! they change, one for limits where there are any, and one for the events.
+//! they change, one for limits where there are any.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +12,16 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::decide::{Cancelled, Request, World};
-use crate::jobs::{contended, outbox, outcome::HandlerError};
+use crate::jobs::{contended, outcome::HandlerError};
 
-/// Stores the cancellations.
+/// Stores the cancellations; what happened.
 pub(super) async fn write(
     transaction: &mut PgConnection,
     cancelled: &[(&Request<'_>, &Cancelled)],
     world: &World,
-) -> Result<(), HandlerError> {
+) -> Result<Vec<Event>, HandlerError> {
     if cancelled.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let cancelled_at = insert(&mut *transaction, cancelled).await?;
     let orders = || cancelled.iter().map(|(_, undone)| &undone.order);
@@ -31,9 +31,9 @@ pub(super) async fn write(
     let customers: BTreeSet<UserId> = orders().map(|order| order.customer).collect();
     let balances = customers.into_iter().filter_map(|id| Some((id, *world.balances.get(&id)?)));
     contended::store(&mut *transaction, stocks, balances).await?;
-    free(&mut *transaction, world).await?;
+    free(transaction, world).await?;
     let events = cancelled.iter().map(|(request, undone)| event(request, undone, cancelled_at));
-    outbox::append(transaction, &events.collect::<Vec<_>>()).await
+    Ok(events.collect())
 }
 
 fn event(request: &Request<'_>, undone: &Cancelled, cancelled_at: DateTime<Utc>) -> Event {

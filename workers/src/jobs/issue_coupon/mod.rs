@@ -13,10 +13,7 @@ use firstcome_contract::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    outbox,
-    outcome::{HandlerError, Outcome},
-};
+use super::outcome::{Decided, HandlerError, Outcome};
 use decide::{Decision, Request};
 
 /// What is violated where another consumer issued a coupon to the same user or with the same number.
@@ -27,20 +24,19 @@ pub(super) fn sold_out(job: &IssueCoupon, code: &str) -> Option<CouponId> {
     (code == Rejection::CouponSoldOut.code()).then_some(job.coupon_id)
 }
 
-/// Decides a batch: load everything it needs in two statements, decide in memory, write it in one, and the events
-/// in another.
+/// Decides a batch: load everything it needs in two statements, decide in memory, write it in one.
 ///
 /// # Errors
 /// [`HandlerError`].
 pub async fn apply(
     transaction: &mut PgConnection,
     jobs: &[(&Envelope, &IssueCoupon)],
-) -> Result<Vec<Outcome>, HandlerError> {
+) -> Result<Decided, HandlerError> {
     let requests: Vec<Request> =
         jobs.iter().map(|(envelope, job)| request(envelope, job)).collect();
     let mut world = load::load(&mut *transaction, &requests).await?;
     let decisions: Vec<Decision> = requests.iter().map(|request| world.decide(request)).collect();
-    let issued = write::write(&mut *transaction, &requests, &decisions, &world).await?;
+    let issued = write::write(transaction, &requests, &decisions, &world).await?;
 
     let mut events = Vec::with_capacity(issued.len());
     let mut outcomes = Vec::with_capacity(jobs.len());
@@ -69,8 +65,7 @@ pub async fn apply(
             events.push(Event::new(Uuid::new_v4(), time, Data::CouponSoldOut(data)));
         }
     }
-    outbox::append(transaction, &events).await?;
-    Ok(outcomes)
+    Ok(Decided { outcomes, events })
 }
 
 fn request(envelope: &Envelope, job: &IssueCoupon) -> Request {

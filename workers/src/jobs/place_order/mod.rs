@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::value::to_raw_value;
 use sqlx::PgConnection;
 
-use super::outcome::{HandlerError, Outcome};
+use super::outcome::{Decided, HandlerError, Outcome};
 use decide::{Denial, Placed, Request};
 
 /// What is violated where another consumer placed the order of the same job.
@@ -30,7 +30,7 @@ pub(super) const RACES: &[&str] = &["orders_job_id_key"];
 pub async fn apply(
     transaction: &mut PgConnection,
     jobs: &[(&Envelope, &PlaceOrder)],
-) -> Result<Vec<Outcome>, HandlerError> {
+) -> Result<Decided, HandlerError> {
     let requests: Vec<Request<'_>> =
         jobs.iter().map(|(envelope, order)| request(envelope, order)).collect();
     let mut world = load::load(transaction, &requests).await?;
@@ -41,7 +41,7 @@ pub async fn apply(
         .zip(&decisions)
         .filter_map(|(request, decision)| Some((request, decision.as_ref().ok()?)));
     let placed: Vec<_> = placed.collect();
-    let ids = write::write(&mut *transaction, &placed, &world).await?;
+    let (ids, events) = write::write(&mut *transaction, &placed, &world).await?;
     purchases::store(transaction, &world).await?;
 
     let mut ids = ids.into_iter();
@@ -59,7 +59,8 @@ pub async fn apply(
         }
         Err(denial) => rejected(&denial),
     };
-    decisions.into_iter().map(outcome).collect()
+    let outcomes: Result<Vec<Outcome>, HandlerError> = decisions.into_iter().map(outcome).collect();
+    Ok(Decided { outcomes: outcomes?, events })
 }
 
 fn rejected(denial: &Denial) -> Result<Outcome, HandlerError> {

@@ -1,5 +1,5 @@
 //! The effects of a batch, in sets: one statement for what the orders add, one for what they
-//! change, one for carts where any order came from one, and one for the events.
+//! change, one for carts where any order came from one.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,16 +12,16 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::decide::{Placed, Request, World};
-use crate::jobs::{contended, outbox, outcome::HandlerError};
+use crate::jobs::{contended, outcome::HandlerError};
 
-/// Stores the placed orders; their ids, in the same order.
+/// Stores the placed orders; their ids, in the same order, and what happened.
 pub(super) async fn write(
     transaction: &mut PgConnection,
     placed: &[(&Request<'_>, &Placed)],
     world: &World,
-) -> Result<Vec<OrderId>, HandlerError> {
+) -> Result<(Vec<OrderId>, Vec<Event>), HandlerError> {
     if placed.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let (ids, completed_at) = number(transaction, placed.len()).await?;
     insert(transaction, placed, &ids).await?;
@@ -35,9 +35,8 @@ pub(super) async fn write(
     let orders = placed.iter().zip(&ids);
     let orders = orders.map(|((request, order), id)| completed(request, order, *id, completed_at));
     let gone = stocks.filter(|(_, stock)| *stock == 0);
-    let events = orders.chain(gone.map(|(id, _)| sold_out(id, completed_at)));
-    outbox::append(transaction, &events.collect::<Vec<_>>()).await?;
-    Ok(ids)
+    let events = orders.chain(gone.map(|(id, _)| sold_out(id, completed_at))).collect();
+    Ok((ids, events))
 }
 
 /// The products of which these orders took units.

@@ -168,7 +168,7 @@ async fn load(
     shop: &Arc<Shop>,
     window: Duration,
 ) -> anyhow::Result<(Answers, Duration)> {
-    let clients = clients(system.address, MOST_CONNECTIONS).await?;
+    let clients = clients(&[system.address], MOST_CONNECTIONS).await?;
     let started = Instant::now();
     let mut tasks = JoinSet::new();
     for (number, client) in clients.into_iter().enumerate() {

@@ -3,6 +3,7 @@
 mod backlog;
 mod cold_start;
 mod coupons;
+mod fleet;
 mod fresh;
 mod idle;
 mod large;
@@ -80,6 +81,9 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
         }
         if wanted(Part::Streams) {
             streams::streams(run).await?;
+        }
+        if wanted(Part::Fleet) {
+            fleet::fleet(run).await?;
         }
         if let Some(large) = &large {
             large::large(run, large).await?;

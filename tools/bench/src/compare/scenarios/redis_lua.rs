@@ -141,7 +141,7 @@ async fn accepted(
 ) -> anyhow::Result<Vec<Uuid>> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
-    for client in clients(address, MOST_CONNECTIONS).await? {
+    for client in clients(&[address], MOST_CONNECTIONS).await? {
         tasks.spawn(send(client, Arc::clone(&requests), Arc::clone(&next), stop.clone()));
     }
     let mut jobs = Vec::new();
