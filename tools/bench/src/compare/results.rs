@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::{
+    growth,
     machine::Machine,
     measurements::{Figure, Measurements},
     plan::{MOST_CONNECTIONS, Plan},
@@ -96,6 +97,7 @@ impl Results {
         self.accepted(&mut text);
         self.mixed(&mut text);
         self.cost(&mut text);
+        growth::tables(&mut text, &self.measurements, self.plan.growth_rows);
         self.idle(&mut text);
         if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
             let grown = shown(Some(figure), 0);
@@ -326,6 +328,7 @@ impl Results {
             "fresh_backlog": self.plan.fresh_backlog,
             "cold_window_seconds": self.plan.cold_window.as_secs_f64(),
             "large_rows": self.plan.large_rows,
+            "growth_rows": self.plan.growth_rows,
             "machine": self.machine,
             "pools": pools,
             "ratios": ratios,
