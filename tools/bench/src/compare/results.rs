@@ -343,6 +343,7 @@ impl Results {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::compare::sale::Sale;
 
     pub(crate) fn results() -> Results {
         let mut measurements = Measurements::default();
@@ -376,6 +377,16 @@ pub(super) mod tests {
         assert_eq!(json["ratios"].as_object().unwrap().len(), RATIOS.len());
         assert_eq!(json["ratios"]["large_vs_empty"], Value::Null);
         assert_eq!(json["medians"]["hot_coupon.firstcome.64.per_second"], 24_000.0);
+    }
+
+    #[test]
+    fn the_largest_database_is_compared_with_none() {
+        let mut results = results();
+        for (rows, value) in [(0, 10_000.0), (50_000_000, 8_500.0)] {
+            let key = growth::key(Sale::Coupons, &growth::side(rows), "per_second");
+            results.measurements.add(key, value);
+        }
+        assert_eq!(results.json()["ratios"]["fifty_million_vs_empty"], 0.85);
     }
 
     #[test]

@@ -12,7 +12,8 @@ const OURS: &str =
 /// What is the matter with them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Statistics {
-    /// Every table is empty, and every column holds the same value in each row.
+    /// As of a table's first row: there was one, on one page, and every column held one value. (None on one page would be
+    /// worse: of a table that is taken for empty the planner reads all rather than look a row up.)
     Wrong,
     /// As after `pg_upgrade`: nothing is known.
     Absent,
@@ -22,7 +23,7 @@ impl Statistics {
     /// How many rows a table has, as the planner sees it.
     const fn rows(self) -> i32 {
         match self {
-            Self::Wrong => 0,
+            Self::Wrong => 1,
             Self::Absent => -1,
         }
     }
@@ -33,7 +34,7 @@ impl Statistics {
                 "UPDATE pg_statistic SET stanullfrac = 0, stadistinct = 1, stakind1 = 0, stakind2 = 0, stakind3 = 0,
                                          stakind4 = 0, stakind5 = 0
                  WHERE starelid IN ",
-                "UPDATE pg_class SET reltuples = 0, relpages = 1, relallvisible = 0 WHERE oid IN ",
+                "UPDATE pg_class SET reltuples = 1, relpages = 1, relallvisible = 0 WHERE oid IN ",
             ],
             Self::Absent => [
                 "DELETE FROM pg_statistic WHERE starelid IN ",

@@ -107,7 +107,11 @@ async fn sales(
     beside_a_dump: bool,
 ) -> anyhow::Result<()> {
     for sale in Sale::ALL {
-        hot_sale(run, database, side, sale, beside_a_dump).await?;
+        if let Err(error) = hot_sale(run, database, side, sale, beside_a_dump).await {
+            // A machine that stalls for seconds must not cost an hour's work.
+            run.say(format_args!("  {side}, once more, as this failed: {error:#}"));
+            hot_sale(run, database, side, sale, beside_a_dump).await?;
+        }
     }
     Ok(())
 }
