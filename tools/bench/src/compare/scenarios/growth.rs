@@ -46,6 +46,7 @@ pub(super) async fn fill(run: &mut Run<'_>) -> anyhow::Result<Grown> {
 pub(super) async fn growth(run: &mut Run<'_>, grown: &Grown) -> anyhow::Result<()> {
     let Grown { medium, largest, .. } = grown;
     run.say("firstcome, databases of several sizes");
+    largest.settle_down().await;
     let empty = run.databases.used("bench_nothing").await?;
     let rows = run.plan.growth_rows.map(side);
     let [none, some, most] = &rows;
@@ -57,6 +58,8 @@ pub(super) async fn growth(run: &mut Run<'_>, grown: &Grown) -> anyhow::Result<(
     for (database, side) in sizes {
         sales(run, database, side, false).await?;
     }
+    // There is much to write, and to drop a database waits for that, too.
+    largest.settle_down().await;
     run.databases.delete(empty).await?;
     sales(run, largest, PG_DUMP, true).await?;
     for (statistics, side) in
@@ -73,7 +76,6 @@ pub(super) async fn growth(run: &mut Run<'_>, grown: &Grown) -> anyhow::Result<(
 /// After the rounds: the oldest day is purged, once and for all.
 pub(super) async fn purged(run: &mut Run<'_>, grown: Grown) -> anyhow::Result<()> {
     let Grown { medium, largest, since } = grown;
-    run.databases.delete(medium).await?;
     let started = Instant::now();
     let purging = purge(&largest, since);
     let outcomes = run.screen.during("purging the oldest day", purging).await?;
@@ -94,9 +96,13 @@ pub(super) async fn purged(run: &mut Run<'_>, grown: Grown) -> anyhow::Result<()
         run.round = round;
         sales(run, &largest, PURGED, false).await?;
     }
-    // A database of this size is not dropped as quickly as others are; what was found must not depend on it.
-    let _ = sqlx::raw_sql("TRUNCATE job_outcomes, user_coupons").execute(&largest.pool).await;
-    run.databases.delete(largest).await
+    // Databases of this size are not dropped as quickly as others are. What was found must not depend on it, so what is
+    // left is dropped with the rest when all is over.
+    for database in [medium, largest] {
+        let _ = sqlx::raw_sql("TRUNCATE job_outcomes, user_coupons").execute(&database.pool).await;
+        database.settle_down().await;
+    }
+    Ok(())
 }
 
 /// A hot coupon and a hot product, each with servers that have just started, and so with plans of their own.
