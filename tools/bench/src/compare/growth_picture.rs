@@ -144,7 +144,8 @@ fn stacked(measurements: &Measurements, sale: Sale, side: &str) -> Option<Bar> {
 fn panel(svg: &mut String, top: f64, title: &str, bars: &Bars, rows: [i64; 3]) {
     let most = bars.iter().flatten().flatten().map(Bar::most).fold(1.0, f64::max);
     let step = step(most);
-    let ticks = (most / step).ceil();
+    // The highest bar has its figure above it.
+    let ticks = (1.1 * most / step).ceil();
     let scale = HEIGHT / (ticks * step);
     let bottom = top + HEIGHT;
     let _ =
