@@ -10,7 +10,7 @@ export PROFILE ?= release
 # Most of a flow is waiting: for time-outs, leases, what is to come back.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
-.PHONY: help demo run bench chaos soak fuzz mutations test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test cluster-test containers-test
+.PHONY: help demo run bench bench-growth chaos soak fuzz mutations test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test cluster-test containers-test
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,10 @@ run: ## The system in the foreground, with sample data, until Ctrl-C
 bench: ## Side by side with other designs, about 40 minutes; QUICK=1: under 4, to see that it works
 	$(CARGO) build --locked --profile $(PROFILE) --workspace
 	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-bench -- compare $(if $(QUICK),--quick)
+
+bench-growth: ## The same with up to 50 million rows: nearly an hour, 40 GB of disk; QUICK=1: with few, to see that it works
+	$(CARGO) build --locked --profile $(PROFILE) --workspace
+	$(WITH_SERVICES) $(CARGO) run --locked --quiet --profile $(PROFILE) --bin firstcome-bench -- compare --only growth $(if $(QUICK),--quick)
 
 # Built as the tests are: with the places in the code at which a program can be told to die. The tool first: in a
 # namespace, where who is not root gets his small disks, nothing can be installed.

@@ -135,13 +135,6 @@ impl Databases {
         Ok(database)
     }
 
-    /// One with so many outcomes and coupons.
-    pub(super) async fn large(&self, rows: i64) -> anyhow::Result<Database> {
-        let database = self.used("bench_large").await?;
-        history::fill(&database.pool, rows).await.context("cannot fill the large database")?;
-        Ok(database)
-    }
-
     /// Deletes one whose servers have stopped.
     pub(super) async fn delete(&self, database: Database) -> anyhow::Result<()> {
         database.pool.close().await;
@@ -242,6 +235,13 @@ impl Database {
     /// Makes the users up to that number who are not there yet.
     pub(super) async fn more_users(&self, users: i64) -> Result<(), sqlx::Error> {
         sample_data::create(&self.pool, users).await
+    }
+
+    /// Whether autovacuum may come by.
+    pub(super) async fn set_autovacuum(&self, on: bool) -> Result<(), sqlx::Error> {
+        let change =
+            if on { "RESET (autovacuum_enabled)" } else { "SET (autovacuum_enabled = off)" };
+        alter_tables(&self.pool, change).await
     }
 
     /// What a database in use has behind it.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{machine::slug, picture, results::Results};
+use super::{growth, growth_picture, machine::slug, picture, results::Results};
 
 /// Writes them below `root`; returns the folder.
 pub(super) fn write(results: &Results, root: &Path) -> io::Result<PathBuf> {
@@ -17,6 +17,9 @@ pub(super) fn write(results: &Results, root: &Path) -> io::Result<PathBuf> {
         ("results.json", format!("{:#}\n", results.json())),
     ] {
         fs::write(folder.join(name), content)?;
+    }
+    if growth::is_measured(&results.measurements) {
+        fs::write(folder.join("growth.svg"), growth_picture::draw(results))?;
     }
     Ok(folder)
 }

@@ -4,11 +4,14 @@
 mod cost;
 mod databases;
 mod files;
+mod growth;
+mod growth_picture;
 mod history;
 mod load;
 mod machine;
 mod measurements;
 mod own_redis;
+mod pg_dump;
 mod picture;
 mod plan;
 mod ratios;
@@ -18,6 +21,7 @@ mod run;
 mod sale;
 mod scenarios;
 mod servers;
+mod statistics;
 mod tables;
 mod throughput;
 
@@ -42,6 +46,8 @@ use run::Run;
 
 /// How long all of it may take: twice what it takes on a small machine.
 const DEADLINE: Duration = Duration::from_secs(80 * 60);
+/// The same with databases of many million rows, which are to be filled first.
+const GROWTH_DEADLINE: Duration = Duration::from_secs(180 * 60);
 /// Where results are kept.
 const RESULTS: &str = "tools/bench/results";
 
@@ -81,14 +87,15 @@ pub(crate) async fn compare(args: CompareArgs) -> anyhow::Result<()> {
     let mut screen = Screen::default();
     let mut databases = Databases::new(settings);
 
+    let deadline = if args.only.contains(&Part::Growth) { GROWTH_DEADLINE } else { DEADLINE };
     let measuring = measure(plan, &args.only, &mut databases, &redis_url, &mut screen);
-    let measured = stop.run_until_cancelled(timeout(DEADLINE, measuring)).await;
+    let measured = stop.run_until_cancelled(timeout(deadline, measuring)).await;
     for what in screen.during("dropping the databases and the queues", databases.clear()).await {
         screen.line(format_args!("could not delete {what}"));
     }
     let results = match measured {
         Some(Ok(results)) => results?,
-        Some(Err(_)) => bail!("not done within {DEADLINE:?}"),
+        Some(Err(_)) => bail!("not done within {deadline:?}"),
         None => bail!("interrupted"),
     };
     screen.lines(results.text().lines());

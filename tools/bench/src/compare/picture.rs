@@ -119,7 +119,7 @@ fn most(results: &Results) -> f64 {
 }
 
 /// 1, 2 or 5 times a power of ten, so that there are four to ten ticks.
-fn step(most: f64) -> f64 {
+pub(super) fn step(most: f64) -> f64 {
     let power = 10f64.powf((most / 10.0).log10().ceil());
     match most / power {
         ..2.0 => power / 5.0,
@@ -133,11 +133,11 @@ fn step(most: f64) -> f64 {
     clippy::cast_sign_loss,
     reason = "rates are positive and below 2^53"
 )]
-fn whole(value: f64) -> usize {
+pub(super) fn whole(value: f64) -> usize {
     value.round() as usize
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum Part {
     Large,
     /// The idle system.
     Idle,
+    /// The same with up to 50 million rows; only when it is named, as filling them takes long.
+    Growth,
 }
 
 /// Bounds of a run.
@@ -65,6 +67,8 @@ pub(super) struct Plan {
     pub(super) cold_users: i64,
     /// Outcomes, and as many coupons, in the large database.
     pub(super) large_rows: i64,
+    /// The same in the databases that are compared with each other; the first is empty, the last one the largest.
+    pub(super) growth_rows: [i64; 3],
     /// How long the idle system is watched.
     pub(super) idle: Duration,
     /// How many APIs a fleet has.
@@ -86,6 +90,7 @@ impl Plan {
         // As many as it could settle meanwhile, and more.
         cold_users: 400_000,
         large_rows: 5_000_000,
+        growth_rows: [0, 5_000_000, 50_000_000],
         idle: Duration::from_secs(10),
         apis: 50,
     };
@@ -104,6 +109,7 @@ impl Plan {
         cold_window: Duration::from_millis(1_500),
         cold_users: 60_000,
         large_rows: 300_000,
+        growth_rows: [0, 50_000, 300_000],
         idle: Duration::from_secs(2),
         apis: 5,
     };

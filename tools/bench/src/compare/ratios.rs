@@ -58,7 +58,7 @@ const fn ratio(
 use Target::{AtLeast, AtMost};
 
 /// Those with a target; the keys are for scripts and never change.
-pub(super) const RATIOS: [Ratio; 26] = [
+pub(super) const RATIOS: [Ratio; 27] = [
     ratio(
         "hot_coupon_vs_pessimistic_64",
         "one hot coupon, settled/s ÷ pessimistic lock, 64 connections",
@@ -184,6 +184,13 @@ pub(super) const RATIOS: [Ratio; 26] = [
         "large.firstcome.256.per_second",
         "large.firstcome-empty.256.per_second",
         AtLeast(0.85),
+    ),
+    ratio(
+        "fifty_million_vs_empty",
+        "one hot coupon, settled/s with 50 million outcomes and coupons in the database ÷ with none, 256 connections",
+        "growth_coupon.firstcome-50M.256.per_second",
+        "growth_coupon.firstcome-0.256.per_second",
+        AtLeast(0.8),
     ),
     ratio(
         "sold_out_vs_hello",

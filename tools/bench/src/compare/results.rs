@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::{
+    growth,
     machine::Machine,
     measurements::{Figure, Measurements},
     plan::{MOST_CONNECTIONS, Plan},
@@ -97,6 +98,7 @@ impl Results {
         self.accepted(&mut text);
         self.mixed(&mut text);
         self.cost(&mut text);
+        growth::tables(&mut text, &self.measurements, self.plan.growth_rows);
         self.idle(&mut text);
         self.idle_fleet(&mut text);
         if let Some(figure) = self.measurements.figure("streams.firstcome-streams.rss_mib") {
@@ -347,6 +349,7 @@ impl Results {
             "fresh_backlog": self.plan.fresh_backlog,
             "cold_window_seconds": self.plan.cold_window.as_secs_f64(),
             "large_rows": self.plan.large_rows,
+            "growth_rows": self.plan.growth_rows,
             "machine": self.machine,
             "pools": pools,
             "ratios": ratios,
@@ -361,6 +364,7 @@ impl Results {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::compare::sale::Sale;
 
     pub(crate) fn results() -> Results {
         let mut measurements = Measurements::default();
@@ -394,6 +398,16 @@ pub(super) mod tests {
         assert_eq!(json["ratios"].as_object().unwrap().len(), RATIOS.len());
         assert_eq!(json["ratios"]["large_vs_empty"], Value::Null);
         assert_eq!(json["medians"]["hot_coupon.firstcome.64.per_second"], 24_000.0);
+    }
+
+    #[test]
+    fn the_largest_database_is_compared_with_none() {
+        let mut results = results();
+        for (rows, value) in [(0, 10_000.0), (50_000_000, 8_500.0)] {
+            let key = growth::key(Sale::Coupons, &growth::side(rows), "per_second");
+            results.measurements.add(key, value);
+        }
+        assert_eq!(results.json()["ratios"]["fifty_million_vs_empty"], 0.85);
     }
 
     #[test]

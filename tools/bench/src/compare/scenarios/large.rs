@@ -1,10 +1,12 @@
 //! A hot coupon in a database with a history, beside the same in an empty one.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
 
 use super::coupons::hot_coupon;
 use crate::compare::{
     databases::Database,
+    history::Filling,
     plan::MOST_CONNECTIONS,
     run::{FIRSTCOME, Run},
     sale::Sale,
@@ -16,8 +18,24 @@ const EMPTY: &str = "firstcome-empty";
 
 /// Makes the database with a history.
 pub(super) async fn fill(run: &mut Run<'_>) -> anyhow::Result<Database> {
-    let filling = run.databases.large(run.plan.large_rows);
-    run.screen.during("filling the large database", filling).await
+    let (database, _) = filled(run, "bench_large", run.plan.large_rows).await?;
+    Ok(database)
+}
+
+/// A database with a history of so many rows, and when that begins.
+pub(super) async fn filled(
+    run: &mut Run<'_>,
+    name: &str,
+    rows: i64,
+) -> anyhow::Result<(Database, DateTime<Utc>)> {
+    let database = run.databases.used(name).await?;
+    let mut filling = Filling::begin(&database.pool, rows).await?;
+    while let Some(what) = filling.next() {
+        let step = run.screen.during(&what, filling.step()).await;
+        step.with_context(|| format!("{what}: failed"))?;
+    }
+    let since = filling.since;
+    Ok((database, since))
 }
 
 /// One right after the other: machines change their pace from minute to minute.
@@ -36,6 +54,15 @@ async fn hot_coupon_in(run: &mut Run<'_>, database: &Database, side: &str) -> an
     let (throughput, goods) = hot_coupon(run, &system, database, MOST_CONNECTIONS, false).await?;
     run.note("large", side, MOST_CONNECTIONS, &throughput);
     system.stop().await?;
+    are_handed_out(database, &goods, throughput.answered.units).await
+}
+
+/// What was accepted of a new campaign is in as many hands.
+pub(super) async fn are_handed_out(
+    database: &Database,
+    goods: &Goods,
+    accepted: i64,
+) -> anyhow::Result<()> {
     let Goods::Coupons(campaign) = goods else { return Ok(()) };
     let (held, highest, holders): (i64, i64, i64) = sqlx::query_as(
         "SELECT count(*), max(issue_number), count(DISTINCT user_id) FROM user_coupons
@@ -44,7 +71,6 @@ async fn hot_coupon_in(run: &mut Run<'_>, database: &Database, side: &str) -> an
     .bind(campaign)
     .fetch_one(&database.pool)
     .await?;
-    let accepted = throughput.answered.units;
     ensure!(
         held == accepted && held == highest && held == holders,
         "{accepted} accepted, {held} coupons up to number {highest} in {holders} hands"

@@ -5,6 +5,7 @@ mod cold_start;
 mod coupons;
 mod fleet;
 mod fresh;
+mod growth;
 mod idle;
 mod large;
 mod latency;
@@ -17,7 +18,7 @@ mod streams;
 use super::{plan::Part, run::Run};
 use crate::rivals::Rival;
 
-/// Measures these parts, or all if there are none: the searches and what is measured once, then the
+/// Measures these parts, or all that take no hour if there are none: the searches and what is measured once, then the
 /// rounds.
 pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<()> {
     let wanted = |part: Part| only.is_empty() || only.contains(&part);
@@ -37,6 +38,7 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
         None
     };
     let large = if wanted(Part::Large) { Some(large::fill(run).await?) } else { None };
+    let grown = if only.contains(&Part::Growth) { Some(growth::fill(run).await?) } else { None };
     let mut rivals = [Rival::Pessimistic, Rival::Optimistic, Rival::RedisLock, Rival::Atomic];
     let mut redis_luas = [Rival::RedisLuaEverysec, Rival::RedisLuaAlways];
     for round in 1..=run.plan.rounds {
@@ -88,6 +90,12 @@ pub(super) async fn measure(run: &mut Run<'_>, only: &[Part]) -> anyhow::Result<
         if let Some(large) = &large {
             large::large(run, large).await?;
         }
+        if let Some(grown) = &grown {
+            growth::growth(run, grown).await?;
+        }
+    }
+    if let Some(grown) = grown {
+        growth::purged(run, grown).await?;
     }
     match large {
         Some(large) => run.databases.delete(large).await,
