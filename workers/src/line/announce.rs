@@ -44,8 +44,16 @@ async fn publish(
     channel: String,
     mut batches: mpsc::Receiver<SettledBatch>,
 ) {
-    while let Some(batch) = batches.recv().await {
-        let Ok(message) = batch.encode() else {
+    let mut waiting = Vec::new();
+    // Lines that settle together, or while Redis is slow, share a message: every API hears each of them.
+    while batches.recv_many(&mut waiting, MAX_WAITING).await > 0 {
+        let mut together = SettledBatch::default();
+        for SettledBatch { mut settled, mut sold_out, mut restocked } in waiting.drain(..) {
+            together.settled.append(&mut settled);
+            together.sold_out.append(&mut sold_out);
+            together.restocked.append(&mut restocked);
+        }
+        let Ok(message) = together.encode() else {
             continue;
         };
         if let Err(error) = redis.publish(&channel, message).await {

@@ -76,9 +76,9 @@ impl Settled {
     }
 }
 
-/// What one committed batch settled: one Redis message, the first line of it about the batch, then a line
+/// What committed batches settled: one Redis message, the first line of it about all of them, then a line
 /// for each outcome. Every API hears all of them and is asked for few, so it reads those alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SettledBatch {
     /// The outcomes, in the order of the line.
     pub settled: Vec<Settled>,
