@@ -165,9 +165,9 @@ async fn what_was_told_is_believed_within_reason() {
             })
             .await;
         }
-        eventually("they have the turn again", async || {
-            let turn = redis::AsyncTypedCommands::get(&mut redis(shop).await, key(shop, "depths"));
-            turn.await.unwrap().is_some()
+        let mut redis = redis(shop).await;
+        eventually("they share what the broker says again", async || {
+            redis::AsyncTypedCommands::exists(&mut redis, key(shop, "depths")).await.unwrap()
         })
         .await;
         other.stop().await;

@@ -50,10 +50,12 @@ async fn gauge(
     let mut looked: Option<Instant> = None;
     loop {
         ticks.tick().await;
-        let heard = share.ask().await;
+        let heard = share.hear().await;
         let untold: Vec<Line> = match &heard {
             Heard::Depths(depths) => hear(lines, namespace, depths),
-            Heard::Turn(_) | Heard::Nothing => lines.known().keys().copied().collect(),
+            Heard::Turn(_) | Heard::Later | Heard::Nothing => {
+                lines.known().keys().copied().collect()
+            }
         };
         // At every second tick, for itself.
         let is_due =

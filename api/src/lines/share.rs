@@ -12,6 +12,7 @@ use std::{
 
 use firstcome_broker::{BrokerArgs, depth::Depth};
 use redis::RedisResult;
+use tokio::time::sleep;
 
 use crate::cache::Cache;
 
@@ -21,6 +22,9 @@ const TURN: Duration = Duration::from_millis(300);
 /// How old what is read may be. It is read anew 250 ms later, and if Redis does not answer within 300 ms, the broker is
 /// asked: less than a second in all.
 const LIFE: Duration = Duration::from_millis(400);
+/// How often, and after how long, it is looked whether the one that has the turn has told by now: a broker or a machine
+/// that is slow is not to be asked by all at once.
+const PATIENCE: (u32, Duration) = (2, Duration::from_millis(60));
 
 /// How much waits where, by the queues' names.
 pub(super) type Depths = HashMap<String, Depth>;
@@ -43,6 +47,8 @@ pub(super) enum Heard {
     Turn(Turn),
     /// These.
     Depths(Depths),
+    /// Somebody else asks the broker, and has not told yet.
+    Later,
     Nothing,
 }
 
@@ -64,7 +70,18 @@ impl Share {
     }
 
     /// What others have heard lately, or the turn.
-    pub(super) async fn ask(&self) -> Heard {
+    pub(super) async fn hear(&self) -> Heard {
+        let (times, pause) = PATIENCE;
+        for _ in 0..times {
+            match self.ask().await {
+                Heard::Later => sleep(pause).await,
+                heard => return heard,
+            }
+        }
+        self.ask().await
+    }
+
+    async fn ask(&self) -> Heard {
         let mut questions = redis::pipe();
         let turn = TURN.as_millis().to_string();
         questions.cmd("SET").arg(&*self.turn).arg(1).arg("NX").arg("PX").arg(turn);
@@ -82,7 +99,7 @@ impl Share {
             let now = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
             return Heard::Turn(Turn { until: millis(now.saturating_add(LIFE)) });
         }
-        let Some(told) = told.into_iter().next().flatten() else { return Heard::Nothing };
+        let Some(told) = told.into_iter().next().flatten() else { return Heard::Later };
         let depths = read(&told);
         let is_odd = depths.is_none();
         if self.is_told.swap(is_odd, Ordering::Relaxed) != is_odd && is_odd {
@@ -153,8 +170,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn brokers_are_told_apart_and_nobody_s_password_is() {
+    #[tokio::test]
+    async fn brokers_are_told_apart_and_nobody_s_password_is() {
         let share = |url| {
             let client = redis::Client::open("redis://127.0.0.1:1").unwrap();
             Share::new(Cache::new(client).unwrap(), &BrokerArgs::new(url, "shop"))
