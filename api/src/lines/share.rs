@@ -73,10 +73,11 @@ impl Share {
     pub(super) async fn hear(&self) -> Heard {
         let (times, pause) = PATIENCE;
         for _ in 0..times {
-            match self.ask().await {
-                Heard::Later => sleep(pause).await,
-                heard => return heard,
+            let heard = self.ask().await;
+            if !matches!(heard, Heard::Later) {
+                return heard;
             }
+            sleep(pause).await;
         }
         self.ask().await
     }
