@@ -73,6 +73,7 @@ mod scaling;
 mod schema;
 mod services;
 mod shared_batches;
+mod shared_depths;
 mod sharing;
 mod sold_out;
 mod stock;

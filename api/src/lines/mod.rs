@@ -9,6 +9,7 @@ mod history;
 mod known;
 mod position;
 mod recall;
+mod share;
 mod store;
 
 pub use history::{Figures, Sample};
@@ -43,6 +44,7 @@ use arrivals::{Arrivals, Bucket};
 use history::History;
 use known::Row;
 use recall::Memory;
+use share::Share;
 use store::Telling;
 
 /// How often the database and the broker are asked: what is told is at most a second old.
@@ -98,9 +100,10 @@ impl Lines {
             refresh: Notify::new(),
             capacity: capacity.into(),
         });
+        let share = Share::new(cache.clone(), broker);
         let memory = Memory::new(cache, &broker.queue_namespace);
         tasks.spawn(read(Arc::clone(&lines), pool.clone(), memory, stop.clone()));
-        tokio::spawn(depths::watch(Arc::clone(&lines), broker.clone(), stop.clone()));
+        tokio::spawn(depths::watch(Arc::clone(&lines), broker.clone(), share, stop.clone()));
         tokio::spawn(stop.clone().run_until_cancelled_owned(history::keep(Arc::clone(&lines))));
         lines
     }

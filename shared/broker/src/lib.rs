@@ -12,7 +12,7 @@ pub mod topology;
 use std::ffi::OsStr;
 
 use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
-use lapin::uri::AMQPScheme;
+use lapin::uri::{AMQPScheme, AMQPUri};
 
 /// Where the broker is and how our queues in it are called. The API and the workers must be given
 /// the same values.
@@ -62,6 +62,22 @@ impl BrokerArgs {
             return Err(format!("{hint}, and AMQP_URL has another one"));
         }
         Ok(())
+    }
+
+    /// Which broker it is, as its nodes and their virtual hosts say: `host:port/vhost`, without who is let in.
+    #[must_use]
+    pub fn place(&self) -> String {
+        // A malformed URL leads nowhere.
+        let nodes = connect::nodes(&self.amqp_url).unwrap_or_default();
+        let mut places: Vec<String> = nodes
+            .into_iter()
+            .map(|AMQPUri { authority, vhost, .. }| {
+                format!("{}:{}/{vhost}", authority.host, authority.port)
+            })
+            .collect();
+        // Each process may have a favourite.
+        places.sort();
+        places.join(",")
     }
 }
 
