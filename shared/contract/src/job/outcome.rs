@@ -78,7 +78,7 @@ impl Settled {
 
 /// What committed batches settled: one Redis message, the first line of it about all of them, then a line
 /// for each outcome. Every API hears all of them and is asked for few, so it reads those alone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SettledBatch {
     /// The outcomes, in the order of the line.
     pub settled: Vec<Settled>,
