@@ -103,7 +103,8 @@ impl Share {
         let Some(told) = told.into_iter().next().flatten() else { return Heard::Later };
         let depths = read(&told);
         let is_odd = depths.is_none();
-        if self.is_told.swap(is_odd, Ordering::Relaxed) != is_odd && is_odd {
+        let was_odd = self.is_told.swap(is_odd, Ordering::Relaxed);
+        if is_odd && !was_odd {
             tracing::warn!(key = &*self.depths, "not understood what Redis says of the lines");
         }
         depths.map_or(Heard::Nothing, Heard::Depths)

@@ -80,24 +80,33 @@ impl System {
         fresh_log(&settings.log("setup"))?;
         let users = format!("--users={users}");
         for arguments in [&["migrate"][..], &["sample-data", &users]] {
-            let what = format!("firstcome-worker {}", arguments.join(" "));
-            let mut process = start(settings, "setup", "firstcome-worker", arguments, &[])?;
-            let give_up = Instant::now() + PREPARE_DEADLINE;
-            let status = loop {
-                match process.ended()? {
-                    Some(status) => break status,
-                    None if Instant::now() > give_up => {
-                        bail!("{what} takes longer than {PREPARE_DEADLINE:?}")
-                    }
-                    None => sleep(LOOK_EVERY).await,
-                }
-            };
-            ensure!(
-                status.success(),
-                "{what} failed ({status}); {}",
-                end_of(&settings.log("setup"))
-            );
+            Self::command(settings, "setup", arguments, &[], PREPARE_DEADLINE).await?;
         }
+        Ok(())
+    }
+
+    /// Runs a command of `firstcome-worker` to its end.
+    ///
+    /// # Errors
+    /// If it fails, or takes longer than this; the error shows the end of its log.
+    pub async fn command(
+        settings: &Settings,
+        log: &str,
+        arguments: &[&str],
+        variables: &[(&'static str, String)],
+        deadline: Duration,
+    ) -> anyhow::Result<()> {
+        let what = format!("firstcome-worker {}", arguments.join(" "));
+        let mut process = start(settings, log, "firstcome-worker", arguments, variables)?;
+        let give_up = Instant::now() + deadline;
+        let status = loop {
+            match process.ended()? {
+                Some(status) => break status,
+                None if Instant::now() > give_up => bail!("{what} takes longer than {deadline:?}"),
+                None => sleep(LOOK_EVERY).await,
+            }
+        };
+        ensure!(status.success(), "{what} failed ({status}); {}", end_of(&settings.log(log)));
         Ok(())
     }
 

@@ -21,8 +21,8 @@ use crate::jobs::{
 };
 
 /// Decides jobs that have no outcome yet: those whose idempotency key is taken repeat its owner's
-/// outcome, the others go to the handler, which tells what happened by them. Unless `looks_up_keys`, no key is expected to be taken; storing one that
-/// is [fails](AttemptError::is_taken_key).
+/// outcome, the others go to the handler, which tells what happened by them. Unless `looks_up_keys`, no key is
+/// expected to be taken; storing one that is [fails](AttemptError::is_taken_key).
 pub(super) async fn decide(
     transaction: &mut PgConnection,
     kind: JobKind,

@@ -6,7 +6,7 @@ use super::{
     measurements::Measurements,
     plan::MOST_CONNECTIONS,
     sale::Sale,
-    tables::{shown, table},
+    tables::{self, shown, table},
 };
 
 /// The largest database while it is copied by `pg_dump`.
@@ -65,10 +65,8 @@ pub(super) fn micros(
     side: &str,
 ) -> [Option<f64>; PROGRAMS.len()] {
     PROGRAMS.map(|(_, processes)| {
-        let of = processes.iter().filter_map(|process| {
-            measurements.median(&key(sale, side, &format!("{process}.cpu_us")))
-        });
-        of.reduce(|sum, more| sum + more)
+        let processes = processes.iter();
+        measurements.sum(processes.map(|process| key(sale, side, &format!("{process}.cpu_us"))))
     })
 }
 
@@ -81,11 +79,8 @@ pub(super) fn tables(text: &mut String, measurements: &Measurements, rows: [i64;
         let measured = sides(rows).into_iter().filter_map(|side| {
             let figure = |metric: &str| measurements.figure(&key(sale, &side, metric));
             let per_second = shown(Some(figure("per_second")?), 0);
-            let micros = micros(measurements, sale, &side).map(|micros| match micros {
-                Some(micros) => format!("{micros:.1}"),
-                None => "–".to_owned(),
-            });
-            let [api, rabbitmq, workers, postgres] = micros;
+            let [api, rabbitmq, workers, postgres] =
+                micros(measurements, sale, &side).map(tables::micros);
             let (p99, wal) = (shown(figure("p99_ms"), 1), shown(figure("wal_bytes"), 0));
             Some([side.clone(), per_second, p99, api, rabbitmq, workers, postgres, wal])
         });

@@ -7,12 +7,11 @@ use firstcome_rig::figures::count;
 use super::{
     growth::{PROGRAMS, key, micros, sides},
     measurements::{Figure, Measurements},
-    picture::{escaped, step, whole},
+    picture::{WIDTH, begun, step, whole},
     results::Results,
     sale::Sale,
 };
 
-const WIDTH: f64 = 900.0;
 const LEFT: f64 = 72.0;
 const RIGHT: f64 = 20.0;
 const GROUPS: usize = 7;
@@ -85,17 +84,8 @@ pub(super) fn draw(results: &Results) -> String {
 }
 
 fn head(results: &Results, most: i64) -> String {
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {0}\" \
-         font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"20\" y=\"32\" font-size=\"20\" font-weight=\"600\">A hot coupon and a hot product, up to {1} rows</text>\n\
-         <text x=\"20\" y=\"54\" fill=\"#555\">{2}{3}</text>\n",
-        TOP + 3.0 * PANEL - 10.0,
-        size(most),
-        escaped(&results.subject()),
-        if results.plan.quick { " — QUICK RUN, no result" } else { "" },
-    );
+    let title = format!("A hot coupon and a hot product, up to {} rows", size(most));
+    let mut svg = begun(results, TOP + 3.0 * PANEL - 10.0, &title);
     let mut x = 20.0;
     let sales = [("left: coupons", COLOURS[0]), ("right: orders", COLOURS[1])];
     let programs = PROGRAMS.into_iter().zip(PARTS).map(|((program, _), colour)| (program, colour));

@@ -37,6 +37,11 @@ impl Measurements {
     pub(super) fn median(&self, key: &str) -> Option<f64> {
         Some(self.figure(key)?.median)
     }
+
+    /// The medians of these in one; `None` if none of them was measured.
+    pub(super) fn sum(&self, keys: impl Iterator<Item = Key>) -> Option<f64> {
+        keys.filter_map(|key| self.median(&key)).reduce(|sum, more| sum + more)
+    }
 }
 
 impl Figure {

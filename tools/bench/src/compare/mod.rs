@@ -14,6 +14,7 @@ mod own_redis;
 mod pg_dump;
 mod picture;
 mod plan;
+mod programs;
 mod ratios;
 mod requests;
 mod results;

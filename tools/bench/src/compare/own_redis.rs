@@ -15,6 +15,8 @@ use firstcome_rig::{
 };
 use tokio::time::{Instant, sleep};
 
+use super::programs::in_path;
+
 /// How long it may take to start, which includes reading its file.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How often it is looked whether it has started.
@@ -104,13 +106,7 @@ impl Drop for OwnRedis {
 
 /// Where the server is.
 pub(super) fn program() -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = PROGRAMS.into_iter().find_map(|name| {
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(name))
-            .find(|program| program.is_file())
-    });
-    found.context(
+    PROGRAMS.into_iter().find_map(in_path).context(
         "no redis-server or valkey-server in PATH, which the part `redis-lua` starts for itself: \
          install one (a server in a container or elsewhere cannot be killed and started from here), \
          or name the other parts with --only",

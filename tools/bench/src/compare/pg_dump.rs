@@ -1,13 +1,13 @@
 //! A backup that is made meanwhile.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::bail;
 use firstcome_rig::Process;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
-use super::databases::Database;
+use super::{databases::Database, programs::in_path};
 
 const NAME: &str = "pg_dump";
 /// How long it may take until it copies a table: it asks for the schema first.
@@ -84,14 +84,9 @@ async fn program(pool: &PgPool) -> anyhow::Result<String> {
             .await
             // A user without that privilege.
             .unwrap_or_default();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = folder
-        .map(PathBuf::from)
-        .into_iter()
-        .chain(std::env::split_paths(&path))
-        .map(|folder| folder.join(NAME))
-        .find(|program| program.is_absolute() && program.is_file());
-    match found.as_deref().and_then(std::path::Path::to_str) {
+    let beside = folder.map(|folder| Path::new(&folder).join(NAME));
+    let found = beside.filter(|program| program.is_file()).or_else(|| in_path(NAME));
+    match found.as_deref().and_then(Path::to_str) {
         Some(program) => Ok(program.to_owned()),
         None => bail!("no {NAME} beside the server or in the PATH"),
     }

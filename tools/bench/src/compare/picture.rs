@@ -19,7 +19,7 @@ const SIDES: [(&str, &str, &str); 9] = [
     ("publish", "Floor: confirmed publish", "HTTP + one message, no database"),
 ];
 
-const WIDTH: f64 = 900.0;
+pub(super) const WIDTH: f64 = 900.0;
 const LEFT: f64 = 265.0;
 const RIGHT: f64 = 110.0;
 const TOP: f64 = 96.0;
@@ -42,16 +42,7 @@ pub(super) fn draw(results: &Results) -> String {
     #[expect(clippy::cast_precision_loss, reason = "nine sides")]
     let bottom = TOP + GROUP * SIDES.len() as f64;
 
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {0}\" \
-         font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"20\" y=\"32\" font-size=\"20\" font-weight=\"600\">One hot coupon: settled per second</text>\n\
-         <text x=\"20\" y=\"54\" fill=\"#555\">{1}{2}</text>\n",
-        bottom + 56.0,
-        escaped(&results.subject()),
-        if results.plan.quick { " — QUICK RUN, no result" } else { "" },
-    );
+    let mut svg = begun(results, bottom + 56.0, "One hot coupon: settled per second");
     let _ = writeln!(
         svg,
         "<text x=\"20\" y=\"74\" fill=\"#555\">Light: 64 connections. Dark: 256. Bar: median of the rounds; line: their range. \
@@ -109,6 +100,19 @@ pub(super) fn draw(results: &Results) -> String {
     svg
 }
 
+/// A picture of this height with its title, and below that what it was measured on.
+pub(super) fn begun(results: &Results, height: f64, title: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"20\" y=\"32\" font-size=\"20\" font-weight=\"600\">{title}</text>\n\
+         <text x=\"20\" y=\"54\" fill=\"#555\">{}{}</text>\n",
+        escaped(&results.subject()),
+        if results.plan.quick { " — QUICK RUN, no result" } else { "" },
+    )
+}
+
 /// The highest value of the picture.
 fn most(results: &Results) -> f64 {
     let of_picture = results
@@ -137,7 +141,7 @@ pub(super) fn whole(value: f64) -> usize {
     value.round() as usize
 }
 
-pub(super) fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 

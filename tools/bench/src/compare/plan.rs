@@ -39,7 +39,7 @@ pub(crate) enum Part {
     Large,
     /// The idle system.
     Idle,
-    /// The same with up to 50 million rows; only when it is named, as filling them takes long.
+    /// Databases with histories of up to 50 million rows; only when it is named, as filling them takes long.
     Growth,
 }
 

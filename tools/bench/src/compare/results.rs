@@ -12,7 +12,7 @@ use super::{
     plan::{MOST_CONNECTIONS, Plan},
     ratios::{FURTHER_RATIOS, RATIOS, Target},
     run::FIRSTCOME,
-    tables::{shown, table},
+    tables::{micros, shown, table},
 };
 use crate::rivals::Rival;
 
@@ -255,21 +255,16 @@ impl Results {
             .filter_map(|(key, _)| {
                 let backlog = key.strip_prefix("cost.")?.strip_suffix(".wal_bytes")?;
                 let micros = |who: &[&str]| {
-                    let figures = who.iter().filter_map(|who| {
-                        self.measurements.figure(&format!("cost.{backlog}.{who}.cpu_us"))
-                    });
-                    figures.map(|figure| figure.median).reduce(|sum, more| sum + more)
-                };
-                let shown = |micros: Option<f64>| {
-                    micros.map_or_else(|| "–".to_owned(), |micros| format!("{micros:.1}"))
+                    let keys = who.iter().map(|who| format!("cost.{backlog}.{who}.cpu_us"));
+                    micros(self.measurements.sum(keys))
                 };
                 Some([
                     backlog.to_owned(),
-                    shown(micros(&["accepting.api"])),
-                    shown(micros(&["accepting.rabbitmq", "settling.rabbitmq"])),
-                    shown(micros(&["settling.coupons", "settling.products"])),
-                    shown(micros(&["accepting.postgres", "settling.postgres"])),
-                    self::shown(self.measurements.figure(key), 0),
+                    micros(&["accepting.api"]),
+                    micros(&["accepting.rabbitmq", "settling.rabbitmq"]),
+                    micros(&["settling.coupons", "settling.products"]),
+                    micros(&["accepting.postgres", "settling.postgres"]),
+                    shown(self.measurements.figure(key), 0),
                 ])
             })
             .collect();

@@ -122,7 +122,8 @@ impl WithoutWorkers {
     }
 }
 
-fn fine(troubles: Vec<String>) -> anyhow::Result<()> {
+/// Fails if a program did not end well.
+pub(super) fn fine(troubles: Vec<String>) -> anyhow::Result<()> {
     ensure!(troubles.is_empty(), "{}", troubles.join("; "));
     Ok(())
 }

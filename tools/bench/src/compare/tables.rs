@@ -19,6 +19,11 @@ pub(super) fn shown(figure: Option<Figure>, digits: usize) -> String {
     format!("{} [{}..{}]", number(median), number(min), number(max))
 }
 
+/// Microseconds; a dash where nothing is known.
+pub(super) fn micros(micros: Option<f64>) -> String {
+    micros.map_or_else(|| "–".to_owned(), |micros| format!("{micros:.1}"))
+}
+
 /// Padded, so that it is a table also before it is rendered.
 pub(super) fn table<const N: usize>(text: &mut String, heads: [&str; N], rows: &[[String; N]]) {
     let heads = heads.map(str::to_owned);

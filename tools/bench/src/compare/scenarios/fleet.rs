@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use anyhow::ensure;
 use firstcome_rig::{
     settings::Settings,
     system::{API, System, free_port},
@@ -12,10 +11,11 @@ use tokio::time::{Instant, sleep};
 use crate::compare::{
     cost::Meter,
     databases::Database,
+    load::ClosedLoop,
     plan::MOST_CONNECTIONS,
     run::{FIRSTCOME, Run},
     sale::Sale,
-    servers::Firstcome,
+    servers::{Firstcome, fine},
     throughput::measure,
 };
 
@@ -43,8 +43,7 @@ pub(super) async fn fleet(run: &mut Run<'_>) -> anyhow::Result<()> {
     one_hot_coupon(run, FLEET, &addresses, &system, &database).await?;
 
     for other in others {
-        let troubles = other.stop().await;
-        ensure!(troubles.is_empty(), "{}", troubles.join("; "));
+        fine(other.stop().await)?;
     }
     system.stop().await?;
     database.audit(FIRSTCOME).await?;
@@ -68,13 +67,11 @@ async fn one_hot_coupon(
         run.measurements.add(format!("fleet.{side}.idle.{program}.cpu_percent"), percent);
     }
 
+    let on_all = |load: ClosedLoop| ClosedLoop { addresses: addresses.to_vec(), ..load };
     let (requests, goods) = run.hot(Sale::Coupons, database).await?;
-    let mut load = run.warm_up(system.address, requests);
-    load.addresses = addresses.to_vec();
-    measure(&load, &goods, &database.pool).await?;
+    measure(&on_all(run.warm_up(system.address, requests)), &goods, &database.pool).await?;
     let (requests, goods) = run.hot(Sale::Coupons, database).await?;
-    let mut load = run.load(system.address, MOST_CONNECTIONS, requests);
-    load.addresses = addresses.to_vec();
+    let load = on_all(run.load(system.address, MOST_CONNECTIONS, requests));
     database.settle_down().await;
     let throughput = measure(&load, &goods, &database.pool).await?;
     run.note("fleet", side, MOST_CONNECTIONS, &throughput);

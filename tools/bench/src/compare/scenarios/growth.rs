@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use chrono::{DateTime, TimeDelta, Utc};
-use firstcome_rig::Process;
-use tokio::time::{Instant, sleep};
+use firstcome_rig::system::System;
+use tokio::time::Instant;
 
 use super::large::{are_handed_out, filled};
 use crate::compare::{
@@ -23,8 +23,6 @@ use crate::compare::{
 
 /// How long the purge of a day may take.
 const PURGE_DEADLINE: Duration = Duration::from_secs(30 * 60);
-/// How often it is looked whether it has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The databases that have a history.
 pub(super) struct Grown {
@@ -158,22 +156,8 @@ async fn hot_sale(
 async fn purge(database: &Database, since: DateTime<Utc>) -> anyhow::Result<i64> {
     let lost = rejected(database).await?;
     let age = Utc::now() - since - TimeDelta::days(1) - TimeDelta::minutes(1);
-    let settings = &database.settings;
-    let retention = ("JOB_RETENTION", age.num_seconds().to_string());
-    let environment = settings.environment().into_iter().chain([retention]);
-    let log = settings.log("purge");
-    let mut process = Process::start("firstcome-worker", &["purge"], environment, &log)?;
-    let give_up = Instant::now() + PURGE_DEADLINE;
-    let status = loop {
-        match process.ended()? {
-            Some(status) => break status,
-            None if Instant::now() > give_up => {
-                bail!("the purge takes longer than {PURGE_DEADLINE:?}")
-            }
-            None => sleep(LOOK_EVERY).await,
-        }
-    };
-    ensure!(status.success(), "the purge failed ({status}); see {}", log.display());
+    let retention = [("JOB_RETENTION", age.num_seconds().to_string())];
+    System::command(&database.settings, "purge", &["purge"], &retention, PURGE_DEADLINE).await?;
     let left = rejected(database).await?;
     ensure!(lost > 0 && left == 0, "of {lost} outcomes of the oldest day {left} are left");
     Ok(lost)

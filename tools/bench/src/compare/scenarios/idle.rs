@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use firstcome_rig::{
     settings::Settings,
     system::{LARGE, System, free_port},
 };
 use tokio::time::sleep;
 
-use crate::compare::{cost::cpu_seconds, run::Run};
+use crate::compare::{cost::cpu_seconds, run::Run, servers::fine};
 
 /// Watches an idle system for a while.
 pub(super) async fn idle(run: &mut Run<'_>) -> anyhow::Result<()> {
@@ -28,8 +28,7 @@ pub(super) async fn idle(run: &mut Run<'_>) -> anyhow::Result<()> {
             run.measurements.add(format!("idle.{}.cpu_percent", idle.program), idle.cpu_percent);
         }
     }
-    let troubles = system.stop().await;
-    ensure!(troubles.is_empty(), "{}", troubles.join("; "));
+    fine(system.stop().await)?;
     run.databases.delete(database).await
 }
 
