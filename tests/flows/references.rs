@@ -1,4 +1,4 @@
-//! What the batches add refers to rows that exist, and goes on doing so (`migrations/0006`, `0014`).
+//! What the batches add refers to rows that exist, and goes on doing so (`migrations/0006`, `0014`, `0020`).
 
 use serde_json::json;
 
@@ -34,6 +34,7 @@ async fn nothing_refers_to_what_does_not_exist() {
             "UPDATE order_items SET product_id = 2",
             "UPDATE payments SET order_id = 99999",
             "UPDATE balance_transactions SET order_id = NULL",
+            "UPDATE cancellations SET order_id = 99999",
             "UPDATE products SET id = id + 1000000",
             "DELETE FROM users WHERE id = 1",
             "DELETE FROM coupons",

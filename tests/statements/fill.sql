@@ -3,9 +3,6 @@
 SET session_replication_role = replica;
 SET synchronous_commit = off;
 
-TRUNCATE users, balances, balance_transactions, coupons, user_coupons, products, carts, orders, order_items, payments,
-    cancellations, purchases, audit_log, early_refusals, job_mentions, redrives, job_outcomes, idempotent_answers, subjects, dead_letters, outbox_parcels, event_inbox, product_sales, daily_runs CASCADE;
-
 INSERT INTO users (id, name, email) SELECT n, 'User ' || n, n || '@example.com' FROM generate_series(1, 200010) AS n;
 INSERT INTO balances (user_id, amount) SELECT n, 1000000 FROM generate_series(1, 200000) AS n;
 INSERT INTO products (id, name, price, stock, stocked) SELECT n, 'Product ' || n, 1000, 10000, 10000 FROM generate_series(1, 2000) AS n;

@@ -51,7 +51,7 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             between(&["5", "ARRAY['issue-coupon', 'place-order', 'cancel-order']", "'key-7'"], &[]),
         ),
         (
-            "SELECT job_id FROM orders WHERE id = $1 AND job_id >= $2",
+            "SELECT job_id FROM orders WHERE id BETWEEN $1 AND $1 AND job_id >= $2",
             between(&["80"], &[MOST_SEEN]),
         ),
         (
@@ -59,14 +59,14 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             between(&["5"], &[MOST_SEEN]),
         ),
         (
-            "BETWEEN ('coupon', $1)",
+            ">= ('coupon', $1, $2)",
             between(&["1"], &[MOST_SEEN])
                 .into_iter()
                 .chain(between(&["5"], &[MOST_SEEN]))
                 .collect(),
         ),
         (
-            "BETWEEN ('product', $1) AND ('product', $1) AND job_id >= $2 AND job_id < $3 ORDER BY what DESC",
+            "(what, id, job_id) < ('product', $1, $3) ORDER BY what DESC",
             between(&["1"], &[MOST_SEEN])
                 .into_iter()
                 .chain(between(&["5"], &[MOST_SEEN]))
@@ -89,7 +89,7 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             between(&[], &[MOST_SEEN]),
         ),
         (
-            "FROM users WHERE lower(email) = lower($1) AND ($2::bigint",
+            "FROM users WHERE lower(email) = lower($1) OFFSET 0",
             vec![vec!["'7@example.com'", "NULL", "0"], vec!["'7@example.com'", "7", "0"]],
         ),
         ("SELECT id FROM users WHERE id > $1", vec![vec!["0", "101"], vec!["10000", "101"]]),

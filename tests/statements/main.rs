@@ -66,13 +66,21 @@ enum Statistics {
     OfDrop,
     /// They were, when there were some hundred rows that looked otherwise.
     OfAnotherSale,
+    /// They were, when they had pages but no row: after a trial whose rows are deleted, or were never committed.
+    OfEmptiedTables,
     /// They were, as they are.
     Fresh,
 }
 
 impl Statistics {
-    const ALL: [Self; 5] =
-        [Self::None, Self::OfEmptyTables, Self::OfDrop, Self::OfAnotherSale, Self::Fresh];
+    const ALL: [Self; 6] = [
+        Self::None,
+        Self::OfEmptyTables,
+        Self::OfDrop,
+        Self::OfAnotherSale,
+        Self::OfEmptiedTables,
+        Self::Fresh,
+    ];
 }
 
 #[test]
@@ -133,6 +141,11 @@ async fn measure(statistics: Statistics, settings: &[Settings]) -> Vec<Vec<Strin
             database.run(include_str!("fill_otherwise.sql")).await;
             database.analyze().await;
         }
+        Statistics::OfEmptiedTables => {
+            database.run(include_str!("fill_otherwise.sql")).await;
+            database.run(include_str!("empty.sql")).await;
+            database.analyze().await;
+        }
     }
     let mut young = Vec::new();
     for settings in settings {
@@ -140,6 +153,7 @@ async fn measure(statistics: Statistics, settings: &[Settings]) -> Vec<Vec<Strin
         session.plan().await;
         young.push(session);
     }
+    database.run(include_str!("empty.sql")).await;
     database.run(include_str!("fill.sql")).await;
     if statistics == Statistics::Fresh {
         database.analyze().await;
@@ -209,11 +223,20 @@ impl Session {
         if matches!(case.whose, Whose::Roles) { &mut self.roles } else { &mut self.by_key }
     }
 
-    /// Makes the plans that are kept.
+    /// Makes the plans that are kept, those within triggers, too: they are made when a statement runs, be it for no row.
     async fn plan(&mut self) {
         for (number, case) in CASES.iter().enumerate() {
             let call = in_parentheses(&vec!["NULL"; case.arguments.len()]);
-            execute(self.connection(case), format!("EXPLAIN EXECUTE case_{number} {call}")).await;
+            let connection = self.connection(case);
+            execute(connection, format!("EXPLAIN EXECUTE case_{number} {call}")).await;
+            execute(connection, "BEGIN").await;
+            let run = format!("EXECUTE case_{number} {call}");
+            match sqlx::raw_sql(AssertSqlSafe(run.as_str())).execute(&mut *connection).await {
+                Ok(_) => {}
+                Err(error) if is_refused(&error) => {}
+                Err(error) => panic!("{error}: {run}"),
+            }
+            execute(connection, "ROLLBACK").await;
         }
     }
 
@@ -295,6 +318,11 @@ const TIMEOUT: &str = "5s";
 
 fn is_cancelled(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
+}
+
+/// A value that may not be null was.
+fn is_refused(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("23502"))
 }
 
 async fn fetch<T>(connection: &mut PgConnection, query: String) -> T

@@ -90,9 +90,14 @@ pub(super) async fn note_end(
     after: &impl Serialize,
 ) -> Result<(), sqlx::Error> {
     let after = as_json(after)?;
-    sqlx::query!("UPDATE audit_log SET after = $2 WHERE id = $1", id, after)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "UPDATE audit_log SET after = $2
+         WHERE ctid = (SELECT ctid FROM audit_log WHERE id BETWEEN $1 AND $1 ORDER BY id LIMIT 1)",
+        id,
+        after,
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -300,7 +305,7 @@ async fn read(pool: &Pool, page: &[Spot]) -> Result<Vec<EntryView>, sqlx::Error>
     sqlx::query!(
         r#"SELECT id, at, who, action, target, before AS "before: Json<Box<RawValue>>", after AS "after: Json<Box<RawValue>>",
                   request_id
-           FROM audit_log WHERE id = ANY($1) ORDER BY at DESC, id DESC"#,
+           FROM (SELECT * FROM audit_log WHERE id = ANY($1) ORDER BY id OFFSET 0) AS page ORDER BY at DESC, id DESC"#,
         &ids,
     )
     .map(|row| EntryView {

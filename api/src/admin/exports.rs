@@ -256,7 +256,8 @@ impl Row for Buyer {
                    FROM (SELECT order_id, quantity FROM order_items
                          WHERE product_id BETWEEN $1 AND $1 AND order_id > COALESCE($2::bigint, 0)
                          ORDER BY product_id, order_id LIMIT $3) AS bought
-                   LEFT JOIN LATERAL (SELECT user_id, paid, completed_at FROM orders WHERE id = bought.order_id LIMIT 1) AS placed ON true
+                   LEFT JOIN LATERAL (SELECT user_id, paid, completed_at FROM orders WHERE id BETWEEN bought.order_id AND bought.order_id
+                                      ORDER BY id LIMIT 1) AS placed ON true
                    LEFT JOIN LATERAL (SELECT order_id FROM cancellations WHERE order_id = bought.order_id LIMIT 1) AS cancelled ON true
                    ORDER BY bought.order_id"#,
                 of,

@@ -266,10 +266,10 @@ async fn look(
         Lead::Order(order) => {
             sqlx::query_scalar!(
                 r#"SELECT job_id AS "job_id!" FROM (
-                       SELECT job_id FROM orders WHERE id = $1 AND job_id >= $2 AND job_id < $3
+                       (SELECT job_id FROM orders WHERE id BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3 ORDER BY id LIMIT 1)
                        UNION ALL
-                       (SELECT job_id FROM job_mentions WHERE (what, id) BETWEEN ('order', $1) AND ('order', $1)
-                           AND job_id >= $2 AND job_id < $3 ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
+                       (SELECT job_id FROM job_mentions WHERE (what, id, job_id) >= ('order', $1, $2) AND (what, id, job_id) < ('order', $1, $3)
+                        ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
                    ) AS jobs ORDER BY job_id DESC LIMIT $4"#,
                 order,
                 from,
@@ -310,8 +310,8 @@ async fn look(
                        (SELECT job_id FROM orders WHERE coupon_id BETWEEN $1 AND $1
                            AND job_id >= $2 AND job_id < $3 ORDER BY coupon_id DESC, job_id DESC LIMIT $4)
                        UNION
-                       (SELECT job_id FROM job_mentions WHERE (what, id) BETWEEN ('coupon', $1) AND ('coupon', $1)
-                           AND job_id >= $2 AND job_id < $3 ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
+                       (SELECT job_id FROM job_mentions WHERE (what, id, job_id) >= ('coupon', $1, $2) AND (what, id, job_id) < ('coupon', $1, $3)
+                        ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
                    ) AS jobs ORDER BY job_id DESC LIMIT $4"#,
                 coupon,
                 from,
@@ -327,8 +327,8 @@ async fn look(
                        (SELECT job_id FROM job_outcomes WHERE kind <> 'issue-coupon' AND subject BETWEEN $1 AND $1
                            AND job_id >= $2 AND job_id < $3 ORDER BY subject DESC, job_id DESC LIMIT $4)
                        UNION ALL
-                       (SELECT job_id FROM job_mentions WHERE (what, id) BETWEEN ('product', $1) AND ('product', $1)
-                           AND job_id >= $2 AND job_id < $3 ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
+                       (SELECT job_id FROM job_mentions WHERE (what, id, job_id) >= ('product', $1, $2) AND (what, id, job_id) < ('product', $1, $3)
+                        ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
                    ) AS jobs ORDER BY job_id DESC LIMIT $4"#,
                 product,
                 from,
@@ -377,7 +377,7 @@ async fn wanted(
                   OR (SELECT coupon_id FROM orders WHERE job_id = job_outcomes.job_id LIMIT 1) = $6)
              AND ($7::bigint IS NULL OR (kind <> 'issue-coupon' AND subject = $7)
                   OR (SELECT id FROM job_mentions WHERE job_id = job_outcomes.job_id AND what = 'product' AND id = $7 LIMIT 1) IS NOT NULL)
-             AND ($8::bigint IS NULL OR job_id = (SELECT job_id FROM orders WHERE id = $8)
+             AND ($8::bigint IS NULL OR job_id = (SELECT job_id FROM orders WHERE id BETWEEN $8 AND $8 ORDER BY id LIMIT 1)
                   OR (SELECT id FROM job_mentions WHERE job_id = job_outcomes.job_id AND what = 'order' AND id = $8 LIMIT 1) IS NOT NULL)"#,
         found,
         filter.user,

@@ -186,7 +186,7 @@ async fn look(
         Lead::User(user) => {
             sqlx::query_as!(
                 Spot,
-                "SELECT id, job_id AS job FROM orders WHERE user_id BETWEEN $1 AND $1 AND id < $2
+                "SELECT id, job_id AS job FROM orders WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
                  ORDER BY user_id, id DESC LIMIT $3",
                 user,
                 before,
@@ -214,7 +214,8 @@ async fn look(
                 r#"SELECT bought.order_id AS "id!", placed.job_id AS "job!"
                    FROM (SELECT order_id FROM order_items WHERE product_id BETWEEN $1 AND $1 AND order_id < $2
                          ORDER BY product_id DESC, order_id DESC LIMIT $3) AS bought
-                   CROSS JOIN LATERAL (SELECT job_id FROM orders WHERE id = bought.order_id LIMIT 1) AS placed
+                   CROSS JOIN LATERAL (SELECT job_id FROM orders WHERE id BETWEEN bought.order_id AND bought.order_id
+                                       ORDER BY id LIMIT 1) AS placed
                    ORDER BY bought.order_id DESC"#,
                 product,
                 before,
@@ -258,7 +259,8 @@ async fn wanted(pool: &Pool, filter: &Filter, found: &[Spot]) -> Result<HashSet<
                   OR (SELECT quantity FROM order_items WHERE order_id = orders.id AND product_id = $4 LIMIT 1) IS NOT NULL)
              AND ($5::boolean IS NULL
                   OR ((SELECT job_id FROM cancellations WHERE order_id = orders.id LIMIT 1) IS NOT NULL) = $5)
-             AND created_at >= $6 AND created_at < $7"#,
+             AND created_at >= $6 AND created_at < $7
+           ORDER BY id"#,
         &ids,
         filter.user,
         filter.coupon,

@@ -79,19 +79,26 @@ pub async fn find_users(
     let rows = seek.rows(false);
     let after = seek.after.unwrap_or_default();
     let found = match (filter.id, &filter.email) {
-        (id, Some(email)) => sqlx::query_scalar!(
-            "SELECT id FROM users WHERE lower(email) = lower($1) AND ($2::bigint IS NULL OR id = $2) AND id > $3",
+        (id, Some(email)) => {
+            sqlx::query_scalar!(
+            "SELECT id FROM (SELECT id FROM users WHERE lower(email) = lower($1) OFFSET 0) AS found
+             WHERE ($2::bigint IS NULL OR id = $2) AND id > $3",
             email,
             id,
             after,
         )
-        .fetch_all(&state.pool)
-        .await?,
+            .fetch_all(&state.pool)
+            .await?
+        }
         (Some(id), None) => Some(id).filter(|id| *id > after).into_iter().collect(),
         (None, None) => {
-            sqlx::query_scalar!("SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2", after, rows)
-                .fetch_all(&state.pool)
-                .await?
+            sqlx::query_scalar!(
+                "SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2",
+                after,
+                rows
+            )
+            .fetch_all(&state.pool)
+            .await?
         }
     };
     let seen: Vec<_> = found.into_iter().map(|id| (id, true)).collect();

@@ -220,7 +220,8 @@ pub(super) async fn read(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Story>, sqlx::
                   detail AS "detail: Json<Box<RawValue>>", idempotency_key, replay_of, settled_at, subject, taken_up_at, batch_jobs,
                   line, trace_id, (SELECT coupon_id FROM orders WHERE job_id = job_outcomes.job_id LIMIT 1) AS used_coupon,
                   (SELECT jsonb_agg(jsonb_build_object('what', what, 'id', id) ORDER BY what, id)
-                   FROM job_mentions WHERE job_id = job_outcomes.job_id) AS "mentions: Json<Vec<Mentioned>>"
+                   FROM (SELECT * FROM job_mentions WHERE job_id BETWEEN job_outcomes.job_id AND job_outcomes.job_id
+                         ORDER BY job_id, what, id) AS own) AS "mentions: Json<Vec<Mentioned>>"
            FROM job_outcomes WHERE job_id = ANY($1) ORDER BY job_id DESC"#,
         ids,
     )

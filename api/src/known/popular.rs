@@ -184,11 +184,11 @@ async fn generate(pool: &Pool, time_zone: &str) -> Result<Popular, sqlx::Error> 
     .await?;
     let items = sqlx::query_as!(
         Item,
-        r#"SELECT product_id, name, price, sum(quantity)::bigint AS "quantity_sold!"
-           FROM product_sales JOIN products ON products.id = product_id AND deleted_at IS NULL
-           WHERE day >= $1
-           GROUP BY product_id, name, price HAVING sum(quantity) > 0
-           ORDER BY 4 DESC, product_id LIMIT $2"#,
+        r#"SELECT product_id, name, price, quantity AS "quantity_sold!"
+           FROM (SELECT product_id, sum(quantity)::bigint AS quantity FROM product_sales WHERE day >= $1
+                 GROUP BY product_id HAVING sum(quantity) > 0) AS sold
+           CROSS JOIN LATERAL (SELECT name, price FROM products WHERE id = product_id AND deleted_at IS NULL LIMIT 1) AS product
+           ORDER BY quantity DESC, product_id LIMIT $2"#,
         window.from,
         TOP,
     )

@@ -174,8 +174,9 @@ async fn orders(
 ) -> Result<HashMap<i64, Ordered>, sqlx::Error> {
     let orders = sqlx::query!(
         r#"SELECT id, user_id, dropped AS "dropped: Json<Vec<Item>>",
-                  ARRAY(SELECT product_id FROM order_items WHERE order_id = orders.id) AS "product_ids!"
-           FROM orders WHERE id = ANY($1)"#,
+                  ARRAY(SELECT product_id FROM order_items WHERE order_id BETWEEN orders.id AND orders.id
+                        ORDER BY order_id, product_id) AS "product_ids!"
+           FROM orders WHERE id = ANY($1) ORDER BY id"#,
         &ids,
     )
     .fetch_all(connection)

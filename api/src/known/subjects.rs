@@ -125,7 +125,7 @@ impl Subjects {
         .fetch_one(&mut *transaction)
         .await?;
         let mapped = sqlx::query_scalar!(
-            "SELECT user_id FROM subjects WHERE issuer = $1 AND subject = $2",
+            "SELECT user_id FROM subjects WHERE (issuer, subject) BETWEEN ($1, $2) AND ($1, $2) ORDER BY issuer, subject LIMIT 1",
             self.issuer,
             identity.subject,
         )
@@ -188,7 +188,8 @@ impl Subjects {
         };
         sqlx::query_scalar!(
             "SELECT id FROM users WHERE lower(email) = lower($1)
-             AND NOT EXISTS (SELECT FROM subjects WHERE issuer = $2 AND user_id = users.id)",
+             AND (SELECT user_id FROM subjects WHERE (issuer, user_id) BETWEEN ($2, users.id) AND ($2, users.id)
+                  ORDER BY issuer, user_id LIMIT 1) IS NULL",
             email,
             self.issuer,
         )
@@ -212,10 +213,14 @@ pub(crate) async fn linked(
 ) -> Result<Vec<(String, i64)>, sqlx::Error> {
     let links = sqlx::query!(
         r#"SELECT known.subject AS "subject!", known.user_id AS "user_id!" FROM UNNEST($2::text[]) AS asked (subject)
-           CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects WHERE issuer = $1 AND subject = asked.subject LIMIT 1) AS known
+           CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects
+                               WHERE (issuer, subject) BETWEEN ($1, asked.subject) AND ($1, asked.subject)
+                               ORDER BY issuer, subject LIMIT 1) AS known
            UNION ALL
            SELECT known.subject, known.user_id FROM UNNEST($3::bigint[]) AS asked (user_id)
-           CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects WHERE issuer = $1 AND user_id = asked.user_id LIMIT 1) AS known"#,
+           CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects
+                               WHERE (issuer, user_id) BETWEEN ($1, asked.user_id) AND ($1, asked.user_id)
+                               ORDER BY issuer, user_id LIMIT 1) AS known"#,
         issuer,
         subjects as &[&str],
         users,
@@ -252,7 +257,7 @@ async fn create(
 ) -> Result<i64, Problem> {
     let email = identity.email.as_deref().filter(|email| email.len() <= 254 && is_address(email));
     let is_taken = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM users WHERE lower(email) = lower($1)) AS "taken!""#,
+        r#"SELECT (SELECT id FROM users WHERE lower(email) = lower($1) LIMIT 1) IS NOT NULL AS "taken!""#,
         email,
     )
     .fetch_one(&mut *transaction)

@@ -154,7 +154,8 @@ pub(crate) async fn read(
                   (SELECT jsonb_agg(jsonb_build_object('productId', product_id, 'name', name, 'quantity', quantity,
                                                        'unitPrice', unit_price, 'amount', unit_price * quantity)
                                     ORDER BY product_id)
-                   FROM order_items WHERE order_id = orders.id) AS "items!: Json<Vec<ItemView>>",
+                   FROM (SELECT * FROM order_items WHERE order_id BETWEEN orders.id AND orders.id
+                         ORDER BY order_id, product_id) AS items) AS "items!: Json<Vec<ItemView>>",
                   cancelled_at AS "cancelled_at?", reason AS "reason?"
            FROM orders
            LEFT JOIN LATERAL (SELECT job_id, cancelled_at, reason FROM cancellations WHERE order_id = orders.id LIMIT 1) AS cancelled ON true

@@ -158,9 +158,10 @@ async fn delete_outcomes(on: &mut PgConnection, jobs: Range<Uuid>) -> Result<u64
         count += answered(deleted.execute(&mut *on)).await?.rows_affected();
         // Of those that are gone.
         let mentions = sqlx::query!(
-            "DELETE FROM job_mentions WHERE job_id = ANY(ARRAY(
-                 SELECT DISTINCT job_id FROM job_mentions AS mention WHERE job_id >= $1 AND job_id < $2
-                 AND (SELECT status FROM job_outcomes WHERE job_id = mention.job_id LIMIT 1) IS NULL))",
+            "DELETE FROM job_mentions WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM job_mentions AS mention WHERE job_id >= $1 AND job_id < $2
+                 AND (SELECT status FROM job_outcomes WHERE job_id = mention.job_id LIMIT 1) IS NULL
+                 ORDER BY job_id, what, id))",
             from,
             to,
         );

@@ -70,11 +70,11 @@ pub(super) async fn store(
         "WITH stock AS (
              UPDATE products SET stock = batch.stock
              FROM UNNEST($1::bigint[], $2::bigint[]) AS batch (id, stock)
-             WHERE products.id = batch.id
+             WHERE products.id = ANY(ARRAY[batch.id])
          )
          UPDATE balances SET amount = batch.amount
          FROM UNNEST($3::bigint[], $4::bigint[]) AS batch (user_id, amount)
-         WHERE balances.user_id = batch.user_id",
+         WHERE balances.user_id = ANY(ARRAY[batch.user_id])",
         &products,
         &stocks,
         &users,

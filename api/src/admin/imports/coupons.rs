@@ -249,7 +249,7 @@ async fn update(
          FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[],
                      $8::timestamptz[], $9::timestamptz[])
            AS batch (id, name, discount_type, discount_value, max_discount, total, starts_at, ends_at, valid_until)
-         WHERE coupons.id = batch.id",
+         WHERE coupons.id = ANY(ARRAY[batch.id])",
         &changed.id,
         &changed.name as &[&str],
         &changed.discount_type as &[&str],

@@ -225,7 +225,7 @@ async fn update(
                 on_sale_until = batch.on_sale_until, per_customer = batch.per_customer
          FROM UNNEST($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::bigint[])
            AS batch (id, name, price, stock, on_sale_from, on_sale_until, per_customer)
-         WHERE products.id = batch.id",
+         WHERE products.id = ANY(ARRAY[batch.id])",
         &changed.id,
         &changed.name as &[&str],
         &changed.price,

@@ -332,7 +332,7 @@ async fn update(transaction: &mut PgConnection, users: &Table<User>) -> Result<(
     sqlx::query!(
         "UPDATE users SET name = batch.name, email = batch.email
          FROM UNNEST($1::bigint[], $2::text[], $3::text[]) AS batch (id, name, email)
-         WHERE users.id = batch.id",
+         WHERE users.id = ANY(ARRAY[batch.id])",
         &ids,
         &names as &[&str],
         &emails as &[&str],

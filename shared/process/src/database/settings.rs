@@ -23,9 +23,11 @@ pub const NO_DEAD_CLIENTS: [(&str, &str); 4] = [
 /// the one that begins with what is asked for, a lateral look-up per key, so a plan that was made in an
 /// empty shop is right in a full one. What these settings are for, and that nothing else is needed, is
 /// tested: `tests/statements`.
-pub const BY_KEY: [(&str, &str); 3] = [
+pub const BY_KEY: [(&str, &str); 4] = [
     // Of a table that is empty when the plan is made, reading all of it looks cheapest.
     ("enable_seqscan", "off"),
+    // Of one with a few rows, to collect and sort them all looks cheaper than to read the first ones in order.
+    ("enable_bitmapscan", "off"),
     // To plan each batch anew takes longer than to settle a small one, and would be the planner's luck again.
     ("plan_cache_mode", "force_generic_plan"),
     // It judges by the penalties of what is "off", and would compile the plan of a table of ten rows.

@@ -103,7 +103,7 @@ async fn insert(
            ), returned AS (
                UPDATE user_coupons SET used_at = NULL, order_id = NULL
                FROM UNNEST($9::bigint[]) AS batch (user_coupon_id)
-               WHERE user_coupons.id = batch.user_coupon_id
+               WHERE user_coupons.id = ANY(ARRAY[batch.user_coupon_id])
            ), noted AS (
                INSERT INTO audit_log (who, action, target, person, before, after, request_id)
                SELECT who, 'cancel-order', 'orders/' || order_id, person, '{"status": "completed"}',
@@ -145,7 +145,7 @@ async fn free(transaction: &mut PgConnection, world: &World) -> Result<(), sqlx:
     sqlx::query!(
         "UPDATE purchases SET quantity = purchases.quantity - batch.quantity
          FROM UNNEST($1::bigint[], $2::bigint[], $3::int[], $4::bigint[]) AS batch (user_id, product_id, epoch, quantity)
-         WHERE purchases.user_id = batch.user_id AND purchases.product_id = batch.product_id
+         WHERE purchases.user_id = ANY(ARRAY[batch.user_id]) AND purchases.product_id = batch.product_id
            AND purchases.limit_epoch = batch.epoch",
         &customers,
         &products,

@@ -45,7 +45,7 @@ pub(super) async fn write(
         r#"WITH counted AS (
                UPDATE coupons SET issued = batch.issued
                FROM UNNEST($4::bigint[], $5::bigint[]) AS batch (id, issued)
-               WHERE coupons.id = batch.id
+               WHERE coupons.id = ANY(ARRAY[batch.id])
            )
            INSERT INTO user_coupons (user_id, coupon_id, issue_number, issued_by)
            SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $6::uuid[])

@@ -144,7 +144,7 @@ async fn insert(
            )
            UPDATE user_coupons SET used_at = now(), order_id = batch.id
            FROM UNNEST($1::bigint[], $5::bigint[]) AS batch (id, user_coupon_id)
-           WHERE user_coupons.id = batch.user_coupon_id"#,
+           WHERE user_coupons.id = ANY(ARRAY[batch.user_coupon_id])"#,
         &orders.id,
         &orders.job,
         &orders.user,
@@ -215,11 +215,11 @@ async fn empty_carts(
              SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS bought (user_id, product_id, quantity)
          ), less AS (
              UPDATE carts SET quantity = carts.quantity - bought.quantity FROM bought
-             WHERE carts.user_id = bought.user_id AND carts.product_id = bought.product_id
+             WHERE carts.user_id = ANY(ARRAY[bought.user_id]) AND carts.product_id = bought.product_id
                AND carts.quantity > bought.quantity
          )
          DELETE FROM carts USING bought
-         WHERE carts.user_id = bought.user_id AND carts.product_id = bought.product_id
+         WHERE carts.user_id = ANY(ARRAY[bought.user_id]) AND carts.product_id = bought.product_id
            AND carts.quantity <= bought.quantity",
         &users,
         &products,

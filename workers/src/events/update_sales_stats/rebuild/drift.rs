@@ -117,7 +117,7 @@ async fn drifts(
                ) AS counted
                CROSS JOIN LATERAL (
                    SELECT product_id, quantity, unit_price * quantity AS amount FROM order_items
-                   WHERE order_id = completed.id OFFSET 0
+                   WHERE order_id BETWEEN completed.id AND completed.id ORDER BY order_id, product_id
                ) AS items
                WHERE counted.times <> 0
                GROUP BY items.product_id"#,
@@ -154,11 +154,11 @@ async fn repair(
     let column = |value: fn(&Drift) -> i64| -> Vec<i64> { drifts.iter().map(value).collect() };
     let repaired = sqlx::query_scalar!(
         r#"WITH drift AS MATERIALIZED (
-               SELECT * FROM UNNEST($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+               SELECT $1::date AS of, * FROM UNNEST($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
                  AS drift (product_id, counted_quantity, counted_amount, quantity, amount)
            ), changed AS (
                UPDATE product_sales SET quantity = drift.quantity, amount = drift.amount FROM drift
-               WHERE product_sales.day = $1 AND product_sales.product_id = drift.product_id
+               WHERE product_sales.day = ANY(ARRAY[drift.of]) AND product_sales.product_id = drift.product_id
                  AND product_sales.quantity = counted_quantity AND product_sales.amount = counted_amount
                RETURNING product_sales.product_id
            ), added AS (

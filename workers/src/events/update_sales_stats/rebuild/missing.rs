@@ -86,7 +86,7 @@ impl Told {
                        ) AS note ON true
                        CROSS JOIN LATERAL (
                            SELECT product_id, quantity, unit_price * quantity AS amount FROM order_items
-                           WHERE order_id = completed.id OFFSET 0
+                           WHERE order_id BETWEEN completed.id AND completed.id ORDER BY order_id, product_id
                        ) AS items
                        WHERE note.event_id IS NULL AND (completed.created_at AT TIME ZONE 'UTC')::date
                              > (SELECT COALESCE(max(day), '-infinity') FROM daily_runs WHERE job = 'close-day')"#,
@@ -107,11 +107,12 @@ impl Told {
                            SELECT event_id FROM event_inbox WHERE consumer = $3 AND event_id = cancelled.job_id OFFSET 0
                        ) AS note ON true
                        CROSS JOIN LATERAL (
-                           SELECT completed_at FROM orders WHERE id = cancelled.order_id OFFSET 0
+                           SELECT completed_at FROM orders WHERE id BETWEEN cancelled.order_id AND cancelled.order_id
+                           ORDER BY id LIMIT 1
                        ) AS completed
                        CROSS JOIN LATERAL (
                            SELECT product_id, quantity, unit_price * quantity AS amount FROM order_items
-                           WHERE order_id = cancelled.order_id OFFSET 0
+                           WHERE order_id BETWEEN cancelled.order_id AND cancelled.order_id ORDER BY order_id, product_id
                        ) AS items
                        WHERE note.event_id IS NULL AND (cancelled.submitted_at AT TIME ZONE 'UTC')::date
                              > (SELECT COALESCE(max(day), '-infinity') FROM daily_runs WHERE job = 'close-day')"#,
