@@ -13,6 +13,9 @@ INSERT INTO user_coupons (user_id, coupon_id, issue_number)
     SELECT n, 1, n FROM generate_series(1, 199000) AS n;
 INSERT INTO user_coupons (user_id, coupon_id, issue_number)
     SELECT 1, n, 1 FROM generate_series(2, 1001) AS n;
+-- And one who has tens of thousands, none of them of the hot one.
+INSERT INTO user_coupons (user_id, coupon_id, issue_number)
+    SELECT 200001, n, 2 FROM generate_series(2, 30001) AS n;
 INSERT INTO orders (coupon_id, id, job_id, user_id, items_amount, discount, paid, created_at, completed_at)
     OVERRIDING SYSTEM VALUE
     SELECT 1, n, ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, CASE WHEN n % 200 = 0 THEN 1 ELSE n END, 1000, 0, 1000,
@@ -38,6 +41,9 @@ INSERT INTO job_outcomes (job_id, user_id, kind, status, code, subject)
 INSERT INTO job_mentions (job_id, what, id)
     SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, what, 1
     FROM generate_series(1, 70000) AS n, UNNEST(ARRAY['coupon', 'product', 'order']) AS what;
+INSERT INTO job_mentions (job_id, what, id)
+    SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, what, 3
+    FROM generate_series(1, 70000) AS n, UNNEST(ARRAY['coupon', 'product', 'order']) AS what;
 INSERT INTO early_refusals (family, key, code, refused)
     SELECT 'coupon', 1 + n % 10000, 'code-' || n / 10000, 1 FROM generate_series(0, 199999) AS n;
 INSERT INTO redrives (job_id, queue, reason, dead_lettered_at)
@@ -47,6 +53,9 @@ INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key
     SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, CASE WHEN n % 200 = 0 THEN 1 ELSE n END, 'place-order', 'succeeded',
            '{}', 'key-' || n, 'fingerprint', 1
     FROM generate_series(1, 200000) AS n;
+INSERT INTO job_outcomes (job_id, user_id, kind, status, result, idempotency_key, fingerprint)
+    SELECT ('01930000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 200001, 'place-order', 'succeeded', '{}', 'key-z' || n, 'fingerprint'
+    FROM generate_series(1, 30000) AS n;
 INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)
     SELECT n, 'charge', 'key-' || n, 'fingerprint', '{}' FROM generate_series(1, 200000) AS n;
 INSERT INTO idempotent_answers (user_id, kind, idempotency_key, fingerprint, body)

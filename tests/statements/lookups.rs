@@ -59,14 +59,14 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             between(&["5"], &[MOST_SEEN]),
         ),
         (
-            ">= ('coupon', $1, $2)",
+            "what = ANY(ARRAY['coupon'])",
             between(&["1"], &[MOST_SEEN])
                 .into_iter()
                 .chain(between(&["5"], &[MOST_SEEN]))
                 .collect(),
         ),
         (
-            "(what, id, job_id) < ('product', $1, $3) ORDER BY what DESC",
+            "what = ANY(ARRAY['product']) AND id = $1 AND job_id >= $2 AND job_id < $3 ORDER BY what DESC",
             between(&["1"], &[MOST_SEEN])
                 .into_iter()
                 .chain(between(&["5"], &[MOST_SEEN]))
@@ -77,9 +77,9 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             "SELECT job_id FROM job_outcomes WHERE job_id >= $1 AND job_id < $2 ORDER BY job_id DESC",
             between(&[], &[MOST_SEEN]),
         ),
-        ("SELECT id, job_id AS job FROM orders WHERE user_id BETWEEN", page(&["5"])),
+        ("SELECT id, job_id AS job FROM orders WHERE user_id = ANY", page(&["5"])),
         (
-            "SELECT id, job_id AS job FROM orders WHERE coupon_id BETWEEN",
+            "SELECT id, job_id AS job FROM orders WHERE coupon_id = ANY",
             between(&["5"], &[MOST_SEEN]),
         ),
         ("AS \"id!\", placed.job_id AS \"job!\"", page(&["1"])),
@@ -99,24 +99,24 @@ fn searches() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
             vec![vec!["job(51)", "1000", "100"]],
         ),
         (
-            "FROM audit_log WHERE target BETWEEN",
+            "FROM audit_log WHERE target = ANY",
             spans(&["'products/7'", "NULL", "NULL"])
                 .into_iter()
                 .chain(spans(&["'products/7'", "3", "'edit-product'"]))
                 .collect(),
         ),
         (
-            "FROM audit_log WHERE who BETWEEN",
+            "FROM audit_log WHERE who = ANY",
             spans(&["3", "NULL"]).into_iter().chain(spans(&["3", "'edit-product'"])).collect(),
         ),
-        ("FROM audit_log WHERE action BETWEEN", spans(&["'edit-product'"])),
+        ("FROM audit_log WHERE action = ANY", spans(&["'edit-product'"])),
         ("SELECT at, id FROM audit_log WHERE at >= $1", spans(&[])),
         (
-            "WHERE kind = 'issue-coupon' AND subject BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3 ORDER BY subject, job_id",
+            "WHERE kind = 'issue-coupon' AND subject = ANY(ARRAY[$1::bigint]) AND job_id >= $2 AND job_id < $3 ORDER BY subject, job_id",
             between(&["1"], &["10000"]),
         ),
         (
-            "WHERE kind <> 'issue-coupon' AND subject BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3 ORDER BY subject, job_id",
+            "WHERE kind <> 'issue-coupon' AND subject = ANY(ARRAY[$1::bigint]) AND job_id >= $2 AND job_id < $3 ORDER BY subject, job_id",
             between(&["1"], &["10000"]),
         ),
         ("AS mention CROSS JOIN LATERAL", between(&["5"], &["10000"])),

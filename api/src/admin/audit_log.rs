@@ -239,7 +239,7 @@ async fn look(
     let found = if let Some(target) = &filter.target {
         sqlx::query!(
             r#"SELECT at, id, (($2::bigint IS NULL OR who = $2) AND ($3::text IS NULL OR action = $3)) AS "is_wanted!"
-               FROM audit_log WHERE target BETWEEN $1 AND $1 AND at >= $4 AND (at, id) < ($5, $6)
+               FROM audit_log WHERE target = ANY(ARRAY[$1::text]) AND at >= $4 AND (at, id) < ($5, $6)
                ORDER BY target, at DESC, id DESC LIMIT $7"#,
             target,
             filter.who,
@@ -255,7 +255,7 @@ async fn look(
     } else if let Some(who) = filter.who {
         sqlx::query!(
             r#"SELECT at, id, ($2::text IS NULL OR action = $2) AS "is_wanted!"
-               FROM audit_log WHERE who BETWEEN $1 AND $1 AND at >= $3 AND (at, id) < ($4, $5)
+               FROM audit_log WHERE who = ANY(ARRAY[$1::bigint]) AND at >= $3 AND (at, id) < ($4, $5)
                ORDER BY who, at DESC, id DESC LIMIT $6"#,
             who,
             filter.action,
@@ -269,7 +269,7 @@ async fn look(
         .await?
     } else if let Some(action) = &filter.action {
         sqlx::query!(
-            "SELECT at, id FROM audit_log WHERE action BETWEEN $1 AND $1 AND at >= $2 AND (at, id) < ($3, $4)
+            "SELECT at, id FROM audit_log WHERE action = ANY(ARRAY[$1::text]) AND at >= $2 AND (at, id) < ($3, $4)
              ORDER BY action, at DESC, id DESC LIMIT $5",
             action,
             from,

@@ -216,7 +216,7 @@ impl Row for Winner {
             sqlx::query_as!(
                 Self,
                 "SELECT user_id, id AS user_coupon_id, issue_number, issued_at, used_at, order_id FROM user_coupons
-                 WHERE coupon_id BETWEEN $1 AND $1 AND issue_number > COALESCE($2::bigint, 0)
+                 WHERE coupon_id = ANY(ARRAY[$1::bigint]) AND issue_number > COALESCE($2::bigint, 0)
                  ORDER BY coupon_id, issue_number LIMIT $3",
                 of,
                 after,
@@ -254,7 +254,7 @@ impl Row for Buyer {
                 r#"SELECT placed.user_id AS "user_id!", bought.order_id, bought.quantity, placed.paid AS "paid!",
                           placed.completed_at AS "completed_at!", cancelled.order_id IS NOT NULL AS "is_cancelled!"
                    FROM (SELECT order_id, quantity FROM order_items
-                         WHERE product_id BETWEEN $1 AND $1 AND order_id > COALESCE($2::bigint, 0)
+                         WHERE product_id = ANY(ARRAY[$1::bigint]) AND order_id > COALESCE($2::bigint, 0)
                          ORDER BY product_id, order_id LIMIT $3) AS bought
                    LEFT JOIN LATERAL (SELECT user_id, paid, completed_at FROM orders WHERE id BETWEEN bought.order_id AND bought.order_id
                                       ORDER BY id LIMIT 1) AS placed ON true

@@ -268,8 +268,8 @@ async fn look(
                 r#"SELECT job_id AS "job_id!" FROM (
                        (SELECT job_id FROM orders WHERE id BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3 ORDER BY id LIMIT 1)
                        UNION ALL
-                       (SELECT job_id FROM job_mentions WHERE (what, id, job_id) >= ('order', $1, $2) AND (what, id, job_id) < ('order', $1, $3)
-                        ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
+                       (SELECT job_id FROM job_mentions WHERE what = ANY(ARRAY['order']) AND id = $1
+                           AND job_id >= $2 AND job_id < $3 ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
                    ) AS jobs ORDER BY job_id DESC LIMIT $4"#,
                 order,
                 from,
@@ -283,7 +283,7 @@ async fn look(
             sqlx::query_scalar!(
                 r#"SELECT job_id AS "job_id!" FROM (
                        (SELECT job_id FROM job_outcomes
-                        WHERE user_id BETWEEN $1 AND $1 AND idempotency_key IS NULL
+                        WHERE user_id = ANY(ARRAY[$1::bigint]) AND idempotency_key IS NULL
                           AND (status <> 'succeeded' OR kind = 'cancel-order') AND job_id >= $2 AND job_id < $3
                         ORDER BY user_id DESC, job_id DESC LIMIT $4)
                        UNION
@@ -304,14 +304,14 @@ async fn look(
         Lead::Coupon(coupon) => {
             sqlx::query_scalar!(
                 r#"SELECT job_id AS "job_id!" FROM (
-                       (SELECT job_id FROM job_outcomes WHERE kind = 'issue-coupon' AND subject BETWEEN $1 AND $1
+                       (SELECT job_id FROM job_outcomes WHERE kind = 'issue-coupon' AND subject = ANY(ARRAY[$1::bigint])
                            AND job_id >= $2 AND job_id < $3 ORDER BY subject DESC, job_id DESC LIMIT $4)
                        UNION
-                       (SELECT job_id FROM orders WHERE coupon_id BETWEEN $1 AND $1
+                       (SELECT job_id FROM orders WHERE coupon_id = ANY(ARRAY[$1::bigint])
                            AND job_id >= $2 AND job_id < $3 ORDER BY coupon_id DESC, job_id DESC LIMIT $4)
                        UNION
-                       (SELECT job_id FROM job_mentions WHERE (what, id, job_id) >= ('coupon', $1, $2) AND (what, id, job_id) < ('coupon', $1, $3)
-                        ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
+                       (SELECT job_id FROM job_mentions WHERE what = ANY(ARRAY['coupon']) AND id = $1
+                           AND job_id >= $2 AND job_id < $3 ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
                    ) AS jobs ORDER BY job_id DESC LIMIT $4"#,
                 coupon,
                 from,
@@ -324,11 +324,11 @@ async fn look(
         Lead::Product(product) => {
             sqlx::query_scalar!(
                 r#"SELECT job_id AS "job_id!" FROM (
-                       (SELECT job_id FROM job_outcomes WHERE kind <> 'issue-coupon' AND subject BETWEEN $1 AND $1
+                       (SELECT job_id FROM job_outcomes WHERE kind <> 'issue-coupon' AND subject = ANY(ARRAY[$1::bigint])
                            AND job_id >= $2 AND job_id < $3 ORDER BY subject DESC, job_id DESC LIMIT $4)
                        UNION ALL
-                       (SELECT job_id FROM job_mentions WHERE (what, id, job_id) >= ('product', $1, $2) AND (what, id, job_id) < ('product', $1, $3)
-                        ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
+                       (SELECT job_id FROM job_mentions WHERE what = ANY(ARRAY['product']) AND id = $1
+                           AND job_id >= $2 AND job_id < $3 ORDER BY what DESC, id DESC, job_id DESC LIMIT $4)
                    ) AS jobs ORDER BY job_id DESC LIMIT $4"#,
                 product,
                 from,

@@ -186,7 +186,7 @@ async fn look(
         Lead::User(user) => {
             sqlx::query_as!(
                 Spot,
-                "SELECT id, job_id AS job FROM orders WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
+                "SELECT id, job_id AS job FROM orders WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < $2
                  ORDER BY user_id, id DESC LIMIT $3",
                 user,
                 before,
@@ -198,7 +198,7 @@ async fn look(
         Lead::Coupon(coupon) => {
             sqlx::query_as!(
                 Spot,
-                "SELECT id, job_id AS job FROM orders WHERE coupon_id BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3
+                "SELECT id, job_id AS job FROM orders WHERE coupon_id = ANY(ARRAY[$1::bigint]) AND job_id >= $2 AND job_id < $3
                  ORDER BY coupon_id DESC, job_id DESC LIMIT $4",
                 coupon,
                 from,
@@ -212,7 +212,7 @@ async fn look(
             sqlx::query_as!(
                 Spot,
                 r#"SELECT bought.order_id AS "id!", placed.job_id AS "job!"
-                   FROM (SELECT order_id FROM order_items WHERE product_id BETWEEN $1 AND $1 AND order_id < $2
+                   FROM (SELECT order_id FROM order_items WHERE product_id = ANY(ARRAY[$1::bigint]) AND order_id < $2
                          ORDER BY product_id DESC, order_id DESC LIMIT $3) AS bought
                    CROSS JOIN LATERAL (SELECT job_id FROM orders WHERE id BETWEEN bought.order_id AND bought.order_id
                                        ORDER BY id LIMIT 1) AS placed

@@ -243,7 +243,7 @@ async fn coupon_jobs(
     sqlx::query_as!(
         Settled,
         "SELECT job_id, kind, code, settled_at FROM job_outcomes
-         WHERE kind = 'issue-coupon' AND subject BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3
+         WHERE kind = 'issue-coupon' AND subject = ANY(ARRAY[$1::bigint]) AND job_id >= $2 AND job_id < $3
          ORDER BY subject, job_id LIMIT $4",
         coupon,
         from,
@@ -263,7 +263,7 @@ async fn product_jobs(
     sqlx::query_as!(
         Settled,
         "SELECT job_id, kind, code, settled_at FROM job_outcomes
-         WHERE kind <> 'issue-coupon' AND subject BETWEEN $1 AND $1 AND job_id >= $2 AND job_id < $3
+         WHERE kind <> 'issue-coupon' AND subject = ANY(ARRAY[$1::bigint]) AND job_id >= $2 AND job_id < $3
          ORDER BY subject, job_id LIMIT $4",
         product,
         from,
@@ -284,7 +284,7 @@ async fn mentioning_jobs(
         Settled,
         r#"SELECT mention.job_id AS "job_id!", outcome.kind AS "kind!", outcome.code, outcome.settled_at AS "settled_at!"
            FROM (SELECT job_id FROM job_mentions
-                 WHERE (what, id, job_id) >= ('product', $1, $2) AND (what, id, job_id) < ('product', $1, $3)
+                 WHERE what = ANY(ARRAY['product']) AND id = $1 AND job_id >= $2 AND job_id < $3
                  ORDER BY what, id, job_id LIMIT $4) AS mention
            CROSS JOIN LATERAL (SELECT kind, code, settled_at FROM job_outcomes WHERE job_id = mention.job_id LIMIT 1) AS outcome
            ORDER BY mention.job_id"#,

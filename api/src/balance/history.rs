@@ -55,7 +55,7 @@ pub async fn history(
     let entries = sqlx::query_as!(
         Entry,
         "SELECT id, kind, amount, balance_after, order_id, created_at FROM balance_transactions
-         WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
+         WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < COALESCE($2::bigint, 9223372036854775807)
          ORDER BY user_id, id DESC LIMIT $3",
         caller.user_id.get(),
         page.after,

@@ -125,7 +125,7 @@ impl Subjects {
         .fetch_one(&mut *transaction)
         .await?;
         let mapped = sqlx::query_scalar!(
-            "SELECT user_id FROM subjects WHERE (issuer, subject) BETWEEN ($1, $2) AND ($1, $2) ORDER BY issuer, subject LIMIT 1",
+            "SELECT user_id FROM subjects WHERE issuer = ANY(ARRAY[$1::text]) AND subject BETWEEN $2 AND $2 ORDER BY issuer, subject LIMIT 1",
             self.issuer,
             identity.subject,
         )
@@ -188,7 +188,7 @@ impl Subjects {
         };
         sqlx::query_scalar!(
             "SELECT id FROM users WHERE lower(email) = lower($1)
-             AND (SELECT user_id FROM subjects WHERE (issuer, user_id) BETWEEN ($2, users.id) AND ($2, users.id)
+             AND (SELECT user_id FROM subjects WHERE issuer = ANY(ARRAY[$2::text]) AND user_id BETWEEN users.id AND users.id
                   ORDER BY issuer, user_id LIMIT 1) IS NULL",
             email,
             self.issuer,
@@ -214,12 +214,12 @@ pub(crate) async fn linked(
     let links = sqlx::query!(
         r#"SELECT known.subject AS "subject!", known.user_id AS "user_id!" FROM UNNEST($2::text[]) AS asked (subject)
            CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects
-                               WHERE (issuer, subject) BETWEEN ($1, asked.subject) AND ($1, asked.subject)
+                               WHERE issuer = ANY(ARRAY[$1::text]) AND subject BETWEEN asked.subject AND asked.subject
                                ORDER BY issuer, subject LIMIT 1) AS known
            UNION ALL
            SELECT known.subject, known.user_id FROM UNNEST($3::bigint[]) AS asked (user_id)
            CROSS JOIN LATERAL (SELECT subject, user_id FROM subjects
-                               WHERE (issuer, user_id) BETWEEN ($1, asked.user_id) AND ($1, asked.user_id)
+                               WHERE issuer = ANY(ARRAY[$1::text]) AND user_id BETWEEN asked.user_id AND asked.user_id
                                ORDER BY issuer, user_id LIMIT 1) AS known"#,
         issuer,
         subjects as &[&str],

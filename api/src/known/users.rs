@@ -155,7 +155,7 @@ pub(crate) async fn remove_personal_data(
     loop {
         let orders = sqlx::query_scalar!(
             "SELECT id FROM orders
-             WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
+             WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < COALESCE($2::bigint, 9223372036854775807)
              ORDER BY user_id, id DESC LIMIT $3",
             id,
             before,

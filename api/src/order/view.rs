@@ -129,7 +129,7 @@ pub async fn history(
     let user_id = caller.user_id.get();
     let ids = sqlx::query_scalar!(
         "SELECT id FROM orders
-         WHERE user_id BETWEEN $1 AND $1 AND ($2::bigint IS NULL OR id < $2)
+         WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < COALESCE($2::bigint, 9223372036854775807)
          ORDER BY user_id, id DESC LIMIT $3",
         user_id,
         page.after,

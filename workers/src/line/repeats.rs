@@ -125,9 +125,8 @@ async fn key_owners(
            FROM UNNEST($2::bigint[], $3::text[]) AS asked (asker, key)
            CROSS JOIN LATERAL (
                SELECT * FROM job_outcomes
-               WHERE (user_id, kind, idempotency_key) BETWEEN (asker, $1, key) AND (asker, $1, key)
-                 AND idempotency_key IS NOT NULL
-               LIMIT 1
+               WHERE user_id = ANY(ARRAY[asker]) AND kind = $1 AND idempotency_key BETWEEN key AND key
+               ORDER BY user_id, kind, idempotency_key LIMIT 1
            ) AS owner"#,
         kind.as_str(),
         &users,

@@ -420,9 +420,8 @@ async fn settled(
            FROM UNNEST($1::bigint[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (asker, what, key, position)
            CROSS JOIN LATERAL (
                SELECT job_id, fingerprint FROM job_outcomes
-               WHERE (user_id, kind, idempotency_key) BETWEEN (asker, what, key) AND (asker, what, key)
-                 AND idempotency_key IS NOT NULL
-               LIMIT 1
+               WHERE user_id = ANY(ARRAY[asker]) AND kind = what AND idempotency_key BETWEEN key AND key
+               ORDER BY user_id, kind, idempotency_key LIMIT 1
            ) AS owner"#,
         &users,
         &kinds as &[&str],

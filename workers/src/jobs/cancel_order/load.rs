@@ -141,7 +141,8 @@ async fn coupons(
            FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS asked (used_by, holder, coupon)
            CROSS JOIN LATERAL (
                SELECT * FROM user_coupons
-               WHERE (user_id, coupon_id) BETWEEN (holder, coupon) AND (holder, coupon) AND order_id = used_by LIMIT 1
+               WHERE user_id = ANY(ARRAY[holder]) AND coupon_id BETWEEN coupon AND coupon AND order_id = used_by
+               ORDER BY user_id, coupon_id LIMIT 1
            ) AS held"#,
         &orders,
         &holders,

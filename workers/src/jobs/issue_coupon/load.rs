@@ -44,7 +44,8 @@ pub(super) async fn load(
            FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (asker, coupon)
            CROSS JOIN LATERAL (SELECT FROM users WHERE id = asker LIMIT 1) AS known
            LEFT JOIN LATERAL (
-               SELECT id FROM user_coupons WHERE (user_id, coupon_id) BETWEEN (asker, coupon) AND (asker, coupon) LIMIT 1
+               SELECT id FROM user_coupons WHERE user_id = ANY(ARRAY[asker]) AND coupon_id BETWEEN coupon AND coupon
+               ORDER BY user_id, coupon_id LIMIT 1
            ) AS held ON true"#,
         &users,
         &coupons,

@@ -68,7 +68,8 @@ pub(super) async fn load(
                   valid_until AS "valid_until!"
            FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (asker, coupon)
            CROSS JOIN LATERAL (
-               SELECT * FROM user_coupons WHERE (user_id, coupon_id) BETWEEN (asker, coupon) AND (asker, coupon) LIMIT 1
+               SELECT * FROM user_coupons WHERE user_id = ANY(ARRAY[asker]) AND coupon_id BETWEEN coupon AND coupon
+               ORDER BY user_id, coupon_id LIMIT 1
            ) AS held
            CROSS JOIN LATERAL (SELECT * FROM coupons WHERE id = held.coupon_id LIMIT 1) AS campaign"#,
         &holders,

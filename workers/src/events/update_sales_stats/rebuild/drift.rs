@@ -105,7 +105,8 @@ async fn drifts(
                    SELECT event_id FROM event_inbox WHERE consumer = $5 AND event_id = completed.job_id OFFSET 0
                ) AS sold ON true
                LEFT JOIN LATERAL (
-                   SELECT job_id, submitted_at FROM cancellations WHERE order_id = completed.id OFFSET 0
+                   SELECT job_id, submitted_at FROM cancellations WHERE order_id BETWEEN completed.id AND completed.id
+                   ORDER BY order_id LIMIT 1
                ) AS cancelled ON true
                LEFT JOIN LATERAL (
                    SELECT event_id FROM event_inbox WHERE consumer = $5 AND event_id = cancelled.job_id OFFSET 0
