@@ -11,12 +11,10 @@ use super::{growth, growth_picture, machine::slug, picture, results::Results};
 pub(super) fn write(results: &Results, root: &Path) -> io::Result<PathBuf> {
     let name = format!("{}-{}", results.at.format("%Y-%m-%d"), slug(&results.machine.cpu));
     let folder = new_folder(root, &name)?;
-    for (name, content) in [
-        ("results.md", results.text()),
-        ("throughput.svg", picture::draw(results)),
-        ("results.json", format!("{:#}\n", results.json())),
-    ] {
-        fs::write(folder.join(name), content)?;
+    fs::write(folder.join("results.md"), results.text())?;
+    fs::write(folder.join("results.json"), format!("{:#}\n", results.json()))?;
+    if picture::is_measured(&results.measurements) {
+        fs::write(folder.join("throughput.svg"), picture::draw(results))?;
     }
     if growth::is_measured(&results.measurements) {
         fs::write(folder.join("growth.svg"), growth_picture::draw(results))?;

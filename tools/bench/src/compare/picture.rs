@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use firstcome_rig::figures::count;
 
-use super::{plan::CONNECTIONS, results::Results};
+use super::{measurements::Measurements, plan::CONNECTIONS, results::Results};
 
 /// Key and label, in the order of the picture; the last one is a floor.
 const SIDES: [(&str, &str, &str); 9] = [
@@ -29,6 +29,10 @@ const GROUP: f64 = 56.0;
 const OTHERS: (&str, &str) = ("#9db4c8", "#5b7f9e");
 const OURS: (&str, &str) = ("#f3a35c", "#d9661f");
 const FLOOR: (&str, &str) = ("#d4d4d4", "#b0b0b0");
+
+pub(super) fn is_measured(measurements: &Measurements) -> bool {
+    measurements.iter().any(|(key, _)| key.starts_with("hot_coupon."))
+}
 
 /// Draws it: bars from zero on a linear scale, median with the range of the rounds.
 pub(super) fn draw(results: &Results) -> String {
