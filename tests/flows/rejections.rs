@@ -66,6 +66,42 @@ async fn each_rejection_comes_out_of_the_line() {
     .await;
 }
 
+/// In one batch with others, large and small, and in those that come after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_one_or_is_nobody_is_told_so_among_others() {
+    shop(Options { worker: false, users: 300, ..Options::default() }, async |shop| {
+        let coupon = shop.campaign(1_000).await;
+        let first = shop.accepted_issue(1, coupon).await;
+        shop.start_worker();
+        assert_eq!(shop.settled(1, &first).await["result"]["issueNumber"], 1);
+        let (mut next, mut known) = (2, vec![1]);
+        for others in [90, 3, 70] {
+            shop.stop_workers().await;
+            let mut jobs = Vec::new();
+            for user in [next, known[known.len() - 1], 9_999, next]
+                .into_iter()
+                .chain(next + 1..next + others)
+            {
+                jobs.push((user, shop.accepted_issue(user, coupon).await));
+            }
+            shop.start_worker();
+            for (user, job) in jobs {
+                let settled = shop.settled(user, &job).await;
+                if user == 9_999 {
+                    rejected(&settled, 404, "user-not-found");
+                } else if known.contains(&user) {
+                    rejected(&settled, 409, "coupon-already-issued");
+                } else {
+                    known.push(user);
+                    assert_eq!(settled["result"]["issueNumber"], json!(known.len()), "{settled}");
+                }
+            }
+            next += others;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_submitted_in_time_counts_however_late_it_is_settled() {
     shop(Options { worker: false, ..Options::default() }, async |shop| {

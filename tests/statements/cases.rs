@@ -78,6 +78,8 @@ const EMAILS: &str =
 const SUBJECTS: &str =
     "(SELECT array_agg('subject-' || n) FROM generate_series(100001, 100500) AS n)";
 const NEW_USERS: &str = "(SELECT array_agg(n) FROM generate_series(300001, 300500) AS n)";
+/// What a list begins below that begins with the highest id.
+const LAST: &str = "9223372036854775807";
 const FIRST_JOB: &str = "'01900000-0000-7000-8000-000000000000'::uuid";
 const MIDDLE_JOB: &str = "'01900000-0000-7000-8000-000000010000'::uuid";
 const LAST_JOB: &str = "'01920000-0000-7000-8000-000000000000'::uuid";
@@ -85,11 +87,6 @@ const LOOKED_AT: &str = "(SELECT array_agg(n) FROM generate_series(100001, 10200
 const LONG_AGO: &str = "timestamptz '1970-01-01'";
 const LATE: &str = "timestamptz '2026-03-01'";
 const DAYS: &str = "(SELECT array_agg(date '2026-10-01') FROM generate_series(1, 500))";
-
-/// Statements of roles, planned anew each time, that may read all of a table which PostgreSQL takes for empty though it is
-/// not, until it is analyzed again. They run in the recount of the statistics, in no customer's way.
-pub(crate) const PLANNED_FOR_NOTHING: [&str; 2] =
-    ["sum(items.quantity * counted.times)", "WITH drift AS MATERIALIZED"];
 
 /// Every statement of a batch, a look-up, a route or a role.
 pub(crate) const CASES: &[Case] = &[
@@ -314,7 +311,7 @@ pub(crate) const CASES: &[Case] = &[
         writes(2),
         &["100001", "1000", "1000000000"],
     ),
-    by_key("FROM balance_transactions WHERE user_id = ANY", reads(21), &["100001", "NULL", "21"]),
+    by_key("FROM balance_transactions WHERE user_id = ANY", reads(21), &["100001", LAST, "21"]),
     by_key(
         "INSERT INTO idempotent_answers",
         writes(1),
@@ -340,7 +337,7 @@ pub(crate) const CASES: &[Case] = &[
         &["'Asia/Seoul'", "3"],
     ),
     by_key("FROM coupons WHERE deleted_at IS NULL AND id > COALESCE", reads(21), &["100", "21"]),
-    by_key("FROM user_coupons WHERE user_id = $1", reads(3), &["100001", "NULL", "NULL", "21"]),
+    by_key("FROM user_coupons WHERE user_id = $1", reads(3), &["100001", "NULL", LAST, "21"]),
     by_key(
         "SELECT user_id FROM balances WHERE user_id = $1 FOR NO KEY UPDATE",
         reads(1),
@@ -355,7 +352,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     by_key("price AS \"price!\", quantity FROM carts", reads(2 * 50), &["1000"]),
     by_key("SELECT product_id, quantity FROM carts", reads(2 * 50), &["1000"]),
-    by_key("SELECT id FROM orders WHERE user_id = ANY", reads(21), &["100001", "NULL", "21"]),
+    by_key("SELECT id FROM orders WHERE user_id = ANY", reads(21), &["100001", LAST, "21"]),
     by_key(
         "AS cancelled ON true WHERE id = ANY($2) AND ($1::bigint IS NULL OR user_id = $1)",
         reads(3 * 21),
@@ -734,9 +731,9 @@ pub(crate) const CASES: &[Case] = &[
     ),
     by_key("NOT EXISTS (SELECT FROM coupons WHERE id = $1", reads(1), &["100"]),
     by_key(
-        "discarded_at IS NULL AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC",
+        "discarded_at IS NULL AND id < $1 ORDER BY id DESC",
         reads(21),
-        &["NULL", "21", "1000", "16384"],
+        &[LAST, "21", "1000", "16384"],
     ),
     by_key(
         "WHERE id = $1 AND discarded_at IS NULL RETURNING queue, payload",

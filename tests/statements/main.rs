@@ -11,11 +11,11 @@ mod rights;
 
 use std::{collections::BTreeSet, fmt, fs, path::Path};
 
-use firstcome_process::database::settings::{BY_KEY, PLANNED_ANEW};
+use firstcome_process::database::settings::{BY_KEY, BY_KEY_ANEW};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use cases::{Bound, CASES, Case, EXCEPTIONS, PLANNED_FOR_NOTHING, Whose};
+use cases::{Bound, CASES, Case, EXCEPTIONS, Whose};
 use database::Database;
 
 /// A statement as `.sqlx` knows it.
@@ -166,11 +166,6 @@ async fn measure(statistics: Statistics, settings: &[Settings]) -> Vec<Vec<Strin
         let (reading, inserting): (Vec<_>, Vec<_>) =
             CASES.iter().partition(|case| !case.query.contains("INSERT"));
         for case in reading.into_iter().chain(inserting) {
-            if statistics == Statistics::OfEmptiedTables
-                && PLANNED_FOR_NOTHING.contains(&case.query)
-            {
-                continue;
-            }
             for (planned, session) in
                 [("planned when empty", &mut *young), ("planned when full", &mut old)]
             {
@@ -206,7 +201,7 @@ impl Session {
         let mut settings = settings.to_vec();
         settings.push(timeout);
         let by_key = database.connect(&settings).await;
-        let mut roles = PLANNED_ANEW.to_vec();
+        let mut roles = BY_KEY_ANEW.to_vec();
         roles.push(timeout);
         let roles = database.connect(&roles).await;
         let mut session = Self { by_key, roles, statements: statements() };

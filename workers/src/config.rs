@@ -11,7 +11,7 @@ use firstcome_contract::event::EventType;
 use firstcome_process::{
     database::{
         Pool, Sessions,
-        settings::{BY_KEY, PLANNED_ANEW},
+        settings::{BY_KEY, BY_KEY_ANEW, PLANNED_ANEW},
     },
     redis::RedisArgs,
 };
@@ -121,7 +121,7 @@ impl DatabaseArgs {
     /// A malformed URL.
     pub fn pool(&self) -> Result<Pool, sqlx::Error> {
         // See `database::answered`: whatever they do is done in pieces.
-        self.pool_of("5s", &PLANNED_ANEW, false)
+        self.pool_of("5s", &BY_KEY_ANEW, false)
     }
 
     /// The same for commands that end: somebody waits for them, and they take what they take.
@@ -129,7 +129,7 @@ impl DatabaseArgs {
     /// # Errors
     /// A malformed URL.
     pub fn command_pool(&self) -> Result<Pool, sqlx::Error> {
-        self.pool_of("0", &PLANNED_ANEW, false)
+        self.pool_of("0", &BY_KEY_ANEW, false)
     }
 
     /// The same for those that change nothing: a standby will do.

@@ -105,8 +105,8 @@ pub async fn list_dead_letters(
     let rows = sqlx::query!(
         r#"SELECT id, queue, job_id, user_id, left(reason, $3) AS "reason!", attempts, trace, request_id,
                   substring(payload FROM 1 FOR $4) AS "payload!", dead_lettered_at, redrive_requested_at
-           FROM dead_letters WHERE discarded_at IS NULL AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC LIMIT $2"#,
-        page.after,
+           FROM dead_letters WHERE discarded_at IS NULL AND id < $1 ORDER BY id DESC LIMIT $2"#,
+        page.before(),
         page.rows(),
         LONGEST_REASON,
         LONGEST_PAYLOAD,

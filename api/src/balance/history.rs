@@ -55,10 +55,10 @@ pub async fn history(
     let entries = sqlx::query_as!(
         Entry,
         "SELECT id, kind, amount, balance_after, order_id, created_at FROM balance_transactions
-         WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < COALESCE($2::bigint, 9223372036854775807)
+         WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < $2
          ORDER BY user_id, id DESC LIMIT $3",
         caller.user_id.get(),
-        page.after,
+        page.before(),
         page.rows(),
     )
     .fetch_all(&state.pool)

@@ -100,11 +100,11 @@ pub async fn held(
                              ELSE 'available' END AS status
                  FROM (SELECT * FROM user_coupons WHERE user_id = $1 OFFSET 0) AS held
                  CROSS JOIN LATERAL (SELECT name, discount_type, discount_value, max_discount, valid_until FROM coupons WHERE id = held.coupon_id LIMIT 1) AS coupons) AS mine
-           WHERE ($2::text IS NULL OR status = $2) AND ($3::bigint IS NULL OR id < $3)
+           WHERE ($2::text IS NULL OR status = $2) AND id < $3
            ORDER BY id DESC LIMIT $4"#,
         caller.user_id.get(),
         status,
-        page.after,
+        page.before(),
         page.rows(),
     )
     .fetch_all(&state.pool)

@@ -41,6 +41,12 @@ impl Page {
         Self { limit, after }
     }
 
+    /// Where lists go on that begin with the highest id: below this one.
+    #[must_use]
+    pub fn before(&self) -> i64 {
+        self.after.unwrap_or(i64::MAX)
+    }
+
     /// Rows to ask for: one more than the page holds tells whether there is a next one.
     #[must_use]
     pub const fn rows(&self) -> i64 {

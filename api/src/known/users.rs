@@ -151,11 +151,11 @@ pub(crate) async fn remove_personal_data(
         return Ok(false);
     }
     once::replace_in_answers(transaction, id, REMOVED, &email).await?;
-    let mut before: Option<i64> = None;
+    let mut before = i64::MAX;
     loop {
         let orders = sqlx::query_scalar!(
             "SELECT id FROM orders
-             WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < COALESCE($2::bigint, 9223372036854775807)
+             WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < $2
              ORDER BY user_id, id DESC LIMIT $3",
             id,
             before,
@@ -164,7 +164,7 @@ pub(crate) async fn remove_personal_data(
         .fetch_all(&mut *transaction)
         .await?;
         let Some(last) = orders.last() else { return Ok(true) };
-        before = Some(*last);
+        before = *last;
         sqlx::query!(
             "UPDATE cancellations SET reason = NULL WHERE order_id = ANY($1) AND reason IS NOT NULL",
             &orders,

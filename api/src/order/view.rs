@@ -129,10 +129,10 @@ pub async fn history(
     let user_id = caller.user_id.get();
     let ids = sqlx::query_scalar!(
         "SELECT id FROM orders
-         WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < COALESCE($2::bigint, 9223372036854775807)
+         WHERE user_id = ANY(ARRAY[$1::bigint]) AND id < $2
          ORDER BY user_id, id DESC LIMIT $3",
         user_id,
-        page.after,
+        page.before(),
         page.rows(),
     )
     .fetch_all(&state.pool)

@@ -36,7 +36,18 @@ pub const BY_KEY: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 
-/// Settings of the sessions that read whole days or tables now and then: planned for what there is.
+/// Settings of the sessions of roles that do not settle: they look up by key, too, and read days of any size, planned for
+/// what there is.
+pub const BY_KEY_ANEW: [(&str, &str); 4] = [
+    // Of a table that was analyzed when its rows were gone, reading all of it looks cheapest until it is analyzed again.
+    ("enable_seqscan", "off"),
+    // So does sorting what the index that begins with the key has in order.
+    ("enable_sort", "off"),
+    PLANNED_ANEW[0],
+    PLANNED_ANEW[1],
+];
+
+/// Settings of the sessions that read whole tables now and then: planned for what there is.
 pub const PLANNED_ANEW: [(&str, &str); 2] = [
     ("plan_cache_mode", "force_custom_plan"),
     // Without statistics it takes a day's orders for millions, and compiles for longer than it counts.
