@@ -124,12 +124,12 @@ impl DatabaseArgs {
         self.pool_of("5s", &BY_KEY_ANEW, false)
     }
 
-    /// The same for commands that end: somebody waits for them, and they take what they take.
+    /// The same for commands that end: somebody waits for them, they take what they take, and some read whole tables.
     ///
     /// # Errors
     /// A malformed URL.
     pub fn command_pool(&self) -> Result<Pool, sqlx::Error> {
-        self.pool_of("0", &BY_KEY_ANEW, false)
+        self.pool_of("0", &PLANNED_ANEW, false)
     }
 
     /// The same for those that change nothing: a standby will do.

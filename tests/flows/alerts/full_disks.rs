@@ -47,7 +47,7 @@ async fn full_disks_are_told() {
 
                 own.call(&["fill", "rabbitmq"]).await;
                 fires(&["FirstcomeSubmissionsRefused", "FirstcomeBrokerBlocked"]).await;
-                // Its connections stay and nothing passes through them, or a queue that cannot write ends again and again.
+                // The worker keeps its lines, and their canaries are late; or, as was seen once, it loses them.
                 eventually("its lines are told of", async || stand()).await;
                 let firing = prometheus.firing(shop);
                 assert!(!firing.contains("FirstcomeLineFull"), "no line is full: {firing:?}");

@@ -47,7 +47,7 @@ pub const BY_KEY_ANEW: [(&str, &str); 4] = [
     PLANNED_ANEW[1],
 ];
 
-/// Settings of the sessions that read whole tables now and then: planned for what there is.
+/// Settings of the sessions of commands, some of which read whole tables: planned for what there is.
 pub const PLANNED_ANEW: [(&str, &str); 2] = [
     ("plan_cache_mode", "force_custom_plan"),
     // Without statistics it takes a day's orders for millions, and compiles for longer than it counts.
