@@ -71,7 +71,12 @@ pub(super) async fn measure(
         let sold = goods.sold(pool).await?;
         match sold - wanted {
             0 => break,
-            1.. => bail!("{} more were given away than was granted", sold - wanted),
+            1.. => bail!(
+                "{} more were given away than was granted; {} requests were answered 503, which leaves open \
+                 whether they were accepted",
+                sold - wanted,
+                answered.refused
+            ),
             _ if sold != moved.1 => moved = (Instant::now(), sold),
             _ if moved.0.elapsed() > STANDSTILL => {
                 bail!("{} of what was granted is not settled", wanted - sold)
