@@ -288,6 +288,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     // Looked up by the API, many keys at a time.
     by_key(
+        "paused_at IS NOT NULL AS \"paused!\" FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
+        reads(100),
+        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+    ),
+    by_key(
         "FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
         reads(100),
         &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
@@ -302,6 +307,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key("AS \"position!\"", reads(JOBS), &[ASKERS, KINDS, KEYS]),
     // Lost jobs, as many as are asked for.
     by_key("'failed', 'job-lost' FROM UNNEST", writes(JOBS), &[NEW_IDS, IDS, KINDS, DAYS]),
+    by_key("DO NOTHING RETURNING job_id, settled_at", writes(JOBS), &[NEW_IDS, IDS, KINDS, DAYS]),
     by_key("SELECT job_id, code FROM job_outcomes", reads(JOBS), &[JOB_IDS]),
     // Customers' routes.
     by_key("SELECT user_id, amount FROM balances WHERE user_id = ANY($1)", reads(JOBS), &[IDS]),
@@ -741,6 +747,7 @@ pub(crate) const CASES: &[Case] = &[
         &["199999"],
     ),
     by_key("UPDATE dead_letters SET discarded_at", writes(1), &["199999"]),
+    by_key("discarded_at IS NULL RETURNING queue, job_id, user_id", writes(1), &["199999"]),
     // Of as many rows as there are lines, every second; all of the tables are read.
     by_key("FROM partition_leases AS l JOIN routing ON", reads(10), &[]),
     by_key("WITH dead AS (DELETE FROM workers", reads(1), &["'product'"]),

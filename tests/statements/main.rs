@@ -9,7 +9,7 @@ mod database;
 mod lookups;
 mod rights;
 
-use std::{collections::BTreeSet, fmt, fs, path::Path};
+use std::{collections::BTreeMap, fmt, fs, path::Path, sync::LazyLock};
 
 use firstcome_process::database::settings::{BY_KEY, BY_KEY_ANEW};
 use serde_json::Value;
@@ -74,14 +74,21 @@ enum Statistics {
 
 #[test]
 fn every_statement_has_its_bound_or_its_reason() {
-    let (mut used, mut findings) = (BTreeSet::new(), Vec::new());
+    let (mut used, mut findings) = (BTreeMap::new(), Vec::new());
     for statement in statements() {
         match statement.name() {
-            Some(name) => _ = used.insert(name),
+            Some(name) => {
+                let other = used.insert(name, statement.query.clone());
+                // A case runs one statement.
+                let is_case = CASES.iter().any(|case| case.query == name);
+                if is_case && other.is_some_and(|other| other != statement.query) {
+                    findings.push(format!("stands for several statements: {name}"));
+                }
+            }
             None => findings.push(format!("neither bound nor reason: {}", statement.query)),
         }
     }
-    let unused = names().filter(|name| !used.contains(name));
+    let unused = names().filter(|name| !used.contains_key(name));
     findings.extend(unused.map(|name| format!("stands for no statement: {name}")));
     assert!(findings.is_empty(), "{}", findings.join("\n"));
     for (query, reason) in EXCEPTIONS {
@@ -248,7 +255,6 @@ struct Session {
     by_key: PgConnection,
     /// Of the other roles.
     roles: PgConnection,
-    statements: Vec<Statement>,
 }
 
 impl Session {
@@ -258,19 +264,14 @@ impl Session {
             options.push(("statement_timeout", TIMEOUT));
         }
         let (by_key, roles) = (database.connect(&by_key).await, database.connect(&roles).await);
-        let mut session = Self { by_key, roles, statements: statements() };
+        let mut session = Self { by_key, roles };
         for (number, case) in CASES.iter().enumerate() {
-            let statement = session.statement(case);
+            let statement = statement(case);
             let types = in_parentheses(&statement.parameters);
             let prepare = format!("PREPARE case_{number} {types} AS {}", statement.query);
             execute(session.connection(case), prepare).await;
         }
         session
-    }
-
-    fn statement(&self, case: &Case) -> &Statement {
-        let found = self.statements.iter().find(|statement| statement.name() == Some(case.query));
-        found.unwrap_or_else(|| panic!("no statement contains: {}", case.query))
     }
 
     fn connection(&mut self, case: &Case) -> &mut PgConnection {
@@ -304,12 +305,12 @@ impl Session {
     /// Runs the statement, and takes it back.
     async fn run(&mut self, case: &Case) -> Cost {
         let number = CASES.iter().position(|other| other.query == case.query).unwrap();
-        let types = self.statement(case).parameters.clone();
+        let types = &statement(case).parameters;
         assert_eq!(types.len(), case.arguments.len(), "arguments of {}", case.query);
         let connection = self.connection(case);
         execute(connection, "BEGIN").await;
         let mut values = Vec::new();
-        for (argument, of_type) in case.arguments.iter().zip(&types) {
+        for (argument, of_type) in case.arguments.iter().zip(types) {
             let value: Option<String> =
                 fetch(connection, format!("SELECT ({argument})::{of_type}::text")).await;
             values.push(
@@ -411,6 +412,15 @@ fn words(text: &str) -> String {
     let lines = text.lines().map(|line| line.split("--").next().unwrap());
     let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
     words.join(" ")
+}
+
+fn statement(case: &Case) -> &'static Statement {
+    // To find each one's name takes longer than to run them all.
+    static BY_NAME: LazyLock<BTreeMap<&str, Statement>> = LazyLock::new(|| {
+        let all = statements().into_iter();
+        all.filter_map(|statement| Some((statement.name()?, statement))).collect()
+    });
+    BY_NAME.get(case.query).unwrap_or_else(|| panic!("no statement contains: {}", case.query))
 }
 
 /// All that the programs ever ask: the build fails for one that is missing here.
