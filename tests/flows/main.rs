@@ -78,6 +78,7 @@ mod sharing;
 mod sold_out;
 mod stock;
 mod timeouts;
+mod tls;
 mod traces;
 mod upgrade;
 mod upkeep;

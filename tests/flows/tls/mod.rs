@@ -1,5 +1,5 @@
-//! The programs with servers that speak TLS: an authority of their own, and a certificate asked of every client. In a
-//! binary of its own, since these are servers of their own.
+//! The programs with servers that speak TLS, of this test alone: an authority of their own, and a certificate asked of
+//! every client.
 
 mod authority;
 mod servers;
