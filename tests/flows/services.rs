@@ -65,6 +65,12 @@ impl OwnServices {
         Self::start_with(name, all, &[("FIRSTCOME_DISK_MIB", "512")])
     }
 
+    /// All, which speak TLS, too, with the certificates in this folder.
+    pub(super) fn start_over_tls(name: &str, certificates: &Path) -> Self {
+        let all = &["DATABASE_URL", "AMQP_URL", "REDIS_URL"];
+        Self::start_with(name, all, &[("FIRSTCOME_TLS_DIR", certificates.to_str().unwrap())])
+    }
+
     fn start_some(name: &str, own: &'static [&'static str]) -> Self {
         Self::start_with(name, own, &[])
     }
@@ -102,6 +108,12 @@ impl OwnServices {
             holder.told().unwrap_or_else(|told| panic!("{command}: {told}"))
         };
         tokio::task::spawn_blocking(calling).await.unwrap()
+    }
+
+    /// Of one of them, by its name in the script.
+    pub(super) fn port(&self, name: &str) -> String {
+        let port = std::fs::read_to_string(self.folder.join("ports").join(name)).unwrap();
+        port.trim().to_owned()
     }
 
     pub(super) async fn services(&self) -> Services {

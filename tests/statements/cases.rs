@@ -56,6 +56,7 @@ const fn roles(query: &'static str, bound: Bound, arguments: &'static [&'static 
 const IDS: &str = "(SELECT array_agg(n) FROM generate_series(100001, 100500) AS n)";
 /// Half of them one who has tens of thousands of coupons and keys, but not what is asked for.
 const ASKERS: &str = "(SELECT array_agg(CASE WHEN n % 2 = 0 THEN 200001 ELSE n END) FROM generate_series(100001, 100500) AS n)";
+const HUNDRED: &str = "(SELECT array_agg(n) FROM generate_series(1, 100) AS n)";
 const ONES: &str = "(SELECT array_agg(1) FROM generate_series(1, 500))";
 const TEXTS: &str = "(SELECT array_agg('[]'::text) FROM generate_series(1, 500))";
 const NULLS: &str = "(SELECT array_agg(NULL::text) FROM generate_series(1, 500))";
@@ -169,7 +170,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key(
         "FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE",
         reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+        &[HUNDRED],
     ),
     by_key("AS \"holds!\"", reads(2 * JOBS), &[ASKERS, ONES]),
     by_key(
@@ -188,7 +189,7 @@ pub(crate) const CASES: &[Case] = &[
     by_key(
         "FROM products WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE",
         reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+        &[HUNDRED],
     ),
     by_key(
         "FROM balances WHERE user_id = ANY($1) ORDER BY user_id FOR NO KEY UPDATE",
@@ -219,16 +220,7 @@ pub(crate) const CASES: &[Case] = &[
             ONES,
         ],
     ),
-    by_key(
-        "UPDATE products SET stock = batch.stock",
-        writes(JOBS),
-        &[
-            "(SELECT array_agg(n) FROM generate_series(1, 100) AS n)",
-            "(SELECT array_agg(n) FROM generate_series(1, 100) AS n)",
-            IDS,
-            ONES,
-        ],
-    ),
+    by_key("UPDATE products SET stock = batch.stock", writes(JOBS), &[HUNDRED, HUNDRED, IDS, ONES]),
     by_key(
         "UPDATE carts SET quantity = carts.quantity - bought.quantity",
         writes(JOBS),
@@ -251,11 +243,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     by_key("INSERT INTO purchases", writes(JOBS), &[IDS, ONES, ONES, ONES]),
     // cancel-order
-    by_key(
-        "SELECT id, stock, per_customer, limit_epoch FROM products",
-        reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
-    ),
+    by_key("SELECT id, stock, per_customer, limit_epoch FROM products", reads(100), &[HUNDRED]),
     by_key("AS \"is_cancelled!\"", reads(3 * JOBS), &[ORDERS, ORDERS]),
     by_key(
         "SELECT order_id, product_id, quantity, unit_price FROM order_items",
@@ -289,23 +277,19 @@ pub(crate) const CASES: &[Case] = &[
     by_key(
         "SELECT FROM products WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
         reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+        &[HUNDRED],
     ),
     // Looked up by the API, many keys at a time.
     by_key(
         "paused_at IS NOT NULL AS \"paused!\" FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
         reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+        &[HUNDRED],
     ),
-    by_key(
-        "FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL",
-        reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
-    ),
+    by_key("FROM coupons WHERE id = ANY($1) AND deleted_at IS NULL", reads(100), &[HUNDRED]),
     by_key(
         "SELECT id, on_sale_from, on_sale_until, paused_at FROM products WHERE id = ANY($1)",
         reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
+        &[HUNDRED],
     ),
     by_key("AS \"product_ids!\" FROM orders WHERE id = ANY($1)", reads(2 * JOBS), &[IDS]),
     by_key("settled_at FROM job_outcomes WHERE job_id = ANY($1)", finds(JOBS), &[JOB_IDS]),
@@ -334,11 +318,7 @@ pub(crate) const CASES: &[Case] = &[
         reads(1),
         &["100001", "'charge'", "'key-100001'"],
     ),
-    by_key(
-        "stock = 0 AS \"sold_out!\" FROM products WHERE id = ANY($1)",
-        reads(100),
-        &["(SELECT array_agg(n) FROM generate_series(1, 100) AS n)"],
-    ),
+    by_key("stock = 0 AS \"sold_out!\" FROM products WHERE id = ANY($1)", reads(100), &[HUNDRED]),
     by_key("FROM products WHERE deleted_at IS NULL AND id > COALESCE", reads(21), &["100", "21"]),
     // The rows of four days are its own.
     by_key("FROM product_sales WHERE day >= $1", reads(4 * 2_000), &["date '2026-04-06'", "5"]),

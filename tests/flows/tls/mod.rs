@@ -11,6 +11,7 @@ use firstcome_tests::{DEADLINE, eventually, token};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
+use super::processes::free_port;
 use authority::Authority;
 use servers::Servers;
 
@@ -31,8 +32,8 @@ fn settings(servers: &Servers) -> Settings {
         ("REDIS_CERT_FILE", certificate),
         ("REDIS_KEY_FILE", key),
         ("QUEUE_NAMESPACE", "tls".to_owned()),
-        ("WORKER_ADDR", format!("127.0.0.1:{}", servers::free_port())),
-        ("API_ADDR", format!("127.0.0.1:{}", servers::free_port())),
+        ("WORKER_ADDR", format!("127.0.0.1:{}", free_port())),
+        ("API_ADDR", format!("127.0.0.1:{}", free_port())),
         ("FIRSTCOME_DEV", "true".to_owned()),
         ("DRAIN_SECONDS", "0".to_owned()),
     ]

@@ -1,12 +1,9 @@
 //! Servers that speak TLS, as `scripts/services` starts them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf};
 
 use super::Authority;
+use crate::services::OwnServices;
 
 /// PostgreSQL, RabbitMQ and Redis of this test alone; stopped when dropped.
 pub(super) struct Servers {
@@ -18,70 +15,30 @@ pub(super) struct Servers {
     /// Without TLS.
     pub(super) redis_clear: String,
     postgres_port: String,
-    folder: PathBuf,
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/services").canonicalize().unwrap()
-}
-
-pub(super) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    _services: OwnServices,
 }
 
 impl Servers {
     /// Starts them anew, with certificates of this authority.
     pub(super) fn start(authority: &Authority) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
-        let folder = root.join(".dev/tls");
-        let files = folder.join("files");
+        let files = format!("tls-{}", std::process::id());
+        let files = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(files);
         fs::create_dir_all(&files).unwrap();
         authority.write(&files.join("ca.pem"));
         Authority::new("another one").write(&files.join("other-ca.pem"));
         authority.sign(&files, "server", &["127.0.0.1", "::1"]);
         authority.sign(&files, "client", &[]);
-        let servers = Self {
-            files,
-            rabbitmq: String::new(),
-            redis: String::new(),
-            rabbitmq_clear: String::new(),
-            redis_clear: String::new(),
-            postgres_port: String::new(),
-            folder,
-        };
-        servers.services("clean");
-        servers.services("start");
-        let port = |name: &str| {
-            fs::read_to_string(servers.folder.join("ports").join(name)).unwrap().trim().to_owned()
-        };
-        let rabbitmq = format!("amqps://guest:guest@127.0.0.1:{}/%2f", port("rabbitmq-tls"));
-        let redis = format!("rediss://127.0.0.1:{}/", port("redis-tls"));
-        let rabbitmq_clear = format!("amqp://guest:guest@127.0.0.1:{}/%2f", port("rabbitmq"));
-        let redis_clear = format!("redis://127.0.0.1:{}/", port("redis"));
-        let postgres_port = port("postgres");
+        let services = OwnServices::start_over_tls("tls", &files);
+        let port = |name: &str| services.port(name);
         Self {
-            rabbitmq,
-            redis,
-            rabbitmq_clear,
-            redis_clear,
-            postgres_port,
-            files: servers.files.clone(),
-            folder: servers.folder.clone(),
+            files,
+            rabbitmq: format!("amqps://guest:guest@127.0.0.1:{}/%2f", port("rabbitmq-tls")),
+            redis: format!("rediss://127.0.0.1:{}/", port("redis-tls")),
+            rabbitmq_clear: format!("amqp://guest:guest@127.0.0.1:{}/%2f", port("rabbitmq")),
+            redis_clear: format!("redis://127.0.0.1:{}/", port("redis")),
+            postgres_port: port("postgres"),
+            _services: services,
         }
-    }
-
-    fn services(&self, what: &str) {
-        let output = Command::new(script())
-            .arg(what)
-            .env("FIRSTCOME_DEV_DIR", &self.folder)
-            .env("FIRSTCOME_TLS_DIR", &self.files)
-            .env_remove("DATABASE_URL")
-            .env_remove("AMQP_URL")
-            .env_remove("REDIS_URL")
-            .env_remove("FIRSTCOME_SERVICES_RUN")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The database, asked in this way.
@@ -113,8 +70,6 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        if !self.rabbitmq.is_empty() {
-            self.services("stop");
-        }
+        let _ = fs::remove_dir_all(&self.files);
     }
 }

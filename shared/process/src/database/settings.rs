@@ -21,8 +21,8 @@ pub const NO_DEAD_CLIENTS: [(&str, &str); 4] = [
 ///
 /// A plan is made once and kept. No statement leaves the planner a choice between indexes: each goes down
 /// the one that has the order it asks for, a lateral look-up per key, so a plan that was made in an
-/// empty shop is right in a full one (`docs/decisions/0008`). That nothing else is needed is tested, and what each is for:
-/// `tests/statements`.
+/// empty shop is right in a full one (`docs/decisions/0008`). What these settings are for, and that nothing else is needed, is
+/// tested: `tests/statements`.
 pub const BY_KEY: [(&str, &str); 5] = [
     // Of a table that is empty when the plan is made, reading all of it looks cheapest.
     ("enable_seqscan", "off"),
