@@ -16,7 +16,10 @@ async fn halted_lines_accept_and_wait_beside_the_others() {
         let (coupon, product) = (shop.campaign(10).await, shop.product(100, 10).await);
         // One that has been taken counts as served as soon as its worker has told how it fares.
         eventually("all are served", async || {
-            lines(shop).await.iter().all(|line| line["owner"].is_string() && line["state"] == "open")
+            lines(shop)
+                .await
+                .iter()
+                .all(|line| line["owner"].is_string() && line["state"] == "open")
         })
         .await;
         let before = ask(shop, "coupon/resume").await;
