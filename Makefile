@@ -7,9 +7,9 @@ WITH_SERVICES := scripts/services run
 DISK_MIB ?= 512
 # Of cargo: what is not a test is built as it is used. `dev` is built sooner, and slow.
 export PROFILE ?= release
-# Most of a flow is waiting: for time-outs, leases, what is to come back. At most 12, since each has some 25 sessions
-# of the 500 that PostgreSQL allows here.
-export RUST_TEST_THREADS ?= $(shell n=$$((3 * $$(getconf _NPROCESSORS_ONLN))); echo $$((n < 12 ? n : 12)))
+# Most of a flow is waiting: for time-outs, leases, what is to come back. At most 8, since each has some 25 sessions
+# of the 300 that PostgreSQL allows here.
+export RUST_TEST_THREADS ?= $(shell n=$$((3 * $$(getconf _NPROCESSORS_ONLN))); echo $$((n < 8 ? n : 8)))
 
 .PHONY: help demo run bench bench-growth chaos soak fuzz mutations test test-rabbitmq4 upgrade-test check services services-stop sqlx-prepare sqlx-check readme-test examples-test ops-test services-test cluster-test containers-test
 
