@@ -28,17 +28,19 @@ async fn halted_lines_accept_and_wait_beside_the_others() {
         let halted = ask(shop, "coupon/halt").await;
         assert_eq!(halted.status, 200, "{halted:?}");
         assert_eq!(ask(shop, "coupon/halt").await.body, halted.body, "since when it is");
-        eventually("nobody serves them, on purpose", async || {
-            let all = lines(shop).await;
-            for line in &all {
-                assert!(line["halted"] == false || line["state"] == "open", "{line}");
-            }
-            all.iter().all(|line| {
+        eventually("nobody serves them", async || {
+            lines(shop).await.iter().all(|line| {
                 let is_halted = line["family"] == "coupon";
                 line["halted"] == is_halted && line["owner"].is_null() == is_halted
             })
         })
         .await;
+        let all = lines(shop).await;
+        for line in &all {
+            assert_eq!(line["halted"], line["family"] == "coupon", "{line}");
+            assert_eq!(line["state"], "open", "on purpose: {line}");
+        }
+
         let waiting = shop.issue(1, coupon).await;
         assert_eq!(waiting.status, 202, "{waiting:?}");
         shop.ordered(2, &one(product, 1)).await;
@@ -47,7 +49,6 @@ async fn halted_lines_accept_and_wait_beside_the_others() {
         // The order counts until its worker has told that it is settled.
         eventually("one waits", async || metric(shop, "line_waiting_jobs").await == 1.0).await;
         assert_eq!(metric(shop, "line_stalled").await, 0.0, "nobody is to be woken");
-        let all = lines(shop).await;
         let of_coupons = all.iter().filter(|line| line["family"] == "coupon").count();
         assert_eq!(
             metric(shop, "line_halted").await,
